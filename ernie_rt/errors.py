@@ -1,0 +1,128 @@
+"""The one exception tree.
+
+ErnieRtError                     exit code 1
+├── InputError                   exit code 2: what the caller gave cannot be used
+│   ├── OptionError              an argument or option
+│   ├── PromptError              a prompt that is empty, malformed or longer than the context
+│   ├── ModelNotFoundError       a model reference that leads nowhere
+│   ├── UnsafePathError          a path that leaves its folder, or is no regular file
+│   ├── FileFormatError          a file that is not what its name says, truncated, or too large
+│   │   ├── JsonError            JSON that is malformed, hostile or over a limit
+│   │   └── UnsafeCheckpointError  a pickle: never opened
+│   ├── ConfigError              a config field that is impossible or not supported
+│   ├── CheckpointError          tensors missing, left over, of a wrong shape or dtype; shards that disagree
+│   └── TokenizerError           tokenizer files that are absent, broken, or disagree with the config
+├── GraphError                   a graph that breaks the rules of its ops
+├── LoweringError                a graph that a backend cannot run, with its reasons
+├── BackendError                 a backend that is unknown, not installed, or failed
+├── PluginError                  a plugin that is broken or speaks another API
+├── CapacityError                a request or model that exceeds the limits it was given
+└── WriteError                   an output that could not be written; nothing half-written stays
+"""
+
+from __future__ import annotations
+
+
+class ErnieRtError(Exception):
+    """An error with everything a person needs to act: what, where, expected, found, what to do next.
+
+    `what` is one sentence without a full stop; the other parts are optional. `str(error)` joins them on one line.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        expected: object = None,
+        found: object = None,
+        hint: str | None = None,
+    ) -> None:
+        self.what = what
+        self.where = where
+        self.expected = None if expected is None else str(expected)
+        self.found = None if found is None else str(found)
+        self.hint = hint
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        text = self.what if self.where is None else f"{self.where}: {self.what}"
+        if self.expected is not None:
+            text += f"; expected {self.expected}"
+        if self.found is not None:
+            text += f"; found {self.found}"
+        if self.hint is not None:
+            text += f". {self.hint}"
+        return text
+
+
+class InputError(ErnieRtError):
+    """What the caller gave cannot be used."""
+
+    exit_code = 2
+
+
+class OptionError(InputError):
+    """An argument or option has an impossible value."""
+
+
+class PromptError(InputError):
+    """A prompt is empty, malformed or longer than the context."""
+
+
+class ModelNotFoundError(InputError):
+    """A model reference leads nowhere."""
+
+
+class UnsafePathError(InputError):
+    """A path leaves its folder, or is no regular file."""
+
+
+class FileFormatError(InputError):
+    """A file is not what its name says, is truncated, or exceeds a size limit."""
+
+
+class JsonError(FileFormatError):
+    """JSON is malformed, hostile, or exceeds a limit."""
+
+
+class UnsafeCheckpointError(FileFormatError):
+    """A checkpoint is a pickle; ernie-rt never opens one."""
+
+
+class ConfigError(InputError):
+    """A config field is impossible or not supported."""
+
+
+class CheckpointError(InputError):
+    """Tensors are missing, left over, or of a wrong shape or dtype, or shards disagree with their index."""
+
+
+class TokenizerError(InputError):
+    """Tokenizer files are absent, broken, or disagree with the config."""
+
+
+class GraphError(ErnieRtError):
+    """A graph breaks the rules of its ops."""
+
+
+class LoweringError(ErnieRtError):
+    """A backend cannot run a graph."""
+
+
+class BackendError(ErnieRtError):
+    """A backend is unknown, not installed, or failed."""
+
+
+class PluginError(ErnieRtError):
+    """A plugin is broken or speaks another API."""
+
+
+class CapacityError(ErnieRtError):
+    """A request or model exceeds the limits it was given."""
+
+
+class WriteError(ErnieRtError):
+    """An output could not be written; nothing half-written stays."""

@@ -1,0 +1,276 @@
+"""The one path checker, JSON reader and atomic writer: everything that reads or writes a file goes through here."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import mmap
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from ernie_rt.errors import FileFormatError, InputError, JsonError, UnsafePathError, WriteError
+
+MIB: Final = 1 << 20
+
+FOREIGN: Final[Mapping[str, str]] = {
+    "a Git LFS pointer": "Run `git lfs pull` in its folder to fetch the real file",
+    "an HTML page": "The download saved an error page; fetch the file again",
+    "a zip archive": "Use the repository's .safetensors files",
+    "a pickle": "Use the repository's .safetensors files",
+}
+"""What `recognise` can tell, and what to do about each."""
+
+# Not on every system, and zero where absent.
+_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_READ: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _NOFOLLOW
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW
+
+
+def recognise(first_bytes: bytes) -> str | None:
+    """Name a file that often lies where a model file should, by its first 64 bytes: a key of `FOREIGN`, or None."""
+    head = first_bytes[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer"
+    if head.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
+        return "an HTML page"
+    if first_bytes.startswith(b"PK\x03\x04"):
+        return "a zip archive"
+    # PROTO and its version (2 to 5), then an opcode; a safetensors header length would go on with zeros.
+    if len(first_bytes) > 2 and first_bytes[0] == 0x80 and 2 <= first_bytes[1] <= 5 and first_bytes[2] != 0:
+        return "a pickle"
+    return None
+
+
+def member(folder: Path, name: str, *, missing: type[InputError] = FileFormatError) -> Path:
+    """Return `folder / name`: the only way from a name that was read in a file to a path.
+
+    The name is one plain component and the file is a regular one inside the folder, symlinks resolved; in a snapshot
+    of the Hugging Face cache (`models--*/snapshots/*`) links into the repository's `blobs` are allowed as well.
+    Never blocks. Raises UnsafePathError, or `missing` when there is no such file.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", name) or name in {".", ".."}:
+        raise UnsafePathError(
+            "a file name that could lead out of its folder",
+            where=str(folder),
+            expected="letters, digits, '.', '_' and '-'",
+            found=ascii(name[:80]),
+        )
+    path = folder / name
+    os.close(_open_regular(path, missing))
+    home = folder.resolve()
+    homes = [home]
+    if home.parent.name == "snapshots" and home.parent.parent.name.startswith("models--"):
+        homes.append(home.parent.parent / "blobs")
+    target = path.resolve()
+    if not any(target.is_relative_to(allowed) for allowed in homes):
+        raise UnsafePathError("a link that leaves its folder", where=str(path), found=f"a link to {target}")
+    return path
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Return the contents of a regular file of at most `limit` bytes."""
+    with os.fdopen(_open_regular(path), "rb") as file:
+        try:
+            data = file.read(limit + 1)
+        except OSError as error:
+            raise FileFormatError("cannot be read", where=str(path), found=error.strerror) from error
+        if len(data) > limit:
+            size = os.fstat(file.fileno()).st_size
+            raise FileFormatError("too large", where=str(path), expected=f"at most {limit} bytes", found=f"{size}")
+        return data
+
+
+def read_json(path: Path, *, limit: int = MIB, depth: int = 64) -> dict[str, Any]:
+    """Return the JSON object in a file, read by the rules of `parse_json`."""
+    data = read_bytes(path, limit)
+    kind = recognise(data)
+    if kind is not None:
+        raise JsonError("not JSON", where=str(path), found=kind, hint=FOREIGN[kind])
+    value = parse_json(data, where=str(path), depth=depth)
+    if not isinstance(value, dict):
+        raise JsonError("the top level is not an object", where=str(path), found=type(value).__name__)
+    return value
+
+
+def parse_json(data: bytes, *, where: str, depth: int = 64) -> Any:
+    """Parse UTF-8 JSON that a stranger wrote; JsonError names `where` and the reason.
+
+    Stricter than the standard library: no duplicate keys, NaN, Infinity, numbers beyond float64 or 64 bits, lone
+    surrogates, byte order mark, or nesting beyond `depth`. The caller bounds the size.
+    """
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise JsonError("starts with a byte order mark", where=where, hint="Save it as plain UTF-8")
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_int=_integer,
+            parse_float=_real,
+            parse_constant=_constant,
+        )
+        _check_tree(value, depth)
+    except RecursionError:
+        raise JsonError("nested too deeply", where=where, expected=f"at most {depth} levels") from None
+    except UnicodeDecodeError as error:
+        raise JsonError("not UTF-8", where=where, found=f"{error.reason} at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        found = f"{error.msg} at line {error.lineno}, column {error.colno}"
+        raise JsonError("malformed JSON", where=where, found=found) from None
+    except ValueError as error:
+        raise JsonError(str(error), where=where) from None
+    return value
+
+
+def map_readonly(path: Path) -> mmap.mmap:
+    """Map a whole regular file for reading; FileFormatError when it is empty."""
+    descriptor = _open_regular(path)
+    try:
+        if os.fstat(descriptor).st_size == 0:
+            raise FileFormatError("the file is empty", where=str(path), hint="Fetch it again")
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise FileFormatError("cannot be mapped", where=str(path), found=error.strerror) from error
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def write_atomic(path: Path, *, overwrite: bool = True) -> Iterator[BinaryIO]:
+    """Yield a binary file that becomes `path` when the block ends well, and is gone when it does not.
+
+    Until the final rename the old file stays as it is. An OSError, the block's own included, becomes a WriteError;
+    `overwrite=False` refuses a path that exists, even one that appears meanwhile.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        if not overwrite and os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        with os.fdopen(os.open(temporary, _CREATE, 0o666), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if overwrite:
+            temporary.replace(path)
+        else:
+            _rename_new(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        hint = "Choose another path, or allow overwriting" if isinstance(error, FileExistsError) else None
+        raise WriteError("cannot be written", where=str(path), found=reason, hint=hint) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _open_regular(path: Path, missing: type[InputError] = FileFormatError) -> int:
+    """Open a regular file for reading, symlinks resolved; never blocks and never opens a device."""
+    try:
+        target = path.resolve(strict=True)
+        mode = target.lstat().st_mode
+        if stat.S_ISREG(mode):
+            descriptor = os.open(target, _READ)
+            mode = os.fstat(descriptor).st_mode
+            if stat.S_ISREG(mode):
+                return descriptor
+            os.close(descriptor)
+    except FileNotFoundError as error:
+        raise missing("there is no such file", where=str(path)) from error
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: a null character
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UnsafePathError("cannot be opened", where=str(path), found=reason) from error
+    raise UnsafePathError("not a regular file", where=str(path), found=_kind(mode))
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a special file")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key[:80]!a} occurs twice")
+            seen.add(key)
+    return result
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError(f"an integer of {len(text)} digits")
+    return int(text)
+
+
+def _real(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:40]} is beyond float64")
+    return value
+
+
+def _constant(text: str) -> float:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def _check_tree(value: Any, depth: int) -> None:
+    """Raise ValueError for nesting beyond `depth` or a string that is not Unicode text."""
+    level = [value]
+    for _ in range(depth + 1):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(item)
+                below.extend(item.values())
+            elif isinstance(item, list):
+                below.extend(item)
+            elif isinstance(item, str) and not item.isascii():
+                _check_text(item)
+        if not below:
+            return
+        level = below
+    raise ValueError(f"nested more than {depth} levels deep")
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"a lone surrogate in {text[:80]!a}") from None
+
+
+def _rename_new(temporary: Path, path: Path) -> None:
+    """Rename, but fail with FileExistsError when `path` exists: a hard link does both at once."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        temporary.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ernie_rt import files
+from ernie_rt.errors import CheckpointError, FileFormatError, JsonError, UnsafePathError, WriteError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    home = tmp_path / "model"
+    home.mkdir()
+    (home / "config.json").write_text("{}")
+    (tmp_path / "secret").write_text("{}")
+    return home
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", ".", "..", "../secret", "/etc/passwd", "a/b", "a\\b", "C:\\x", "x\0y", "config.json\n", "x" * 300),
+        "é.json",
+    ],
+)
+def test_member_refuses_names_that_could_lead_out(folder: Path, name: str) -> None:
+    with pytest.raises(UnsafePathError, match="could lead out"):
+        files.member(folder, name)
+
+
+def test_member_returns_the_path_or_the_named_error(folder: Path) -> None:
+    assert files.member(folder, "config.json") == folder / "config.json"
+    with pytest.raises(FileFormatError, match="no such file"):
+        files.member(folder, "absent.json")
+    with pytest.raises(CheckpointError, match="no such file"):
+        files.member(folder, "absent.json", missing=CheckpointError)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "socket", "zero", "outside", "loop", "unreadable target"])
+def test_member_refuses_what_is_no_regular_file_inside(folder: Path, kind: str) -> None:
+    path = folder / "weights"
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "socket":
+            server = socket.socket(socket.AF_UNIX)
+            server.bind(str(path))
+            server.close()
+        case "zero":
+            path.symlink_to("/dev/zero")
+        case "outside":
+            path.symlink_to("../secret")
+        case "loop":
+            path.symlink_to(path)
+        case "unreadable target":
+            path.symlink_to(folder / "config.json" / "below")
+    started = time.monotonic()
+    with pytest.raises(UnsafePathError):
+        files.member(folder, "weights")
+    assert time.monotonic() - started < 0.5
+
+
+def test_readers_refuse_a_pipe_without_blocking(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for read in (files.map_readonly, files.read_json):
+        with pytest.raises(UnsafePathError, match="a named pipe"):
+            read(tmp_path / "pipe")
+
+
+def test_member_follows_links_into_the_blobs_of_the_hub_cache_alone(tmp_path: Path) -> None:
+    repository = tmp_path / "models--baidu--ERNIE"
+    snapshot = repository / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    (repository / "blobs" / "b10b").write_text("{}")
+    (repository / "refs").write_text("{}")
+    (snapshot / "config.json").symlink_to("../../blobs/b10b")
+    (snapshot / "other.json").symlink_to("../../refs")
+    assert files.read_json(files.member(snapshot, "config.json")) == {}
+    shortcut = tmp_path / "shortcut"
+    shortcut.symlink_to(snapshot)
+    assert files.read_json(files.member(shortcut, "config.json")) == {}
+    with pytest.raises(UnsafePathError, match="leaves its folder"):
+        files.member(snapshot, "other.json")
+
+
+BAD_JSON = {
+    "deep arrays": (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested"),
+    "deep objects": (b'{"a":' * 200 + b"1" + b"}" * 200, "nested"),
+    "long integer": (b'{"a": ' + b"9" * 5000 + b"}", "5000 digits"),
+    "beyond 64 bits": (b'{"a": ' + b"9" * 21 + b"}", "21 digits"),
+    "NaN": (b'{"a": NaN}', "NaN"),
+    "Infinity": (b'{"a": -Infinity}', "Infinity"),
+    "overflow": (b'{"a": 1e999}', "float64"),
+    "duplicate": (b'{"a": 1, "b": 2, "a": 3}', "'a' occurs twice"),
+    "nested duplicate": (b'{"x": [{"a": 1, "a": 1}]}', "occurs twice"),
+    "byte order mark": (b'\xef\xbb\xbf{"a": 1}', "byte order mark"),
+    "surrogate": (b'{"a": "\\ud800"}', "surrogate"),
+    "surrogate key": (b'{"\\udfff": 1}', "surrogate"),
+    "not UTF-8": (b'{"a": "\xff"}', "UTF-8"),
+    "UTF-16": ('{"a": 1}'.encode("utf-16"), "UTF-8"),
+    "cut short": (b'{"a": ', "line 1, column 7"),
+    "trailing": (b"{} {}", "Extra data"),
+    "empty": (b"", "line 1"),
+    "array": (b"[1]", "not an object"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    "page": (b"<!DOCTYPE html><html>", "an HTML page"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_JSON)
+def test_bad_json_is_a_named_error_with_its_reason(tmp_path: Path, name: str) -> None:
+    data, reason = BAD_JSON[name]
+    path = tmp_path / "config.json"
+    path.write_bytes(data)
+    with pytest.raises(JsonError, match=reason) as caught:
+        files.read_json(path)
+    assert str(path) in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_good_json_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"a": [1, -2.5e3, true, null, "文心 \\ud83d\\ude00"], "b": {"c": 18446744073709551615}}')
+    assert files.read_json(path) == {"a": [1, -2500.0, True, None, "文心 😀"], "b": {"c": 2**64 - 1}}
+    assert files.parse_json(b"[" * 10 + b"1" + b"]" * 10, where="x", depth=10)
+    with pytest.raises(JsonError, match="nested"):
+        files.parse_json(b"[" * 11 + b"1" + b"]" * 11, where="x", depth=10)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_json_or_a_named_error(data: bytes) -> None:
+    with contextlib.suppress(JsonError):
+        files.parse_json(data, where="x")
+
+
+def test_sizes_are_limited(tmp_path: Path) -> None:
+    path = tmp_path / "big.json"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(FileFormatError, match=f"at most {1 << 20} bytes; found {1 << 40}"):
+        files.read_json(path)
+    path.write_bytes(b"12345")
+    assert files.read_bytes(path, 5) == b"12345"
+    with pytest.raises(FileFormatError, match="too large"):
+        files.read_bytes(path, 4)
+
+
+def test_recognise() -> None:
+    import pickle
+
+    for protocol in range(2, 6):
+        assert files.recognise(pickle.dumps({"a": 1}, protocol)) == "a pickle"
+    assert files.recognise(b"PK\x03\x04....") == "a zip archive"
+    assert files.recognise(b"\n<?xml version='1.0'?><Error>") == "an HTML page"
+    assert files.recognise((0x280).to_bytes(8, "little") + b'{"a"') is None
+    assert files.recognise(b"") is None
+    assert {"a Git LFS pointer", "an HTML page", "a zip archive", "a pickle"} == set(files.FOREIGN)
+
+
+def test_map_readonly(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(b"")
+    with pytest.raises(FileFormatError, match="empty"):
+        files.map_readonly(path)
+    path.write_bytes(b"abc")
+    with files.map_readonly(path) as data:
+        assert data[:] == b"abc"
+        with pytest.raises(TypeError):
+            data[0] = 1
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_write_atomic_replaces_the_file_and_honours_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+    before = os.umask(umask)
+    try:
+        with files.write_atomic(path) as file:
+            file.write(b"new")
+            assert path.read_bytes() == b"old"
+    finally:
+        os.umask(before)
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == mode
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("call", ["open", "fdopen", "write", "fsync", "rename"])
+def test_any_failing_call_leaves_the_old_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, overwrite: bool
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "out"
+    if overwrite:
+        path.write_bytes(b"old")
+    with pytest.raises(WriteError, match="No space left on device") as caught, monkeypatch.context() as patch:
+        if call == "rename":
+            patch.setattr(Path, "replace", fail)
+            patch.setattr(os, "link", fail)
+        elif call != "write":
+            patch.setattr(os, call, fail)
+        with files.write_atomic(path, overwrite=overwrite) as file:
+            file.write(b"new")
+            if call == "write":
+                fail()
+    assert str(path) in str(caught.value)
+    assert (path.read_bytes() == b"old") if overwrite else not path.exists()
+    assert names(tmp_path) == (["out"] if overwrite else [])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_exception_in_the_block_passes_and_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+    with pytest.raises(error), files.write_atomic(path) as file:
+        file.write(b"new")
+        raise error
+    assert path.read_bytes() == b"old" and names(tmp_path) == ["out"]
+
+
+def test_without_overwrite_an_existing_file_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "out"
+    path.symlink_to("nowhere")
+    with pytest.raises(WriteError, match="exists"), files.write_atomic(path, overwrite=False):
+        pass
+    path.unlink()
+
+    def no_links(*args: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    for patched in (False, True):
+        if patched:
+            monkeypatch.setattr(os, "link", no_links)
+        with pytest.raises(WriteError, match="exists"), files.write_atomic(path, overwrite=False) as file:
+            file.write(b"mine")
+            path.write_bytes(b"theirs")  # somebody is faster
+        assert path.read_bytes() == b"theirs" and names(tmp_path) == ["out"]
+        path.unlink()
+        with files.write_atomic(path, overwrite=False) as file:
+            file.write(b"mine")
+        assert path.read_bytes() == b"mine" and names(tmp_path) == ["out"]
+        path.unlink()
+
+
+def test_write_errors_name_the_path(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "absent" / "out", tmp_path / "folder"):
+        with pytest.raises(WriteError, match=str(path)), files.write_atomic(path) as file:
+            file.write(b"x")
+    assert names(tmp_path) == ["folder"]
