@@ -1,0 +1,214 @@
+"""The blocks: what a model file emits, and the composites each one decomposes into."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ernie_rt.graph.composites import wide_dtype
+from ernie_rt.graph.op import Op, define
+from ernie_rt.graph.primitives import need, need_int
+from ernie_rt.graph.types import Operand, State, TensorType, Value
+
+if TYPE_CHECKING:
+    from ernie_rt.graph.graph import Builder
+
+
+def embed(ids: TensorType, table: TensorType) -> TensorType:
+    """table[ids]: `ids [N]`, `table [V, H]` gives `[N, H]`."""
+    need_int(ids)
+    need(len(table.dims) == 2, f"table {table} is not [V, H]")
+    return TensorType(table.dtype, (*ids.dims, table.dims[1]))
+
+
+def _embed(b: Builder, ids: Value, table: Operand) -> Value:
+    return b("take_rows", table, ids)
+
+
+def attention_block(
+    x: TensorType,
+    norm: TensorType,
+    qkv: TensorType,
+    qkv_bias: TensorType | None,
+    out: TensorType,
+    out_bias: TensorType | None,
+    cos: TensorType,
+    sin: TensorType,
+    state: TensorType,
+    positions: TensorType,
+    sequence: TensorType,
+    index: TensorType,
+    write: TensorType,
+    context: TensorType,
+    context_sequence: TensorType,
+    context_index: TensorType,
+    *,
+    eps: float,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    scale: float,
+) -> TensorType:
+    """x + out(rope_attention(qkv(rms_norm(x))))"""
+    need(qkv.dims == ((num_heads + 2 * num_kv_heads) * head_dim, x.dims[1]), f"qkv {qkv} for {x}")
+    need(out.dims == (x.dims[1], num_heads * head_dim), f"out {out} for {x}")
+    return x
+
+
+def _attention_block(
+    b: Builder,
+    x: Value,
+    norm: Operand,
+    qkv: Operand,
+    qkv_bias: Operand,
+    out: Operand,
+    out_bias: Operand,
+    cos: Operand,
+    sin: Operand,
+    state: State,
+    *indices: Value,
+    eps: float,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    scale: float,
+) -> Value:
+    with b.scope("norm"):
+        y = b("rms_norm", x, norm, eps=eps)
+    with b.scope("qkv"):
+        y = b("linear", y, qkv, qkv_bias)
+    with b.scope("attend"):
+        y = b(
+            "rope_attention", y, cos, sin, state, *indices,
+            num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim, scale=scale,
+        )  # fmt: skip
+    with b.scope("out"):
+        y = b("linear", y, out, out_bias)
+    with b.scope("residual"):
+        return b("add", x, y)
+
+
+def mlp_block(
+    x: TensorType,
+    norm: TensorType,
+    gate_up: TensorType,
+    gate_up_bias: TensorType | None,
+    down: TensorType,
+    down_bias: TensorType | None,
+    *,
+    eps: float,
+) -> TensorType:
+    """x + down(swiglu(gate_up(rms_norm(x)))) with `gate_up [I, 2, H]` and `down [H, I]`"""
+    need(gate_up.dims[1:] == (2, x.dims[1]), f"gate_up {gate_up} for {x}")
+    need(down.dims == (x.dims[1], gate_up.dims[0]), f"down {down} after gate_up {gate_up}")
+    return x
+
+
+def _mlp(b: Builder, x: Value, gate_up: Operand, gate_up_bias: Operand, down: Operand, down_bias: Operand) -> Value:
+    with b.scope("gate_up"):
+        y = b("linear", x, gate_up, gate_up_bias)
+    with b.scope("swiglu"):
+        y = b("swiglu", y)
+    with b.scope("down"):
+        return b("linear", y, down, down_bias)
+
+
+def _mlp_block(
+    b: Builder,
+    x: Value,
+    norm: Operand,
+    gate_up: Operand,
+    gate_up_bias: Operand,
+    down: Operand,
+    down_bias: Operand,
+    *,
+    eps: float,
+) -> Value:
+    with b.scope("norm"):
+        y = b("rms_norm", x, norm, eps=eps)
+    y = _mlp(b, y, gate_up, gate_up_bias, down, down_bias)
+    with b.scope("residual"):
+        return b("add", x, y)
+
+
+def moe_block(
+    x: TensorType,
+    norm: TensorType,
+    gate: TensorType,
+    correction_bias: TensorType | None,
+    experts_gate_up: TensorType,
+    experts_down: TensorType,
+    shared_gate_up: TensorType | None,
+    shared_gate_up_bias: TensorType | None,
+    shared_down: TensorType | None,
+    shared_down_bias: TensorType | None,
+    *,
+    top_k: int,
+    norm_min: float,
+    eps: float,
+) -> TensorType:
+    """x + moe(y) + shared(y) with y = rms_norm(x); the shared experts are one MLP, neither gated nor scaled."""
+    need((shared_gate_up is None) == (shared_down is None), "shared experts need both gate_up and down")
+    return x
+
+
+def _moe_block(
+    b: Builder,
+    x: Value,
+    norm: Operand,
+    gate: Operand,
+    correction_bias: Operand,
+    experts_gate_up: Operand,
+    experts_down: Operand,
+    shared_gate_up: Operand,
+    shared_gate_up_bias: Operand,
+    shared_down: Operand,
+    shared_down_bias: Operand,
+    *,
+    top_k: int,
+    norm_min: float,
+    eps: float,
+) -> Value:
+    with b.scope("norm"):
+        y = b("rms_norm", x, norm, eps=eps)
+    routed = b("moe", y, gate, correction_bias, experts_gate_up, experts_down, top_k=top_k, norm_min=norm_min)
+    if shared_gate_up is not None:
+        with b.scope("shared"):
+            shared = _mlp(b, y, shared_gate_up, shared_gate_up_bias, shared_down, shared_down_bias)
+        with b.scope("combine"):
+            routed = b("add", routed, shared)
+    with b.scope("residual"):
+        return b("add", x, routed)
+
+
+def head(
+    x: TensorType,
+    norm: TensorType,
+    weight: TensorType,
+    bias: TensorType | None,
+    rows: TensorType,
+    *,
+    eps: float,
+) -> TensorType:
+    """The logits `[L, V]` of the rows asked for: linear(rms_norm(x[rows])), in float32 (float64 in a float64 graph)."""
+    need_int(rows)
+    need(weight.dims[1:] == x.dims[1:], f"head {weight} for {x}")
+    return TensorType("float64" if x.dtype == "float64" else "float32", (rows.dims[0], weight.dims[0]))
+
+
+def _head(b: Builder, x: Value, norm: Operand, weight: Operand, bias: Operand, rows: Value, *, eps: float) -> Value:
+    with b.scope("rows"):
+        y = b("take_rows", x, rows)
+    with b.scope("norm"):
+        y = b("rms_norm", y, norm, eps=eps)
+    with b.scope("logits"):
+        y = b("linear", y, weight, bias)
+    return b("cast", y, dtype=wide_dtype(y.type))
+
+
+BLOCKS: tuple[Op, ...] = (
+    define("block", embed, _embed),
+    define("block", attention_block, _attention_block),
+    define("block", mlp_block, _mlp_block),
+    define("block", moe_block, _moe_block),
+    define("block", head, _head),
+)

@@ -1,0 +1,321 @@
+"""The composites: each with its shape rule and, beside it, what it decomposes into."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, cast
+
+from ernie_rt.graph.op import Op, define
+from ernie_rt.graph.primitives import need, need_float, need_int
+from ernie_rt.graph.types import Dim, Operand, State, TensorType, Value
+
+if TYPE_CHECKING:
+    from ernie_rt.graph.graph import Builder
+
+
+def _type(operand: Operand) -> TensorType:
+    assert operand is not None
+    return operand.type
+
+
+def _size(dim: Dim) -> int:
+    need(isinstance(dim, int), f"the axis {dim} has no fixed size")
+    return cast(int, dim)
+
+
+def rms_norm(x: TensorType, weight: TensorType, *, eps: float) -> TensorType:
+    """x / sqrt(mean(x²) + eps) over the last axis, computed in float32, rounded to x's dtype, then times weight."""
+    need_float(x)
+    need(weight.dims == x.dims[-1:], f"weight {weight} does not scale {x}")
+    return x
+
+
+def _rms_norm(b: Builder, x: Value, weight: Operand, *, eps: float) -> Value:
+    exact = b("cast", x, dtype=wide_dtype(x.type))
+    last = len(x.type.dims) - 1
+    total = b("sum", b("mul", exact, exact), axis=last, keepdims=True)  # [N, 1]
+    inverse = b("rsqrt", b("affine", total, scale=1.0 / _size(x.type.dims[-1]), shift=eps))
+    return b("mul", b("cast", b("mul", exact, inverse), dtype=x.type.dtype), weight)
+
+
+def wide_dtype(type: TensorType) -> str:
+    """float32, or float64 where the graph is float64 throughout."""
+    return "float64" if type.dtype == "float64" else "float32"
+
+
+def linear(x: TensorType, weight: TensorType, bias: TensorType | None = None) -> TensorType:
+    """x @ weightᵀ + bias. `x [N, H]`, `weight [*out, H]`, `bias [*out]` gives `[N, *out]`; out may be several axes."""
+    need_float(x, weight)
+    need(len(x.dims) == 2 and x.dims[-1] == weight.dims[-1] and x.dtype == weight.dtype, f"{x} @ {weight}ᵀ")
+    need(bias is None or bias.dims == weight.dims[:-1], f"bias {bias} of {weight}")
+    return TensorType(x.dtype, (x.dims[0], *weight.dims[:-1]))
+
+
+def _linear(b: Builder, x: Value, weight: Operand, bias: Operand = None) -> Value:
+    kind = _type(weight)
+    out = math.prod(_size(d) for d in kind.dims[:-1])
+    flat = b("reshape", weight, dims=(out, kind.dims[-1]))
+    y = b("matmul", x, b("transpose", flat, perm=(1, 0)))
+    y = b("reshape", y, dims=(x.type.dims[0], *kind.dims[:-1]))
+    return y if bias is None else b("add", y, bias)
+
+
+def swiglu(x: TensorType) -> TensorType:
+    """silu(gate) * up, where `x [.., I, 2]` holds gate and up on its last axis; gives `[.., I]`."""
+    need_float(x)
+    need(len(x.dims) >= 2 and x.dims[-1] == 2, f"{x} has no last axis of gate and up")
+    return TensorType(x.dtype, x.dims[:-1])
+
+
+def _swiglu(b: Builder, x: Value) -> Value:
+    last = len(x.type.dims) - 1
+    halves = [
+        b("reshape", b("slice", x, axis=last, start=i, stop=i + 1), dims=x.type.dims[:-1]) for i in (0, 1)
+    ]  # gate, up: [.., I]
+    return b("mul", b("mul", halves[0], b("sigmoid", halves[0])), halves[1])
+
+
+def rope(x: TensorType, cos: TensorType, sin: TensorType) -> TensorType:
+    """Rotate adjacent pairs: out[2i] = x[2i]·cos_i - x[2i+1]·sin_i, out[2i+1] = x[2i+1]·cos_i + x[2i]·sin_i.
+
+    `x [N, heads, D]`, `cos` and `sin` `[N, D/2]` float32; computed in float32 and rounded to x's dtype.
+    """
+    need(len(x.dims) == 3 and cos == sin and cos.dims == (x.dims[0], _size(x.dims[2]) // 2), f"{x}, {cos}, {sin}")
+    return x
+
+
+def _rope(b: Builder, x: Value, cos: Value, sin: Value) -> Value:
+    rows, heads, size = x.type.dims
+    half = _size(size) // 2
+    wide = wide_dtype(x.type)
+    pairs = b("reshape", b("cast", x, dtype=wide), dims=(rows, heads, half, 2))
+    even, odd = (b("slice", pairs, axis=3, start=i, stop=i + 1) for i in (0, 1))  # [N, heads, D/2, 1]
+    c, s = (b("cast", b("reshape", t, dims=(rows, 1, half, 1)), dtype=wide) for t in (cos, sin))
+    first = b("sub", b("mul", even, c), b("mul", odd, s))
+    second = b("add", b("mul", odd, c), b("mul", even, s))
+    joined = b("reshape", b("concat", first, second, axis=3), dims=(rows, heads, size))
+    return b("cast", joined, dtype=x.type.dtype)
+
+
+def attention(
+    q: TensorType,
+    k: TensorType,
+    v: TensorType,
+    state: TensorType,
+    sequence: TensorType,
+    index: TensorType,
+    write: TensorType,
+    context: TensorType,
+    context_sequence: TensorType,
+    context_index: TensorType,
+    *,
+    scale: float,
+) -> TensorType:
+    """Causal grouped-query attention over cached rows.
+
+    Writes k and v `[N, K, D]` to cache rows `write`, gathers the rows `context`, and for each new token takes the
+    softmax of q·k·scale over the rows of its own sequence with context_index <= index, then the weighted sum of v.
+    `q [N, Q, D]` gives `[N, Q·D]`; query head h reads kv head h // (Q / K).
+    """
+    need_int(sequence, index, write, context, context_sequence, context_index)
+    need(len(q.dims) == 3 and k == v and q.dims[0] == k.dims[0] and q.dims[2] == k.dims[2], f"q {q}, k {k}, v {v}")
+    need(_size(q.dims[1]) % _size(k.dims[1]) == 0, f"q {q} does not divide over k {k}")
+    need(sequence.dims == index.dims == write.dims == q.dims[:1], f"index arrays do not fit {q}")
+    need(context.dims == context_sequence.dims == context_index.dims, f"context arrays differ: {context}")
+    return TensorType(q.dtype, (q.dims[0], _size(q.dims[1]) * _size(q.dims[2])))
+
+
+def _attention(
+    b: Builder,
+    q: Value,
+    k: Value,
+    v: Value,
+    state: State,
+    sequence: Value,
+    index: Value,
+    write: Value,
+    context: Value,
+    context_sequence: Value,
+    context_index: Value,
+    *,
+    scale: float,
+) -> Value:
+    new, heads, size = q.type.dims  # [N, Q, D]
+    rows, groups = context.type.dims[0], _size(k.type.dims[1])  # C, K
+    share = _size(heads) // groups  # query heads of one kv head
+    keys, values = b.multi("cache_update", k, v, state, write, context)  # [C, K, D] each
+    query = b("transpose", b("reshape", q, dims=(new, groups, share, size)), perm=(1, 2, 0, 3))  # [K, Q/K, N, D]
+    keys = b("reshape", b("transpose", keys, perm=(1, 2, 0)), dims=(groups, 1, size, rows))  # [K, 1, D, C]
+    values = b("reshape", b("transpose", values, perm=(1, 0, 2)), dims=(groups, 1, rows, size))  # [K, 1, C, D]
+    same = b("equal", b("reshape", context_sequence, dims=(1, rows)), b("reshape", sequence, dims=(new, 1)))
+    past = b("less_equal", b("reshape", context_index, dims=(1, rows)), b("reshape", index, dims=(new, 1)))
+    visible = b("logical_and", same, past)  # [N, C]
+    scores = b("affine", b("cast", b("matmul", query, keys), dtype=wide_dtype(q.type)), scale=scale, shift=0.0)
+    weights = b("softmax", b("where", visible, scores, otherwise=-math.inf))  # [K, Q/K, N, C]
+    mixed = b("matmul", b("cast", weights, dtype=q.type.dtype), values)  # [K, Q/K, N, D]
+    return b("reshape", b("transpose", mixed, perm=(2, 0, 1, 3)), dims=(new, _size(heads) * _size(size)))
+
+
+def rope_attention(
+    qkv: TensorType,
+    cos: TensorType,
+    sin: TensorType,
+    state: TensorType,
+    positions: TensorType,
+    sequence: TensorType,
+    index: TensorType,
+    write: TensorType,
+    context: TensorType,
+    context_sequence: TensorType,
+    context_index: TensorType,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    scale: float,
+) -> TensorType:
+    """Split `qkv [N, (Q + 2K)·D]`, rotate q and k by the rows `positions [N, 1]` of the tables, then `attention`."""
+    need_int(positions)
+    need(qkv.dims[1:] == ((num_heads + 2 * num_kv_heads) * head_dim,), f"{qkv} does not hold q, k and v")
+    need(positions.dims == (qkv.dims[0], 1), f"positions {positions} of {qkv}")
+    need(cos == sin and cos.dims[1:] == (head_dim // 2,), f"tables {cos} and {sin} for heads of {head_dim}")
+    return TensorType(qkv.dtype, (qkv.dims[0], num_heads * head_dim))
+
+
+def _rope_attention(
+    b: Builder,
+    qkv: Value,
+    cos: Operand,
+    sin: Operand,
+    state: State,
+    positions: Value,
+    *indices: Value,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    scale: float,
+) -> Value:
+    rows = qkv.type.dims[0]
+    parts, start = [], 0
+    for heads in (num_heads, num_kv_heads, num_kv_heads):
+        part = b("slice", qkv, axis=1, start=start, stop=start + heads * head_dim)
+        parts.append(b("reshape", part, dims=(rows, heads, head_dim)))
+        start += heads * head_dim
+    q, k, v = parts
+    place = b("reshape", positions, dims=(rows,))
+    c, s = b("take_rows", cos, place), b("take_rows", sin, place)  # [N, D/2]
+    with b.scope("rope_q"):
+        q = b("rope", q, c, s)
+    with b.scope("rope_k"):
+        k = b("rope", k, c, s)
+    return b("attention", q, k, v, state, *indices, scale=scale)
+
+
+def moe_route(
+    x: TensorType, gate: TensorType, correction_bias: TensorType | None = None, *, top_k: int, norm_min: float
+) -> tuple[TensorType, TensorType]:
+    """Choose `top_k` experts for each token and weigh them.
+
+    Float32 logits `x @ gateᵀ`, softmax over all experts; the places of the top_k largest of softmax + correction_bias
+    are the expert ids `[N, A]`; the *unbiased* probabilities there, divided by max(their sum, norm_min), are the
+    weights `[N, A]` in x's dtype. Source: `Ernie4_5_MoeTopKRouter` of transformers.
+    """
+    need(len(x.dims) == 2 and gate.dims[1:] == x.dims[1:], f"gate {gate} for {x}")
+    need(correction_bias is None or correction_bias.dims == gate.dims[:1], f"bias {correction_bias} of {gate}")
+    need(1 <= top_k <= _size(gate.dims[0]), f"top {top_k} of {gate.dims[0]} experts")
+    chosen = (x.dims[0], top_k)
+    return TensorType("int32", chosen), TensorType(x.dtype, chosen)
+
+
+def _moe_route(
+    b: Builder, x: Value, gate: Operand, correction_bias: Operand = None, *, top_k: int, norm_min: float
+) -> tuple[Value, Value]:
+    wide = _type(gate).dtype
+    logits = b("linear", b("cast", x, dtype=wide), gate)  # [N, E]
+    probabilities = b("softmax", logits)
+    scores = probabilities if correction_bias is None else b("add", probabilities, correction_bias)
+    ids = b("top_k", scores, k=top_k)  # [N, A]
+    chosen = b("take_along", probabilities, ids)
+    total = b("clamp_min", b("sum", chosen, axis=1, keepdims=True), minimum=norm_min)
+    return ids, b("cast", b("div", chosen, total), dtype=x.type.dtype)
+
+
+def moe_experts(
+    x: TensorType,
+    ids: TensorType,
+    weights: TensorType,
+    experts_gate_up: TensorType,
+    experts_down: TensorType,
+    *,
+    top_k: int,
+) -> TensorType:
+    """Σ_a weights[n, a] · down_e(swiglu(gate_up_e(x[n]))) with e = ids[n, a]; an id of -1 contributes nothing.
+
+    `x [N, H]`, `ids` and `weights` `[N, A]`, `experts_gate_up [E, I, 2, H]`, `experts_down [E, H, I]`.
+    """
+    need_int(ids)
+    experts, width, two, hidden = experts_gate_up.dims if len(experts_gate_up.dims) == 4 else (0, 0, 0, 0)
+    need(two == 2 and x.dims[1:] == (hidden,), f"experts_gate_up {experts_gate_up} for {x}")
+    need(experts_down.dims == (experts, hidden, width), f"experts_down {experts_down} after {experts_gate_up}")
+    need(ids.dims == weights.dims == (x.dims[0], top_k), f"ids {ids} and weights {weights} for {x}")
+    return x
+
+
+def _moe_experts(
+    b: Builder, x: Value, ids: Value, weights: Value, experts_gate_up: Operand, experts_down: Operand, *, top_k: int
+) -> Value:
+    # Every expert runs on every token and a table of weights, mostly zeros, picks: the meaning, at E / A the cost.
+    rows, hidden = x.type.dims
+    experts, width = _type(experts_gate_up).dims[:2]
+    hot = b("one_hot", ids, depth=_size(experts), dtype=x.type.dtype)  # [N, A, E]
+    picked = b("mul", hot, b("reshape", weights, dims=(rows, top_k, 1)))
+    table = b("transpose", b("sum", picked, axis=1, keepdims=False), perm=(1, 0))  # [E, N]
+    flat = b("reshape", experts_gate_up, dims=(experts, _size(width) * 2, hidden))
+    up = b("matmul", b("reshape", x, dims=(1, rows, hidden)), b("transpose", flat, perm=(0, 2, 1)))  # [E, N, 2I]
+    inner = b("swiglu", b("reshape", up, dims=(experts, rows, width, 2)))  # [E, N, I]
+    out = b("matmul", inner, b("transpose", experts_down, perm=(0, 2, 1)))  # [E, N, H]
+    return b("sum", b("mul", out, b("reshape", table, dims=(experts, rows, 1))), axis=0, keepdims=False)
+
+
+def moe(
+    x: TensorType,
+    gate: TensorType,
+    correction_bias: TensorType | None,
+    experts_gate_up: TensorType,
+    experts_down: TensorType,
+    *,
+    top_k: int,
+    norm_min: float,
+) -> TensorType:
+    """`moe_route`, then `moe_experts`."""
+    return x
+
+
+def _moe(
+    b: Builder,
+    x: Value,
+    gate: Operand,
+    correction_bias: Operand,
+    experts_gate_up: Operand,
+    experts_down: Operand,
+    *,
+    top_k: int,
+    norm_min: float,
+) -> Value:
+    with b.scope("route"):
+        ids, weights = b.multi("moe_route", x, gate, correction_bias, top_k=top_k, norm_min=norm_min)
+    with b.scope("experts"):
+        return b("moe_experts", x, ids, weights, experts_gate_up, experts_down, top_k=top_k)
+
+
+COMPOSITES: tuple[Op, ...] = (
+    define("composite", rms_norm, _rms_norm),
+    define("composite", linear, _linear),
+    define("composite", swiglu, _swiglu),
+    define("composite", rope, _rope),
+    define("composite", attention, _attention),
+    define("composite", rope_attention, _rope_attention),
+    define("composite", moe_route, _moe_route),
+    define("composite", moe_experts, _moe_experts),
+    define("composite", moe, _moe),
+)

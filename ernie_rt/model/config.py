@@ -1,0 +1,392 @@
+"""config.json as a typed allow-list: every field that is read is checked, every other one is ignored.
+
+No field ever leads to code (`auto_map` and its kin are not looked at), and a field that would change the
+computation in a way that is not implemented is refused by name. What an absent field means is what it means to
+transformers' Ernie4_5Config and Ernie4_5_MoeConfig. One consequence: a MoE config without `moe_num_shared_experts`
+has two shared experts, although Baidu's own runtime reads none into it; a model without any writes 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal, cast
+
+from ernie_rt.errors import ConfigError
+from ernie_rt.files import member, read_json
+from ernie_rt.graph.types import DType, dtype_of
+from ernie_rt.model.fields import Fields, show
+
+ModelType = Literal["ernie4_5", "ernie4_5_moe"]
+
+MAX_VOCAB: Final = 1 << 20
+MAX_PARAMETERS: Final = 1 << 42
+"""15 times the largest ERNIE 4.5: what a config may describe before anything is allocated for it."""
+MAX_EXPERT_TENSORS: Final = 1 << 17
+"""Layers times experts, each of which is an entry of a checkpoint's header."""
+
+DTYPES: Final = ("bfloat16", "float16", "float32")
+ARCHITECTURES: Final[Mapping[str, ModelType]] = MappingProxyType(
+    {
+        "Ernie4_5ForCausalLM": "ernie4_5",
+        "Ernie4_5_ForCausalLM": "ernie4_5",  # until August 2025
+        "Ernie4_5_MoeForCausalLM": "ernie4_5_moe",
+    }
+)
+ALIASES: Final[Mapping[str, str]] = MappingProxyType({"num_experts": "moe_num_experts", "num_experts_per_tok": "moe_k"})
+"""transformers' attribute_map: other spellings of a field."""
+
+_COMMON: Final[Mapping[str, object]] = MappingProxyType(
+    {
+        "vocab_size": 103424,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+        "use_bias": False,
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+)
+DEFAULTS: Final[Mapping[ModelType, Mapping[str, object]]] = MappingProxyType(
+    {
+        "ernie4_5": {
+            **_COMMON,
+            "hidden_size": 1024,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 18,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+        },
+        "ernie4_5_moe": {
+            **_COMMON,
+            "hidden_size": 2560,
+            "intermediate_size": 12288,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 20,
+            "num_key_value_heads": 4,
+            "moe_num_experts": 64,
+            "moe_k": 6,
+            "moe_intermediate_size": 1536,
+            "moe_num_shared_experts": 2,
+            "moe_layer_start_index": 1,
+            "moe_layer_end_index": -1,
+            "moe_layer_interval": 1,
+            "moe_norm_min": 1e-12,
+        },
+    }
+)
+"""transformers' defaults by model type: 0.3B and 21B-A3B."""
+
+NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = MappingProxyType(
+    {
+        "hidden_act": ("silu",),
+        "use_rmsnorm": (None, True),
+        "sliding_window": (None,),
+        "use_sliding_window": (None, False),
+        "partial_rotary_factor": (None, 1, 1.0),
+        "quantization_config": (None,),
+        "quantization": (None,),
+        "is_quantized": (None, False),
+    }
+)
+"""Fields that change the computation of any model, and the values that leave it as it is implemented here."""
+
+MOE_NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = MappingProxyType(
+    {
+        "moe_gate": (None, "topk", "topk_fused"),
+        "moe_gate_act": (None, "softmax"),
+        "scoring_func": (None, "softmax"),
+        "moe_norm_gate_logits": (None, True),
+        "moe_group_experts": (None, False),
+        "moe_num_dense_experts": (None, 0),
+        "moe_use_token_type_bias": (None, False),
+        "n_group": (None, 0, 1),
+        "topk_group": (None, 0, 1),
+        "scaling_factor": (None, 1, 1.0),
+        "routed_scaling_factor": (None, 1, 1.0),
+    }
+)
+"""The same for MoE models (names of Baidu's training and serving code)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoeConfig:
+    """The text experts of a mixture-of-experts model; layer indices are resolved, the end is inclusive."""
+
+    moe_num_experts: int
+    moe_k: int
+    moe_intermediate_size: int
+    moe_num_shared_experts: int
+    moe_layer_start_index: int
+    moe_layer_end_index: int
+    moe_layer_interval: int
+    moe_norm_min: float
+    moe_use_aux_free: bool
+    """A correction bias exists and takes part in selecting experts."""
+
+    @property
+    def shared_intermediate_size(self) -> int:
+        """Width of the one MLP that all shared experts form; 0 without shared experts."""
+        return self.moe_num_shared_experts * self.moe_intermediate_size
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What config.json says about the computation, checked and with every default resolved."""
+
+    model_type: ModelType
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_theta: float
+    compression_ratio: float
+    use_bias: bool
+    tie_word_embeddings: bool
+    dtype: DType
+    bos_token_id: int | None
+    eos_token_id: tuple[int, ...]
+    pad_token_id: int | None
+    num_nextn_predict_layers: int
+    moe: MoeConfig | None
+
+    def is_moe_layer(self, index: int) -> bool:
+        """Whether layer `index` has experts; the others have a dense MLP of `intermediate_size`."""
+        moe = self.moe
+        return (
+            moe is not None
+            and (index + 1) % moe.moe_layer_interval == 0
+            and moe.moe_layer_start_index <= index <= moe.moe_layer_end_index
+        )
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read `folder`/config.json; raises ConfigError, or what `ernie_rt.files` raises for an unusable file."""
+    return parse_config(read_json(member(folder, "config.json")), "config.json")
+
+
+def parse_config(fields: Mapping[str, object], where: str) -> ModelConfig:
+    """Check `fields` and resolve defaults; `where` names their source in a ConfigError."""
+    model_type = _model_type(fields, where)
+    read = Fields(fields, where, DEFAULTS[model_type], ALIASES)
+    read.refuse_unless(NEUTRAL)
+    if model_type == "ernie4_5":
+        _refuse_experts(read)
+    heads = read.integer("num_attention_heads", 1, 1024)
+    hidden_size = read.integer("hidden_size", 1, 1 << 16)
+    kv_heads = heads if read.absent("num_key_value_heads") else read.integer("num_key_value_heads", 1, 1024)
+    mtp_layers = 0 if read.absent("num_nextn_predict_layers") else read.integer("num_nextn_predict_layers", 0, 16)
+    config = ModelConfig(
+        model_type=model_type,
+        vocab_size=read.integer("vocab_size", 1, MAX_VOCAB),
+        hidden_size=hidden_size,
+        intermediate_size=read.integer("intermediate_size", 1, 1 << 20),
+        num_hidden_layers=read.integer("num_hidden_layers", 1, 1024),
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=_head_dim(read, hidden_size, heads),
+        max_position_embeddings=read.integer("max_position_embeddings", 1, 1 << 24),
+        rms_norm_eps=read.number("rms_norm_eps", 1e-20, 0.5),
+        rope_theta=_rope_theta(read),
+        compression_ratio=1.0 if read.absent("compression_ratio") else read.number("compression_ratio", 2**-16, 2**16),
+        use_bias=False if read.absent("use_bias") else read.boolean("use_bias"),
+        tie_word_embeddings=read.boolean("tie_word_embeddings"),
+        dtype=_dtype(read),
+        bos_token_id=_token_id(read, "bos_token_id"),
+        eos_token_id=() if read.absent("eos_token_id") else read.integers("eos_token_id", 0, MAX_VOCAB - 1),
+        pad_token_id=_token_id(read, "pad_token_id"),
+        num_nextn_predict_layers=mtp_layers,
+        moe=_moe(read) if model_type == "ernie4_5_moe" else None,
+    )
+    _check_together(config, where)
+    return config
+
+
+def _model_type(fields: Mapping[str, object], where: str) -> ModelType:
+    """The model type, from `model_type` or else the class in `architectures`, which must agree."""
+    supported = ", ".join(DEFAULTS)
+    named = fields.get("model_type")
+    classes = fields.get("architectures")
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise ConfigError(
+            "impossible value", where=f"{where}: architectures", expected="a list of names", found=show(classes)
+        )
+    names = cast("list[str]", classes or [])
+    for text in (named, *names):
+        if isinstance(text, str) and "vl" in text.lower():
+            raise ConfigError(
+                "vision-language models are not supported yet",
+                where=f"{where}: {'model_type' if text is named else 'architectures'}",
+                expected=supported,
+                found=show(text),
+                hint="Choose one of the text models: 0.3B, 21B-A3B or 300B-A47B",
+            )
+    if named is None and names:
+        named = ARCHITECTURES.get(names[0])
+    if not isinstance(named, str) or named not in DEFAULTS:
+        raise ConfigError(
+            "not a model that ernie-rt runs",
+            where=f"{where}: model_type",
+            expected=supported,
+            found="nothing" if named is None else show(named),
+            hint="ernie-rt runs the ERNIE 4.5 text models alone",
+        )
+    wrong = next((name for name in names if ARCHITECTURES.get(name) != named), None)
+    if wrong is not None:
+        raise ConfigError(
+            f"not a class of model_type {named}",
+            where=f"{where}: architectures",
+            expected=" or ".join(name for name, owner in ARCHITECTURES.items() if owner == named),
+            found=show(wrong),
+        )
+    return cast(ModelType, named)
+
+
+def _head_dim(read: Fields, hidden_size: int, heads: int) -> int:
+    if read.absent("head_dim"):
+        head_dim, rest = divmod(hidden_size, heads)
+        source = "head_dim (hidden_size / num_attention_heads)"
+        if rest or not 2 <= head_dim <= 1024:
+            raise read.refusal(source, "impossible value", "an integer from 2 to 1024", hidden_size / heads)
+    else:
+        head_dim, source = read.integer("head_dim", 2, 1024), "head_dim"
+    if head_dim % 2:
+        raise read.refusal(source, "impossible value", "an even number", head_dim)
+    return head_dim
+
+
+def _rope_theta(read: Fields) -> float:
+    """The base of the rotary frequencies: in `rope_scaling`, else `rope_parameters`, else at the top level.
+
+    That is transformers' order. No kind of scaling is implemented.
+    """
+    name = "rope_parameters" if read.value("rope_scaling") in (None, {}) else "rope_scaling"
+    nested = {} if read.absent(name) else read.value(name)
+    if not isinstance(nested, Mapping):
+        raise read.refusal(name, "impossible value", "an object or null", nested)
+    kind = nested.get("rope_type", nested.get("type", "default"))
+    if kind != "default":
+        hint = "Remove the scaling to run the model at the context length that it was trained for"
+        raise read.refusal(f"{name}.rope_type", "not supported", "default", kind, hint)
+    for key in nested:
+        if key not in ("rope_type", "type", "rope_theta"):
+            raise read.refusal(name, "not supported", "rope_theta and rope_type alone", key)
+    if nested.get("rope_theta") is None:
+        return read.number("rope_theta", 1.0, 1e12)
+    return Fields(nested, f"{read.where}: {name}").number("rope_theta", 1.0, 1e12)
+
+
+def _dtype(read: Fields) -> DType:
+    """`dtype`, else `torch_dtype`, else bfloat16, in which every ERNIE 4.5 is published."""
+    name = "torch_dtype" if read.absent("dtype") else "dtype"
+    value = read.value(name)
+    if value is None:
+        return "bfloat16"
+    if not isinstance(value, str) or value not in DTYPES:
+        raise read.refusal(name, "not supported", ", ".join(DTYPES), value)
+    return dtype_of(value)
+
+
+def _token_id(read: Fields, name: str) -> int | None:
+    return None if read.absent(name) else read.integer(name, 0, MAX_VOCAB - 1)
+
+
+def _refuse_experts(read: Fields) -> None:
+    if not read.absent("moe_num_experts") and read.one_of("moe_num_experts", 0, 1024, _first) > 0:
+        hint = "A mixture-of-experts model has model_type ernie4_5_moe"
+        raise read.refusal("moe_num_experts", "a dense model with experts", "0", read.value("moe_num_experts"), hint)
+
+
+def _moe(read: Fields) -> MoeConfig:
+    """The text's share of what vision-language configs list by modality: the first entry, the widest layer range."""
+    read.refuse_unless(MOE_NEUTRAL)
+    last = read.integer("num_hidden_layers", 1, 1024) - 1
+    # Vision-language configs count further than the text layers, so the end may lie beyond the last one.
+    end = -1 if read.absent("moe_layer_end_index") else read.one_of("moe_layer_end_index", -1, 1 << 16, max)
+    return MoeConfig(
+        moe_num_experts=read.one_of("moe_num_experts", 1, 1024, _first),
+        moe_k=read.integer("moe_k", 1, 1024),
+        moe_intermediate_size=read.one_of("moe_intermediate_size", 1, 1 << 16, _first),
+        moe_num_shared_experts=read.integer("moe_num_shared_experts", 0, 64),
+        moe_layer_start_index=read.one_of("moe_layer_start_index", 0, 1023, min),
+        moe_layer_end_index=last if end == -1 else min(end, last),
+        moe_layer_interval=read.integer("moe_layer_interval", 1, 1024),
+        moe_norm_min=read.number("moe_norm_min", 1e-30, 1.0),
+        moe_use_aux_free=True if read.absent("moe_use_aux_free") else read.boolean("moe_use_aux_free"),
+    )
+
+
+def _first(entries: tuple[int, ...]) -> int:
+    return entries[0]
+
+
+def _check_together(config: ModelConfig, where: str) -> None:
+    """What fields must satisfy with one another."""
+
+    def demand(holds: bool, fields: str, what: str, expected: object, found: object) -> None:
+        if not holds:
+            raise ConfigError(what, where=f"{where}: {fields}", expected=expected, found=found)
+
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    demand(
+        heads % kv_heads == 0,
+        "num_attention_heads, num_key_value_heads",
+        "query heads cannot be shared out among kv heads",
+        "the first to be a multiple of the second",
+        f"{heads} and {kv_heads}",
+    )
+    ids = [i for i in (config.bos_token_id, *config.eos_token_id, config.pad_token_id) if i is not None]
+    demand(
+        max(ids, default=0) < config.vocab_size,
+        "vocab_size, bos_token_id, eos_token_id, pad_token_id",
+        "a special token lies outside the vocabulary",
+        f"ids below {config.vocab_size}",
+        max(ids, default=0),
+    )
+    layers, hidden, moe = config.num_hidden_layers, config.hidden_size, config.moe
+    mlp = 3 * hidden * config.intermediate_size
+    names = "num_hidden_layers, hidden_size, intermediate_size, num_attention_heads, head_dim, vocab_size"
+    if moe is not None:
+        demand(
+            moe.moe_k <= moe.moe_num_experts,
+            "moe_k (num_experts_per_tok), moe_num_experts (num_experts)",
+            "more experts are active than exist",
+            f"moe_k of at most {moe.moe_num_experts}",
+            moe.moe_k,
+        )
+        demand(
+            any(map(config.is_moe_layer, range(layers))),
+            "moe_layer_start_index, moe_layer_end_index, moe_layer_interval, num_hidden_layers",
+            "no layer has experts",
+            f"a layer i < {layers} with start <= i <= end and (i + 1) % interval == 0",
+            f"start {moe.moe_layer_start_index}, end {moe.moe_layer_end_index}, interval {moe.moe_layer_interval}",
+        )
+        demand(
+            layers * moe.moe_num_experts <= MAX_EXPERT_TENSORS,
+            "num_hidden_layers, moe_num_experts (num_experts)",
+            "the model is impossibly large",
+            f"a product of at most {MAX_EXPERT_TENSORS}",
+            layers * moe.moe_num_experts,
+        )
+        experts = moe.moe_num_experts + moe.moe_num_shared_experts
+        mlp = max(mlp, 3 * hidden * moe.moe_intermediate_size * experts)
+        names += ", moe_intermediate_size, moe_num_experts, moe_num_shared_experts"
+    attention = 2 * hidden * config.head_dim * (heads + kv_heads)
+    parameters = layers * (attention + mlp) + 2 * config.vocab_size * hidden
+    demand(
+        parameters <= MAX_PARAMETERS,
+        names,
+        "the model is impossibly large",
+        f"at most {MAX_PARAMETERS} parameters",
+        f"about {parameters}",
+    )
