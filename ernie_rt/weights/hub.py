@@ -1,0 +1,128 @@
+"""From what a person calls a model to the folder it lies in."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from ernie_rt import files
+from ernie_rt.errors import InputError, ModelNotFoundError, WriteError
+from ernie_rt.weights.checkpoint import INDEX, INDEX_LIMIT, SINGLE
+
+FILES: Final = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template*",
+)
+"""What is fetched of a repository: no code and no pickles."""
+
+HUB_ID: Final = re.compile(
+    r"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95})(@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]{0,95}))?"
+)
+
+
+def resolve(ref: str) -> Path:
+    """Return the folder of a model: a folder, the name of a family, or a Hugging Face id `org/name[@revision]`.
+
+    A repository is fetched into the Hugging Face cache unless it is there whole; then the network is not touched.
+    The usual variables hold (HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN, HF_HOME). Raises ModelNotFoundError.
+    """
+    from ernie_rt.model.families import FAMILIES, find
+
+    try:
+        path = Path(ref).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError):  # a name too long for a path; a home folder of nobody
+        is_folder = is_file = False
+    if ref and is_folder:
+        return path
+    if is_file:
+        raise ModelNotFoundError("this is a file", where=ref, expected="a folder", hint="Name the folder it lies in")
+    family = find(ref)
+    match = HUB_ID.fullmatch(ref) or (HUB_ID.fullmatch(family.hub_id) if family is not None else None)
+    if match is None:
+        raise ModelNotFoundError(
+            "no such model",
+            where=ascii(ref[:200]),
+            expected=f"a folder, {', '.join(known.name for known in FAMILIES)}, or a Hugging Face id org/name",
+            hint="Check the spelling of the path or name",
+        )
+    return _cached(match["id"], match["revision"]) or _download(match["id"], match["revision"])
+
+
+def _cached(repo: str, revision: str | None) -> Path | None:
+    """The snapshot in the cache, if it is whole."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES), local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):  # _download says what is wrong
+        return None
+    return folder if _whole(folder) else None
+
+
+def _whole(folder: Path) -> bool:
+    """Whether config and weights are there; a snapshot may have been begun by anything."""
+    try:
+        files.member(folder, "config.json")
+        if (folder / SINGLE).exists():
+            return True
+        shards = files.read_json(files.member(folder, INDEX), limit=INDEX_LIMIT)["weight_map"].values()
+        for shard in set(shards):
+            files.member(folder, shard)
+    except (InputError, KeyError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import constants, errors, snapshot_download
+
+    name = repo if revision is None else f"{repo}@{revision}"
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+    except errors.HFValidationError as error:
+        raise ModelNotFoundError("neither a folder nor a valid Hugging Face id", where=name) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelNotFoundError("the repository has no such revision", where=name) from error
+    except errors.GatedRepoError as error:
+        hint = "Accept its terms on the Hub and set HF_TOKEN"
+        raise ModelNotFoundError("access to the repository is restricted", where=name, hint=hint) from error
+    except errors.RepositoryNotFoundError as error:
+        hint = "Check the spelling; a private repository needs HF_TOKEN"
+        raise ModelNotFoundError(
+            f"neither a folder nor a repository on {constants.ENDPOINT}", where=name, hint=hint
+        ) from error
+    except Exception as error:  # the transport's own errors differ between versions of huggingface_hub
+        if constants.HF_HUB_OFFLINE and isinstance(error, errors.LocalEntryNotFoundError):
+            raise ModelNotFoundError(
+                "neither a folder nor in the local cache, and HF_HUB_OFFLINE forbids fetching it",
+                where=name,
+                found=f"cache {constants.HF_HUB_CACHE}",
+                hint="Unset HF_HUB_OFFLINE, or give the path of a folder",
+            ) from error
+        number = getattr(error, "errno", None)
+        if number in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}:
+            raise WriteError(
+                "the cache cannot be written",
+                where=str(constants.HF_HUB_CACHE),
+                found=os.strerror(number),
+                hint="Set HF_HOME to a folder with space",
+            ) from error
+        raise ModelNotFoundError(
+            f"neither a folder nor in the local cache, and {constants.ENDPOINT} could not be reached",
+            where=name,
+            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            hint="Check the network, set HF_ENDPOINT to a mirror, or give the path of a folder",
+        ) from error

@@ -1,0 +1,224 @@
+"""Recipes: which stored tensors make each graph weight, in every dialect of ERNIE 4.5 checkpoints.
+
+- `pt`: the `-PT` repositories and what transformers writes: `model.` names, linears `[out, in]`, one tensor an expert.
+- `packed`: what transformers writes with `save_original_format=False`: as `pt`, the experts of a layer packed in two.
+- `paddle`: the `-Paddle` repositories: `ernie.` names, linears `[in, out]`, q, k and v fused, gate and up fused
+  (`up_gate_proj` holds the gate first, despite its name), bfloat16 possibly stored as uint16.
+
+Sources: the loaders of transformers (`conversion_mapping.py`), FastDeploy (`ernie4_5_moe.py`) and vLLM.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal
+
+from ernie_rt.errors import CheckpointError
+from ernie_rt.model.config import ModelConfig, MoeConfig
+from ernie_rt.weights.checkpoint import listed
+from ernie_rt.weights.expressions import Concat, Expression, Item, Rows, Stack, Stored, Transposed, View, stored_in
+from ernie_rt.weights.safetensors import StoredTensor
+
+Dialect = Literal["pt", "packed", "paddle"]
+
+FLOAT_DTYPES: Final = frozenset({"F64", "F32", "F16", "BF16"})
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """Stored tensors that no graph reads: a regular expression for their whole names, and why."""
+
+    pattern: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Each graph weight's expression over stored tensors, and the stored tensors that are left out on purpose."""
+
+    dialect: Dialect
+    weights: Mapping[str, Expression]
+    unused: tuple[Unused, ...]
+
+    def check(self, tensors: Mapping[str, StoredTensor], where: str) -> list[tuple[str, str]]:
+        """Return the unused tensors with the reason for each.
+
+        Raises one CheckpointError that names every gap, leftover, wrong shape and wrong dtype.
+        """
+        wanted = {stored.name: stored.shape for weight in self.weights.values() for stored in stored_in(weight)}
+        dtypes = FLOAT_DTYPES | {"U16"} if self.dialect == "paddle" else FLOAT_DTYPES
+        unused, leftover, shapes, kinds = [], [], [], []
+        for name, tensor in tensors.items():
+            if name in wanted:
+                if tensor.shape != wanted[name]:
+                    shapes.append(f"{name} {list(tensor.shape)} instead of {list(wanted[name])}")
+                if tensor.dtype not in dtypes:
+                    kinds.append(f"{name} {tensor.dtype}")
+                continue
+            reason = next((each.reason for each in self.unused if re.fullmatch(each.pattern, name)), None)
+            if reason is None:
+                leftover.append(name)
+            else:
+                unused.append((name, reason))
+        troubles = {
+            "missing": [name for name in wanted if name not in tensors],
+            "left over": leftover,
+            "of a wrong shape": shapes,
+            f"of a dtype other than {', '.join(sorted(dtypes))}": kinds,
+        }
+        found = "; ".join(f"tensors {what}, {listed(names)}" for what, names in troubles.items() if names)
+        if found:
+            raise CheckpointError(
+                f"the weights do not fit config.json: {found}",
+                where=where,
+                hint="Take config.json and the weights from the same repository",
+            )
+        return unused
+
+
+def dialect_of(names: Collection[str]) -> Dialect:
+    """Tell the dialect by the names of the stored tensors; CheckpointError for tensors of another model."""
+    if any(name.startswith("ernie.") for name in names):
+        return "paddle"
+    if any(name.endswith(".mlp.experts.gate_up_proj") for name in names):
+        return "packed"
+    if any(name.startswith("model.") for name in names):
+        return "pt"
+    raise CheckpointError("these are not the tensors of an ERNIE 4.5 text model", found=listed(names))
+
+
+def recipe(config: ModelConfig, dialect: Dialect) -> Recipe:
+    """The recipe for a model in a dialect; looks at no file."""
+    names: _Names = {"pt": _Names, "packed": _PackedNames, "paddle": _PaddleNames}[dialect](config)
+    H, V = config.hidden_size, config.vocab_size
+    weights: dict[str, Expression] = {
+        "embed.weight": Stored(f"{names.prefix}embed_tokens.weight", (V, H)),
+        "head.norm": Stored(f"{names.prefix}norm.weight", (H,)),
+    }
+    unused = list(names.unused)
+    if config.tie_word_embeddings:
+        unused.append(Unused(r"lm_head\.weight", "the model ties its head to the embedding"))
+    else:
+        weights["head.weight"] = names.linear("lm_head", V, H)
+    if config.use_bias and config.moe is not None:
+        weights["head.bias"] = Stored("lm_head.bias", (V,))
+    for i in range(config.num_hidden_layers):
+        layer = _layer(config, names, f"{names.prefix}layers.{i}.", config.moe if config.is_moe_layer(i) else None)
+        weights |= {f"layers.{i}.{name}": expression for name, expression in layer.items()}
+    return Recipe(dialect, MappingProxyType(weights), tuple(unused))
+
+
+def _layer(config: ModelConfig, names: _Names, at: str, moe: MoeConfig | None) -> dict[str, Expression]:
+    H = config.hidden_size
+    weights: dict[str, Expression] = {
+        "attention.norm": Stored(f"{at}input_layernorm.weight", (H,)),
+        "attention.qkv": names.qkv(f"{at}self_attn."),
+        "attention.out": names.linear(f"{at}self_attn.o_proj", H, config.num_attention_heads * config.head_dim),
+        "mlp.norm": Stored(f"{at}post_attention_layernorm.weight", (H,)),
+    }
+    if config.use_bias:
+        weights["attention.qkv_bias"] = names.qkv_bias(f"{at}self_attn.")
+        weights["attention.out_bias"] = Stored(f"{at}self_attn.o_proj.bias", (H,))
+    if moe is None:
+        return weights | _mlp(config, names, f"{at}mlp.", "mlp", config.intermediate_size)
+    E = moe.moe_num_experts
+    weights["mlp.gate"] = names.linear(f"{at}mlp.gate", E, H)
+    if moe.moe_use_aux_free:
+        weights["mlp.correction_bias"] = Item(Stored(f"{at}mlp.{names.correction_bias}", (1, E)), 0)
+    weights["mlp.experts.gate_up"], weights["mlp.experts.down"] = names.experts(f"{at}mlp.experts.", moe)
+    if moe.moe_num_shared_experts:
+        weights |= _mlp(config, names, f"{at}mlp.shared_experts.", "mlp.shared", moe.shared_intermediate_size)
+    return weights
+
+
+def _mlp(config: ModelConfig, names: _Names, at: str, to: str, width: int) -> dict[str, Expression]:
+    H = config.hidden_size
+    weights: dict[str, Expression] = {
+        f"{to}.gate_up": names.gate_up(at, width),
+        f"{to}.down": names.linear(f"{at}down_proj", H, width),
+    }
+    if config.use_bias:
+        weights[f"{to}.gate_up_bias"] = names.gate_up_bias(at, width)
+        weights[f"{to}.down_bias"] = Stored(f"{at}down_proj.bias", (H,))
+    return weights
+
+
+class _Names:
+    """Names and layouts of the `pt` dialect; the others override what they do differently."""
+
+    prefix = "model."
+    correction_bias = "moe_statics.e_score_correction_bias"
+    unused: tuple[Unused, ...] = (Unused(r"model\.mtp_.*", "speculative head, not used by the main graph"),)
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.hidden = config.hidden_size
+        self.q_rows = config.num_attention_heads * config.head_dim
+        self.kv_rows = config.num_key_value_heads * config.head_dim
+
+    def linear(self, name: str, rows: int, columns: int) -> View:
+        """A linear's weight as `[rows, columns]`, that is `[out, in]`."""
+        return Stored(f"{name}.weight", (rows, columns))
+
+    def qkv(self, at: str) -> Expression:
+        rows = {"q": self.q_rows, "k": self.kv_rows, "v": self.kv_rows}
+        return Concat(tuple(self.linear(f"{at}{x}_proj", n, self.hidden) for x, n in rows.items()))
+
+    def qkv_bias(self, at: str) -> Expression:
+        rows = {"q": self.q_rows, "k": self.kv_rows, "v": self.kv_rows}
+        return Concat(tuple(Stored(f"{at}{x}_proj.bias", (n,)) for x, n in rows.items()))
+
+    def gate_up(self, at: str, width: int) -> Expression:
+        """`[width, 2, H]`."""
+        return Stack(tuple(self.linear(f"{at}{x}_proj", width, self.hidden) for x in ("gate", "up")), axis=1)
+
+    def gate_up_bias(self, at: str, width: int) -> Expression:
+        """`[width, 2]`."""
+        return Stack(tuple(Stored(f"{at}{x}_proj.bias", (width,)) for x in ("gate", "up")), axis=1)
+
+    def experts(self, at: str, moe: MoeConfig) -> tuple[Expression, Expression]:
+        """Gate and up `[E, I, 2, H]`, down `[E, H, I]`."""
+        E, width = moe.moe_num_experts, moe.moe_intermediate_size
+        gate_up = tuple(self.gate_up(f"{at}{e}.", width) for e in range(E))
+        down = tuple(self.linear(f"{at}{e}.down_proj", self.hidden, width) for e in range(E))
+        return Stack(gate_up, axis=0), Stack(down, axis=0)
+
+
+class _PackedNames(_Names):
+    correction_bias = "gate.moe_statics.e_score_correction_bias"
+
+    def experts(self, at: str, moe: MoeConfig) -> tuple[Expression, Expression]:
+        E, width = moe.moe_num_experts, moe.moe_intermediate_size
+        packed = Stored(f"{at}gate_up_proj", (E, 2 * width, self.hidden))
+        gate_up = tuple(_halves(Item(packed, e), width) for e in range(E))
+        return Stack(gate_up, axis=0), Stored(f"{at}down_proj", (E, self.hidden, width))
+
+
+class _PaddleNames(_Names):
+    prefix = "ernie."
+    unused = (
+        Unused(r"ernie\.mtp_.*", "speculative head, not used by the main graph"),
+        Unused(r".*(resampler_model.*|weight_1)", "left over from a vision-language model"),
+    )
+
+    def linear(self, name: str, rows: int, columns: int) -> View:
+        return Transposed(Stored(f"{name}.weight", (columns, rows)))
+
+    def qkv(self, at: str) -> Expression:
+        return self.linear(f"{at}qkv_proj", self.q_rows + 2 * self.kv_rows, self.hidden)
+
+    def qkv_bias(self, at: str) -> Expression:
+        return Stored(f"{at}qkv_proj.bias", (self.q_rows + 2 * self.kv_rows,))
+
+    def gate_up(self, at: str, width: int) -> Expression:
+        return _halves(self.linear(f"{at}up_gate_proj", 2 * width, self.hidden), width)
+
+    def gate_up_bias(self, at: str, width: int) -> Expression:
+        return _halves(Stored(f"{at}up_gate_proj.bias", (2 * width,)), width)
+
+
+def _halves(fused: View, width: int) -> Expression:
+    """All gate rows, then all up rows, as `[width, 2, …]`."""
+    return Stack((Rows(fused, 0, width), Rows(fused, width, 2 * width)), axis=1)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from ernie_rt.errors import (
+    CheckpointError,
+    FileFormatError,
+    InputError,
+    JsonError,
+    ModelNotFoundError,
+    UnsafeCheckpointError,
+    UnsafePathError,
+)
+from ernie_rt.weights.checkpoint import Checkpoint
+
+A, B, C = (np.full((2, i), i, np.float32) for i in (1, 2, 3))
+ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_file({"a": A, "b": B}, tmp_path / ONE)
+    save_file({"c": C}, tmp_path / TWO)
+    index(tmp_path, {"a": ONE, "b": ONE, "c": TWO}, {"total_size": 48})
+    return tmp_path
+
+
+def index(folder: Path, weight_map: Any, metadata: Any = None) -> None:
+    text = json.dumps({"metadata": metadata, "weight_map": weight_map})
+    (folder / "model.safetensors.index.json").write_text(text)
+
+
+def test_shards_are_one_collection(folder: Path) -> None:
+    with Checkpoint.open(folder) as checkpoint:
+        assert set(checkpoint.tensors) == {"a", "b", "c"}
+        for name, expected in {"a": A, "b": B, "c": C}.items():
+            np.testing.assert_array_equal(checkpoint.array(name), expected)
+            checkpoint.release(name)
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"total_size": 48.0}])
+def test_metadata_may_lack_the_size(folder: Path, metadata: Any) -> None:
+    index(folder, {"a": ONE, "b": ONE, "c": TWO}, metadata)
+    Checkpoint.open(folder).close()
+
+
+def test_a_single_file_wins_over_an_index(folder: Path) -> None:
+    save_file({"x": A}, folder / "model.safetensors")
+    with Checkpoint.open(folder) as checkpoint:
+        assert set(checkpoint.tensors) == {"x"}
+
+
+def test_disagreement_names_everything_at_once(folder: Path) -> None:
+    save_file({"c": C, "a": A, "stray": A}, folder / TWO)
+    index(folder, {"a": ONE, "b": TWO, "c": TWO, "gone": ONE}, {"total_size": 48})
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint.open(folder)
+    message = str(caught.value)
+    assert "in several shards, 1: 'a'" in message
+    assert "in a shard but not in the index, 1: 'stray'" in message
+    assert "in the index but not in their shard, 2: 'b', 'gone'" in message
+    assert "total_size is 48, the tensors have 64 bytes" in message
+
+
+def test_missing_shards_are_counted(folder: Path) -> None:
+    (folder / ONE).unlink()
+    index(folder, {str(i): f"s{i}.safetensors" for i in range(100)})
+    with pytest.raises(CheckpointError, match=r"shards are missing, 100: 's0.safetensors', .* …") as caught:
+        Checkpoint.open(folder)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "shard",
+    ["../outside.safetensors", "/etc/passwd", "a/b", "C:\\x", "x\0y", "fifo", "folder", "zero", "link", "..", ""],
+)
+def test_unsafe_shards_are_refused_at_once(folder: Path, shard: str) -> None:
+    outside = folder.parent / "outside.safetensors"
+    save_file({"c": C}, outside)
+    os.mkfifo(folder / "fifo")
+    (folder / "folder").mkdir()
+    (folder / "zero").symlink_to("/dev/zero")
+    (folder / "link").symlink_to(outside)
+    index(folder, {"a": ONE, "b": ONE, "c": shard})
+    started = time.monotonic()
+    with pytest.raises(UnsafePathError):
+        Checkpoint.open(folder)
+    assert time.monotonic() - started < 0.5
+
+
+@pytest.mark.parametrize("weight_map", [None, [], {"a": 1}, {"a": None}, "x"])
+def test_an_index_without_a_map_is_malformed(folder: Path, weight_map: Any) -> None:
+    index(folder, weight_map)
+    with pytest.raises(JsonError, match="weight_map"):
+        Checkpoint.open(folder)
+
+
+def test_broken_members(folder: Path) -> None:
+    (folder / TWO).write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(FileFormatError, match="git lfs pull"):
+        Checkpoint.open(folder)
+    (folder / TWO).write_bytes(b"\x80\x04\x95 pickle")
+    with pytest.raises(UnsafeCheckpointError, match="a pickle"):
+        Checkpoint.open(folder)
+    (folder / "model.safetensors.index.json").write_bytes(b"<html>")
+    with pytest.raises(JsonError, match="HTML"):
+        Checkpoint.open(folder)
+    os.mkfifo(folder / "model.safetensors")
+    with pytest.raises(UnsafePathError, match="named pipe"):
+        Checkpoint.open(folder)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model_state.pdparams", "model.pt", "last.ckpt"])
+def test_pickles_alone_are_refused_with_a_hint(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x80\x04")
+    with pytest.raises(UnsafeCheckpointError, match=f"'{name}'.*safetensors"):
+        Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "error"), [("absent", ModelNotFoundError), ("", CheckpointError)])
+def test_no_folder_and_no_weights(tmp_path: Path, name: str, error: type[InputError]) -> None:
+    with pytest.raises(error):
+        Checkpoint.open(tmp_path / name)

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import time
+import tracemalloc
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from ernie_rt.errors import FileFormatError, UnsafeCheckpointError, UnsafePathError
+from ernie_rt.weights.safetensors import SafetensorsFile, StoredTensor
+
+
+def entry(begin: int, end: int, shape: list[int], dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def image(header: str | bytes | dict[str, Any], payload: bytes = b"", length: int | None = None) -> bytes:
+    """The bytes of a file with any header whatever."""
+    text = json.dumps(header) if isinstance(header, dict) else header
+    raw = text.encode() if isinstance(text, str) else text
+    return (len(raw) if length is None else length).to_bytes(8, "little") + raw + payload
+
+
+class Canary:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("canary",)
+
+
+def zipped() -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("data.pkl", pickle.dumps(Canary()))
+    return data.getvalue()
+
+
+GOOD = image({"a": entry(0, 8, [2]), "b": entry(8, 12, [1, 2], "BF16")}, bytes(12))
+
+BAD: dict[str, tuple[bytes, type[FileFormatError], str]] = {
+    "empty": (b"", FileFormatError, "empty"),
+    "seven bytes": (b"\x02\0\0\0\0\0\0", FileFormatError, "cut short"),
+    "header cut": (GOOD[:40], FileFormatError, "cut short"),
+    "payload cut": (GOOD[:-1], FileFormatError, "not a valid safetensors"),
+    "trailing bytes": (GOOD + b"\0", FileFormatError, "not a valid safetensors"),
+    "huge header": (image("{}", length=2**63), FileFormatError, "header of at most"),
+    "Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid", FileFormatError, "git lfs pull"),
+    "error page": (b"<!doctype html><title>404</title>", FileFormatError, "an HTML page"),
+    "zip": (zipped(), UnsafeCheckpointError, "a zip archive"),
+    "pickle": (pickle.dumps(Canary()), UnsafeCheckpointError, "a pickle"),
+    "leading space": (image(b' {"a":' + json.dumps(entry(0, 4, [1])).encode() + b"}", bytes(4)), FileFormatError, "{"),
+    "duplicate tensor": (
+        image('{"a":%s,"a":%s}' % ((json.dumps(entry(0, 4, [1])),) * 2), bytes(4)),
+        FileFormatError,
+        "'a' occurs twice|not a valid",
+    ),
+    "duplicate field": (
+        image('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"shape":[1]}}', bytes(4)),
+        FileFormatError,
+        "occurs twice|not a valid",
+    ),
+    "unknown field": (image({"a": entry(0, 4, [1]) | {"x": 1}}, bytes(4)), FileFormatError, "impossible entry"),
+    "rank 5": (image({"a": entry(0, 4, [1, 1, 1, 1, 1])}, bytes(4)), FileFormatError, "at most 4 axes"),
+    "null in name": (image({"a\0b": entry(0, 4, [1])}, bytes(4)), FileFormatError, "impossible tensor name"),
+    "empty name": (image({"": entry(0, 4, [1])}, bytes(4)), FileFormatError, "impossible tensor name"),
+    "escape in name": (image({"\x1b[2J": entry(0, 4, [1])}, bytes(4)), FileFormatError, "impossible tensor name"),
+    "overlap": (image({"a": entry(0, 4, [1]), "b": entry(0, 4, [1])}, bytes(4)), FileFormatError, "not a valid"),
+    "hole": (image({"a": entry(0, 4, [1]), "b": entry(8, 12, [1])}, bytes(12)), FileFormatError, "not a valid"),
+    "shape too large": (image({"a": entry(0, 4, [2])}, bytes(4)), FileFormatError, "not a valid"),
+    "shape wraps": (
+        image({"a": entry(0, 16, [4194305, 4194305, 211106198978564])}, bytes(16)),
+        FileFormatError,
+        "not a valid",
+    ),
+    "negative": (image({"a": entry(0, 4, [-1])}, bytes(4)), FileFormatError, "not a valid"),
+    "deep": (image('{"a":' + "[" * 50_000 + "]" * 50_000 + "}"), FileFormatError, "not a valid"),
+    "array": (image("[1]"), FileFormatError, "not a valid"),
+    "not UTF-8": (image(b'{"\xff":1}'), FileFormatError, "not a valid"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_named_errors_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    data, error, reason = BAD[name]
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(data)
+    tracemalloc.start()
+    started = time.monotonic()
+    try:
+        with pytest.raises(error, match=reason) as caught:
+            SafetensorsFile(path)
+        assert time.monotonic() - started < 0.5
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert str(path) in str(caught.value) and len(str(caught.value)) < 500
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_special_files_are_refused_without_blocking(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe", tmp_path / "zero", tmp_path):
+        with pytest.raises(UnsafePathError, match="not a regular file"):
+            SafetensorsFile(path)
+
+
+@given(data=st.data())
+def test_a_damaged_file_is_read_or_refused_by_name(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    damaged = bytearray(GOOD)
+    for _ in range(data.draw(st.integers(1, 3))):
+        damaged[data.draw(st.integers(0, len(GOOD) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
+    path.write_bytes(bytes(damaged[: data.draw(st.integers(0, len(GOOD)))] if data.draw(st.booleans()) else damaged))
+    with contextlib.suppress(FileFormatError):
+        SafetensorsFile(path).close()
+
+
+def test_header_only_and_views(tmp_path: Path) -> None:
+    tensors = {
+        "bf16": np.arange(6, dtype=ml_dtypes.bfloat16).reshape(2, 3),
+        "f16": np.arange(5, dtype=np.float16),
+        "f32": np.arange(3, dtype=np.float32).reshape(3, 1),
+        "f64": np.arange(2, dtype=np.float64),
+        "u16": np.arange(3, dtype=np.uint16),
+        "scalar": np.array(7, np.float32),
+        "bytes": np.arange(3, dtype=np.uint8),
+    }
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(save(tensors, metadata={"format": "np"}))
+    file = SafetensorsFile(path)
+    assert set(file.tensors) == set(tensors)
+    stored = file.tensors["bf16"]
+    assert stored == StoredTensor("bf16", "BF16", (2, 3), stored.offset, 12)
+    for name, expected in tensors.items():
+        if name == "bytes":
+            with pytest.raises(FileFormatError, match="found U8"):
+                file.array(name)
+            continue
+        array = file.array(name)
+        assert array.dtype == expected.dtype and array.shape == expected.shape and not array.flags.writeable
+        np.testing.assert_array_equal(array, expected)
+        file.release(name)
+        np.testing.assert_array_equal(array, expected)
+    file.close()
+    file.close()
+    assert array == 7  # a view outlives its file
+
+
+def test_unaligned_tensors_are_read(tmp_path: Path) -> None:
+    values = np.arange(4, dtype=np.float32)
+    raw = json.dumps({"a": entry(0, 16, [4])})
+    raw += " " * (-(len(raw) + 8) % 4 + 1)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(image(raw, values.tobytes()))
+    np.testing.assert_array_equal(SafetensorsFile(path).array("a"), values)
+
+
+def test_opening_and_releasing_keep_memory_free(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    header = json.dumps({"a": entry(0, 1 << 36, [1 << 34])})
+    with path.open("wb") as file:
+        file.write(image(header))
+        file.truncate(8 + len(header) + (1 << 36))  # 64 GiB of hole
+    before = resident()
+    opened = SafetensorsFile(path)
+    assert resident() - before < 8 << 20
+    window = opened.array("a")[: 1 << 24]
+    assert not window.any()
+    touched = resident()
+    opened.release("a")
+    assert touched - before > 56 << 20
+    assert resident() - before < 16 << 20
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
