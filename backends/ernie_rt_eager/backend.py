@@ -1,0 +1,184 @@
+"""The backend and its executable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch import Tensor
+
+from ernie_rt.backend import (
+    Accept,
+    CacheShape,
+    Done,
+    Interpreter,
+    Limits,
+    Lowering,
+    MemoryReport,
+    Node,
+    Numerics,
+    OpNumerics,
+    Reject,
+    Step,
+    StepLimits,
+    StepResult,
+    Target,
+    WeightSource,
+    check_memory,
+)
+from ernie_rt.graph.types import ITEM_SIZE, Plain, State, Weight, dtype_of
+from ernie_rt_eager.attention import Context, LayerCache
+from ernie_rt_eager.ops import DTYPES, FUNCTIONS
+
+PAGE_SIZE = 16
+
+
+class EagerBackend:
+    """Claims the composites; blocks decompose."""
+
+    def devices(self) -> tuple[str, ...]:
+        found = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        if torch.backends.mps.is_available():
+            found.append("mps")
+        return (*found, "cpu")
+
+    def claims(self, node: Node, target: Target) -> Accept | Reject:
+        return Accept() if node.op in FUNCTIONS else Reject("eager runs the composites one by one")
+
+    def numerics(self, target: Target) -> Numerics:
+        wide = OpNumerics("float32", "float32")
+        return Numerics(
+            OpNumerics(target.dtype, "float32"), {"moe_route": wide, "rope": wide, "rms_norm": wide, "softmax": wide}
+        )
+
+    def compile(
+        self,
+        lowerings: Mapping[str, Lowering],
+        weights: WeightSource,
+        target: Target,
+        limits: Limits,
+        taps: Collection[str] = (),
+    ) -> EagerExecutable:
+        if target.threads is not None:
+            torch.set_num_threads(target.threads)
+        return EagerExecutable(lowerings, weights, target, limits)
+
+
+class EagerExecutable:
+    """Tensors on one device, a paged cache, and an Interpreter for each graph."""
+
+    samples = False
+
+    def __init__(self, lowerings: Mapping[str, Lowering], source: WeightSource, target: Target, limits: Limits) -> None:
+        self._device = torch.device(target.device)
+        pages = -(-limits.max_context // PAGE_SIZE) * limits.max_sequences
+        self.cache = CacheShape("paged", PAGE_SIZE, pages)
+        self.admits = StepLimits(limits.max_batch_tokens, limits.max_sequences)
+        bindings = {"P": limits.max_context, "R": pages * PAGE_SIZE}
+        graphs = [lowering.graph for lowering in lowerings.values()]
+        weights = {weight.name: weight for graph in graphs for weight in graph.weights}
+        states = {state.name: state for graph in graphs for state in graph.states}
+        self._report = MemoryReport(
+            weight_bytes=sum(weight.type.nbytes(bindings) for weight in weights.values()),
+            cache_bytes=sum(state.type.nbytes(bindings) for state in states.values()),
+            notes=_conversions(weights),
+        )
+        check_memory(self._report, limits.memory_bytes, _free_bytes(self._device))
+        tensors = {name: self._load(weight, source, bindings) for name, weight in weights.items()}
+        caches = {name: self._allocate(state, bindings) for name, state in states.items()}
+        self._interpreters = {
+            name: Interpreter(lowering, FUNCTIONS, tensors, caches) for name, lowering in lowerings.items()
+        }
+
+    @torch.inference_mode()
+    def submit(self, step: Step) -> Done:
+        context = Context(step, self._device)
+        inputs = {
+            "ids": self._int32(step.ids),
+            "positions": self._int32(step.positions),
+            "rows": self._int32(step.rows),
+            "context": context,
+            # What these say, the Context says in a form that suits sequence-by-sequence attention.
+            "sequence": None,
+            "index": None,
+            "write": None,
+            "context_sequence": None,
+            "context_index": None,
+        }
+        outputs, taps = self._interpreters[step.graph].run(inputs, step.bindings)
+        return Done(
+            StepResult(
+                logits=outputs["logits"].float().cpu().numpy(),
+                taps={name: _to_numpy(value) for name, value in taps.items()},
+            )
+        )
+
+    def copy(self, source: int, destination: int, length: int) -> None:
+        raise AssertionError("a paged cache has no slots to copy")
+
+    def memory(self) -> MemoryReport:
+        return self._report
+
+    def close(self) -> None:
+        self._interpreters = {}
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _int32(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, np.int32)).to(self._device)
+
+    def _load(self, weight: Weight, source: WeightSource, bindings: Mapping[str, int]) -> Tensor:
+        """The weight on the device, gate and up apart in memory; through a buffer of one slice when that is not main
+        memory."""
+        shape = weight.type.shape(bindings)
+        paired = len(shape) >= 3 and shape[-2] == 2  # [.., I, 2, H]
+        stored = (*shape[:-3], 2, shape[-3], shape[-1]) if paired else shape
+        dtype = DTYPES[weight.type.dtype]
+        tensor = torch.empty(stored, dtype=dtype, device=self._device)
+        logical = tensor.transpose(-3, -2) if paired else tensor
+        if self._device.type == "cpu":
+            source.fill(weight, "data", _numpy_view(logical))
+        else:
+            leading = shape[:-3] if paired else shape[:-2]
+            staging = torch.empty(stored[len(leading) :], dtype=dtype)
+            view = _numpy_view(staging.transpose(-3, -2) if paired else staging)
+            for index in np.ndindex(*leading):
+                source.fill(weight, "data", view, tuple(index))
+                tensor[index].copy_(staging)
+        return logical
+
+    def _allocate(self, state: State, bindings: Mapping[str, int]) -> LayerCache:
+        rows, _, heads, size = state.type.shape(bindings)
+        k, v = (torch.empty(rows, heads, size, dtype=DTYPES[state.type.dtype], device=self._device) for _ in range(2))
+        return LayerCache(k, v)
+
+
+def _numpy_view(tensor: Tensor) -> np.ndarray:
+    """A CPU tensor's memory as a NumPy array of the same dtype."""
+    if tensor.dtype is torch.bfloat16:
+        return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def _to_numpy(value: Tensor) -> np.ndarray:
+    return (value.float() if value.is_floating_point() else value).cpu().numpy()
+
+
+def _conversions(weights: Mapping[str, Weight]) -> tuple[str, ...]:
+    """What is stored in one dtype and held in another, in words and bytes."""
+    converted: dict[tuple[str, str], int] = {}
+    for weight in weights.values():
+        if isinstance(weight.storage, Plain) and weight.storage.dtype != weight.type.dtype:
+            key = (weight.storage.dtype, weight.type.dtype)
+            converted[key] = converted.get(key, 0) + math.prod(weight.type.shape())
+    return tuple(
+        f"{elements * ITEM_SIZE[dtype_of(held)]} bytes of weights converted from {stored} to {held}"
+        for (stored, held), elements in converted.items()
+    )
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None

@@ -1,0 +1,97 @@
+"""The composites in PyTorch, each one a function of tensors.
+
+Gate and up lie in memory one after the other, `[.., 2, I, H]`, and are seen through the logical `[.., I, 2, H]` as a
+transposed view; so one matrix product makes both halves, each contiguous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ernie_rt_eager.attention import rope_attention
+
+DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
+    {
+        "float64": torch.float64,
+        "float32": torch.float32,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+        "int32": torch.int32,
+        "bool": torch.bool,
+    }
+)
+
+
+def cast(x: Tensor, *, dtype: str) -> Tensor:
+    return x.to(DTYPES[dtype])
+
+
+def take_rows(table: Tensor, ids: Tensor) -> Tensor:
+    return table.index_select(0, ids)
+
+
+def rms_norm(x: Tensor, weight: Tensor, *, eps: float) -> Tensor:
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if weight.ndim == 2:
+        return F.linear(x, weight, bias)  # [N, O]
+    width = weight.shape[0]
+    y = F.linear(x, weight.transpose(0, 1).flatten(0, 1))  # [N, 2I]
+    y = y.unflatten(1, (2, width)).transpose(1, 2)  # [N, I, 2]
+    return y if bias is None else y + bias
+
+
+def swiglu(x: Tensor) -> Tensor:
+    return F.silu(x[..., 0]) * x[..., 1]
+
+
+def moe_route(
+    x: Tensor, gate: Tensor, correction_bias: Tensor | None = None, *, top_k: int, norm_min: float
+) -> tuple[Tensor, Tensor]:
+    probabilities = F.linear(x.float(), gate).softmax(-1)  # [N, E]
+    scores = probabilities if correction_bias is None else probabilities + correction_bias
+    ids = scores.sort(dim=-1, descending=True, stable=True).indices[:, :top_k]  # ties to the lowest id, unlike topk
+    chosen = probabilities.gather(-1, ids)  # [N, A]
+    return ids, (chosen / chosen.sum(-1, keepdim=True).clamp_min(norm_min)).to(x.dtype)
+
+
+def moe_experts(
+    x: Tensor, ids: Tensor, weights: Tensor, experts_gate_up: Tensor, experts_down: Tensor, *, top_k: int
+) -> Tensor:
+    pairs = ids.flatten()  # [N * A]
+    order = pairs.argsort(stable=True)  # the pairs of one expert side by side
+    counts = torch.bincount(pairs + 1, minlength=len(experts_down) + 1).tolist()  # [1 + E]; the first counts ids of -1
+    grouped = x[order // top_k]  # [N * A, H]
+    out = torch.zeros_like(grouped)
+    start = counts[0]
+    for expert, count in enumerate(counts[1:]):
+        if count:
+            rows = slice(start, start + count)
+            inner = swiglu(linear(grouped[rows], experts_gate_up[expert]))  # [n, I]
+            out[rows] = F.linear(inner, experts_down[expert])
+            start += count
+    y = torch.empty_like(out).index_copy_(0, order, out).unflatten(0, (-1, top_k))  # [N, A, H]
+    return (y * weights.unsqueeze(-1)).sum(1)
+
+
+FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
+    {
+        "cast": cast,
+        "take_rows": take_rows,
+        "add": torch.add,
+        "rms_norm": rms_norm,
+        "linear": linear,
+        "swiglu": swiglu,
+        "rope_attention": rope_attention,
+        "moe_route": moe_route,
+        "moe_experts": moe_experts,
+    }
+)

@@ -1,0 +1,50 @@
+"""What a backend author imports."""
+
+from ernie_rt.backend.interpreter import Interpreter
+from ernie_rt.backend.memory import available_memory, check_memory
+from ernie_rt.backend.protocols import (
+    Backend,
+    CacheShape,
+    Executable,
+    Limits,
+    MemoryReport,
+    Numerics,
+    OpNumerics,
+    StepLimits,
+    Target,
+)
+from ernie_rt.backend.simple import SimpleBackend, SimpleExecutable
+from ernie_rt.backend.step import LAST_SAMPLED, Done, Pending, Step, StepResult
+from ernie_rt.graph.graph import Graph, Node
+from ernie_rt.graph.legalize import Accept, Lowering, Reject
+from ernie_rt.hooks import BackendInfo
+from ernie_rt.weights.source import WeightSource
+
+__all__ = [
+    "LAST_SAMPLED",
+    "Accept",
+    "Backend",
+    "BackendInfo",
+    "CacheShape",
+    "Done",
+    "Executable",
+    "Graph",
+    "Interpreter",
+    "Limits",
+    "Lowering",
+    "MemoryReport",
+    "Node",
+    "Numerics",
+    "OpNumerics",
+    "Pending",
+    "Reject",
+    "SimpleBackend",
+    "SimpleExecutable",
+    "Step",
+    "StepLimits",
+    "StepResult",
+    "Target",
+    "WeightSource",
+    "available_memory",
+    "check_memory",
+]

@@ -1,0 +1,50 @@
+"""Is there room? Asked before anything large is allocated."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ernie_rt.backend.protocols import MemoryReport
+from ernie_rt.errors import CapacityError
+
+MEMINFO = Path("/proc/meminfo")
+
+
+def available_memory() -> int | None:
+    """Bytes of main memory that can be had without swapping, or None where the system does not say."""
+    try:
+        for line in MEMINFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def check_memory(report: MemoryReport, limit: int | None, available: int | None = None) -> None:
+    """Raise CapacityError when weights and cache exceed the caller's limit or what the device has left.
+
+    `available` is what a device has (main memory when None).
+    """
+    room = available_memory() if available is None else available
+    for bound, name in ((limit, "the memory limit"), (room, "the memory that is free")):
+        if bound is not None and report.nbytes > bound:
+            raise CapacityError(
+                f"the model does not fit into {name}",
+                expected=f"at most {human_bytes(bound)}",
+                found=f"{human_bytes(report.weight_bytes)} of weights and {human_bytes(report.cache_bytes)} of cache",
+                hint="Choose a narrower dtype, a smaller max_context or max_sequences, or a smaller model",
+            )
+
+
+def human_bytes(count: float) -> str:
+    """`12.3 GiB`"""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

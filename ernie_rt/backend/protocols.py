@@ -1,0 +1,160 @@
+"""What a backend is: the contract between the core and whoever executes graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from ernie_rt.backend.step import Pending, Step
+from ernie_rt.graph.graph import Node
+from ernie_rt.graph.legalize import Accept, Lowering, Reject
+from ernie_rt.graph.types import DType
+from ernie_rt.weights.source import WeightSource
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a model is compiled for: devices such as "cpu" or "cuda:0" (one, today), the activation dtype, threads."""
+
+    devices: tuple[str, ...]
+    dtype: DType
+    threads: int | None = None
+
+    @property
+    def device(self) -> str:
+        (device,) = self.devices
+        return device
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a compiled model must be able to hold.
+
+    `max_context` tokens a sequence (prompt and answer), `max_sequences` at once, `max_batch_tokens` new tokens a step,
+    `memory_bytes` for weights and cache together (None: what the device has).
+    """
+
+    max_context: int
+    max_sequences: int = 1
+    max_batch_tokens: int = 512
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """How an executable keeps K and V rows.
+
+    "paged": `pages` pages of `page_size` rows, handed to sequences in any order. "slots": `pages` contiguous regions
+    of `page_size` rows, one a sequence, and the sequences at work always fill slots 0, 1, … without a gap; the engine
+    moves one down with `Executable.copy` when a gap appears.
+    """
+
+    kind: Literal["paged", "slots"]
+    page_size: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepLimits:
+    """Which steps an executable admits.
+
+    At most `max_tokens` new tokens of `max_sequences` sequences; at most `max_prefills` of them bring more than one
+    token; prefills and decodes share a step only when `mixed`.
+    """
+
+    max_tokens: int
+    max_sequences: int
+    mixed: bool = True
+    max_prefills: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class OpNumerics:
+    """The dtypes that an op multiplies and accumulates in, and how its activations are quantised, if they are."""
+
+    compute: DType
+    accumulate: DType
+    activations: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """What arithmetic a backend promises: one rule for all ops, and the exceptions by op name."""
+
+    default: OpNumerics
+    ops: Mapping[str, OpNumerics] = field(default_factory=dict)
+
+    def of(self, op: str) -> OpNumerics:
+        return self.ops.get(op, self.default)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReport:
+    """Bytes that an executable holds on its device, and what it converted at load, in words."""
+
+    weight_bytes: int
+    cache_bytes: int
+    workspace_bytes: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight_bytes + self.cache_bytes + self.workspace_bytes
+
+
+class Executable(Protocol):
+    """A compiled model with its cache. One thread calls it."""
+
+    @property
+    def cache(self) -> CacheShape: ...
+
+    @property
+    def admits(self) -> StepLimits: ...
+
+    @property
+    def samples(self) -> bool:
+        """Whether results carry greedy tokens, so that steps may be submitted before the last result is known."""
+        ...
+
+    def submit(self, step: Step) -> Pending:
+        """Begin a step. Steps take effect in the order of their submission."""
+        ...
+
+    def copy(self, source: int, destination: int, length: int) -> None:
+        """Copy the first `length` rows of one slot to another (executables of slots alone)."""
+        ...
+
+    def memory(self) -> MemoryReport: ...
+
+    def close(self) -> None:
+        """Give back what the executable holds; calling it twice is harmless."""
+        ...
+
+
+class Backend(Protocol):
+    """An engine for graphs. Constructed without arguments, once, when it is first used."""
+
+    def devices(self) -> tuple[str, ...]:
+        """The devices of this machine that it can use, best first: ("cuda:0", "cpu")."""
+        ...
+
+    def claims(self, node: Node, target: Target) -> Accept | Reject:
+        """Whether this node runs in one go on this target. Called for every node on the way down."""
+        ...
+
+    def numerics(self, target: Target) -> Numerics: ...
+
+    def compile(
+        self,
+        lowerings: Mapping[str, Lowering],
+        weights: WeightSource,
+        target: Target,
+        limits: Limits,
+        taps: Collection[str] = (),
+    ) -> Executable:
+        """Load the weights into buffers of the backend's own and be ready to run every lowering by its name.
+
+        Raises CapacityError before any large allocation when model and cache exceed the limits or the device.
+        """
+        ...

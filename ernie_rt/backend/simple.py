@@ -1,0 +1,102 @@
+"""A whole backend out of a table of NumPy functions: the base of the reference, and of a first backend of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ernie_rt.backend.interpreter import Interpreter
+from ernie_rt.backend.memory import check_memory
+from ernie_rt.backend.protocols import CacheShape, Limits, MemoryReport, Numerics, OpNumerics, StepLimits, Target
+from ernie_rt.backend.step import Done, Step, StepResult
+from ernie_rt.graph.graph import Node
+from ernie_rt.graph.legalize import Accept, Lowering, Reject
+from ernie_rt.graph.types import DType, Weight
+from ernie_rt.weights.source import WeightSource
+
+PAGE_SIZE = 16
+
+
+class SimpleBackend:
+    """Runs the ops of which it has a function, on NumPy arrays of one float dtype, on the CPU.
+
+    A subclass sets `functions`, from op names to functions of NumPy arrays, and may set `dtype`. The primitives alone
+    are enough to run every model; a function for a larger op takes the place of its decomposition.
+    """
+
+    functions: ClassVar[Mapping[str, Callable[..., Any]]] = {}
+    dtype: ClassVar[DType] = "float32"
+
+    def devices(self) -> tuple[str, ...]:
+        return ("cpu",)
+
+    def claims(self, node: Node, target: Target) -> Accept | Reject:
+        return Accept() if node.op in self.functions else Reject("no function of this name")
+
+    def numerics(self, target: Target) -> Numerics:
+        return Numerics(OpNumerics(self.dtype, self.dtype))
+
+    def compile(
+        self,
+        lowerings: Mapping[str, Lowering],
+        weights: WeightSource,
+        target: Target,
+        limits: Limits,
+        taps: Collection[str] = (),
+    ) -> SimpleExecutable:
+        return SimpleExecutable(lowerings, weights, limits, self.functions, np.dtype(self.dtype))
+
+
+class SimpleExecutable:
+    """NumPy arrays for weights and for the paged cache, and an Interpreter for each graph."""
+
+    samples = False
+
+    def __init__(
+        self,
+        lowerings: Mapping[str, Lowering],
+        source: WeightSource,
+        limits: Limits,
+        functions: Mapping[str, Callable[..., Any]],
+        dtype: np.dtype[Any],
+    ) -> None:
+        pages = -(-limits.max_context // PAGE_SIZE) * limits.max_sequences
+        self.cache = CacheShape("paged", PAGE_SIZE, pages)
+        self.admits = StepLimits(limits.max_batch_tokens, limits.max_sequences)
+        bindings = {"P": limits.max_context, "R": pages * PAGE_SIZE}
+        graphs = [lowering.graph for lowering in lowerings.values()]
+        known = {weight.name: weight for graph in graphs for weight in graph.weights}
+        states = {state.name: state for graph in graphs for state in graph.states}
+        self._report = MemoryReport(
+            weight_bytes=sum(weight.type.elements(bindings) for weight in known.values()) * dtype.itemsize,
+            cache_bytes=sum(state.type.elements(bindings) for state in states.values()) * dtype.itemsize,
+        )
+        check_memory(self._report, limits.memory_bytes)
+        self._logits = {name: lowering.graph.output("logits").type.dtype for name, lowering in lowerings.items()}
+        arrays = {name: _load(weight, source, bindings, dtype) for name, weight in known.items()}
+        caches = {name: np.zeros(state.type.shape(bindings), dtype) for name, state in states.items()}
+        self._interpreters = {
+            name: Interpreter(lowering, functions, arrays, caches) for name, lowering in lowerings.items()
+        }
+
+    def submit(self, step: Step) -> Done:
+        outputs, taps = self._interpreters[step.graph].run(step.inputs(), step.bindings)
+        dtype = np.dtype(self._logits[step.graph])
+        return Done(StepResult(logits=outputs["logits"].astype(dtype, copy=False), taps=taps))
+
+    def copy(self, source: int, destination: int, length: int) -> None:
+        raise AssertionError("a paged cache has no slots to copy")
+
+    def memory(self) -> MemoryReport:
+        return self._report
+
+    def close(self) -> None:
+        self._interpreters = {}
+
+
+def _load(weight: Weight, source: WeightSource, bindings: Mapping[str, int], dtype: np.dtype[Any]) -> np.ndarray:
+    out = np.empty(weight.type.shape(bindings), dtype)
+    source.fill(weight, "data", out)
+    return out

@@ -1,0 +1,69 @@
+"""Choose a backend, a device and a dtype, and say why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ernie_rt.errors import BackendError, OptionError
+from ernie_rt.graph.types import DTYPES, DType
+from ernie_rt.host import PluginHost
+
+PREFERENCE: Final = ("cudagraph", "onnx", "eager", "reference")
+"""What `auto` tries, in this order; backends of other names are used when they are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A backend, a device of this machine, an activation dtype, and the reason in words."""
+
+    backend: str
+    device: str
+    dtype: DType
+    reason: str
+
+
+def choose(
+    host: PluginHost, *, backend: str = "auto", device: str = "auto", dtype: str = "auto", stored: DType = "bfloat16"
+) -> Choice:
+    """Settle what is "auto"; `stored` is the checkpoint's dtype, which is kept where the backend computes in it.
+
+    Raises BackendError when a backend that was named cannot be used, or none can; OptionError for an unknown dtype.
+    """
+    if dtype != "auto" and dtype not in DTYPES:
+        raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(DTYPES)}")
+    if backend != "auto":
+        return _settle(host, backend, device, dtype, stored, "asked for")
+    skipped: list[str] = []
+    for name in PREFERENCE:
+        if name not in host.backends:
+            skipped.append(f"{name} is not installed")
+            continue
+        try:
+            reason = "; ".join(["the first usable", *skipped])
+            return _settle(host, name, device, dtype, stored, reason)
+        except BackendError as error:
+            skipped.append(f"{name}: {error.what}")
+    raise BackendError(
+        f"no backend can run this on device {device!r} in dtype {dtype!r}: {'; '.join(skipped)}",
+        hint="`ernie-rt backends` says what each one lacks",
+    )
+
+
+def _settle(host: PluginHost, name: str, device: str, dtype: str, stored: DType, reason: str) -> Choice:
+    info = host.info(name)
+    devices = [d for d in host.backend(name).devices() if d.partition(":")[0] in info.dtypes]
+    wanted = [d for d in devices if device in ("auto", d, d.partition(":")[0])]
+    if not wanted:
+        raise BackendError(
+            f"backend {name!r} has no device {device!r} here", expected=f"one of {', '.join(devices) or 'none'}"
+        )
+    computed = info.dtypes[wanted[0].partition(":")[0]]
+    if dtype == "auto":
+        return Choice(name, wanted[0], stored if stored in computed else computed[0], reason)
+    for candidate in computed:
+        if candidate == dtype:
+            return Choice(name, wanted[0], candidate, reason)
+    raise BackendError(
+        f"backend {name!r} does not compute in {dtype} on {wanted[0]}", expected=f"one of {', '.join(computed)}"
+    )

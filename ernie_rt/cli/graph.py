@@ -1,0 +1,94 @@
+"""`ernie-rt graph`: print a model as a graph."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ernie_rt.cli.options import Json, Ref
+
+if TYPE_CHECKING:
+    from ernie_rt.graph.graph import Graph
+    from ernie_rt.graph.legalize import Lowering
+
+
+class Level(StrEnum):
+    """How far to decompose."""
+
+    block = "block"
+    composite = "composite"
+    primitive = "primitive"
+
+
+def graph(
+    model: Ref,
+    level: Annotated[Level, typer.Option(help="Decompose down to this level.")] = Level.block,
+    lowered: Annotated[
+        str | None, typer.Option(metavar="BACKEND", help="Lower it to what this backend claims; -v says why.")
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Activation dtype: auto (the model's), float32, bfloat16, float16.")
+    ] = "auto",
+    context: Annotated[str, typer.Option(help="Context length of the token whose cost is printed.")] = "1k",
+    full: Annotated[bool, typer.Option("--full", help="Print every layer, also those that repeat.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="With --lowered, print every decision.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print a model as a graph, with its parameters and the cost of one token. A known name needs no checkpoint."""
+    from ernie_rt.cli.output import human_count, parse_size
+    from ernie_rt.errors import OptionError
+    from ernie_rt.graph.cost import active_parameters, graph_cost, parameters
+    from ernie_rt.graph.json import graph_to_json
+    from ernie_rt.graph.text import graph_text
+    from ernie_rt.graph.types import DTYPES, dtype_of
+    from ernie_rt.model.ernie45 import build_graph
+    from ernie_rt.model.families import find
+
+    if dtype != "auto" and dtype not in DTYPES:
+        raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(DTYPES)}")
+    family = find(model)
+    if family is None:
+        from ernie_rt.session import locate
+
+        config = locate(model).config
+    else:
+        config = family.config
+    built = build_graph(config, None if dtype == "auto" else dtype_of(dtype))
+    bindings = {"N": 1, "C": parse_size(context), "L": 1}
+    lowering = _lower(built, level, lowered)
+    shown = lowering.graph
+    if as_json:
+        print(json.dumps(graph_to_json(shown)))
+        return
+    print(graph_text(shown, fold=not full))
+    cost = graph_cost(shown, bindings)
+    print(
+        f"parameters {parameters(built):,} ({human_count(parameters(built))}), "
+        f"active {active_parameters(built):,} ({human_count(active_parameters(built))})\n"
+        f"one token after {bindings['C'] - 1:,}: {cost.flops:,} FLOPs, {cost.weight_bytes:,} bytes of weights, "
+        f"{cost.cache_bytes:,} of cache"
+    )
+    if verbose:
+        for decision in lowering.decisions:
+            verdict = "native" if decision.kept else f"decomposed: {decision.reason}"
+            print(f"{decision.scope}: {decision.op}: {verdict}", file=sys.stderr)
+
+
+def _lower(graph: Graph, level: Level, backend: str | None) -> Lowering:
+    from ernie_rt.backend.protocols import Target
+    from ernie_rt.graph.legalize import Accept, Reject, legalize
+    from ernie_rt.graph.ops import OPS
+    from ernie_rt.host import PluginHost
+
+    if backend is not None:
+        host = PluginHost()
+        implementation = host.backend(backend)
+        target = Target((implementation.devices()[0],), graph.states[0].type.dtype)
+        return legalize(graph, lambda node: implementation.claims(node, target))
+    levels = list(Level)
+    wanted = {str(lower) for lower in levels[levels.index(level) :]}
+    return legalize(graph, lambda node: Accept() if OPS[node.op].level in wanted else Reject(f"above level {level}"))

@@ -1,0 +1,76 @@
+"""What the commands share: counts and sizes for people, aligned columns, the peak of private memory."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from ernie_rt.errors import OptionError
+
+SCALES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_size(text: str) -> int:
+    """`32k`, `4096`, `12GiB`: a whole number, scaled by 1,024 for each step; OptionError otherwise."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?) ?([kmgt]?)(?:i?b)?", text.strip().lower())
+    if match is None:
+        raise OptionError("not a size", expected="a number such as 4096, 32k or 12GiB", found=repr(text[:40]))
+    return round(float(match[1]) * SCALES[match[2]])
+
+
+def human_count(count: int) -> str:
+    """`21.8 B`, `361 M`: parameters, to three digits."""
+    for scale, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return str(count)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as left-aligned columns, the last one as it is."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+class PeakMemory:
+    """The largest anonymous memory of this process while the block runs, in bytes; 0 where the system does not say.
+
+    File pages that happen to be mapped do not count. Looked at every 20 milliseconds, by a thread.
+    """
+
+    def __init__(self) -> None:
+        self.nbytes = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def look(self) -> int:
+        """The peak so far."""
+        self.nbytes = max(self.nbytes, _anonymous_bytes())
+        return self.nbytes
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            self.look()
+
+
+def _anonymous_bytes() -> int:
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0

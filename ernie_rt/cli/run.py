@@ -1,0 +1,164 @@
+"""`ernie-rt run`: continue a prompt."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ernie_rt.cli.options import Backend, Device, Dtype, Json, Ref
+from ernie_rt.cli.output import PeakMemory, parse_size
+from ernie_rt.errors import PromptError
+
+if TYPE_CHECKING:
+    from ernie_rt.session import Piece, Progress
+
+PROMPT_LIMIT = 64 << 20
+
+
+def run(
+    model: Ref,
+    prompt: Annotated[
+        str | None, typer.Argument(help="The text to continue; - or nothing reads standard input.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="At most so many new tokens.")] = 128,
+    ignore_eos: Annotated[bool, typer.Option(help="Go on past an end-of-sequence token.")] = False,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    max_batch_tokens: Annotated[int, typer.Option(help="Prompt tokens that enter one step.")] = 512,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all cores when not given.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Refuse to load more than this, such as 12GiB.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Continue a prompt; the continuation streams to standard output, everything else goes to standard error."""
+    from ernie_rt.session import load, locate
+
+    text = _prompt(prompt, file)
+    located = locate(model)
+    ids = located.tokenizer().encode(text)
+    with PeakMemory() as peak, _progress() as progress:
+        loaded = load(
+            located,
+            backend=backend,
+            device=device,
+            dtype=dtype,
+            max_context=len(ids) + max_new_tokens,
+            max_batch_tokens=max_batch_tokens,
+            threads=threads,
+            memory_bytes=None if memory is None else parse_size(memory),
+            progress=progress,
+        )
+        with loaded:
+            choice = loaded.choice
+            _say(f"backend {choice.backend} ({choice.reason})")
+            began = time.perf_counter()
+            times: list[float] = []
+            pieces: list[Piece] = []
+            interrupted = False
+            try:
+                for piece in loaded.stream(ids, max_new_tokens=max_new_tokens, ignore_eos=ignore_eos):
+                    times.append(time.perf_counter())
+                    pieces.append(piece)
+                    if not as_json:
+                        sys.stdout.write(piece.text)
+                        sys.stdout.flush()
+            except KeyboardInterrupt:
+                interrupted = True
+            report = {
+                "prompt_tokens": len(ids),
+                "new_tokens": len(pieces),
+                "finish": "interrupted" if interrupted else pieces[-1].finish,
+                "prefill_tokens_per_second": len(ids) / (times[0] - began) if times else None,
+                "decode_tokens_per_second": (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else None,
+                "peak_private_bytes": peak.look(),
+                "device_bytes": loaded.memory().nbytes,
+                "backend": choice.backend,
+                "device": choice.device,
+                "dtype": choice.dtype,
+            }
+    if as_json:
+        answer = {"text": "".join(piece.text for piece in pieces), "ids": [piece.id for piece in pieces]}
+        print(json.dumps(answer | report, ensure_ascii=False))
+    elif pieces:
+        print(flush=True)
+    _say(_summary(report))
+    if interrupted:
+        raise typer.Exit(130)
+
+
+def _prompt(prompt: str | None, file: Path | None) -> str:
+    """The prompt from wherever it was given; PromptError when from two places, or none."""
+    if prompt not in (None, "-") and file is not None:
+        raise PromptError("a prompt was given twice", found="an argument and --file", hint="Leave one out")
+    if file is not None:
+        from ernie_rt import files
+
+        data = files.read_bytes(file, PROMPT_LIMIT)
+    elif prompt not in (None, "-"):
+        assert prompt is not None
+        return prompt
+    elif sys.stdin is None or (prompt is None and sys.stdin.isatty()):
+        raise PromptError("no prompt", hint="Give it as an argument, by --file, or on standard input")
+    else:
+        data = sys.stdin.buffer.read(PROMPT_LIMIT + 1)
+        if len(data) > PROMPT_LIMIT:
+            raise PromptError("standard input is too long for a prompt", expected=f"at most {PROMPT_LIMIT} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError("the prompt is not UTF-8", found=f"byte {data[error.start]:#04x} at {error.start}") from None
+
+
+@contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """A bar on standard error while weights load, when that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("loading"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+    task = bar.add_task("loading")
+
+    def report(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+        if done >= total:
+            bar.stop()
+
+    bar.start()
+    try:
+        yield report
+    finally:
+        bar.stop()
+
+
+def _summary(report: Mapping[str, object]) -> str:
+    from ernie_rt.backend.memory import human_bytes
+
+    parts = [
+        f"{name} {rate:.1f} tokens/s" if isinstance(rate, float) else f"{name} -"
+        for name, rate in (
+            ("prefill", report["prefill_tokens_per_second"]),
+            ("decode", report["decode_tokens_per_second"]),
+        )
+    ]
+    peak = report["peak_private_bytes"]
+    assert isinstance(peak, int)
+    parts.append(f"peak {human_bytes(peak)}")
+    return " · ".join([*parts, *(str(report[key]) for key in ("backend", "device", "dtype"))])
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,48 @@
+"""The hooks that a plugin may implement, and the light data that they hand over.
+
+A plugin is a module behind an entry point of group `ernie_rt`. It sets `PLUGIN_API` to the number below and implements
+hooks, marked with `hookimpl`. It must import nothing heavy: a backend class is named by a string and imported when
+somebody uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import pluggy
+
+from ernie_rt.graph.types import DType
+
+NAMESPACE: Final = "ernie_rt"
+PLUGIN_API: Final = 1
+"""Raised only when an older backend would break."""
+
+hookspec = pluggy.HookspecMarker(NAMESPACE)
+hookimpl = pluggy.HookimplMarker(NAMESPACE)
+
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """A backend as data: enough to list it, to say what it lacks, and to find its class.
+
+    `target` is "package.module:Class"; `requires` are requirements such as "torch>=2.8", checked by metadata alone, and
+    `hint` is the command that brings them; `dtypes` gives, by kind of device ("cpu", "cuda", "mps"), the activation
+    dtypes that it computes in, its preferred one first.
+    """
+
+    name: str
+    target: str
+    summary: str
+    dtypes: Mapping[str, tuple[DType, ...]]
+    requires: tuple[str, ...] = ()
+    hint: str = ""
+
+
+@hookspec
+def ernie_rt_backends() -> Iterable[BackendInfo]:  # type: ignore[empty-body]
+    """Announce backends. Called once, when a host is made.
+
+    :return: one BackendInfo for each backend of the plugin.
+    """

@@ -1,0 +1,302 @@
+"""What every op means, in NumPy: the definition that all backends are held to.
+
+Every function takes the op's operands by position and its attributes by keyword, as `ernie_rt.graph.ops` declares
+them, and computes in the float dtype of what it is given (float64 in the reference backend); casts between float
+dtypes therefore do nothing here. A `State` operand is an array `[R, 2, K, D]` that `cache_update` writes into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def cast(x: Array, *, dtype: str) -> Array:
+    return x
+
+
+def affine(x: Array, *, scale: float, shift: float) -> Array:
+    return x * scale + shift
+
+
+def clamp_min(x: Array, *, minimum: float) -> Array:
+    return np.maximum(x, minimum)
+
+
+def rsqrt(x: Array) -> Array:
+    return 1.0 / np.sqrt(x)
+
+
+def sigmoid(x: Array) -> Array:
+    # exp of a negative number alone, so that nothing overflows.
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, e) / (1.0 + e)
+
+
+def softmax(x: Array) -> Array:
+    e = np.exp(x - np.max(x, axis=-1, keepdims=True))
+    return e / np.sum(e, axis=-1, keepdims=True)
+
+
+def sum_(x: Array, *, axis: int, keepdims: bool) -> Array:
+    return np.sum(x, axis=axis, keepdims=keepdims)
+
+
+def top_k(x: Array, *, k: int) -> Array:
+    return np.argsort(-x, axis=-1, kind="stable")[..., :k].astype(np.int32)
+
+
+def take_rows(table: Array, ids: Array) -> Array:
+    return table[ids]
+
+
+def take_along(x: Array, ids: Array) -> Array:
+    return np.take_along_axis(x, ids, axis=-1)
+
+
+def one_hot(ids: Array, *, depth: int, dtype: str) -> Array:
+    return (ids[..., None] == np.arange(depth)).astype(np.float64)
+
+
+def where(mask: Array, x: Array, *, otherwise: float) -> Array:
+    return np.where(mask, x, otherwise)
+
+
+def reshape(x: Array, *, dims: tuple[int, ...]) -> Array:
+    return x.reshape(dims)
+
+
+def transpose(x: Array, *, perm: tuple[int, ...]) -> Array:
+    return x.transpose(perm)
+
+
+def slice_(x: Array, *, axis: int, start: int, stop: int) -> Array:
+    return x[(slice(None),) * axis + (slice(start, stop),)]
+
+
+def concat(a: Array, b: Array, *, axis: int) -> Array:
+    return np.concatenate([a, b], axis=axis)
+
+
+def cache_update(k: Array, v: Array, state: Array, write: Array, context: Array) -> tuple[Array, Array]:
+    state[write, 0] = k
+    state[write, 1] = v
+    return state[context, 0], state[context, 1]
+
+
+def rms_norm(x: Array, weight: Array, *, eps: float) -> Array:
+    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
+
+
+def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    y = (x @ weight.reshape(-1, weight.shape[-1]).T).reshape(*x.shape[:-1], *weight.shape[:-1])
+    return y if bias is None else y + bias
+
+
+def swiglu(x: Array) -> Array:
+    gate, up = x[..., 0], x[..., 1]
+    return gate * sigmoid(gate) * up
+
+
+def rope(x: Array, cos: Array, sin: Array) -> Array:
+    even, odd = x[..., 0::2], x[..., 1::2]  # [N, heads, D/2]
+    c, s = cos[:, None], sin[:, None]
+    return np.stack([even * c - odd * s, odd * c + even * s], axis=-1).reshape(x.shape)
+
+
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    state: Array,
+    sequence: Array,
+    index: Array,
+    write: Array,
+    context: Array,
+    context_sequence: Array,
+    context_index: Array,
+    *,
+    scale: float,
+) -> Array:
+    keys, values = cache_update(k, v, state, write, context)  # [C, K, D]
+    visible = (context_sequence[None] == sequence[:, None]) & (context_index[None] <= index[:, None])  # [N, C]
+    share = q.shape[1] // k.shape[1]
+    out = np.empty_like(q)
+    for head in range(q.shape[1]):  # one at a time, so that a long prompt needs [N, C] and not [Q, N, C]
+        scores = np.where(visible, q[:, head] @ keys[:, head // share].T * scale, -np.inf)
+        out[:, head] = softmax(scores) @ values[:, head // share]
+    return out.reshape(len(q), -1)  # [N, Q·D]
+
+
+def rope_attention(
+    qkv: Array,
+    cos: Array,
+    sin: Array,
+    state: Array,
+    positions: Array,
+    *indices: Array,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    scale: float,
+) -> Array:
+    heads = qkv.reshape(len(qkv), -1, head_dim)  # [N, Q + 2K, D]
+    q, k, v = np.split(heads, [num_heads, num_heads + num_kv_heads], axis=1)
+    c, s = cos[positions[:, 0]], sin[positions[:, 0]]
+    return attention(rope(q, c, s), rope(k, c, s), v, state, *indices, scale=scale)
+
+
+def moe_route(
+    x: Array, gate: Array, correction_bias: Array | None = None, *, top_k: int, norm_min: float
+) -> tuple[Array, Array]:
+    probabilities = softmax(x @ gate.T)  # [N, E]
+    scores = probabilities if correction_bias is None else probabilities + correction_bias
+    ids = _top_k(scores, k=top_k)  # the bias takes part in selecting …
+    chosen = take_along(probabilities, ids)  # … and the unbiased probabilities weigh
+    return ids, chosen / np.maximum(chosen.sum(axis=-1, keepdims=True), norm_min)
+
+
+_top_k = top_k
+
+
+def moe_experts(
+    x: Array, ids: Array, weights: Array, experts_gate_up: Array, experts_down: Array, *, top_k: int
+) -> Array:
+    out = np.zeros_like(x)
+    for expert in np.unique(ids[ids >= 0]):
+        token, place = np.nonzero(ids == expert)
+        inner = swiglu(linear(x[token], experts_gate_up[expert]))
+        out[token] += weights[token, place, None] * linear(inner, experts_down[expert])
+    return out
+
+
+def moe(
+    x: Array,
+    gate: Array,
+    correction_bias: Array | None,
+    experts_gate_up: Array,
+    experts_down: Array,
+    *,
+    top_k: int,
+    norm_min: float,
+) -> Array:
+    ids, weights = moe_route(x, gate, correction_bias, top_k=top_k, norm_min=norm_min)
+    return moe_experts(x, ids, weights, experts_gate_up, experts_down, top_k=top_k)
+
+
+def embed(ids: Array, table: Array) -> Array:
+    return table[ids]
+
+
+def attention_block(
+    x: Array,
+    norm: Array,
+    qkv: Array,
+    qkv_bias: Array | None,
+    out: Array,
+    out_bias: Array | None,
+    cos: Array,
+    sin: Array,
+    state: Array,
+    *indices: Array,
+    eps: float,
+    **attrs: Any,
+) -> Array:
+    y = linear(rms_norm(x, norm, eps=eps), qkv, qkv_bias)
+    return x + linear(rope_attention(y, cos, sin, state, *indices, **attrs), out, out_bias)
+
+
+def _mlp(x: Array, gate_up: Array, gate_up_bias: Array | None, down: Array, down_bias: Array | None) -> Array:
+    return linear(swiglu(linear(x, gate_up, gate_up_bias)), down, down_bias)
+
+
+def mlp_block(
+    x: Array,
+    norm: Array,
+    gate_up: Array,
+    gate_up_bias: Array | None,
+    down: Array,
+    down_bias: Array | None,
+    *,
+    eps: float,
+) -> Array:
+    return x + _mlp(rms_norm(x, norm, eps=eps), gate_up, gate_up_bias, down, down_bias)
+
+
+def moe_block(
+    x: Array,
+    norm: Array,
+    gate: Array,
+    correction_bias: Array | None,
+    experts_gate_up: Array,
+    experts_down: Array,
+    shared_gate_up: Array | None,
+    shared_gate_up_bias: Array | None,
+    shared_down: Array | None,
+    shared_down_bias: Array | None,
+    *,
+    top_k: int,
+    norm_min: float,
+    eps: float,
+) -> Array:
+    y = rms_norm(x, norm, eps=eps)
+    out = x + moe(y, gate, correction_bias, experts_gate_up, experts_down, top_k=top_k, norm_min=norm_min)
+    if shared_gate_up is not None and shared_down is not None:
+        out = out + _mlp(y, shared_gate_up, shared_gate_up_bias, shared_down, shared_down_bias)
+    return out
+
+
+def head(x: Array, norm: Array, weight: Array, bias: Array | None, rows: Array, *, eps: float) -> Array:
+    return linear(rms_norm(x[rows], norm, eps=eps), weight, bias)
+
+
+MEANINGS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
+    {
+        "cast": cast,
+        "add": np.add,
+        "sub": np.subtract,
+        "mul": np.multiply,
+        "div": np.divide,
+        "affine": affine,
+        "clamp_min": clamp_min,
+        "rsqrt": rsqrt,
+        "sigmoid": sigmoid,
+        "softmax": softmax,
+        "sum": sum_,
+        "matmul": np.matmul,
+        "top_k": top_k,
+        "take_rows": take_rows,
+        "take_along": take_along,
+        "one_hot": one_hot,
+        "where": where,
+        "equal": np.equal,
+        "less_equal": np.less_equal,
+        "logical_and": np.logical_and,
+        "reshape": reshape,
+        "transpose": transpose,
+        "slice": slice_,
+        "concat": concat,
+        "cache_update": cache_update,
+        "rms_norm": rms_norm,
+        "linear": linear,
+        "swiglu": swiglu,
+        "rope": rope,
+        "attention": attention,
+        "rope_attention": rope_attention,
+        "moe_route": moe_route,
+        "moe_experts": moe_experts,
+        "moe": moe,
+        "embed": embed,
+        "attention_block": attention_block,
+        "mlp_block": mlp_block,
+        "moe_block": moe_block,
+        "head": head,
+    }
+)
+"""The float64 meaning of every op, by name."""

@@ -1,0 +1,125 @@
+"""The engine: submits steps, reads their results, samples, and ends sequences."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ernie_rt.backend.protocols import Executable
+from ernie_rt.backend.step import Pending
+from ernie_rt.errors import PromptError
+from ernie_rt.runtime.scheduler import Part, Scheduler, make_step
+from ernie_rt.runtime.sequence import Finish, Request, Sequence
+from ernie_rt.sampling.greedy import greedy
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One more token of a sequence (None when it ends without one), and why it ended, if it did."""
+
+    sequence: Sequence
+    token: int | None
+    finish: Finish | None
+
+
+class Engine:
+    """Runs requests on one executable.
+
+    With an executable that samples on its device, steps are submitted one ahead of the results, a token that is not
+    known yet standing as -1; what such a step computes for a sequence that has ended meanwhile is dropped.
+    """
+
+    def __init__(self, executable: Executable) -> None:
+        self._executable = executable
+        self._scheduler = Scheduler(executable.cache, executable.admits)
+        self._ahead = 1 if executable.samples else 0
+        self._steps: deque[tuple[tuple[Part, ...], Pending]] = deque()
+
+    @property
+    def capacity(self) -> int:
+        """The most tokens that one sequence can have in the cache."""
+        return self._scheduler.capacity
+
+    @property
+    def free_pages(self) -> int:
+        return self._scheduler.free_pages
+
+    def submit(self, request: Request) -> Sequence:
+        """Queue a request; PromptError when it is empty or could never fit."""
+        if not request.ids:
+            raise PromptError("the prompt is empty", hint="Give at least one token")
+        if request.cached_tokens > self.capacity:
+            raise PromptError(
+                "prompt and answer are longer than the context",
+                expected=f"at most {self.capacity} tokens",
+                found=f"{len(request.ids)} of prompt and {request.max_new_tokens} new",
+                hint="Raise max_context, shorten the prompt, or lower max_new_tokens",
+            )
+        sequence = Sequence(request, list(request.ids))
+        self._scheduler.add(sequence)
+        return sequence
+
+    def cancel(self, sequence: Sequence) -> None:
+        """End a sequence; its rows are free at once. One that has ended already is left alone."""
+        if sequence.finish is None:
+            self._release(sequence, "cancelled")
+
+    def step(self) -> list[Event]:
+        """Submit the next step, if any sequence is ready, and read the oldest result that is due."""
+        parts = self._scheduler.compose()
+        if parts:
+            pending = self._executable.submit(make_step(parts, self._scheduler.cache.page_size))
+            self._steps.append((parts, pending))
+            for part in parts:
+                part.sequence.cached += part.new
+                part.sequence.in_flight += part.samples
+        if self._steps and (not parts or len(self._steps) > self._ahead):
+            return self._read(*self._steps.popleft())
+        return []
+
+    def run(self, *sequences: Sequence) -> Iterator[Event]:
+        """Step until these sequences have ended, yielding their events; leaving early cancels the rest."""
+        try:
+            while any(sequence.finish is None for sequence in sequences):
+                yield from (event for event in self.step() if event.sequence in sequences)
+        finally:
+            for sequence in sequences:
+                self.cancel(sequence)
+
+    def _read(self, parts: tuple[Part, ...], pending: Pending) -> list[Event]:
+        result = pending.result()
+        tokens = result.tokens
+        if tokens is None:
+            assert result.logits is not None
+            tokens = greedy(result.logits)
+        events: list[Event] = []
+        end = 0
+        for part in parts:
+            start, end = end, end + part.rows
+            sequence = part.sequence
+            sequence.in_flight -= part.samples
+            if sequence.finish is not None:
+                continue
+            if sequence.request.all_logits:
+                assert result.logits is not None
+                sequence.logits.append(result.logits[start:end])
+            if part.samples:
+                events.append(self._accept(sequence, int(tokens[end - 1])))
+            elif sequence.request.max_new_tokens == 0 and sequence.cached == sequence.total:
+                self._release(sequence, "length")
+                events.append(Event(sequence, None, sequence.finish))
+        return events
+
+    def _accept(self, sequence: Sequence, token: int) -> Event:
+        sequence.tokens.append(token)
+        if token in sequence.request.stop_ids:
+            self._release(sequence, "stop")
+        elif len(sequence.generated) >= sequence.request.max_new_tokens:
+            self._release(sequence, "length")
+        return Event(sequence, token, sequence.finish)
+
+    def _release(self, sequence: Sequence, finish: Finish) -> None:
+        move = self._scheduler.release(sequence, finish)
+        if move is not None:
+            self._executable.copy(move.source, move.destination, move.length)

@@ -1,0 +1,35 @@
+"""The pages of a cache: which are free, and handing them out."""
+
+from __future__ import annotations
+
+import heapq
+
+
+class PagePool:
+    """Hands out page numbers, the page after a sequence's last one when it is free, else the lowest.
+
+    Neighbouring pages keep a sequence in one run of rows, which an executable may read without gathering.
+    """
+
+    def __init__(self, pages: int) -> None:
+        self._free = set(range(pages))
+        self._heap = list(range(pages))  # may hold pages that are no longer free; skipped when met
+
+    def __len__(self) -> int:
+        return len(self._free)
+
+    def take(self, after: int | None = None) -> int:
+        """One free page; the caller has made sure that there is one."""
+        page = -1 if after is None else after + 1
+        if page not in self._free:
+            page = heapq.heappop(self._heap)
+            while page not in self._free:
+                page = heapq.heappop(self._heap)
+        self._free.remove(page)
+        return page
+
+    def give_back(self, pages: list[int]) -> None:
+        for page in pages:
+            assert page not in self._free
+            self._free.add(page)
+            heapq.heappush(self._heap, page)
