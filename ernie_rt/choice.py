@@ -28,7 +28,7 @@ def choose(
 ) -> Choice:
     """Settle what is "auto"; `stored` is the checkpoint's dtype, which is kept where the backend computes in it.
 
-    Raises BackendError when a backend that was named cannot be used, or none can; OptionError for an unknown dtype.
+    Raises OptionError for an unknown backend or dtype, BackendError when the one that was named, or none, can be used.
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(DTYPES)}")
@@ -52,7 +52,12 @@ def choose(
 
 def _settle(host: PluginHost, name: str, device: str, dtype: str, stored: DType, reason: str) -> Choice:
     info = host.info(name)
-    devices = [d for d in host.backend(name).devices() if d.partition(":")[0] in info.dtypes]
+    implementation = host.backend(name)
+    try:
+        found = implementation.devices()
+    except Exception as error:
+        raise BackendError(f"backend {name!r} cannot name its devices: {type(error).__name__}: {error}") from error
+    devices = [d for d in found if d.partition(":")[0] in info.dtypes]
     wanted = [d for d in devices if device in ("auto", d, d.partition(":")[0])]
     if not wanted:
         raise BackendError(

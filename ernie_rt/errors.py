@@ -14,7 +14,7 @@ ErnieRtError                     exit code 1
 │   └── TokenizerError           tokenizer files that are absent, broken, or disagree with the config
 ├── GraphError                   a graph that breaks the rules of its ops
 ├── LoweringError                a graph that a backend cannot run, with its reasons
-├── BackendError                 a backend that is unknown, not installed, or failed
+├── BackendError                 a backend that is not installed, lacks what was asked for, or failed
 ├── PluginError                  a plugin that is broken or speaks another API
 ├── CapacityError                a request or model that exceeds the limits it was given
 └── WriteError                   an output that could not be written; nothing half-written stays
@@ -113,7 +113,7 @@ class LoweringError(ErnieRtError):
 
 
 class BackendError(ErnieRtError):
-    """A backend is unknown, not installed, or failed."""
+    """A backend is not installed, lacks what was asked for, or failed."""
 
 
 class PluginError(ErnieRtError):

@@ -77,12 +77,15 @@ def member(folder: Path, name: str, *, missing: type[InputError] = FileFormatErr
 def read_bytes(path: Path, limit: int) -> bytes:
     """Return the contents of a regular file of at most `limit` bytes."""
     with os.fdopen(_open_regular(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
         try:
-            data = file.read(limit + 1)
+            data = file.read(size + 1) if size <= limit else b""
+            if len(data) > size:  # it grows, or lies in /proc, where files have no size
+                data += file.read(limit + 1 - size)
         except OSError as error:
             raise FileFormatError("cannot be read", where=str(path), found=error.strerror) from error
-        if len(data) > limit:
-            size = os.fstat(file.fileno()).st_size
+        size = max(size, len(data))
+        if size > limit:
             raise FileFormatError("too large", where=str(path), expected=f"at most {limit} bytes", found=f"{size}")
         return data
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import pluggy
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 
 from ernie_rt import hooks
 from ernie_rt.backend.protocols import Backend
-from ernie_rt.errors import BackendError, PluginError
+from ernie_rt.errors import BackendError, OptionError, PluginError
 from ernie_rt.hooks import BackendInfo
 
 
@@ -61,10 +61,10 @@ class PluginHost:
         return None if not absent else f"needs {', '.join(absent)}"
 
     def info(self, name: str) -> BackendInfo:
-        """The announced backend of this name; BackendError, naming those there are, when there is none."""
+        """The announced backend of this name; OptionError, naming those there are, when there is none."""
         if name not in self._backends:
             broken = next((f" (plugin {f.plugin} failed: {f.cause})" for f in self._failures if f.plugin == name), "")
-            raise BackendError(
+            raise OptionError(
                 f"no backend {name!r}{broken}", expected=f"one of {', '.join(sorted(self._backends)) or 'none'}",
                 hint="`ernie-rt backends` lists them",
             )  # fmt: skip
@@ -80,7 +80,7 @@ class PluginHost:
             module, _, attribute = info.target.partition(":")
             try:
                 self._instances[name] = getattr(importlib.import_module(module), attribute)()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise BackendError(
                     f"backend {name!r} did not load: {type(error).__name__}: {error}",
                     where=info.target, hint=info.hint or None,
@@ -91,12 +91,16 @@ class PluginHost:
         api = getattr(plugin, "PLUGIN_API", None)
         if api != hooks.PLUGIN_API:
             raise PluginError("speaks another plugin API", expected=f"PLUGIN_API = {hooks.PLUGIN_API}", found=api)
-        self._manager.register(plugin, name)
         announce = getattr(plugin, "ernie_rt_backends", None)
+        announced: dict[str, BackendInfo] = {}
         for info in announce() if announce is not None else ():
-            if info.name in self._backends:
+            if not isinstance(info, BackendInfo):
+                raise PluginError("announces what is no BackendInfo", found=type(info).__name__)
+            if info.name in self._backends or info.name in announced:
                 raise PluginError(f"announces backend {info.name!r}, which exists already")
-            self._backends[info.name] = info
+            announced[info.name] = info
+        self._manager.register(plugin, name)
+        self._backends.update(announced)  # all of a plugin's backends, or none
 
     def _guard(self, name: str, action: object) -> None:
         try:
@@ -112,7 +116,10 @@ class PluginHost:
 def _satisfied(text: str) -> bool:
     try:
         requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            return True  # not needed on this machine
         version = importlib.metadata.version(requirement.name)
-    except (importlib.metadata.PackageNotFoundError, InvalidRequirement):
+        # None is what a package with broken metadata has.
+        return version is not None and requirement.specifier.contains(version, prereleases=True)
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # ValueError: an invalid requirement or version
         return False
-    return requirement.specifier.contains(version, prereleases=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.model.families import find
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Finish, Request
+from ernie_rt.runtime.sequence import Sequence as Running
 from ernie_rt.text.tokenizer import Detokenizer, Tokenizer
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.hub import resolve
@@ -47,7 +49,7 @@ class Located:
 
     def tokenizer(self) -> Tokenizer:
         if self.folder is None:
-            raise TokenizerError("a model without a folder has no tokenizer", hint="Give token ids, or load a folder")
+            raise TokenizerError("a model without a folder has no tokenizer", hint="Use generate_ids, or load a folder")
         return Tokenizer.load(self.folder, self.config)
 
 
@@ -106,23 +108,29 @@ def load(
     located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights)
     config = located.config
     limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes)
-    host = host or PluginHost()
-    choice = choose(host, backend=backend, device=device, dtype=dtype, stored=config.dtype)
-    target = Target((choice.device,), choice.dtype, threads)
-    implementation = host.backend(choice.backend)
-    graph = build_graph(config, choice.dtype)
-    lowering = legalize(graph, lambda node: implementation.claims(node, target), taps)
+    # First the headers of the weights: whatever is wrong with a folder is said before a backend is imported.
     source = weights if weights is not None else _open(located)
     try:
+        host = host or PluginHost()
+        choice = choose(host, backend=backend, device=device, dtype=dtype, stored=config.dtype)
+        target = Target((choice.device,), choice.dtype, threads)
+        implementation = host.backend(choice.backend)
+        graph = build_graph(config, choice.dtype)
+        lowering = legalize(graph, lambda node: implementation.claims(node, target), taps)
         reported = source if progress is None else _Reported(source, progress, graph)
         executable = implementation.compile({graph.name: lowering}, reported, target, limits, taps)
     finally:
         source.close()
-    return Model(located, graph, lowering, choice, limits, executable)
+    unused = source.unused if isinstance(source, CheckpointSource) else ()
+    return Model(located, graph, lowering, choice, limits, executable, tuple(unused))
 
 
 class Model:
-    """A loaded model. One thread uses it at a time."""
+    """A loaded model. One thread uses it at a time.
+
+    `lowering` is the graph as the backend runs it, with its decisions; `unused` are stored tensors that no graph
+    reads, each with the reason.
+    """
 
     def __init__(
         self,
@@ -132,14 +140,16 @@ class Model:
         choice: Choice,
         limits: Limits,
         executable: Executable,
+        unused: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.located = located
         self.graph = graph
         self.lowering = lowering
         self.choice = choice
         self.limits = limits
+        self.unused = unused
         self._executable = executable
-        self._engine = Engine(executable)
+        self._engine = Engine(executable, limits.max_context)
 
     @property
     def config(self) -> ModelConfig:
@@ -165,10 +175,7 @@ class Model:
         if chunk is not None and chunk < 1:
             raise OptionError("chunk must be positive", found=chunk)
         requests = [Request(self._check(ids), 0, all_logits=True, chunk=chunk) for ids in prompts]
-        sequences = [self._engine.submit(request) for request in requests]
-        for _ in self._engine.run(*sequences):
-            pass
-        return [np.concatenate(sequence.logits) for sequence in sequences]
+        return [np.concatenate(sequence.logits) for sequence in self._run(requests)]
 
     def generate_ids(
         self,
@@ -194,10 +201,7 @@ class Model:
         """`generate_ids` of several prompts at once."""
         _check_temperature(temperature)
         requests = [self._request(ids, max_new_tokens, ignore_eos) for ids in prompts]
-        sequences = [self._engine.submit(request) for request in requests]
-        for _ in self._engine.run(*sequences):
-            pass
-        return [sequence.generated for sequence in sequences]
+        return [sequence.generated for sequence in self._run(requests)]
 
     def generate(
         self, prompt: str, *, max_new_tokens: int = 128, temperature: float = 0, ignore_eos: bool = False
@@ -246,10 +250,21 @@ class Model:
     ) -> None:
         self.close()
 
+    def _run(self, requests: Iterable[Request]) -> list[Running]:
+        """Run requests to their ends; when one is refused, none stays queued."""
+        sequences: list[Running] = []
+        with ExitStack() as cleanup:
+            for request in requests:
+                sequences.append(self._engine.submit(request))
+                cleanup.callback(self._engine.cancel, sequences[-1])
+            for _ in self._engine.run(*sequences):
+                pass
+        return sequences
+
     def _stream(self, ids: Iterable[int], max_new_tokens: int, temperature: float, ignore_eos: bool) -> Iterator[Piece]:
         _check_temperature(temperature)
-        sequence = self._engine.submit(self._request(ids, max_new_tokens, ignore_eos))
         detokenizer = Detokenizer(self.tokenizer)
+        sequence = self._engine.submit(self._request(ids, max_new_tokens, ignore_eos))
         for event in self._engine.run(sequence):
             text = "" if event.token is None else detokenizer.push(event.token)
             yield Piece(event.token, text + detokenizer.flush() if event.finish else text, event.finish)

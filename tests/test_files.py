@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,29 @@ def test_member_refuses_what_is_no_regular_file_inside(folder: Path, kind: str) 
     with pytest.raises(UnsafePathError):
         files.member(folder, "weights")
     assert time.monotonic() - started < 0.5
+
+
+def test_read_bytes_takes_what_is_there_and_allocates_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "small"
+    path.write_bytes(b"x" * 1000)
+    tracemalloc.start()
+    try:
+        assert files.read_bytes(path, 1 << 30) == b"x" * 1000
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+        os.truncate(path, 1 << 30)
+        with pytest.raises(FileFormatError, match="too large; expected at most 1000000 bytes; found 1073741824"):
+            files.read_bytes(path, 1_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="needs /proc")
+def test_read_bytes_of_a_file_that_says_it_is_empty() -> None:
+    version = Path("/proc/version").read_bytes()
+    assert version and files.read_bytes(Path("/proc/version"), len(version)) == version
+    with pytest.raises(FileFormatError, match="too large"):
+        files.read_bytes(Path("/proc/version"), len(version) - 1)
 
 
 def test_readers_refuse_a_pipe_without_blocking(tmp_path: Path) -> None:

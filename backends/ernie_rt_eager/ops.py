@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ernie_rt_eager.attention import rope_attention
+from ernie_rt_eager.products import product
 
 DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
     {
@@ -37,14 +38,17 @@ def take_rows(table: Tensor, ids: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor, *, eps: float) -> Tensor:
-    return F.rms_norm(x, weight.shape, weight, eps)
+    # Six small kernels; F.rms_norm, which the CPU has no kernel for, is made of eleven.
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    scale = (length * length).mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
+    return (x * scale).mul_(weight).to(x.dtype)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if weight.ndim == 2:
-        return F.linear(x, weight, bias)  # [N, O]
+        return product(x, weight, bias)  # [N, O]
     width = weight.shape[0]
-    y = F.linear(x, weight.transpose(0, 1).flatten(0, 1))  # [N, 2I]
+    y = product(x, weight.transpose(0, 1).flatten(0, 1))  # [N, 2I]
     y = y.unflatten(1, (2, width)).transpose(1, 2)  # [N, I, 2]
     return y if bias is None else y + bias
 
@@ -76,7 +80,7 @@ def moe_experts(
         if count:
             rows = slice(start, start + count)
             inner = swiglu(linear(grouped[rows], experts_gate_up[expert]))  # [n, I]
-            out[rows] = F.linear(inner, experts_down[expert])
+            out[rows] = product(inner, experts_down[expert])
             start += count
     y = torch.empty_like(out).index_copy_(0, order, out).unflatten(0, (-1, top_k))  # [N, A, H]
     return (y * weights.unsqueeze(-1)).sum(1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,14 +43,22 @@ def _root(
 
 def main() -> None:
     """Run the command line: exit code 0 ok, 1 failed, 2 usage or bad input, 130 interrupted."""
+    _settle_streams()
     try:
         app()
     except ErnieRtError as error:
-        print(f"ernie-rt: {error}", file=sys.stderr)
+        # One line, and nothing in it that steers the terminal: it may quote a stranger's file.
+        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
+        print(f"ernie-rt: {line}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read our output has left; point stdout at nothing so that the interpreter does not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+
+
+def _settle_streams() -> None:
+    """A stream that the caller closed swallows what it is given; what standard output cannot encode becomes "?"."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")

@@ -12,7 +12,7 @@ from ernie_rt.cli.options import Json
 def backends(as_json: Json = False) -> None:
     """List the backends, and what those that cannot be used lack. Imports none of them."""
     from ernie_rt.choice import PREFERENCE
-    from ernie_rt.cli.output import columns
+    from ernie_rt.cli.output import columns, write
     from ernie_rt.host import PluginHost
 
     host = PluginHost()
@@ -33,7 +33,7 @@ def backends(as_json: Json = False) -> None:
     for failure in host.failures:
         print(f"plugin {failure.plugin} failed: {failure.cause}", file=sys.stderr)
     if as_json:
-        print(json.dumps(found, indent=2))
+        write(json.dumps(found, indent=2) + "\n")
         return
     rows = [[row["name"], row["status"], ", ".join(row["dtypes"]), row["summary"]] for row in found]
-    print(columns([["NAME", "STATUS", "DEVICES", "SUMMARY"], *rows]))
+    write(columns([["NAME", "STATUS", "DEVICES", "SUMMARY"], *rows]) + "\n")

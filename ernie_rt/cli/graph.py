@@ -26,7 +26,9 @@ class Level(StrEnum):
 
 def graph(
     model: Ref,
-    level: Annotated[Level, typer.Option(help="Decompose down to this level.")] = Level.block,
+    level: Annotated[
+        Level | None, typer.Option(help="Decompose down to this level; block when not given.", show_default=False)
+    ] = None,
     lowered: Annotated[
         str | None, typer.Option(metavar="BACKEND", help="Lower it to what this backend claims; -v says why.")
     ] = None,
@@ -39,17 +41,22 @@ def graph(
     as_json: Json = False,
 ) -> None:
     """Print a model as a graph, with its parameters and the cost of one token. A known name needs no checkpoint."""
-    from ernie_rt.cli.output import human_count, parse_size
+    from ernie_rt.cli.output import human_count, parse_size, write
     from ernie_rt.errors import OptionError
     from ernie_rt.graph.cost import active_parameters, graph_cost, parameters
     from ernie_rt.graph.json import graph_to_json
     from ernie_rt.graph.text import graph_text
-    from ernie_rt.graph.types import DTYPES, dtype_of
+    from ernie_rt.graph.types import FLOATS, dtype_of
     from ernie_rt.model.ernie45 import build_graph
     from ernie_rt.model.families import find
 
-    if dtype != "auto" and dtype not in DTYPES:
-        raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(DTYPES)}")
+    if dtype != "auto" and dtype not in FLOATS:
+        raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(FLOATS)}")
+    if level is not None and lowered is not None:
+        raise OptionError("--level and --lowered exclude one another", hint="Leave one out")
+    tokens = parse_size(context)
+    if tokens < 1:
+        raise OptionError("--context must be positive", found=context)
     family = find(model)
     if family is None:
         from ernie_rt.session import locate
@@ -58,19 +65,19 @@ def graph(
     else:
         config = family.config
     built = build_graph(config, None if dtype == "auto" else dtype_of(dtype))
-    bindings = {"N": 1, "C": parse_size(context), "L": 1}
-    lowering = _lower(built, level, lowered)
+    bindings = {"N": 1, "C": tokens, "L": 1}
+    lowering = _lower(built, level or Level.block, lowered)
     shown = lowering.graph
     if as_json:
-        print(json.dumps(graph_to_json(shown)))
+        write(json.dumps(graph_to_json(shown)) + "\n")
         return
-    print(graph_text(shown, fold=not full))
     cost = graph_cost(shown, bindings)
-    print(
+    write(
+        f"{graph_text(shown, fold=not full)}\n"
         f"parameters {parameters(built):,} ({human_count(parameters(built))}), "
         f"active {active_parameters(built):,} ({human_count(active_parameters(built))})\n"
         f"one token after {bindings['C'] - 1:,}: {cost.flops:,} FLOPs, {cost.weight_bytes:,} bytes of weights, "
-        f"{cost.cache_bytes:,} of cache"
+        f"{cost.cache_bytes:,} of cache\n"
     )
     if verbose:
         for decision in lowering.decisions:

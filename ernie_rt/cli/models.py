@@ -10,7 +10,7 @@ from ernie_rt.cli.options import Json
 
 def models(as_json: Json = False) -> None:
     """List the known models with their figures."""
-    from ernie_rt.cli.output import columns, human_count
+    from ernie_rt.cli.output import columns, human_count, write
     from ernie_rt.graph.cost import active_parameters, parameters
     from ernie_rt.model.ernie45 import build_graph
     from ernie_rt.model.families import FAMILIES
@@ -32,7 +32,7 @@ def models(as_json: Json = False) -> None:
             }
         )
     if as_json:
-        print(json.dumps(found, indent=2))
+        write(json.dumps(found, indent=2) + "\n")
         return
     header = ["NAME", "PARAMETERS", "ACTIVE", "LAYERS", "HIDDEN", "CONTEXT", "KV BYTES/TOKEN", "HUB ID"]
     keys = ["num_hidden_layers", "hidden_size", "max_position_embeddings", "kv_bytes_per_token", "hub_id"]
@@ -41,4 +41,4 @@ def models(as_json: Json = False) -> None:
         + [str(row[key]) for key in keys]
         for row in found
     ]
-    print(columns([header, *rows]))
+    write(columns([header, *rows]) + "\n")

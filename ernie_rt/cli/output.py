@@ -1,16 +1,32 @@
-"""What the commands share: counts and sizes for people, aligned columns, the peak of private memory."""
+"""What the commands share: the way out, counts and sizes for people, aligned columns, the peak of private memory."""
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from ernie_rt.errors import OptionError
+import typer
+
+from ernie_rt.errors import OptionError, WriteError
 
 SCALES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def write(text: str) -> None:
+    """Put text on standard output at once; when its reader has left, the command ends quietly, with exit code 0."""
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        # What is still in the buffer would fail once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise typer.Exit from None
+        raise WriteError("standard output cannot be written", found=error.strerror) from error
 
 
 def parse_size(text: str) -> int:
@@ -58,7 +74,7 @@ class PeakMemory:
 
     def look(self) -> int:
         """The peak so far."""
-        self.nbytes = max(self.nbytes, _anonymous_bytes())
+        self.nbytes = max(self.nbytes, anonymous_bytes())
         return self.nbytes
 
     def _watch(self) -> None:
@@ -66,7 +82,7 @@ class PeakMemory:
             self.look()
 
 
-def _anonymous_bytes() -> int:
+def anonymous_bytes() -> int:
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("RssAnon:"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ernie_rt.cli.options import Backend, Device, Dtype, Json, Ref
-from ernie_rt.cli.output import PeakMemory, parse_size
+from ernie_rt.cli.output import PeakMemory, parse_size, write
 from ernie_rt.errors import PromptError
 
 if TYPE_CHECKING:
@@ -28,13 +29,15 @@ def run(
         str | None, typer.Argument(help="The text to continue; - or nothing reads standard input.")
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-n", help="At most so many new tokens.")] = 128,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", "-n", min=1, help="At most so many new tokens.")
+    ] = 128,
     ignore_eos: Annotated[bool, typer.Option(help="Go on past an end-of-sequence token.")] = False,
     backend: Backend = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
-    max_batch_tokens: Annotated[int, typer.Option(help="Prompt tokens that enter one step.")] = 512,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; all cores when not given.")] = None,
+    max_batch_tokens: Annotated[int, typer.Option(min=1, help="Prompt tokens that enter one step.")] = 512,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores when not given.")] = None,
     memory: Annotated[str | None, typer.Option(help="Refuse to load more than this, such as 12GiB.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -44,6 +47,7 @@ def run(
     text = _prompt(prompt, file)
     located = locate(model)
     ids = located.tokenizer().encode(text)
+    _check_length(len(ids), max_new_tokens, located.config.max_position_embeddings)
     with PeakMemory() as peak, _progress() as progress:
         loaded = load(
             located,
@@ -59,6 +63,8 @@ def run(
         with loaded:
             choice = loaded.choice
             _say(f"backend {choice.backend} ({choice.reason})")
+            for note in (*loaded.memory().notes, *_set_aside(loaded.unused)):
+                _say(note)
             began = time.perf_counter()
             times: list[float] = []
             pieces: list[Piece] = []
@@ -68,8 +74,7 @@ def run(
                     times.append(time.perf_counter())
                     pieces.append(piece)
                     if not as_json:
-                        sys.stdout.write(piece.text)
-                        sys.stdout.flush()
+                        write(piece.text)
             except KeyboardInterrupt:
                 interrupted = True
             report = {
@@ -86,9 +91,9 @@ def run(
             }
     if as_json:
         answer = {"text": "".join(piece.text for piece in pieces), "ids": [piece.id for piece in pieces]}
-        print(json.dumps(answer | report, ensure_ascii=False))
+        write(json.dumps(answer | report) + "\n")
     elif pieces:
-        print(flush=True)
+        write("\n")
     _say(_summary(report))
     if interrupted:
         raise typer.Exit(130)
@@ -96,7 +101,7 @@ def run(
 
 def _prompt(prompt: str | None, file: Path | None) -> str:
     """The prompt from wherever it was given; PromptError when from two places, or none."""
-    if prompt not in (None, "-") and file is not None:
+    if prompt is not None and file is not None:
         raise PromptError("a prompt was given twice", found="an argument and --file", hint="Leave one out")
     if file is not None:
         from ernie_rt import files
@@ -115,6 +120,25 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise PromptError("the prompt is not UTF-8", found=f"byte {data[error.start]:#04x} at {error.start}") from None
+
+
+def _check_length(prompt: int, new: int, longest: int) -> None:
+    """Refuse what can never run before any weight is read."""
+    if prompt == 0:
+        raise PromptError("the prompt is empty", hint="Give at least one token")
+    if prompt + new > longest:
+        raise PromptError(
+            "prompt and answer are longer than the model's context",
+            expected=f"at most {longest} tokens",
+            found=f"{prompt} of prompt and {new} new",
+            hint="Shorten the prompt, or lower --max-new-tokens",
+        )
+
+
+def _set_aside(unused: Sequence[tuple[str, str]]) -> list[str]:
+    """One line for each reason why stored tensors are not used."""
+    counts = Counter(reason for _, reason in unused)
+    return [f"{count} stored tensors set aside: {reason}" for reason, count in counts.items()]
 
 
 @contextmanager

@@ -4,34 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from ernie_rt.backend.protocols import Executable
 from ernie_rt.backend.step import Pending
 from ernie_rt.errors import PromptError
 from ernie_rt.runtime.scheduler import Part, Scheduler, make_step
-from ernie_rt.runtime.sequence import Finish, Request, Sequence
+from ernie_rt.runtime.sequence import Event, Finish, Request, Sequence
 from ernie_rt.sampling.greedy import greedy
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One more token of a sequence (None when it ends without one), and why it ended, if it did."""
-
-    sequence: Sequence
-    token: int | None
-    finish: Finish | None
-
-
 class Engine:
-    """Runs requests on one executable.
+    """Runs requests on one executable, compiled for sequences of `max_context` tokens.
 
     With an executable that samples on its device, steps are submitted one ahead of the results, a token that is not
     known yet standing as -1; what such a step computes for a sequence that has ended meanwhile is dropped.
     """
 
-    def __init__(self, executable: Executable) -> None:
+    def __init__(self, executable: Executable, max_context: int) -> None:
         self._executable = executable
+        self._max_context = max_context
         self._scheduler = Scheduler(executable.cache, executable.admits)
         self._ahead = 1 if executable.samples else 0
         self._steps: deque[tuple[tuple[Part, ...], Pending]] = deque()
@@ -39,7 +30,7 @@ class Engine:
     @property
     def capacity(self) -> int:
         """The most tokens that one sequence can have in the cache."""
-        return self._scheduler.capacity
+        return min(self._max_context, self._scheduler.capacity)
 
     @property
     def free_pages(self) -> int:
@@ -64,40 +55,60 @@ class Engine:
         """End a sequence; its rows are free at once. One that has ended already is left alone."""
         if sequence.finish is None:
             self._release(sequence, "cancelled")
+            sequence.events.append(Event(sequence, None, "cancelled"))
 
     def step(self) -> list[Event]:
-        """Submit the next step, if any sequence is ready, and read the oldest result that is due."""
+        """Submit the next step, if any sequence is ready, and read the oldest result that is due.
+
+        What the executable raises is passed on; a step whose result cannot be read ends its sequences as cancelled.
+        """
         parts = self._scheduler.compose()
         if parts:
             pending = self._executable.submit(make_step(parts, self._scheduler.cache.page_size))
             self._steps.append((parts, pending))
             for part in parts:
                 part.sequence.cached += part.new
+                part.sequence.unread += 1
                 part.sequence.in_flight += part.samples
         if self._steps and (not parts or len(self._steps) > self._ahead):
             return self._read(*self._steps.popleft())
         return []
 
     def run(self, *sequences: Sequence) -> Iterator[Event]:
-        """Step until these sequences have ended, yielding their events; leaving early cancels the rest."""
+        """Step until these sequences have ended, yielding their events; leaving early cancels the rest.
+
+        Several runs may take turns: each yields the events of its own sequences, whoever made the step.
+        """
         try:
-            while any(sequence.finish is None for sequence in sequences):
-                yield from (event for event in self.step() if event.sequence in sequences)
+            while True:
+                for sequence in sequences:
+                    while sequence.events:
+                        yield sequence.events.popleft()
+                if all(sequence.finish is not None for sequence in sequences):
+                    return
+                for event in self.step():
+                    event.sequence.events.append(event)
         finally:
             for sequence in sequences:
                 self.cancel(sequence)
 
     def _read(self, parts: tuple[Part, ...], pending: Pending) -> list[Event]:
-        result = pending.result()
-        tokens = result.tokens
-        if tokens is None:
-            assert result.logits is not None
-            tokens = greedy(result.logits)
+        try:
+            result = pending.result()
+            tokens = result.tokens
+            if tokens is None:
+                assert result.logits is not None
+                tokens = greedy(result.logits)
+        except BaseException:
+            for part in parts:
+                self.cancel(part.sequence)
+            raise
         events: list[Event] = []
         end = 0
         for part in parts:
             start, end = end, end + part.rows
             sequence = part.sequence
+            sequence.unread -= 1
             sequence.in_flight -= part.samples
             if sequence.finish is not None:
                 continue
@@ -106,7 +117,7 @@ class Engine:
                 sequence.logits.append(result.logits[start:end])
             if part.samples:
                 events.append(self._accept(sequence, int(tokens[end - 1])))
-            elif sequence.request.max_new_tokens == 0 and sequence.cached == sequence.total:
+            elif sequence.request.max_new_tokens == 0 and sequence.cached == sequence.total and not sequence.unread:
                 self._release(sequence, "length")
                 events.append(Event(sequence, None, sequence.finish))
         return events

@@ -13,7 +13,10 @@ class PagePool:
 
     def __init__(self, pages: int) -> None:
         self._free = set(range(pages))
-        self._heap = list(range(pages))  # may hold pages that are no longer free; skipped when met
+        self._heap = list(
+            range(pages)
+        )  # holds every free page once, and some that are no longer free: skipped when met
+        self._queued = set(self._heap)
 
     def __len__(self) -> int:
         return len(self._free)
@@ -21,10 +24,9 @@ class PagePool:
     def take(self, after: int | None = None) -> int:
         """One free page; the caller has made sure that there is one."""
         page = -1 if after is None else after + 1
-        if page not in self._free:
+        while page not in self._free:
             page = heapq.heappop(self._heap)
-            while page not in self._free:
-                page = heapq.heappop(self._heap)
+            self._queued.remove(page)
         self._free.remove(page)
         return page
 
@@ -32,4 +34,6 @@ class PagePool:
         for page in pages:
             assert page not in self._free
             self._free.add(page)
-            heapq.heappush(self._heap, page)
+            if page not in self._queued:
+                self._queued.add(page)
+                heapq.heappush(self._heap, page)

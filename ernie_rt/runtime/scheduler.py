@@ -1,8 +1,8 @@
 """Compose steps: which sequences bring how many tokens, within what an executable admits.
 
-Decodes come first in a mixed step, then prefills in the order of arrival. Pages for a whole prompt are taken when a
-sequence is admitted and one at a time after that; when none is left, the sequence admitted last gives back all of its
-own and waits to be computed anew.
+A sequence that brings one token is a decode, one that brings more a prefill. Decodes come first in a mixed step, then
+prefills in the order of arrival. Pages for a whole prompt are taken when a sequence is admitted and one at a time after
+that; when none is left, the sequence admitted last gives back all of its own and waits to be computed anew.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in the order of admission
         self._pages = PagePool(cache.pages)
-        self._seats = list(range(admits.max_sequences - 1, -1, -1))
+        # No more sequences than tokens in a step, so that every decode has its place in each.
+        self._seats = list(range(min(admits.max_sequences, admits.max_tokens) - 1, -1, -1))
 
     @property
     def capacity(self) -> int:
@@ -63,25 +64,31 @@ class Scheduler:
     def compose(self) -> tuple[Part, ...]:
         """The parts of the next step, empty when no sequence has a token ready. Takes the pages that they need."""
         self._admit()
-        ready = [s for s in self.running if s.ready > 0]
-        prefills = [s for s in ready if s.ready > 1]
-        decodes = [s for s in ready if s.ready == 1]
-        order = decodes + prefills if self.admits.mixed else prefills or decodes
+        wanted = {sequence: self._wants(sequence) for sequence in self.running}
+        decodes = [sequence for sequence, tokens in wanted.items() if tokens == 1]
+        prefills = [sequence for sequence, tokens in wanted.items() if tokens > 1]
+        mixed = self.admits.mixed
+        if self.cache.kind == "slots" and not mixed:
+            # One whose last token is on its way has none to bring: those above its slot wait until it is gone.
+            decodes.sort(key=lambda sequence: sequence.pages[0])
+            decodes = [sequence for place, sequence in enumerate(decodes) if sequence.pages[0] == place]
         parts: list[Part] = []
         budget, room = self.admits.max_tokens, self.admits.max_prefills
-        for sequence in order:
-            new = min(sequence.ready, budget, sequence.request.chunk or budget)
-            prefill = sequence.ready > 1
-            if new < 1 or (prefill and room < 1) or sequence not in self.running:
+        held: set[Sequence] = set()
+        for sequence in decodes + prefills if mixed else prefills or decodes:
+            new = min(wanted[sequence], budget)
+            prefill = wanted[sequence] > 1
+            if new < (1 if mixed or not prefill else 2) or (prefill and room < 1):
                 continue
-            if not self._reserve(sequence, sequence.cached + new, parts):
+            if sequence in held or sequence not in self.running:
+                continue
+            if not self._reserve(sequence, sequence.cached + new):
+                held.add(self.running[-1])  # it can give way once its tokens are known, so it takes no more now
                 continue
             samples = sequence.samples_after(new)
             parts.append(Part(sequence, new, new if sequence.request.all_logits else int(samples), samples))
             budget -= new
             room -= prefill
-        if self.cache.kind == "slots":
-            parts.sort(key=lambda part: part.sequence.pages[0])
         return tuple(parts)
 
     def release(self, sequence: Sequence, finish: Finish) -> Move | None:
@@ -102,6 +109,10 @@ class Scheduler:
             self._grow(sequence, self._pages_for(sequence.total))
             self.running.append(sequence)
 
+    def _wants(self, sequence: Sequence) -> int:
+        """How many tokens a sequence would bring to a step of its own."""
+        return min(sequence.ready, sequence.request.chunk or sequence.ready, self.admits.max_tokens)
+
     def _pages_for(self, rows: int) -> int:
         return -(-rows // self.cache.page_size)
 
@@ -109,14 +120,12 @@ class Scheduler:
         while len(sequence.pages) < pages:
             sequence.pages.append(self._pages.take(sequence.pages[-1] if sequence.pages else None))
 
-    def _reserve(self, sequence: Sequence, rows: int, parts: list[Part]) -> bool:
+    def _reserve(self, sequence: Sequence, rows: int) -> bool:
         """Make sure of the pages for `rows`; preempt from the back when there are none. False: not in this step."""
         missing = self._pages_for(rows) - len(sequence.pages)
-        taken = {part.sequence for part in parts}
         while missing > len(self._pages):
             victim = self.running[-1]
-            # A victim's tokens must all be known, and it must not be part of this very step.
-            if victim is sequence or victim.in_flight or victim in taken:
+            if victim is sequence or victim.unread:
                 return False
             self._preempt(victim)
         self._grow(sequence, self._pages_for(rows))

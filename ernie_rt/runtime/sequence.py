@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -34,18 +35,21 @@ class Request:
 class Sequence:
     """The state of one request.
 
-    `tokens` are the prompt and what was sampled and is known; `in_flight` more are sampled by steps whose results are
-    not read yet; `cached` tokens have entered steps, so their K and V rows are in the cache or on their way.
+    `tokens` are the prompt and what was sampled and is known; `unread` of its steps are submitted and not read yet, and
+    sample `in_flight` more tokens; `cached` tokens have entered steps, so their K and V rows are in the cache or on
+    their way. `events` wait to be yielded by the run that the sequence belongs to.
     """
 
     request: Request
     tokens: list[int]
     seat: int = -1
     cached: int = 0
+    unread: int = 0
     in_flight: int = 0
     pages: list[int] = field(default_factory=list)
     finish: Finish | None = None
     logits: list[npt.NDArray[Any]] = field(default_factory=list)
+    events: deque[Event] = field(default_factory=deque)
 
     @property
     def generated(self) -> list[int]:
@@ -64,3 +68,12 @@ class Sequence:
         """Whether a step that takes `new` more tokens ends with sampling one."""
         generated = self.total - len(self.request.ids)
         return self.cached + new == self.total and generated < self.request.max_new_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One more token of a sequence (None when it ends without one), and why it ended, if it did."""
+
+    sequence: Sequence
+    token: int | None
+    finish: Finish | None

@@ -15,7 +15,8 @@ from ernie_rt.errors import PromptError, TokenizerError
 from ernie_rt.files import FOREIGN, MIB, member, read_bytes, read_json, recognise
 from ernie_rt.model.config import ModelConfig
 
-MAX_MODEL_BYTES: Final = 64 * MIB
+MAX_MODEL_BYTES: Final = 8 * MIB
+"""ERNIE's own has 1.6 MB."""
 MAX_ADDED_BYTES: Final = 4 * MIB
 
 NO_DUMMY_PREFIX: Final = b"\x1a\x02\x18\x00"

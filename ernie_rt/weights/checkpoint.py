@@ -16,13 +16,15 @@ from ernie_rt.weights.safetensors import SafetensorsFile, StoredTensor
 
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
-INDEX_LIMIT: Final = 16 * files.MIB
+INDEX_LIMIT: Final = 4 * files.MIB
+"""The index of the largest ERNIE takes 1 MB."""
+MAX_SHARDS: Final = 512
 PICKLES: Final = frozenset({".bin", ".pdparams", ".pt", ".pth", ".ckpt", ".pkl"})
 
 
 def listed(names: Collection[str], show: int = 4) -> str:
     """The count and the first few of some names, for an error: `6: 'a', 'b', 'c', 'd', …`."""
-    first = ", ".join(repr(name) for name in sorted(names)[:show])
+    first = ", ".join(repr(name if len(name) <= 100 else f"{name[:99]}…") for name in sorted(names)[:show])
     return f"{len(names)}: {first}{', …' if len(names) > show else ''}"
 
 
@@ -109,6 +111,9 @@ def _read_index(path: Path) -> tuple[dict[str, str], object]:
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise JsonError("weight_map is not an object from tensor names to file names", where=str(path))
+    shards = len(set(weight_map.values()))
+    if shards > MAX_SHARDS:
+        raise JsonError("too many shards", where=str(path), expected=f"at most {MAX_SHARDS}", found=shards)
     metadata = index.get("metadata")
     return weight_map, metadata.get("total_size") if isinstance(metadata, dict) else None
 

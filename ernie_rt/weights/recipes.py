@@ -79,7 +79,7 @@ class Recipe:
         return unused
 
 
-def dialect_of(names: Collection[str]) -> Dialect:
+def dialect_of(names: Collection[str], where: str) -> Dialect:
     """Tell the dialect by the names of the stored tensors; CheckpointError for tensors of another model."""
     if any(name.startswith("ernie.") for name in names):
         return "paddle"
@@ -87,7 +87,7 @@ def dialect_of(names: Collection[str]) -> Dialect:
         return "packed"
     if any(name.startswith("model.") for name in names):
         return "pt"
-    raise CheckpointError("these are not the tensors of an ERNIE 4.5 text model", found=listed(names))
+    raise CheckpointError("these are not the tensors of an ERNIE 4.5 text model", where=where, found=listed(names))
 
 
 def recipe(config: ModelConfig, dialect: Dialect) -> Recipe:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from ernie_rt import files
 from ernie_rt.errors import FileFormatError, UnsafeCheckpointError
 
-HEADER_LIMIT: Final = 16 * files.MIB
+HEADER_LIMIT: Final = 4 * files.MIB
 """The format allows 100 MB, but the largest ERNIE in one file would need 2 MB."""
 
 NUMPY_DTYPE: Final[Mapping[str, np.dtype[Any]]] = {

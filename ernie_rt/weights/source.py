@@ -57,7 +57,7 @@ class CheckpointSource:
         """Raises CheckpointError, having closed the checkpoint."""
         self._checkpoint = checkpoint
         try:
-            self._recipe = recipe(config, dialect_of(checkpoint.tensors.keys()))
+            self._recipe = recipe(config, dialect_of(checkpoint.tensors.keys(), str(checkpoint.folder)))
             self._unused = self._recipe.check(checkpoint.tensors, str(checkpoint.folder))
         except BaseException:
             checkpoint.close()

@@ -142,13 +142,13 @@ def test_uint16_stands_for_bfloat16_in_paddle_files_alone() -> None:
 
 @pytest.mark.parametrize("dialect", get_args(Dialect))
 def test_the_dialect_is_told_by_the_names(dialect: Dialect) -> None:
-    assert dialect_of(stored(recipe(config(), dialect)).keys()) == dialect
+    assert dialect_of(stored(recipe(config(), dialect)).keys(), "x") == dialect
 
 
 @pytest.mark.parametrize("names", [[], ["bert.embeddings"], ["vision_model.x", "lm_head.weight"]])
 def test_tensors_of_another_model_are_refused(names: list[str]) -> None:
     with pytest.raises(CheckpointError, match="not the tensors of an ERNIE"):
-        dialect_of(names)
+        dialect_of(names, "x")
 
 
 ARRAYS = {"a": np.arange(24).reshape(4, 6), "b": np.arange(100, 124).reshape(4, 6), "c": np.arange(48).reshape(2, 4, 6)}

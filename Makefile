@@ -1,0 +1,32 @@
+# `make demo` and `make test` set up .venv first, when it is missing or older than what it is made from.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-long check bench clean
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/.ready  ## run a small model, written on the spot
+	$(BIN)/python tools/demo_checkpoint.py demo-checkpoint
+	$(BIN)/ernie-rt run demo-checkpoint "The capital of France is" --max-new-tokens 40
+
+test: .venv/.ready  ## the default suite
+	$(BIN)/pytest
+
+test-long: .venv/.ready  ## what takes minutes
+	$(BIN)/pytest -m long
+
+check: .venv/.ready  ## lint, formatting, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.ready  ## speed and memory beside transformers
+	$(BIN)/python benchmarks/vs_transformers.py
+
+clean:
+	rm -rf .venv demo-checkpoint build *.egg-info

@@ -1,0 +1,34 @@
+"""`ernie-rt backends`: what can run a model here, and what the others lack."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+
+import pytest
+from support.commands import command
+
+
+def test_json() -> None:
+    ran = command("backends", "--json")
+    eager, reference = json.loads(ran.out)
+    assert (ran.code, ran.err) == (0, "")
+    assert (eager["name"], eager["usable"], eager["status"]) == ("eager", True, "usable")
+    assert eager["dtypes"]["cpu"] == ["float32", "bfloat16", "float16"]
+    assert (reference["name"], reference["usable"]) == ("reference", True)
+
+
+def test_table() -> None:
+    ran = command("backends")
+    header, eager, reference = ran.out.splitlines()
+    assert ran.code == 0 and header.split() == ["NAME", "STATUS", "DEVICES", "SUMMARY"]
+    assert eager.split()[:5] == ["eager", "usable", "cpu,", "cuda,", "mps"] and reference.startswith("reference ")
+
+
+def test_what_is_missing_and_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.7" if name == "torch" else version(name))
+    eager, reference = json.loads(command("backends", "--json").out)
+    assert not eager["usable"] and eager["status"] == "needs torch>=2.8: pip install 'ernie-rt[torch]'"
+    assert reference["usable"]
+    assert "needs torch>=2.8: pip install 'ernie-rt[torch]'" in command("backends").out

@@ -1,0 +1,117 @@
+"""`ernie-rt graph`: the printed graph, its levels and lowerings, and its JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.commands import command
+
+from ernie_rt.graph.json import graph_from_json
+from ernie_rt.graph.ops import OPS
+from ernie_rt.graph.types import dtype_of
+from ernie_rt.graph.verify import verify
+from ernie_rt.model.config import read_config
+from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.model.families import find
+
+TOTALS = {
+    "0.3B": (360_748_032, 360_748_032),
+    "21B-A3B": (21_825_437_888, 3_352_150_208),
+    "300B-A47B": (299_484_163_264, 47_926_586_560),
+}
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_a_known_name_needs_no_checkpoint(name: str) -> None:
+    ran = command("graph", name)
+    total, active = TOTALS[name]
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("graph main\n  input  %ids: i32[N]\n")
+    assert f"parameters {total:,} (" in ran.out and f"active {active:,} (" in ran.out
+    assert "more alike, up to layers." in ran.out
+    same = command("graph", f"baidu/ERNIE-4.5-{name}-Paddle").out
+    assert same == ran.out
+
+
+def test_a_folder(demo: Path) -> None:
+    ran = command("graph", demo)
+    assert ran.code == 0 and "moe_block" in ran.out and "one token after 1,023: " in ran.out
+    (demo_only,) = [line for line in ran.out.splitlines() if line.startswith("parameters ")]
+    assert demo_only == "parameters 1,213,592 (1.21 M), active 771,224 (771 k)"
+
+
+def test_full_prints_every_layer() -> None:
+    folded, full = command("graph", "21B-A3B").out, command("graph", "21B-A3B", "--full").out
+    assert "more alike" not in full and len(full) > 5 * len(folded)
+    assert all(f"  layers.{i}.mlp\n" in full for i in range(28))
+
+
+@pytest.mark.parametrize("level", ["block", "composite", "primitive"])
+def test_levels(level: str, demo: Path) -> None:
+    printed = command("graph", demo, "--level", level)
+    shown = graph_from_json(json.loads(command("graph", demo, "--level", level, "--json").out))
+    order = ["primitive", "composite", "block"]
+    levels = {OPS[node.op].level for node in shown.nodes}
+    assert printed.code == 0 and level in levels
+    assert all(order.index(found) <= order.index(level) for found in levels)
+    assert (command("graph", demo).out == printed.out) == (level == "block")
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "float16", "float64"])
+def test_json_reads_back_as_the_same_graph(dtype: str, demo: Path) -> None:
+    ran = command("graph", demo, "--json", "--dtype", dtype)
+    built = build_graph(read_config(demo), None if dtype == "auto" else dtype_of(dtype))
+    read = graph_from_json(json.loads(ran.out))
+    verify(read)
+    assert ran.code == 0 and ran.out.count("\n") == 1 and str(read) == str(built)
+
+
+@pytest.mark.parametrize("backend", ["eager", "reference"])
+def test_lowered_to_a_backend(backend: str, demo: Path) -> None:
+    ran = command("graph", demo, "--lowered", backend, "-v")
+    assert ran.code == 0
+    decisions = ran.err.splitlines()
+    if backend == "reference":
+        assert ran.out.splitlines()[:-2] == command("graph", demo).out.splitlines()[:-2]
+        assert "layers.1.mlp: moe_block: native" in decisions
+    else:
+        assert "moe_experts(" in ran.out and "moe_block(" not in ran.out
+        assert "layers.1.mlp: moe_block: decomposed: eager runs the composites one by one" in decisions
+        assert "layers.1.mlp.experts: moe_experts: native" in decisions
+    assert command("graph", demo, "--lowered", backend).err == ""
+    lowered = graph_from_json(json.loads(command("graph", demo, "--lowered", backend, "--json").out))
+    verify(lowered)
+
+
+def test_the_context_is_that_of_the_cost() -> None:
+    found = find("0.3B")
+    assert found is not None
+    short, long = (command("graph", "0.3B", "--context", size).out.splitlines()[-1] for size in ("1", "128k"))
+    assert short.startswith("one token after 0: ") and long.startswith("one token after 131,071: ")
+
+    def cache(line: str) -> int:
+        return int(line.split(", ")[-1].split()[0].replace(",", ""))
+
+    assert cache(long) > 60_000 * cache(short)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("0.3B", "--level", "atom"), "Invalid value for '--level'"),
+        (("0.3B", "--lowered", "nope"), "no backend 'nope'; expected one of eager, reference"),
+        (
+            ("0.3B", "--lowered", "eager", "--level", "block"),
+            "--level and --lowered exclude one another. Leave one out",
+        ),
+        (("0.3B", "--dtype", "bool"), "unknown dtype 'bool'; expected auto or one of float64, float32"),
+        (("0.3B", "--context", "0"), "--context must be positive; found 0"),
+        (("0.3B", "--context", "-1"), "not a size"),
+        (("0.4B",), "'0.4B': no such model; expected a folder, 0.3B, 0.3B-Base"),
+    ],
+)
+def test_bad_options(arguments: tuple[str, ...], message: str) -> None:
+    ran = command("graph", *arguments)
+    assert (ran.code, ran.out) == (2, "") and message in ran.err and "Traceback" not in ran.err

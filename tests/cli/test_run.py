@@ -1,0 +1,274 @@
+"""`ernie-rt run`: the answer on standard output, everything else on standard error, and the ways to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file, save_file
+from support.commands import Outcome, command, start
+
+import ernie_rt
+from ernie_rt.session import Model
+from ernie_rt.weights.source import CheckpointSource
+
+PROMPT = "老师 says"
+OPTIONS = ("-n", "8", "--backend", "reference", "--ignore-eos")
+SUMMARY = re.compile(
+    r"prefill \d+\.\d tokens/s · decode (\d+\.\d tokens/s|-) · peak \d+\.\d MiB · reference · cpu · float32"
+)
+
+
+@pytest.fixture(scope="module")
+def expected(demo: Path) -> ernie_rt.Generation:
+    with ernie_rt.load(demo, backend="reference") as model:
+        return model.generate(PROMPT, max_new_tokens=8, ignore_eos=True)
+
+
+def test_the_answer_is_all_there_is_on_standard_output(demo: Path, expected: ernie_rt.Generation) -> None:
+    ran = command("run", demo, PROMPT, *OPTIONS)
+    assert ran.code == 0 and ran.out == expected.text + "\n"
+    first, last = ran.err.splitlines()
+    assert first == "backend reference (asked for)"
+    assert SUMMARY.fullmatch(last)
+
+
+def test_one_token_has_no_decode_speed(demo: Path) -> None:
+    ran = command("run", demo, PROMPT, "-n", "1", "--backend", "reference")
+    assert "· decode - ·" in ran.err.splitlines()[-1]
+
+
+def test_the_text_comes_piece_by_piece(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    pieces = Model.stream
+
+    def watched(self: Model, *args: object, **options: object) -> object:
+        for piece in pieces(self, *args, **options):  # type: ignore[arg-type]
+            yield piece
+            seen.append(sys.stdout.buffer.tell())
+
+    monkeypatch.setattr(Model, "stream", watched)
+    assert command("run", demo, PROMPT, *OPTIONS).code == 0
+    assert len(seen) == 8 and seen == sorted(seen) and len(set(seen)) > 4
+
+
+def test_json_is_one_object(demo: Path, expected: ernie_rt.Generation) -> None:
+    ran = command("run", demo, PROMPT, *OPTIONS, "--json")
+    answer = json.loads(ran.out)
+    assert ran.code == 0 and ran.out.count("\n") == 1 and SUMMARY.fullmatch(ran.err.splitlines()[-1])
+    assert answer["text"] == expected.text and answer["ids"] == list(expected.ids)
+    assert (answer["finish"], answer["prompt_tokens"], answer["new_tokens"]) == ("length", expected.prompt_tokens, 8)
+    assert (answer["backend"], answer["device"], answer["dtype"]) == ("reference", "cpu", "float32")
+    for speed in ("prefill_tokens_per_second", "decode_tokens_per_second"):
+        assert answer[speed] > 0
+    assert answer["peak_private_bytes"] > answer["device_bytes"] > 0
+
+
+def test_the_end_of_sequence_ends_it(demo: Path, expected: ernie_rt.Generation, tmp_path: Path) -> None:
+    folder = shutil.copytree(demo, tmp_path / "model")
+    stop = expected.ids[3]
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"eos_token_id": 2', f'"eos_token_id": {stop}'))
+    answer = json.loads(command("run", folder, PROMPT, "-n", "8", "--backend", "reference", "--json").out)
+    assert answer["finish"] == "stop" and answer["ids"] == list(expected.ids[: expected.ids.index(stop) + 1])
+
+
+def test_a_prompt_from_anywhere(demo: Path, expected: ernie_rt.Generation, tmp_path: Path) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_text(PROMPT, encoding="utf-8")
+    given: list[Outcome] = [
+        command("run", demo, "--file", file, *OPTIONS),
+        command("run", demo, "-f", file, *OPTIONS, stdin=b"not this"),
+        command("run", demo, "-", *OPTIONS, stdin=PROMPT.encode()),
+        command("run", demo, *OPTIONS, stdin=PROMPT.encode()),
+    ]
+    assert [(ran.code, ran.out) for ran in given] == [(0, expected.text + "\n")] * 4
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, "-"])
+def test_a_prompt_from_two_places(prompt: str, demo: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompt").write_text(PROMPT)
+    refused(command("run", demo, prompt, "-f", tmp_path / "prompt", stdin=b"x"), "a prompt was given twice")
+
+
+def test_prompts_that_are_none(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "latin").write_bytes("Grüße".encode("latin-1"))
+    (tmp_path / "empty").touch()
+    refused(command("run", demo), "the prompt is empty")
+    refused(command("run", demo, ""), "the prompt is empty")
+    refused(command("run", demo, "-f", tmp_path / "empty"), "the prompt is empty")
+    refused(command("run", demo, "-f", tmp_path / "absent"), "there is no such file")
+    refused(command("run", demo, "-f", tmp_path), "not a regular file; found a folder")
+    refused(command("run", demo, "-f", tmp_path / "latin"), "not UTF-8; found byte 0xfc at 2")
+    refused(command("run", demo, "-", stdin=b"caf\xe9"), "not UTF-8; found byte 0xe9 at 3")
+    refused(command("run", demo, "\udcff"), "the text is not Unicode text")
+    monkeypatch.setattr("ernie_rt.cli.run.PROMPT_LIMIT", 10)
+    refused(command("run", demo, "-", stdin=b"x" * 11), "standard input is too long for a prompt")
+    (tmp_path / "long").write_text("x" * 11)
+    refused(command("run", demo, "-f", tmp_path / "long"), "too large; expected at most 10 bytes; found 11")
+
+
+def refused(ran: Outcome, message: str) -> None:
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1), ran
+    assert ran.err.startswith("ernie-rt: ") and message in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Missing argument 'MODEL'"),
+        (("{demo}", "x", "--nonsense"), "No such option: --nonsense"),
+        (("{demo}", "x", "-n", "0"), "greater than or equal to 1"),
+        (("{demo}", "x", "-n", "many"), "Invalid value for '--max-new-tokens'"),
+        (("{demo}", "x", "--threads", "0"), "greater than or equal to 1"),
+        (("{demo}", "x", "--memory", "12 parsecs"), "not a size; expected a number such as 4096, 32k or 12GiB"),
+        (("{demo}", "x", "--dtype", "fp8"), "unknown dtype 'fp8'"),
+        (("{demo}", "x", "--backend", "nope"), "no backend 'nope'; expected one of eager, reference"),
+        (("no such model", "x"), "'no such model': no such model; expected a folder, 0.3B"),
+        (("{demo}/config.json", "x"), "this is a file; expected a folder. Name the folder it lies in"),
+    ],
+)
+def test_bad_usage(arguments: tuple[str, ...], message: str, demo: Path) -> None:
+    ran = command("run", *(argument.format(demo=demo) for argument in arguments))
+    assert ran.code == 2 and ran.out == "" and message in ran.err and "Traceback" not in ran.err
+
+
+def test_what_cannot_be_done_is_exit_code_1(demo: Path) -> None:
+    for options, message in (
+        (("--memory", "64k"), "does not fit into the memory limit; expected at most 64.0 KiB"),
+        (("--device", "cuda:77"), "backend 'reference' has no device 'cuda:77' here; expected one of cpu"),
+        (("--dtype", "float16"), "backend 'reference' does not compute in float16 on cpu"),
+    ):
+        ran = command("run", demo, PROMPT, *OPTIONS, *options)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1) and message in ran.err
+
+
+def test_what_is_set_aside_is_said(demo: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(demo, tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    for name in ("a", "b"):
+        tensors[f"model.mtp_{name}"] = tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    ran = command("run", folder, PROMPT, *OPTIONS)
+    assert ran.code == 0 and "2 stored tensors set aside: speculative head" in ran.err
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(demo: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(demo, tmp_path / "model")
+    header = json.dumps({"a\n\x1b[2J": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    refused(command("run", folder, PROMPT), r"a\n\x1b[2J")
+
+
+@pytest.fixture
+def child(request: pytest.FixtureRequest) -> Callable[..., subprocess.Popen[bytes]]:
+    """`ernie-rt run` in a process of its own, ended with the test."""
+
+    def begin(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
+        process = start("run", *arguments, **options)
+
+        def end() -> None:
+            process.kill()
+            process.communicate()
+
+        request.addfinalizer(end)
+        return process
+
+    return begin
+
+
+LONG = ("x", "-n", "4000", "--ignore-eos", "--backend", "reference")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_interrupt_keeps_what_there_is(
+    as_json: bool, demo: Path, child: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    with (tmp_path / "out").open("wb") as out:
+        process = child(demo, *LONG, *(["--json"] if as_json else []), stdout=out)
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"backend reference (asked for)\n"
+        deadline = time.monotonic() + 20
+        while not as_json and (tmp_path / "out").stat().st_size < 200 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    text = (tmp_path / "out").read_text(errors="replace")
+    assert process.returncode == 130
+    assert err.count(b"\n") == 1 and SUMMARY.fullmatch(err.decode().rstrip())
+    if as_json:
+        answer = json.loads(text)
+        assert answer["finish"] == "interrupted" and len(answer["ids"]) == answer["new_tokens"] < 4000
+    else:
+        assert len(text) > 50 and text.endswith("\n")
+
+
+def test_an_interrupt_while_loading(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CheckpointSource, "fill", interrupted)
+    ran = command("run", demo, PROMPT, *OPTIONS)
+    assert (ran.code, ran.out, ran.err) == (130, "", "")
+
+
+def test_a_reader_that_leaves_ends_it_quietly(demo: Path, child: Callable[..., subprocess.Popen[bytes]]) -> None:
+    process = child(demo, *LONG)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.read(1)
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(20) == 0 and err == b"backend reference (asked for)\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_a_named_error(demo: Path, child: Callable[..., subprocess.Popen[bytes]]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = child(demo, *LONG, stdout=full)
+        _, err = process.communicate(timeout=20)
+    last = err.decode().splitlines()[-1]
+    assert process.returncode == 1
+    assert last == "ernie-rt: standard output cannot be written; found No space left on device"
+
+
+def test_streams_that_are_closed_or_narrow(demo: Path, expected: ernie_rt.Generation) -> None:
+    """`>&-`, `2>&-`, `<&-`, and an output that knows no Chinese."""
+    ran = command("run", demo, PROMPT, *OPTIONS, closed="stdout")
+    assert (ran.code, ran.out) == (0, "") and SUMMARY.fullmatch(ran.err.splitlines()[-1])
+    for options in ({"closed": "stderr"}, {"closed": "stdin"}):
+        ran = command("run", demo, PROMPT, *OPTIONS, **options)
+        assert (ran.code, ran.out) == (0, expected.text + "\n")
+    refused(command("run", demo, closed="stdin"), "no prompt. Give it as an argument, by --file, or on standard input")
+    narrow = command("run", demo, PROMPT, *OPTIONS, encoding="ascii")
+    assert (narrow.code, narrow.out) == (0, expected.text.encode("ascii", "replace").decode() + "\n")
+    answer = command("run", demo, PROMPT, *OPTIONS, "--json", encoding="ascii")
+    assert json.loads(answer.out)["text"] == expected.text
+
+
+def test_a_terminal_shows_progress_and_the_answer_stays_clean(
+    demo: Path, expected: ernie_rt.Generation, child: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    ours, theirs = pty.openpty()
+    process = child(demo, PROMPT, *OPTIONS, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+    os.close(ours)
+    assert process.stdout is not None
+    assert process.stdout.read().decode() == expected.text + "\n" and process.wait(20) == 0
+    assert b"loading" in shown and b"backend reference (asked for)" in shown and b"prefill" in shown

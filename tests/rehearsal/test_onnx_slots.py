@@ -1,0 +1,98 @@
+"""The contract with slots: one contiguous region a sequence, prefills one at a time, decodes over slots 0 to n - 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+from support import onnx_backend
+from support.onnx_backend import OnnxBackend, OnnxExecutable
+from support.rehearsal import CONTEXT, MODELS, PROMPTS, Weights, drive, error, expected_logits, expected_tokens, traffic
+
+import ernie_rt
+from ernie_rt.host import PluginHost
+from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.sequence import Request
+from ernie_rt.session import Model
+
+SLOTS = 4
+TOLERANCE = 2e-5
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def loaded(request: pytest.FixtureRequest) -> Iterator[tuple[str, Model, OnnxExecutable]]:
+    host = PluginHost(extra=[onnx_backend])
+    with ernie_rt.load(
+        MODELS[request.param], backend="onnx-slots", host=host, weights=Weights(), max_context=CONTEXT,
+        max_sequences=SLOTS, max_batch_tokens=16,
+    ) as model:  # fmt: skip
+        backend = host.backend("onnx-slots")
+        assert isinstance(backend, OnnxBackend)
+        yield request.param, model, backend.executables[-1]
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 3])
+def test_logits(loaded: tuple[str, Model, OnnxExecutable], chunk: int | None) -> None:
+    name, model, _ = loaded
+    for ids, logits in zip(PROMPTS, model.logits_batch(PROMPTS, chunk=chunk), strict=True):
+        assert logits.dtype == np.float32
+        assert error(logits, expected_logits(name, ids)) < TOLERANCE
+
+
+def test_tokens_of_many_sequences(loaded: tuple[str, Model, OnnxExecutable]) -> None:
+    name, model, executable = loaded
+    before = len(executable.copies)
+    tokens = model.generate_batch(PROMPTS, max_new_tokens=12)
+    assert tokens == [expected_tokens(name, ids, 12) for ids in PROMPTS]
+    assert len({len(new) for new in tokens}) > 2  # they ended at different times …
+    assert len(executable.copies) > before  # … so that slots were moved down
+
+
+def test_traffic(loaded: tuple[str, Model, OnnxExecutable]) -> None:
+    name, _, executable = loaded
+    executable.steps.clear()
+    executable.copies.clear()
+    finishes = {sequence.finish for sequence in drive(Engine(executable, CONTEXT), name, traffic(name))}
+    assert finishes == {"stop", "length", "cancelled"}
+    assert executable.copies
+    decodes = [step for step in executable.steps if (step.new == 1).all()]
+    assert {len(step.new) for step in decodes} == set(range(1, SLOTS + 1))
+    assert any(step.past[0] > 0 for step in executable.steps if step.new[0] > 1)  # a later chunk of a prompt
+
+
+def test_the_last_slot_moves_to_the_one_that_falls_free(loaded: tuple[str, Model, OnnxExecutable]) -> None:
+    name, _, executable = loaded
+    executable.copies.clear()
+    engine = Engine(executable, CONTEXT)
+    lengths = (8, 3, 8)
+    sequences = [engine.submit(Request(ids, new)) for ids, new in zip(PROMPTS, lengths, strict=False)]
+    for _ in engine.run(*sequences):
+        pass
+    for sequence, ids, new in zip(sequences, PROMPTS, lengths, strict=False):
+        assert sequence.generated == expected_tokens(name, ids, new, ignore_eos=True)
+    # All decode together once the two longer prompts are in. The second ends after three such steps, in which the
+    # third got three rows more than its prompt.
+    assert executable.copies[0] == (2, 1, len(PROMPTS[2]) + 3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_taps_are_outputs(name: str) -> None:
+    scopes = ["layers.1.mlp.norm", "layers.0.attention", "layers.1.mlp.residual"]
+    values = {}
+    for backend, dtype in (("onnx-slots", "float32"), ("reference", "float64")):
+        host = PluginHost(extra=[onnx_backend])
+        with ernie_rt.load(
+            MODELS[name], backend=backend, dtype=dtype, host=host, weights=Weights(), max_context=CONTEXT, taps=scopes
+        ) as model:
+            executable = model._executable
+            submitted = []
+            submit = executable.submit
+            executable.submit = lambda step, submit=submit, kept=submitted: kept.append(submit(step)) or kept[-1]
+            model.logits(PROMPTS[0])
+            values[backend] = submitted[0].result().taps
+    assert set(values["reference"]) == set(values["onnx-slots"]) == set(scopes)
+    for scope in scopes:
+        assert error(values["onnx-slots"][scope], values["reference"][scope]) < TOLERANCE

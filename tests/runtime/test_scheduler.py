@@ -1,0 +1,270 @@
+"""Whatever is submitted, stepped and cancelled in whatever order: rows have one owner, and tokens are the model's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from support.toy import VOCAB, ToyExecutable, answer
+
+from ernie_rt.backend import CacheShape, StepLimits
+from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.pages import PagePool
+from ernie_rt.runtime.scheduler import Scheduler
+from ernie_rt.runtime.sequence import Request, Sequence
+
+STOP = frozenset({3, 11})
+
+
+@dataclass(frozen=True)
+class Shape:
+    cache: CacheShape
+    admits: StepLimits
+    samples: bool
+    max_context: int
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> Shape:
+    max_sequences = draw(st.integers(1, 5))
+    max_tokens = draw(st.sampled_from([1, 2, 3, 5, 8, 12]))
+    mixed, samples = draw(st.booleans()), draw(st.booleans())
+    max_prefills = draw(st.sampled_from([1, 2, 100]))
+    admits = StepLimits(max_tokens, max_sequences, mixed, max_prefills)
+    if draw(st.booleans()):
+        size = draw(st.integers(6, 20))
+        return Shape(CacheShape("slots", size, max_sequences), admits, samples, size)
+    size, pages = draw(st.integers(1, 3)), draw(st.integers(3, 9))  # often too few for all: sequences get preempted
+    return Shape(CacheShape("paged", size, pages), admits, samples, draw(st.integers(2, 2 * size * pages)))
+
+
+class Traffic(RuleBasedStateMachine):
+    """Requests come, steps are made, some are cancelled; at the end everything runs out."""
+
+    @initialize(shape=shapes())
+    def start(self, shape: Shape) -> None:
+        self.shape = shape
+        self.executable = ToyExecutable(shape.cache, shape.admits, samples=shape.samples)
+        self.engine = Engine(self.executable, shape.max_context)
+        self.sequences: list[Sequence] = []
+        self.told: Counter[Sequence] = Counter()
+
+    @rule(data=st.data(), all_logits=st.sampled_from([False, False, True]))
+    def submit(self, data: st.DataObject, all_logits: bool) -> None:
+        capacity = self.engine.capacity
+        length = data.draw(st.integers(1, min(3, capacity)) | st.integers(1, capacity))
+        room = capacity - length + 1
+        new = 0 if all_logits else data.draw(st.integers(1, room))
+        ids = tuple(data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=length, max_size=length)))
+        stop = data.draw(st.sampled_from([frozenset[int](), STOP]))
+        chunk = data.draw(st.sampled_from([None, None, 1, 2, 3]))
+        self.sequences.append(self.engine.submit(Request(ids, new, stop, all_logits, chunk)))
+
+    @rule(times=st.integers(1, 6))
+    def step(self, times: int) -> None:
+        for _ in range(times):
+            self.advance()
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        self.engine.cancel(data.draw(st.sampled_from(self.sequences)))
+
+    def advance(self) -> None:
+        for event in self.engine.step():
+            self.told[event.sequence] += event.token is not None
+            assert self.told[event.sequence] == len(event.sequence.generated)
+            assert event.finish == event.sequence.finish
+
+    @invariant()
+    def every_page_and_seat_has_one_owner(self) -> None:
+        if not hasattr(self, "engine"):
+            return
+        scheduler = self.engine._scheduler
+        owned = [page for sequence in scheduler.running for page in sequence.pages]
+        assert len(set(owned)) == len(owned)
+        assert len(owned) + scheduler.free_pages == self.shape.cache.pages
+        seats = [sequence.seat for sequence in scheduler.running]
+        assert len(set(seats)) == len(seats) <= self.shape.admits.max_sequences
+        if self.shape.cache.kind == "slots":
+            assert sorted(owned) == list(range(len(owned)))
+        for sequence in self.sequences:
+            at_work = sequence in scheduler.running or sequence in scheduler.waiting
+            assert at_work == (sequence.finish is None)
+            if sequence not in scheduler.running:
+                assert not sequence.pages
+
+    def teardown(self) -> None:
+        if not hasattr(self, "engine"):
+            return
+        bound = 10 + 4 * sum(s.request.cached_tokens for s in self.sequences) * (1 + len(self.sequences))
+        for _ in range(bound):
+            if all(s.finish is not None for s in self.sequences):
+                break
+            self.advance()
+        for sequence in self.sequences:
+            request = sequence.request
+            expected = answer(request.ids, request.max_new_tokens, request.stop_ids)
+            if sequence.finish == "cancelled":
+                assert sequence.generated == expected[: len(sequence.generated)]
+                continue
+            assert sequence.finish is not None, "a sequence never ends"
+            assert sequence.generated == expected
+            assert (sequence.finish == "stop") == bool(expected and expected[-1] in request.stop_ids)
+            if request.all_logits:
+                told = [int(row.argmax()) for block in sequence.logits for row in block]
+                assert told == [answer(request.ids[: i + 1], 1)[0] for i in range(len(request.ids))]
+        while self.engine._steps:
+            self.advance()
+        assert self.engine.free_pages == self.shape.cache.pages
+        assert self.executable.read == list(range(len(self.executable.steps)))
+
+
+def test_traffic() -> None:
+    run_state_machine_as_test(
+        Traffic, settings=settings(max_examples=150, stateful_step_count=25, deadline=None, derandomize=True)
+    )
+
+
+def sequence(length: int, new: int = 8, chunk: int | None = None) -> Sequence:
+    return Sequence(Request(tuple(range(length)), new, chunk=chunk), list(range(length)))
+
+
+def scheduled(admits: StepLimits, *sequences: Sequence, pages: int = 100, page_size: int = 4) -> Scheduler:
+    scheduler = Scheduler(CacheShape("paged", page_size, pages), admits)
+    for each in sequences:
+        scheduler.add(each)
+    return scheduler
+
+
+def play(scheduler: Scheduler, *, read: bool = True) -> list[tuple[Sequence, int]]:
+    """Compose a step and do to its sequences what the engine does; `read` its result at once."""
+    parts = scheduler.compose()
+    for part in parts:
+        part.sequence.cached += part.new
+        if read:
+            part.sequence.tokens += [0] * part.samples
+        else:
+            part.sequence.unread += 1
+            part.sequence.in_flight += part.samples
+    return [(part.sequence, part.new) for part in parts]
+
+
+def test_decodes_come_first_and_prefills_share_what_is_left() -> None:
+    first, second, third = sequence(3), sequence(9), sequence(4)
+    scheduler = scheduled(StepLimits(6, 4), first)
+    assert play(scheduler) == [(first, 3)]
+    scheduler.add(second)
+    scheduler.add(third)
+    assert play(scheduler) == [(first, 1), (second, 5)]
+    assert play(scheduler) == [(first, 1), (second, 4), (third, 1)]
+    assert play(scheduler) == [(first, 1), (second, 1), (third, 3)]
+
+
+def test_without_mixing_prefills_go_before_decodes_and_no_rest_of_one_token_joins_them() -> None:
+    first, second, third = sequence(3), sequence(5), sequence(5)
+    scheduler = scheduled(StepLimits(6, 3, mixed=False), first)
+    play(scheduler)
+    scheduler.add(second)
+    scheduler.add(third)
+    assert play(scheduler) == [(second, 5)]
+    assert play(scheduler) == [(third, 5)]
+    assert play(scheduler) == [(first, 1), (second, 1), (third, 1)]
+
+
+def test_a_prompt_fed_token_by_token_is_decoded() -> None:
+    first, second = sequence(3, chunk=1), sequence(3)
+    scheduler = scheduled(StepLimits(6, 2, mixed=False, max_prefills=1), first, second)
+    assert play(scheduler) == [(second, 3)]
+    assert play(scheduler) == [(first, 1), (second, 1)]
+
+
+def test_no_more_sequences_run_than_a_step_has_tokens() -> None:
+    """Or one of them would stop in the middle of its answer until another one ends."""
+    first, second, third = sequence(2), sequence(2), sequence(2)
+    scheduler = scheduled(StepLimits(2, 3, mixed=False), first, second, third)
+    assert [play(scheduler) for _ in range(4)] == [
+        [(first, 2)],
+        [(second, 2)],
+        [(first, 1), (second, 1)],
+        [(first, 1), (second, 1)],
+    ]
+    scheduler.release(first, "length")
+    assert play(scheduler) == [(third, 2)]
+    assert play(scheduler) == [(second, 1), (third, 1)]
+
+
+def test_the_sequence_admitted_last_gives_way() -> None:
+    old, young = sequence(4), sequence(4)
+    scheduler = scheduled(StepLimits(9, 2), old, young, pages=2)
+    assert play(scheduler) == [(old, 4), (young, 4)]
+    newcomer = sequence(1)
+    scheduler.add(newcomer)
+    assert play(scheduler) == [(old, 1)]
+    assert (young.cached, young.pages, young.total) == (0, [], 5)
+    assert list(scheduler.waiting) == [young, newcomer]
+    scheduler.release(old, "length")
+    assert play(scheduler) == [(young, 5)]
+
+
+def test_one_that_should_give_way_takes_no_step_until_its_tokens_are_known() -> None:
+    """Or the older sequence would wait for as long as the younger one goes on."""
+    old, young = sequence(4), sequence(3)
+    scheduler = scheduled(StepLimits(9, 2), old, young, pages=2)
+    play(scheduler, read=False)
+    assert play(scheduler, read=False) == []
+    for each in (old, young):
+        each.unread, each.in_flight = 0, 0
+        each.tokens.append(0)
+    assert play(scheduler) == [(old, 1)]
+    assert list(scheduler.waiting) == [young]
+
+
+def test_a_chunk_under_way_is_not_preempted() -> None:
+    """It samples nothing, but its logits are still to come."""
+    old, young = sequence(4), sequence(4, chunk=2)
+    scheduler = scheduled(StepLimits(9, 2), old, young, pages=2)
+    play(scheduler, read=False)
+    old.unread, old.in_flight = 0, 0
+    old.tokens.append(0)
+    assert play(scheduler) == []
+    young.unread = 0
+    assert play(scheduler) == [(old, 1)]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["new", "grow", "give back"]), st.integers(0, 9)), max_size=60))
+def test_a_page_pool_hands_out_every_page_once(plan: list[tuple[str, int]]) -> None:
+    pool, held, free = PagePool(10), list[list[int]](), set(range(10))
+    for action, which in plan:
+        if action == "new" and free:
+            held.append([pool.take()])
+            assert held[-1] == [min(free)]
+            free -= set(held[-1])
+        elif action == "grow" and free and held:
+            run = held[which % len(held)]
+            run.append(pool.take(run[-1]))
+            assert run[-1] == (run[-2] + 1 if run[-2] + 1 in free else min(free))
+            free.remove(run[-1])
+        elif action == "give back" and held:
+            pages = held.pop(which % len(held))
+            pool.give_back(pages)
+            free |= set(pages)
+        assert len(pool) == len(free)
+        assert len(pool._heap) <= 10
+
+
+def test_a_step_of_one_token_at_a_time() -> None:
+    """An executable that takes no more than one token is fed decodes alone."""
+    first, second = sequence(3), sequence(2)
+    scheduler = scheduled(StepLimits(1, 2, mixed=False, max_prefills=1), first, second)
+    assert [play(scheduler) for _ in range(4)] == [[(first, 1)]] * 4

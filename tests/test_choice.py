@@ -1,0 +1,133 @@
+"""Which backend, device and dtype `auto` becomes, and the reason that is given."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+
+import pytest
+
+from ernie_rt.choice import PREFERENCE, choose
+from ernie_rt.errors import BackendError, OptionError
+from ernie_rt.graph.types import DType
+from ernie_rt.hooks import BackendInfo
+from ernie_rt.host import PluginHost
+
+CPU: Mapping[str, tuple[DType, ...]] = {"cpu": ("float32", "bfloat16")}
+GPU: Mapping[str, tuple[DType, ...]] = {"cuda": ("float16", "float32"), "cpu": ("float32", "bfloat16")}
+
+
+class Fakes:
+    """Backends that know their devices and nothing else."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.module = ModuleType("fake_engines")
+        monkeypatch.setitem(sys.modules, "fake_engines", self.module)
+        self.infos: list[BackendInfo] = []
+
+    def add(
+        self,
+        name: str,
+        devices: object = ("cpu",),
+        dtypes: Mapping[str, tuple[DType, ...]] = CPU,
+        requires: tuple[str, ...] = (),
+    ) -> Fakes:
+        def asked(self: object) -> object:
+            if isinstance(devices, Exception):
+                raise devices
+            return devices
+
+        setattr(self.module, name, type(name, (), {"devices": asked}))
+        self.infos.append(BackendInfo(name, f"fake_engines:{name}", "", dtypes, requires))
+        return self
+
+    def host(self) -> PluginHost:
+        plugin = ModuleType("fakes")
+        plugin.PLUGIN_API = 1  # type: ignore[attr-defined]
+        plugin.ernie_rt_backends = lambda: self.infos  # type: ignore[attr-defined]
+        host = PluginHost(entry_points=False, extra=[plugin])
+        assert not host.failures
+        return host
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
+    return Fakes(monkeypatch)
+
+
+def test_auto_takes_the_first_of_its_order(fakes: Fakes) -> None:
+    for name in ("another", *reversed(PREFERENCE)):
+        fakes.add(name)
+    assert PREFERENCE == ("cudagraph", "onnx", "eager", "reference")
+    for name in PREFERENCE:
+        assert choose(fakes.host()).backend == name
+        fakes.infos = [info for info in fakes.infos if info.name != name]
+    with pytest.raises(BackendError, match="no backend can run this"):
+        choose(fakes.host())  # "another" is never taken unasked
+    assert choose(fakes.host(), backend="another").reason == "asked for"
+
+
+def test_auto_says_what_it_passed_over_and_why(fakes: Fakes) -> None:
+    fakes.add("cudagraph", devices=RuntimeError("driver too old")).add("eager", requires=("absent-package",))
+    fakes.add("reference")
+    choice = choose(fakes.host())
+    assert (choice.backend, choice.device, choice.dtype) == ("reference", "cpu", "bfloat16")
+    assert choice.reason == (
+        "the first usable; cudagraph: backend 'cudagraph' cannot name its devices: RuntimeError: driver too old; "
+        "onnx is not installed; eager: backend 'eager' cannot be used: it needs absent-package"
+    )
+
+
+def test_nothing_usable_lists_every_reason(fakes: Fakes) -> None:
+    fakes.add("eager").add("reference", dtypes={"cpu": ("float64",)})
+    with pytest.raises(BackendError) as caught:
+        choose(fakes.host(), dtype="float16")
+    message = str(caught.value)
+    assert caught.value.exit_code == 1 and "`ernie-rt backends`" in message
+    assert "cudagraph is not installed; onnx is not installed; eager: backend 'eager' does not compute" in message
+    assert "reference: backend 'reference' does not compute in float16 on cpu" in message
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+@pytest.mark.parametrize(
+    ("device", "dtype", "stored", "chosen"),
+    [
+        ("auto", "auto", "float16", ("cuda:0", "float16")),  # kept
+        ("auto", "auto", "bfloat16", ("cuda:0", "float16")),  # cannot be kept: the preferred one
+        ("cpu", "auto", "bfloat16", ("cpu", "bfloat16")),
+        ("cpu", "auto", "float16", ("cpu", "float32")),
+        ("cuda", "float32", "bfloat16", ("cuda:0", "float32")),
+        ("cuda:1", "auto", "float32", ("cuda:1", "float32")),
+    ],
+)
+def test_device_and_dtype(
+    backend: str, device: str, dtype: str, stored: DType, chosen: tuple[str, str], fakes: Fakes
+) -> None:
+    fakes.add("eager", ("cuda:0", "cuda:1", "xpu:0", "cpu"), GPU)
+    choice = choose(fakes.host(), backend=backend, device=device, dtype=dtype, stored=stored)
+    assert (choice.backend, choice.device, choice.dtype) == ("eager", *chosen)
+
+
+@pytest.mark.parametrize("device", ["cuda:2", "cuda", "mps", "xpu", "xpu:0", "", "cud", "CPU"])
+def test_a_device_that_is_not_there(device: str, fakes: Fakes) -> None:
+    fakes.add("eager", ("xpu:0", "cpu"), GPU)
+    host = fakes.host()
+    with pytest.raises(BackendError, match=f"backend 'eager' has no device '{device}' here; expected one of cpu$"):
+        choose(host, backend="eager", device=device)
+    with pytest.raises(BackendError, match=f"on device '{device}'.*'eager' has no device"):
+        choose(host, device=device)
+
+
+def test_a_dtype_that_the_device_does_not_compute_in(fakes: Fakes) -> None:
+    fakes.add("eager", ("cuda:0", "cpu"), GPU)
+    with pytest.raises(BackendError, match=r"not compute in bfloat16 on cuda:0; expected one of float16, float32$"):
+        choose(fakes.host(), backend="eager", dtype="bfloat16")
+
+
+def test_unknown_names_are_options_not_failures(fakes: Fakes) -> None:
+    host = fakes.add("eager").host()
+    with pytest.raises(OptionError, match=r"unknown dtype 'fp32'; expected auto or one of .*float32"):
+        choose(host, dtype="fp32")
+    with pytest.raises(OptionError, match="no backend 'egaer'; expected one of eager"):
+        choose(host, backend="egaer")

@@ -1,0 +1,104 @@
+"""What importing costs: the package and `--help` stay light, and the lower layers need the standard library alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+
+import pytest
+from support.commands import START
+
+import ernie_rt
+import ernie_rt.backend
+
+HEAVY = {
+    "numpy",
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "sentencepiece",
+    "safetensors",
+    "huggingface_hub",
+    "transformers",
+    "rich",
+    "ml_dtypes",
+}
+TELL = (
+    "import json, sys; known = set(sys.modules)\n{}\nprint(json.dumps([*sys.modules.keys() - known]), file=sys.stderr)"
+)
+HELP = """
+sys.argv = ["ernie-rt", *{!r}]
+from ernie_rt.cli import main
+try:
+    main()
+except SystemExit as exit:
+    assert exit.code == 0, exit.code
+"""
+LIGHT = """
+import importlib, pkgutil
+import ernie_rt, ernie_rt.graph, ernie_rt.model, ernie_rt.errors, ernie_rt.files
+for package in (ernie_rt.graph, ernie_rt.model):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if module.name != "ernie_rt.model.rope":
+            importlib.import_module(module.name)
+"""
+
+
+def imported(program: str) -> set[str]:
+    """The modules that a program imports in a new interpreter."""
+    done = subprocess.run([sys.executable, "-c", TELL.format(program)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stderr))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import ernie_rt; ernie_rt.__version__, ernie_rt.__all__",
+        *(HELP.format(args) for args in (["--help"], ["--version"], ["run", "--help"], ["graph", "-h"])),
+    ],
+    ids=["import", "help", "version", "run help", "graph help"],
+)
+def test_light(program: str) -> None:
+    found = {name.partition(".")[0] for name in imported(program)}
+    assert "ernie_rt" in found
+    assert not found & HEAVY
+
+
+def test_graphs_and_configs_need_the_standard_library_alone() -> None:
+    found = imported(LIGHT)
+    assert {"ernie_rt.graph.legalize", "ernie_rt.model.families", "ernie_rt.files"} <= found
+    assert {name.partition(".")[0] for name in found} - sys.stdlib_module_names == {"ernie_rt"}
+
+
+def test_listing_backends_imports_none_of_them() -> None:
+    found = {name.partition(".")[0] for name in imported(HELP.format(["backends"]))}
+    assert not found & {"torch", "onnx", "onnxruntime", "transformers", "rich", "huggingface_hub"}
+
+
+def test_help_is_quick() -> None:
+    """CPU time, since the clock on the wall also counts whatever else the machine does."""
+    assert cpu_seconds([*START, "--help"]) < min(cpu_seconds([sys.executable, "-c", ""]) + 0.2, 0.3)
+
+
+def cpu_seconds(command: list[str]) -> float:
+    """The median over a few runs."""
+    found = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"COLUMNS": "80"})
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return statistics.median(found)
+
+
+def test_public_names_resolve() -> None:
+    assert all(getattr(ernie_rt, name).__module__.startswith("ernie_rt.") for name in ernie_rt.__all__)
+    assert all(hasattr(ernie_rt.backend, name) for name in ernie_rt.backend.__all__)
+    assert ernie_rt.backend.__all__ == sorted(ernie_rt.backend.__all__, key=lambda name: (not name.isupper(), name))
+    with pytest.raises(AttributeError, match="'nonsense'"):
+        ernie_rt.nonsense  # noqa: B018

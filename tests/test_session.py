@@ -1,0 +1,524 @@
+"""The Python API: what it takes, what it gives, what it refuses, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from support.configs import small
+
+import ernie_rt
+from ernie_rt.backend import Executable, Limits, Step, Target
+from ernie_rt.errors import (
+    BackendError,
+    CapacityError,
+    CheckpointError,
+    ErnieRtError,
+    ModelNotFoundError,
+    OptionError,
+    PromptError,
+    TokenizerError,
+)
+from ernie_rt.graph.legalize import legalize
+from ernie_rt.graph.types import Plain, Weight
+from ernie_rt.host import PluginHost
+from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.session import Located, Model, load, locate
+from ernie_rt.weights.synthetic import Synthetic
+
+IDS = [5, 9, 2, 40, 17, 33, 8]
+MODEL = Located(small(eos_token_id=2, torch_dtype="float32"))
+
+
+def synthetic(**options: Any) -> Model:
+    defaults: dict[str, Any] = {"weights": Synthetic(3), "backend": "reference", "threads": 1}
+    return load(MODEL, **defaults | options)
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Model]:
+    """The reference on synthetic weights, three sequences at once; every test leaves its cache free."""
+    with synthetic(max_sequences=3, max_batch_tokens=16) as loaded:
+        yield loaded
+
+
+@pytest.fixture(autouse=True)
+def all_pages_come_back(model: Model) -> Iterator[None]:
+    yield
+    assert model._engine.free_pages == model._executable.cache.pages
+
+
+@pytest.fixture(scope="module")
+def written(demo: Path) -> Iterator[Model]:
+    with load(demo, backend="eager", device="cpu", dtype="float32", max_sequences=3, threads=1) as loaded:
+        yield loaded
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "expected"),
+    [
+        ("reference", "auto", np.float32),
+        ("reference", "float32", np.float32),
+        ("reference", "float64", np.float64),
+        ("eager", "float32", np.float32),
+        ("eager", "bfloat16", np.float32),
+        ("eager", "float16", np.float32),
+    ],
+)
+def test_logits_are_float32_whatever_the_activations(backend: str, dtype: str, expected: type) -> None:
+    with synthetic(backend=backend, device="cpu", dtype=dtype) as loaded:
+        logits = loaded.logits(IDS)
+    assert logits.dtype == expected and logits.shape == (len(IDS), MODEL.config.vocab_size)
+    assert np.isfinite(logits).all() and logits.std() > 0.1
+
+
+def test_logits_of_several_prompts(model: Model) -> None:
+    prompts = [IDS, IDS[:1], IDS[2:5], IDS[::-1]]  # more than fit at once
+    for ids, logits in zip(prompts, model.logits_batch(prompts), strict=True):
+        np.testing.assert_allclose(logits, model.logits(ids, chunk=2), atol=1e-9)
+    assert model.logits_batch([]) == [] and model.generate_batch([]) == []
+
+
+def test_greedy_is_the_largest_logit(model: Model) -> None:
+    new = model.generate_ids(IDS, max_new_tokens=12, ignore_eos=True)
+    assert len(new) == 12
+    logits = model.logits([*IDS, *new])
+    assert new == logits[len(IDS) - 1 : -1].argmax(-1).tolist()
+
+
+def test_generate_and_stream_and_batch_agree(written: Model) -> None:
+    prompts = ["The old teacher", "清晨,老师", "Question 7"]
+    batch = written.generate_batch([written.tokenizer.encode(text) for text in prompts], max_new_tokens=16)
+    for text, ids in zip(prompts, batch, strict=True):
+        given = written.tokenizer.encode(text)
+        assert written.generate_ids(given, max_new_tokens=16) == ids
+        generation = written.generate(text, max_new_tokens=16)
+        for prompt in (text, given):
+            pieces = list(written.stream(prompt, max_new_tokens=16))
+            assert tuple(piece.id for piece in pieces) == tuple(ids) == generation.ids
+            assert "".join(piece.text for piece in pieces) == generation.text == written.tokenizer.decode(ids)
+            assert [piece.finish for piece in pieces] == [None] * (len(ids) - 1) + [generation.finish]
+        assert generation.prompt_tokens == len(given)
+        assert generation.prefill_seconds > 0 and generation.decode_seconds >= 0
+
+
+def test_a_stream_that_is_left_early_frees_its_cache(written: Model) -> None:
+    pages = written._engine.free_pages
+    stream = written.stream("The old teacher", max_new_tokens=100, ignore_eos=True)
+    for _ in range(5):
+        next(stream)
+    assert written._engine.free_pages < pages
+    stream.close()  # type: ignore[attr-defined]
+    assert written._engine.free_pages == pages
+    for _ in written.stream("The old teacher", max_new_tokens=100, ignore_eos=True):
+        break
+    assert written._engine.free_pages == pages
+    with pytest.raises(ZeroDivisionError):
+        for _ in written.stream("The old teacher", max_new_tokens=100, ignore_eos=True):
+            1 / 0  # noqa: B018
+    assert written._engine.free_pages == pages
+
+
+def test_two_streams_at_once(written: Model) -> None:
+    alone = [[p.id for p in written.stream(text, max_new_tokens=9, ignore_eos=True)] for text in ("one", "two")]
+    streams = [written.stream(text, max_new_tokens=9, ignore_eos=True) for text in ("one", "two")]
+    together = [[piece.id for piece in stream] for stream in streams]
+    assert together == alone
+
+
+def test_stop_at_eos_or_go_on() -> None:
+    with synthetic() as loaded:
+        new = loaded.generate_ids(IDS, max_new_tokens=8, ignore_eos=True)
+    third = new[2]
+    stop = new.index(third) + 1
+    located = Located(small(eos_token_id=[60, third], torch_dtype="float32"))
+    with load(located, weights=Synthetic(3), backend="reference") as loaded:
+        assert loaded.generate_ids(IDS, max_new_tokens=8) == new[:stop]
+        assert loaded.generate_ids(IDS, max_new_tokens=8, ignore_eos=True) == new
+        assert loaded.generate_ids(IDS, max_new_tokens=stop) == new[:stop]
+        assert loaded.generate_batch([IDS, IDS[:3]], max_new_tokens=8)[0] == new[:stop]
+
+
+def test_why_a_generation_ended(written: Model, demo: Path, tmp_path: Path) -> None:
+    generation = written.generate("The old", max_new_tokens=6, ignore_eos=True)
+    assert generation.finish == "length" and len(generation.ids) == 6
+    folder = shutil.copytree(demo, tmp_path / "model")
+    text = (folder / "config.json").read_text()
+    stop = generation.ids[2]
+    (folder / "config.json").write_text(text.replace('"eos_token_id": 2', f'"eos_token_id": {stop}'))
+    with load(folder, backend="eager", device="cpu", dtype="float32", threads=1) as loaded:
+        stopped = loaded.generate("The old", max_new_tokens=6)
+    assert stopped.finish == "stop" and stopped.ids == generation.ids[: generation.ids.index(stop) + 1]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        np.array(IDS),
+        np.array(IDS, np.uint8),
+        np.array(IDS, np.int64)[::1],
+        tuple(IDS),
+        iter(IDS),
+        [np.int32(id) for id in IDS],
+        range(3, 6),
+    ],
+    ids=lambda ids: type(ids).__name__,
+)
+def test_any_iterable_of_integers_is_a_prompt(ids: Any, model: Model) -> None:
+    assert len(model.generate_ids(ids, max_new_tokens=2, ignore_eos=True)) == 2
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([], "the prompt is empty"),
+        (np.array([], np.int64), "the prompt is empty"),
+        ([1, -1], "outside the vocabulary; expected 0 to 60; found -1"),
+        ([61], "outside the vocabulary; expected 0 to 60; found 61"),
+        ([2**70], "outside the vocabulary"),
+        (np.array([1, 2**40]), "outside the vocabulary"),
+        ([1.0], "must be integers"),
+        (np.array([1.0, 2.0]), "must be integers"),
+        ([np.bool_(True)], "must be integers"),
+        (np.zeros((2, 3), np.int64), "must be integers"),
+        (["1"], "must be integers"),
+        ("text", "must be integers"),
+        ([None], "must be integers"),
+        (None, "must be integers"),
+        (7, "must be integers"),
+    ],
+    ids=str,
+)
+def test_bad_ids_are_prompt_errors(ids: Any, message: str, model: Model) -> None:
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: model.logits(ids),
+        lambda: model.generate_ids(ids, max_new_tokens=2),
+        lambda: model.logits_batch([IDS, ids]),
+        lambda: model.generate_batch([IDS, ids, IDS], max_new_tokens=2),
+    )
+    for call in calls:
+        with pytest.raises(PromptError, match=message):
+            call()
+    assert not model._engine._scheduler.waiting  # nothing of a refused batch stays queued
+    assert len(model.generate_ids(IDS, max_new_tokens=2, ignore_eos=True)) == 2
+
+
+def test_the_context_bounds_prompt_and_answer() -> None:
+    with synthetic(max_context=12) as loaded:
+        assert loaded.logits([1] * 12).shape[0] == 12
+        assert len(loaded.generate_ids([1] * 5, max_new_tokens=7, ignore_eos=True)) == 7
+        for prompt, new in (([1] * 40, 1), ([1] * 13, 1), ([1] * 5, 9)):
+            with pytest.raises(
+                PromptError, match="longer than the context; expected at most 12 tokens; found"
+            ) as caught:
+                loaded.generate_ids(prompt, max_new_tokens=new)
+            assert "Raise max_context" in str(caught.value)
+        with pytest.raises(PromptError, match="longer than the context"):
+            loaded.generate_batch([IDS, [1] * 40], max_new_tokens=2)
+        assert not loaded._engine._scheduler.waiting
+        with pytest.raises(PromptError, match="longer than the context"):
+            loaded.logits([1] * 13)
+        assert loaded._engine.free_pages == loaded._executable.cache.pages
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"max_context": 257},
+            "max_context is not possible; expected 1 to 256, the model's longest context; found 257",
+        ),
+        ({"max_context": 0}, "max_context is not possible"),
+        ({"max_context": -5}, "max_context is not possible"),
+        ({"max_sequences": 0}, "max_sequences must be positive; found 0"),
+        ({"max_batch_tokens": -1}, "max_batch_tokens must be positive; found -1"),
+        ({"dtype": "fp32"}, "unknown dtype 'fp32'"),
+        ({"backend": "nope"}, "no backend 'nope'; expected one of eager, reference"),
+        ({"taps": ["layers.7.mlp"]}, "no scope 'layers.7.mlp' to tap"),
+    ],
+)
+def test_bad_options_of_load(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message) as caught:
+        synthetic(**options)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.7}, "only greedy decoding is available; expected temperature 0; found 0.7"),
+        ({"temperature": float("nan")}, "only greedy"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be positive; found 0"),
+        ({"max_new_tokens": -3}, "max_new_tokens must be positive; found -3"),
+    ],
+)
+def test_bad_options_of_generation(options: dict[str, Any], message: str, model: Model, written: Model) -> None:
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: model.generate_ids(IDS, **options),
+        lambda: model.generate_batch([IDS], **options),
+        lambda: written.generate("x", **options),
+        lambda: next(written.stream("x", **options)),
+    )
+    for call in calls:
+        with pytest.raises(OptionError, match=message):
+            call()
+
+
+@pytest.mark.parametrize("chunk", [0, -1])
+def test_a_chunk_is_positive(chunk: int, model: Model) -> None:
+    with pytest.raises(OptionError, match=f"chunk must be positive; found {chunk}"):
+        model.logits(IDS, chunk=chunk)
+
+
+def test_a_model_without_a_tokenizer(model: Model, demo: Path, tmp_path: Path) -> None:
+    assert model.located.folder is None
+    for call in (
+        lambda: model.tokenizer,
+        lambda: model.generate("x"),
+        lambda: next(model.stream("x")),
+        lambda: next(model.stream(IDS)),
+    ):
+        with pytest.raises(TokenizerError, match="without a folder has no tokenizer"):
+            call()
+    assert not model._engine._scheduler.waiting
+    folder = shutil.copytree(demo, tmp_path / "model")
+    (folder / "tokenizer.model").unlink()
+    with load(folder, backend="reference") as loaded:
+        assert len(loaded.generate_ids(IDS, max_new_tokens=2, ignore_eos=True)) == 2
+        with pytest.raises(TokenizerError, match=r"tokenizer\.model: there is no such file"):
+            loaded.generate("x")
+
+
+class Counting(Synthetic):
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.filled: list[str] = []
+        self.closed = 0
+
+    def fill(self, weight: Weight, part: str, out: Any, index: tuple[int, ...] = ()) -> None:
+        self.filled.append(weight.name)
+        super().fill(weight, part, out, index)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("backend", ["reference", "eager"])
+def test_too_little_memory_is_said_before_a_weight_is_read(backend: str) -> None:
+    source = Counting()
+    with synthetic(backend=backend, device="cpu", weights=source) as loaded:
+        needed = loaded.memory().nbytes
+        assert set(source.filled) == {weight.name for weight in loaded.graph.weights} and source.closed == 1
+    synthetic(backend=backend, device="cpu", memory_bytes=needed).close()
+    source = Counting()
+    with pytest.raises(CapacityError, match="does not fit into the memory limit") as caught:
+        synthetic(backend=backend, device="cpu", memory_bytes=needed - 1, weights=source)
+    assert caught.value.exit_code == 1 and "max_context" in str(caught.value.hint)
+    assert source.filled == [] and source.closed == 1
+
+
+def test_a_cache_beyond_the_machine_is_refused() -> None:
+    source = Counting()
+    with pytest.raises(CapacityError, match="does not fit into the memory that is free"):
+        synthetic(max_sequences=1 << 40, weights=source)
+    assert source.filled == []
+
+
+def test_progress_ends_at_the_whole() -> None:
+    seen: list[tuple[int, int]] = []
+    with synthetic(progress=lambda done, total: seen.append((done, total))) as loaded:
+        total = sum(w.type.elements() for w in loaded.graph.weights if isinstance(w.storage, Plain))
+    assert {whole for _, whole in seen} == {total}
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen}) and seen[-1][0] == total
+
+
+def test_unused_tensors_are_listed_with_the_reason(demo: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(demo, tmp_path / "model")
+    with load(folder, backend="reference") as loaded:
+        assert loaded.unused == ()
+        logits = loaded.logits(IDS)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    tensors["model.mtp_emb_norm.0.weight"] = tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    with load(folder, backend="reference") as loaded:
+        assert dict(loaded.unused) == {
+            "lm_head.weight": "the model ties its head to the embedding",
+            "model.mtp_emb_norm.0.weight": "speculative head, not used by the main graph",
+        }
+        np.testing.assert_array_equal(loaded.logits(IDS), logits)
+
+
+TAPS = {
+    "embed": (7, 16),
+    "layers.0.attention": (7, 16),
+    "layers.1.attention.qkv": (7, 64),
+    "layers.1.mlp.route": (7, 2),
+    "layers.1.mlp.experts": (7, 16),
+    "layers.2.mlp": (7, 16),
+    "head.norm": (3, 16),
+    "head": (3, 61),
+}
+"""Scopes, and the shapes of their values for seven tokens and three rows of logits."""
+
+
+def compiled(backend: str) -> Executable:
+    """A model compiled by hand: what `load` returns does not hand out taps."""
+    implementation = PluginHost().backend(backend)
+    target = Target(("cpu",), "float32")
+    graph = build_graph(MODEL.config, "float32")
+    lowering = legalize(graph, lambda node: implementation.claims(node, target), TAPS)
+    return implementation.compile({graph.name: lowering}, Synthetic(3), target, Limits(64), TAPS)
+
+
+def test_taps_are_the_same_values_on_every_backend() -> None:
+    found = []
+    for backend in ("reference", "eager"):
+        executable = compiled(backend)
+        step = Step(
+            ids=np.array(IDS, np.int32),
+            query_start=np.array([0, len(IDS)], np.int32),
+            past=np.zeros(1, np.int32),
+            tables=np.zeros((1, 1), np.int32),
+            page_size=executable.cache.page_size,
+            seats=np.zeros(1, np.int32),
+            rows=np.array([2, 5, 6], np.int32),
+        )
+        result = executable.submit(step).result()
+        assert {name: value.shape for name, value in result.taps.items()} == TAPS
+        assert result.logits is not None
+        np.testing.assert_array_equal(result.taps["head"].astype(np.float32), result.logits)
+        found.append(result)
+        executable.close()
+    reference, eager = found
+    np.testing.assert_array_equal(reference.taps["layers.1.mlp.route"], eager.taps["layers.1.mlp.route"])
+    for name in TAPS:
+        np.testing.assert_allclose(eager.taps[name], reference.taps[name], atol=2e-5, err_msg=name)
+    with synthetic() as plain:
+        np.testing.assert_allclose(reference.logits, plain.logits(IDS)[[2, 5, 6]], atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["reference", "eager"])
+def test_taps_leave_the_model_as_it_is(backend: str, model: Model) -> None:
+    with synthetic(backend=backend, device="cpu", dtype="float32", taps=[*TAPS, "embed"]) as tapped:
+        assert [name for name, _ in tapped.lowering.taps] == sorted(TAPS)
+        np.testing.assert_allclose(tapped.logits(IDS), model.logits(IDS), atol=2e-5)
+        if backend == "reference":
+            split = {decision.scope: decision.reason for decision in tapped.lowering.decisions if not decision.kept}
+            assert split["layers.1.attention"] == "the tap layers.1.attention.qkv lies inside"
+            assert "layers.0.attention" not in split
+
+
+def test_a_family_needs_no_folder_with_synthetic_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ernie_rt.model.families as families
+
+    tiny = families.Family("Tiny", MODEL.config, "baidu/tiny", "", ("ERNIE-4.5-Tiny",))
+    monkeypatch.setattr(families, "FAMILIES", (tiny,))
+    with load("ernie-4.5-tiny", weights=Synthetic(3), backend="reference") as loaded, synthetic() as same:
+        assert loaded.located == Located(MODEL.config)
+        np.testing.assert_array_equal(loaded.logits(IDS), same.logits(IDS))
+    with pytest.raises(OptionError, match="without a folder needs `weights`"):
+        load(MODEL, backend="reference")
+
+
+def test_a_reference_that_leads_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="no such model"):
+        locate(tmp_path / "absent")
+    with pytest.raises(ErnieRtError, match=r"config\.json: there is no such file"):
+        locate(tmp_path)
+
+
+def test_a_located_model_is_loaded_as_it_is(demo: Path) -> None:
+    located = locate(demo)
+    assert located.folder == demo and located.tokenizer().vocab_size == located.config.vocab_size
+    with load(located, backend="reference") as loaded:
+        assert loaded.located is located and loaded.config is located.config
+
+
+def test_closing_frees_the_weights_and_may_be_done_twice() -> None:
+    tracemalloc.start()
+    try:
+        loaded = load(
+            Located(small(vocab_size=4000, hidden_size=64, torch_dtype="float32")),
+            weights=Synthetic(),
+            backend="reference",
+        )
+        loaded.generate_ids(IDS, max_new_tokens=2)
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0]
+        loaded.close()
+        gc.collect()
+        freed = held - tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert freed > 0.95 * loaded.memory().nbytes
+    loaded.close()
+    with loaded:
+        pass
+
+
+def open_files() -> set[str]:
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            found.add(str(entry.readlink()))
+        except FileNotFoundError:  # the one that lists the folder
+            continue
+    return {name for name in found if name.startswith("/")}
+
+
+def mapped_files(folder: Path) -> list[str]:
+    return [line for line in Path("/proc/self/maps").read_text().splitlines() if str(folder) in line]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_no_file_stays_open_whether_loading_succeeds_or_fails(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(demo, tmp_path / "model")
+    load(folder, backend="reference").close()  # whatever is opened once, by the first load
+    before = open_files()
+    with load(folder, backend="reference") as loaded:
+        assert open_files() == before and not mapped_files(folder)
+        loaded.logits(IDS)
+    failures: list[tuple[type[ErnieRtError], dict[str, Any]]] = [
+        (CapacityError, {"memory_bytes": 1000}),
+        (OptionError, {"backend": "nope"}),
+        (OptionError, {"taps": ["nowhere"]}),
+        (BackendError, {"device": "cuda:99"}),
+    ]
+    for error, options in failures:
+        with pytest.raises(error):
+            load(folder, **{"backend": "reference"} | options)
+        gc.collect()
+        assert open_files() == before and not mapped_files(folder), options
+
+    class Halfway(Exception):
+        pass
+
+    def interrupt(done: int, total: int) -> None:
+        if done > total // 2:
+            raise Halfway
+
+    with pytest.raises(Halfway):
+        load(folder, backend="reference", progress=interrupt)
+    gc.collect()
+    assert open_files() == before and not mapped_files(folder)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"missing, 1: 'model\.norm\.weight'"):
+        load(folder)
+    gc.collect()
+    assert open_files() == before and not mapped_files(folder)
+
+
+def test_the_public_names_are_these() -> None:
+    assert (ernie_rt.load, ernie_rt.locate, ernie_rt.Model, ernie_rt.Located) == (load, locate, Model, Located)
