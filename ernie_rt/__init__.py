@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ernie_rt.errors import ErnieRtError
 
 if TYPE_CHECKING:
-    from ernie_rt.session import Generation, Located, Model, Piece, load, locate
+    from ernie_rt.loading import Located, load, locate
+    from ernie_rt.session import Generation, Model, Piece
 
 __all__ = ["ErnieRtError", "Generation", "Located", "Model", "Piece", "load", "locate"]
 __version__ = "0.1.0"
@@ -20,7 +21,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> object:
     # `import ernie_rt` stays light: NumPy and the rest come with the first use of one of these.
     if name in __all__:
-        from ernie_rt import session
+        from ernie_rt import loading, session
 
-        return getattr(session, name)
+        return getattr(loading if hasattr(loading, name) else session, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -13,7 +14,7 @@ from packaging.requirements import Requirement
 
 from ernie_rt import hooks
 from ernie_rt.backend.protocols import Backend
-from ernie_rt.errors import BackendError, OptionError, PluginError
+from ernie_rt.errors import BackendError, ErnieRtError, OptionError, PluginError
 from ernie_rt.hooks import BackendInfo
 
 
@@ -123,3 +124,14 @@ def _satisfied(text: str) -> bool:
         return version is not None and requirement.specifier.contains(version, prereleases=True)
     except (importlib.metadata.PackageNotFoundError, ValueError):  # ValueError: an invalid requirement or version
         return False
+
+
+@contextmanager
+def blame(backend: str) -> Iterator[None]:
+    """Turn whatever a backend raises, other than our own errors, into a BackendError that names it."""
+    try:
+        yield
+    except ErnieRtError:
+        raise
+    except Exception as error:
+        raise BackendError(f"backend {backend!r} failed: {type(error).__name__}: {error}") from error

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from support.commands import command
 
 from ernie_rt.errors import BackendError, OptionError
 from ernie_rt.hooks import BackendInfo
 from ernie_rt.host import PluginHost
+from support.commands import command
 
 GOOD = """
 from ernie_rt.hooks import PLUGIN_API, BackendInfo

@@ -10,10 +10,10 @@ import subprocess
 import sys
 
 import pytest
-from support.commands import START
 
 import ernie_rt
 import ernie_rt.backend
+from support.commands import START
 
 HEAVY = {
     "numpy",

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from support.configs import small
 
 import ernie_rt
-from ernie_rt.backend import Executable, Limits, Step, Target
+from ernie_rt.backend import SimpleExecutable
 from ernie_rt.errors import (
     BackendError,
     CapacityError,
@@ -26,12 +25,12 @@ from ernie_rt.errors import (
     PromptError,
     TokenizerError,
 )
-from ernie_rt.graph.legalize import legalize
 from ernie_rt.graph.types import Plain, Weight
-from ernie_rt.host import PluginHost
-from ernie_rt.model.ernie45 import build_graph
-from ernie_rt.session import Located, Model, load, locate
+from ernie_rt.loading import Located, load, locate
+from ernie_rt.reference.backend import ReferenceBackend
+from ernie_rt.session import Model
 from ernie_rt.weights.synthetic import Synthetic
+from support.configs import small
 
 IDS = [5, 9, 2, 40, 17, 33, 8]
 MODEL = Located(small(eos_token_id=2, torch_dtype="float32"))
@@ -278,7 +277,6 @@ def test_a_chunk_is_positive(chunk: int, model: Model) -> None:
 
 
 def test_a_model_without_a_tokenizer(model: Model, demo: Path, tmp_path: Path) -> None:
-    assert model.located.folder is None
     for call in (
         lambda: model.tokenizer,
         lambda: model.generate("x"),
@@ -363,46 +361,30 @@ TAPS = {
     "layers.1.mlp.route": (7, 2),
     "layers.1.mlp.experts": (7, 16),
     "layers.2.mlp": (7, 16),
-    "head.norm": (3, 16),
-    "head": (3, 61),
+    "head.norm": (7, 16),
+    "head": (7, 61),
 }
-"""Scopes, and the shapes of their values for seven tokens and three rows of logits."""
-
-
-def compiled(backend: str) -> Executable:
-    """A model compiled by hand: what `load` returns does not hand out taps."""
-    implementation = PluginHost().backend(backend)
-    target = Target(("cpu",), "float32")
-    graph = build_graph(MODEL.config, "float32")
-    lowering = legalize(graph, lambda node: implementation.claims(node, target), TAPS)
-    return implementation.compile({graph.name: lowering}, Synthetic(3), target, Limits(64), TAPS)
+"""Scopes, and the shapes of their values for seven tokens."""
 
 
 def test_taps_are_the_same_values_on_every_backend() -> None:
-    found = []
+    found = {}
     for backend in ("reference", "eager"):
-        executable = compiled(backend)
-        step = Step(
-            ids=np.array(IDS, np.int32),
-            query_start=np.array([0, len(IDS)], np.int32),
-            past=np.zeros(1, np.int32),
-            tables=np.zeros((1, 1), np.int32),
-            page_size=executable.cache.page_size,
-            seats=np.zeros(1, np.int32),
-            rows=np.array([2, 5, 6], np.int32),
-        )
-        result = executable.submit(step).result()
-        assert {name: value.shape for name, value in result.taps.items()} == TAPS
-        assert result.logits is not None
-        np.testing.assert_array_equal(result.taps["head"].astype(np.float32), result.logits)
-        found.append(result)
-        executable.close()
-    reference, eager = found
-    np.testing.assert_array_equal(reference.taps["layers.1.mlp.route"], eager.taps["layers.1.mlp.route"])
+        with synthetic(backend=backend, device="cpu", dtype="float32", taps=TAPS) as model:
+            found[backend] = model.tapped(IDS)
+            assert {name: value.shape for name, value in found[backend].items()} == TAPS
+            np.testing.assert_array_equal(found[backend]["head"].astype(np.float32), model.logits(IDS))
+    route = "layers.1.mlp.route"
+    np.testing.assert_array_equal(found["reference"][route], found["eager"][route])
     for name in TAPS:
-        np.testing.assert_allclose(eager.taps[name], reference.taps[name], atol=2e-5, err_msg=name)
-    with synthetic() as plain:
-        np.testing.assert_allclose(reference.logits, plain.logits(IDS)[[2, 5, 6]], atol=1e-6)
+        np.testing.assert_allclose(found["eager"][name], found["reference"][name], atol=2e-5, err_msg=name)
+
+
+def test_taps_of_a_prompt_in_several_steps_are_joined() -> None:
+    with synthetic(taps=TAPS) as whole, synthetic(taps=TAPS, max_batch_tokens=3) as steps:
+        joined = steps.tapped(IDS)
+        for name, value in whole.tapped(IDS).items():
+            np.testing.assert_allclose(joined[name], value, atol=1e-12, err_msg=name)
 
 
 @pytest.mark.parametrize("backend", ["reference", "eager"])
@@ -422,7 +404,7 @@ def test_a_family_needs_no_folder_with_synthetic_weights(monkeypatch: pytest.Mon
     tiny = families.Family("Tiny", MODEL.config, "baidu/tiny", "", ("ERNIE-4.5-Tiny",))
     monkeypatch.setattr(families, "FAMILIES", (tiny,))
     with load("ernie-4.5-tiny", weights=Synthetic(3), backend="reference") as loaded, synthetic() as same:
-        assert loaded.located == Located(MODEL.config)
+        assert loaded.config == MODEL.config
         np.testing.assert_array_equal(loaded.logits(IDS), same.logits(IDS))
     with pytest.raises(OptionError, match="without a folder needs `weights`"):
         load(MODEL, backend="reference")
@@ -439,7 +421,7 @@ def test_a_located_model_is_loaded_as_it_is(demo: Path) -> None:
     located = locate(demo)
     assert located.folder == demo and located.tokenizer().vocab_size == located.config.vocab_size
     with load(located, backend="reference") as loaded:
-        assert loaded.located is located and loaded.config is located.config
+        assert loaded.config is located.config
 
 
 def test_closing_frees_the_weights_and_may_be_done_twice() -> None:
@@ -500,14 +482,11 @@ def test_no_file_stays_open_whether_loading_succeeds_or_fails(
         gc.collect()
         assert open_files() == before and not mapped_files(folder), options
 
-    class Halfway(Exception):
-        pass
-
     def interrupt(done: int, total: int) -> None:
         if done > total // 2:
-            raise Halfway
+            raise KeyboardInterrupt
 
-    with pytest.raises(Halfway):
+    with pytest.raises(KeyboardInterrupt):
         load(folder, backend="reference", progress=interrupt)
     gc.collect()
     assert open_files() == before and not mapped_files(folder)
@@ -522,3 +501,33 @@ def test_no_file_stays_open_whether_loading_succeeds_or_fails(
 
 def test_the_public_names_are_these() -> None:
     assert (ernie_rt.load, ernie_rt.locate, ernie_rt.Model, ernie_rt.Located) == (load, locate, Model, Located)
+
+
+def test_a_closed_model_says_so() -> None:
+    model = synthetic()
+    model.close()
+    for use in (lambda: model.logits(IDS), lambda: model.generate_ids(IDS), lambda: next(model.stream_ids(IDS))):
+        with pytest.raises(OptionError, match="the model is closed"):
+            use()
+
+
+@pytest.mark.parametrize("where", ["claims", "compile", "submit"])
+def test_what_a_backend_raises_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("on the way")
+
+    monkeypatch.setattr(SimpleExecutable if where == "submit" else ReferenceBackend, where, fail)
+    with pytest.raises(BackendError, match=r"backend 'reference' failed: ZeroDivisionError: on the way") as caught:
+        synthetic().logits(IDS)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_ids_come_as_they_are_sampled() -> None:
+    with synthetic() as model:
+        stream = model.stream_ids(IDS, max_new_tokens=4, ignore_eos=True)
+        assert [next(stream), *stream] == model.generate_ids(IDS, max_new_tokens=4, ignore_eos=True)
+
+
+def test_a_bool_is_no_token(model: Model) -> None:
+    with pytest.raises(PromptError):
+        model.logits([True, 3])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import ml_dtypes
 import numpy as np
@@ -60,7 +60,6 @@ class EagerBackend:
         weights: WeightSource,
         target: Target,
         limits: Limits,
-        taps: Collection[str] = (),
     ) -> EagerExecutable:
         if target.threads is not None:
             torch.set_num_threads(target.threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -47,7 +47,8 @@ class CacheShape:
 
     "paged": `pages` pages of `page_size` rows, handed to sequences in any order. "slots": `pages` contiguous regions
     of `page_size` rows, one a sequence, and the sequences at work always fill slots 0, 1, … without a gap; the engine
-    moves one down with `Executable.copy` when a gap appears.
+    moves one down with `Executable.copy` when a gap appears. Decodes that do not mix with prefills come in the order
+    of their slots, 0 to n - 1.
     """
 
     kind: Literal["paged", "slots"]
@@ -59,14 +60,15 @@ class CacheShape:
 class StepLimits:
     """Which steps an executable admits.
 
-    At most `max_tokens` new tokens of `max_sequences` sequences; at most `max_prefills` of them bring more than one
-    token; prefills and decodes share a step only when `mixed`.
+    At most `max_tokens` new tokens of `max_sequences` sequences. A sequence that brings one token is a decode, a prompt
+    of one token and the last token of a longer one included; one that brings more is a prefill. At most `max_prefills`
+    prefills come in a step (None: as many as fit), and decodes share it with them only when `mixed`.
     """
 
     max_tokens: int
     max_sequences: int
     mixed: bool = True
-    max_prefills: int = 1_000_000
+    max_prefills: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class Executable(Protocol):
         ...
 
     def submit(self, step: Step) -> Pending:
-        """Begin a step. Steps take effect in the order of their submission."""
+        """Begin a step. Steps and copies take effect in the order of the calls; a step's arrays never change."""
         ...
 
     def copy(self, source: int, destination: int, length: int) -> None:
@@ -151,9 +153,10 @@ class Backend(Protocol):
         weights: WeightSource,
         target: Target,
         limits: Limits,
-        taps: Collection[str] = (),
     ) -> Executable:
         """Load the weights into buffers of the backend's own and be ready to run every lowering by its name.
+
+        The values that a lowering's `taps` name are to be in every StepResult of its graph.
 
         Raises CapacityError before any large allocation when model and cache exceed the limits or the device.
         """

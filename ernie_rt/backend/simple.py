@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,7 +44,6 @@ class SimpleBackend:
         weights: WeightSource,
         target: Target,
         limits: Limits,
-        taps: Collection[str] = (),
     ) -> SimpleExecutable:
         return SimpleExecutable(lowerings, weights, limits, self.functions, np.dtype(self.dtype))
 

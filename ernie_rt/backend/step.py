@@ -14,7 +14,7 @@ Int32 = npt.NDArray[np.int32]
 Float = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 LAST_SAMPLED = -1
-"""A token id in a step: what this sequence sampled last, known to an executable that samples on its device."""
+"""A token id in a step: what the last row of this seat gave, known to an executable that samples on its device."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +24,9 @@ class Step:
     Sequence b brings the tokens `ids[query_start[b]:query_start[b + 1]]`; `past[b]` of its tokens are in the cache
     already. Its K and V rows lie in pages of `page_size` rows: token i of the sequence in row
     `tables[b, i // page_size] * page_size + i % page_size` (unused table entries are -1). In an executable of slots a
-    page is a slot. `seats[b]` is a small number that a sequence keeps for life, free for per-sequence state on a
-    device. `rows` are the places in `ids` whose logits are wanted; with `want_logits` an executable that samples
-    returns them beside its tokens.
+    page is a slot. `seats[b]`, below `max_sequences`, is a sequence's own for as long as it has rows in the cache, free
+    for per-sequence state on a device. `rows`, ascending and perhaps empty, are the places in `ids` whose logits are
+    wanted; an executable that samples gives a token for each, and with `want_logits` the logits too.
     """
 
     ids: Int32  # [N]
@@ -111,7 +111,11 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class StepResult:
-    """What a step gave: logits `[L, V]` for the core to sample from, or tokens `[L]` that the executable sampled."""
+    """What a step gave: logits `[L, V]` for the core to sample from, or tokens `[L]` that the executable sampled.
+
+    `taps` are the values asked for, in any float dtype that holds them exactly, integers as int32. The arrays are the
+    caller's: later steps leave them as they are.
+    """
 
     logits: Float | None = None
     tokens: Int32 | None = None

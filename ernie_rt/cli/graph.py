@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,9 +58,9 @@ def graph(
     tokens = parse_size(context)
     if tokens < 1:
         raise OptionError("--context must be positive", found=context)
-    family = find(model)
+    family = None if Path(model).is_dir() else find(model)
     if family is None:
-        from ernie_rt.session import locate
+        from ernie_rt.loading import locate
 
         config = locate(model).config
     else:

@@ -18,7 +18,8 @@ from ernie_rt.cli.output import PeakMemory, parse_size, write
 from ernie_rt.errors import PromptError
 
 if TYPE_CHECKING:
-    from ernie_rt.session import Piece, Progress
+    from ernie_rt.loading import Progress
+    from ernie_rt.session import Piece
 
 PROMPT_LIMIT = 64 << 20
 
@@ -42,7 +43,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Continue a prompt; the continuation streams to standard output, everything else goes to standard error."""
-    from ernie_rt.session import load, locate
+    from ernie_rt.loading import load, locate
 
     text = _prompt(prompt, file)
     located = locate(model)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+import numpy as np
+
 from ernie_rt.backend.protocols import Executable
-from ernie_rt.backend.step import Pending
+from ernie_rt.backend.step import Pending, StepResult
 from ernie_rt.errors import PromptError
 from ernie_rt.runtime.scheduler import Part, Scheduler, make_step
 from ernie_rt.runtime.sequence import Event, Finish, Request, Sequence
@@ -93,30 +95,29 @@ class Engine:
                 self.cancel(sequence)
 
     def _read(self, parts: tuple[Part, ...], pending: Pending) -> list[Event]:
+        ends = np.cumsum([part.rows for part in parts])
+        sampled = [end - 1 for end, part in zip(ends, parts, strict=True) if part.samples]
         try:
             result = pending.result()
-            tokens = result.tokens
-            if tokens is None:
-                assert result.logits is not None
-                tokens = greedy(result.logits)
+            tokens = iter(_tokens(result, sampled))
         except BaseException:
             for part in parts:
                 self.cancel(part.sequence)
             raise
         events: list[Event] = []
-        end = 0
-        for part in parts:
-            start, end = end, end + part.rows
+        for end, part in zip(ends, parts, strict=True):
             sequence = part.sequence
             sequence.unread -= 1
             sequence.in_flight -= part.samples
+            token = next(tokens) if part.samples else None
             if sequence.finish is not None:
                 continue
             if sequence.request.all_logits:
                 assert result.logits is not None
-                sequence.logits.append(result.logits[start:end])
-            if part.samples:
-                events.append(self._accept(sequence, int(tokens[end - 1])))
+                sequence.logits.append(result.logits[end - part.rows : end])
+                sequence.taps.append(result.taps)
+            if token is not None:
+                events.append(self._accept(sequence, token))
             elif sequence.request.max_new_tokens == 0 and sequence.cached == sequence.total and not sequence.unread:
                 self._release(sequence, "length")
                 events.append(Event(sequence, None, sequence.finish))
@@ -134,3 +135,11 @@ class Engine:
         move = self._scheduler.release(sequence, finish)
         if move is not None:
             self._executable.copy(move.source, move.destination, move.length)
+
+
+def _tokens(result: StepResult, rows: list[int]) -> list[int]:
+    """The tokens of these logits rows: those that the executable sampled, or else the greedy ones."""
+    if result.tokens is not None:
+        return [int(token) for token in result.tokens[rows]]
+    assert result.logits is not None
+    return greedy(result.logits[rows]).tolist() if rows else []

@@ -73,7 +73,8 @@ class Scheduler:
             decodes.sort(key=lambda sequence: sequence.pages[0])
             decodes = [sequence for place, sequence in enumerate(decodes) if sequence.pages[0] == place]
         parts: list[Part] = []
-        budget, room = self.admits.max_tokens, self.admits.max_prefills
+        budget = self.admits.max_tokens
+        room = len(prefills) if self.admits.max_prefills is None else self.admits.max_prefills
         held: set[Sequence] = set()
         for sequence in decodes + prefills if mixed else prefills or decodes:
             new = min(wanted[sequence], budget)
@@ -135,6 +136,7 @@ class Scheduler:
         self._vacate(sequence)
         sequence.cached = 0
         sequence.logits.clear()
+        sequence.taps.clear()
         self.waiting.appendleft(sequence)
 
     def _vacate(self, sequence: Sequence) -> Move | None:

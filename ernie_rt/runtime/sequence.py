@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,8 +16,8 @@ Finish = Literal["stop", "length", "cancelled"]
 class Request:
     """Continue `ids` by up to `max_new_tokens`, ending after a token of `stop_ids`.
 
-    With `all_logits` the logits after every prompt token are kept; `chunk` bounds how many tokens of this request enter
-    one step (None: what the executable admits).
+    With `all_logits` the logits after every prompt token are kept, and the taps of the steps. `chunk` bounds how many
+    tokens of this request enter one step (None: what the executable admits).
     """
 
     ids: tuple[int, ...]
@@ -49,6 +50,7 @@ class Sequence:
     pages: list[int] = field(default_factory=list)
     finish: Finish | None = None
     logits: list[npt.NDArray[Any]] = field(default_factory=list)
+    taps: list[Mapping[str, npt.NDArray[Any]]] = field(default_factory=list)
     events: deque[Event] = field(default_factory=deque)
 
     @property

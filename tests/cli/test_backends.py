@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 
 import pytest
+
 from support.commands import command
 
 

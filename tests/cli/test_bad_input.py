@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+
 from support.commands import command
 
 SECONDS = 1.0

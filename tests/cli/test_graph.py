@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from support.commands import command
 
 from ernie_rt.graph.json import graph_from_json
 from ernie_rt.graph.ops import OPS
@@ -15,6 +14,7 @@ from ernie_rt.graph.verify import verify
 from ernie_rt.model.config import read_config
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.model.families import find
+from support.commands import command
 
 TOTALS = {
     "0.3B": (360_748_032, 360_748_032),

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from support.commands import command, start
 
 import ernie_rt
 from ernie_rt.model.families import FAMILIES
+from support.commands import command, start
 
 
 def test_json() -> None:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file, save_file
-from support.commands import Outcome, command, start
 
 import ernie_rt
 from ernie_rt.session import Model
 from ernie_rt.weights.source import CheckpointSource
+from support.commands import Outcome, command, start
 
 PROMPT = "老师 says"
 OPTIONS = ("-n", "8", "--backend", "reference", "--ignore-eos")

@@ -5,7 +5,6 @@ import json
 import math
 
 import pytest
-from support.configs import small
 
 from ernie_rt.errors import GraphError
 from ernie_rt.graph.cost import active_parameters, distinct_experts, graph_cost, parameters
@@ -18,6 +17,7 @@ from ernie_rt.graph.types import Plain, TensorType, Weight
 from ernie_rt.graph.verify import verify
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.model.families import find
+from support.configs import small
 
 ONE_TOKEN = {"N": 1, "C": 1, "L": 1}
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from support.configs import small
 
 from ernie_rt.errors import LoweringError, OptionError
 from ernie_rt.graph.graph import Graph, Node
@@ -9,6 +8,7 @@ from ernie_rt.graph.legalize import Accept, Claim, Reject, inner_scopes, legaliz
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.verify import verify
 from ernie_rt.model.ernie45 import build_graph
+from support.configs import small
 
 COMPOSITES = {"rms_norm", "linear", "swiglu", "rope_attention", "moe", "add", "cast", "take_rows"}
 

@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
+
 from support.checkpoints import SPECS
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from support.checkpoints import NAMES
 
 import ernie_rt
+from support.checkpoints import NAMES
 
 if TYPE_CHECKING:
     from support.judge import Oracle

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support.checkpoints import NAMES, write_packed_twin, write_paddle_twin, write_published_twin
 
 import ernie_rt
+from support.checkpoints import NAMES, write_packed_twin, write_paddle_twin, write_published_twin
 
 if TYPE_CHECKING:
     from support.judge import Oracle

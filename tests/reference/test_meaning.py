@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.configs import small
 
 from ernie_rt.backend import Interpreter, Step
 from ernie_rt.graph.graph import Graph, Node
@@ -18,6 +17,7 @@ from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.reference import ops
 from ernie_rt.reference.ops import MEANINGS
 from ernie_rt.weights.synthetic import Synthetic
+from support.configs import small
 
 CONFIGS = {
     "moe": small(),

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+import ernie_rt
+from ernie_rt.backend import LAST_SAMPLED
+from ernie_rt.host import PluginHost
+from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.sequence import Request
+from ernie_rt.session import Model
 from support import capture_backend
 from support.capture_backend import CaptureBackend, CaptureExecutable
 from support.rehearsal import (
@@ -18,13 +25,6 @@ from support.rehearsal import (
     expected_tokens,
     traffic,
 )
-
-import ernie_rt
-from ernie_rt.backend import LAST_SAMPLED
-from ernie_rt.host import PluginHost
-from ernie_rt.runtime.engine import Engine
-from ernie_rt.runtime.sequence import Request
-from ernie_rt.session import Model
 
 SEQUENCES = 7
 TOLERANCE = 1e-12

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.toy import VOCAB, ToyExecutable, ToyPending, answer
 
 from ernie_rt.backend import LAST_SAMPLED, CacheShape, Step, StepLimits, StepResult
 from ernie_rt.errors import BackendError, PromptError
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request
+from support.toy import VOCAB, ToyExecutable, ToyPending, answer
 
 PROMPTS = [(1, 2, 3), (4,), (5, 6, 7, 8, 9, 10, 11), (12, 0)]
 CONTEXT = 40

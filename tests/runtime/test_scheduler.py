@@ -15,13 +15,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from support.toy import VOCAB, ToyExecutable, answer
 
 from ernie_rt.backend import CacheShape, StepLimits
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.pages import PagePool
 from ernie_rt.runtime.scheduler import Scheduler
 from ernie_rt.runtime.sequence import Request, Sequence
+from support.toy import VOCAB, ToyExecutable, answer
 
 STOP = frozenset({3, 11})
 

@@ -7,7 +7,7 @@ when its result is asked for before that, as a device does that lags one step be
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +69,6 @@ class CaptureBackend:
         weights: WeightSource,
         target: Target,
         limits: Limits,
-        taps: Collection[str] = (),
     ) -> CaptureExecutable:
         pages = self.pages or limits.max_sequences * -(-limits.max_context // PAGE_SIZE)
         (lowering,) = lowerings.values()

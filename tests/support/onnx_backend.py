@@ -6,7 +6,7 @@ one token, cannot leave a row of the batch idle, and takes several tokens after 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ MASKED = -1e4
 @hookimpl
 def ernie_rt_backends() -> list[BackendInfo]:
     summary = "ONNX Runtime's own operators, float32"
-    return [BackendInfo("onnx-slots", f"{__name__}:OnnxBackend", summary, {"cpu": ("float32",)}, ("onnxruntime",))]
+    return [BackendInfo("onnx-slots", f"{__name__}:OnnxBackend", summary, {"cpu": ("float32",)})]
 
 
 class OnnxBackend:
@@ -66,7 +66,6 @@ class OnnxBackend:
         weights: WeightSource,
         target: Target,
         limits: Limits,
-        taps: Collection[str] = (),
     ) -> OnnxExecutable:
         (lowering,) = lowerings.values()
         self.executables.append(OnnxExecutable(lowering, weights, limits))

@@ -10,9 +10,10 @@ import numpy as np
 
 import ernie_rt
 from ernie_rt.graph.types import Weight
+from ernie_rt.loading import Located
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request, Sequence
-from ernie_rt.session import Located, Model
+from ernie_rt.session import Model
 from ernie_rt.weights.source import Array
 from ernie_rt.weights.synthetic import Synthetic
 from support.configs import small

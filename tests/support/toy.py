@@ -93,7 +93,7 @@ class ToyExecutable:
         assert 1 <= len(step.ids) <= admits.max_tokens
         assert 1 <= len(new) <= admits.max_sequences
         assert (new >= 1).all()
-        assert (new > 1).sum() <= admits.max_prefills
+        assert admits.max_prefills is None or (new > 1).sum() <= admits.max_prefills
         assert admits.mixed or (new == 1).all() or (new > 1).all()
         assert len(set(step.seats.tolist())) == len(step.seats)
         assert ((step.seats >= 0) & (step.seats < admits.max_sequences)).all()

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from support.checkpoints import SPECS, write_checkpoint, write_paddle_twin, write_published_twin
 
 from ernie_rt.errors import BackendError, CheckpointError, GraphError
 from ernie_rt.graph.types import Plain, RopeTable, TensorType, Weight
@@ -21,6 +20,7 @@ from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.model.rope import rope_table
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.source import CheckpointSource, copy
+from support.checkpoints import SPECS, write_checkpoint, write_paddle_twin, write_published_twin
 
 Loaded = tuple[Path, dict[str, np.ndarray[Any, Any]]]
 NAMES = ("dense-tied", "dense-bias", "moe-bias", "moe-sharded", "moe-leading-dense", "moe-interval")

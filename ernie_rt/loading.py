@@ -1,0 +1,140 @@
+"""Find a model and load it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from ernie_rt.backend.protocols import Limits, Target
+from ernie_rt.choice import choose
+from ernie_rt.errors import OptionError, TokenizerError
+from ernie_rt.graph.graph import Graph
+from ernie_rt.graph.legalize import legalize
+from ernie_rt.graph.types import Plain, Weight
+from ernie_rt.host import PluginHost, blame
+from ernie_rt.model.config import ModelConfig, read_config
+from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.model.families import find
+from ernie_rt.session import Model
+from ernie_rt.text.tokenizer import Tokenizer
+from ernie_rt.weights.checkpoint import Checkpoint
+from ernie_rt.weights.hub import resolve
+from ernie_rt.weights.source import CheckpointSource, WeightSource
+
+DEFAULT_CONTEXT = 32768
+"""What `max_context` is when nobody says, if the model has as much: a cache of 131,072 tokens is seldom needed."""
+
+Progress = Callable[[int, int], None]
+"""Called while weights are read, with the parameters read so far and in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A model on disk: its folder and its config, read and checked; no weights yet. Of a family alone, no folder."""
+
+    config: ModelConfig
+    folder: Path | None = None
+
+    def tokenizer(self) -> Tokenizer:
+        if self.folder is None:
+            raise TokenizerError("a model without a folder has no tokenizer", hint="Use generate_ids, or load a folder")
+        return Tokenizer.load(self.folder, self.config)
+
+
+def locate(ref: str | Path) -> Located:
+    """Find a model by folder, family name or hub id, and read its config."""
+    folder = resolve(str(ref))
+    return Located(read_config(folder), folder)
+
+
+def load(
+    ref: str | Path | Located,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    max_context: int | None = None,
+    max_sequences: int = 1,
+    max_batch_tokens: int = 512,
+    threads: int | None = None,
+    memory_bytes: int | None = None,
+    taps: Collection[str] = (),
+    weights: WeightSource | None = None,
+    host: PluginHost | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Load a model, ready to run; use it in a `with` block, or call `close`.
+
+    `ref` is a folder, a family name ("21B-A3B"), a hub id ("baidu/ERNIE-4.5-0.3B-PT") or what `locate` returned. With
+    `weights` (such as `Synthetic`) a family name needs no checkpoint. `max_context` counts prompt and answer together;
+    it is at most the model's own, and 32,768 when not given. `taps` are scopes whose values
+    `Model.tapped` returns.
+    """
+    located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights)
+    config = located.config
+    limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes)
+    # First the headers of the weights: whatever is wrong with a folder is said before a backend is imported.
+    source = weights if weights is not None else _open(located)
+    try:
+        host = host or PluginHost()
+        choice = choose(host, backend=backend, device=device, dtype=dtype, stored=config.dtype)
+        target = Target((choice.device,), choice.dtype, threads)
+        implementation = host.backend(choice.backend)
+        graph = build_graph(config, choice.dtype)
+        reported = source if progress is None else _Reported(source, progress, graph)
+        with blame(choice.backend):
+            lowering = legalize(graph, lambda node: implementation.claims(node, target), taps)
+            executable = implementation.compile({graph.name: lowering}, reported, target, limits)
+    finally:
+        source.close()
+    unused = source.unused if isinstance(source, CheckpointSource) else ()
+    return Model(config, located.tokenizer, graph, lowering, choice, limits, executable, tuple(unused))
+
+
+class _Reported:
+    """A WeightSource that says how far it has come."""
+
+    def __init__(self, source: WeightSource, progress: Progress, graph: Graph) -> None:
+        self._source = source
+        self._progress = progress
+        self._done = 0
+        self._total = sum(w.type.elements() for w in graph.weights if isinstance(w.storage, Plain))
+
+    def fill(self, weight: Weight, part: str, out: npt.NDArray[Any], index: tuple[int, ...] = ()) -> None:
+        self._source.fill(weight, part, out, index)
+        if isinstance(weight.storage, Plain):
+            self._done += out.size
+            self._progress(self._done, self._total)
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def _locate_for(ref: str, weights: WeightSource | None) -> Located:
+    family = find(ref) if weights is not None else None
+    return locate(ref) if family is None else Located(family.config)
+
+
+def _open(located: Located) -> WeightSource:
+    if located.folder is None:
+        raise OptionError("a model without a folder needs `weights`")
+    return CheckpointSource(Checkpoint.open(located.folder), located.config)
+
+
+def _limits(
+    config: ModelConfig, max_context: int | None, max_sequences: int, max_batch_tokens: int, memory_bytes: int | None
+) -> Limits:
+    longest = config.max_position_embeddings
+    context = min(longest, DEFAULT_CONTEXT) if max_context is None else max_context
+    if not 1 <= context <= longest:
+        raise OptionError(
+            "max_context is not possible", expected=f"1 to {longest}, the model's longest context", found=context
+        )
+    for name, value in (("max_sequences", max_sequences), ("max_batch_tokens", max_batch_tokens)):
+        if value < 1:
+            raise OptionError(f"{name} must be positive", found=value)
+    return Limits(context, max_sequences, max_batch_tokens, memory_bytes)
