@@ -1,9 +1,10 @@
-"""A stranger's backend: a distribution of its own, 25 primitives, found by its entry point."""
+"""The backend that docs/backends.md shows: a distribution of its own, 25 primitives, found by its entry point."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,54 +15,7 @@ import pytest
 
 from ernie_rt.graph.primitives import PRIMITIVES
 
-FILES = {
-    "pyproject.toml": """
-        [build-system]
-        requires = ["setuptools"]
-        build-backend = "setuptools.build_meta"
-        [project]
-        name = "tiny-backend"
-        version = "1.0"
-        [project.entry-points.ernie_rt]
-        tiny = "tiny_backend"
-        [tool.setuptools]
-        packages = ["tiny_backend"]
-    """,
-    "tiny_backend/__init__.py": """
-        from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
-
-        @hookimpl
-        def ernie_rt_backends():
-            return [BackendInfo("tiny", "tiny_backend.backend:Tiny", "25 primitives", {"cpu": ("float32",)})]
-    """,
-    "tiny_backend/backend.py": """
-        import numpy as np
-        from ernie_rt.backend import SimpleBackend
-
-        def cache_update(k, v, state, write, context):
-            state[write] = np.stack([k, v], 1)
-            return state[context, 0], state[context, 1]
-
-        def softmax(x):
-            e = np.exp(x - x.max(-1, keepdims=True))
-            return e / e.sum(-1, keepdims=True)
-
-        class Tiny(SimpleBackend):
-            functions = dict(
-                cast=lambda x, dtype: x.astype(dtype), add=np.add, sub=np.subtract, mul=np.multiply, div=np.divide,
-                affine=lambda x, scale, shift: x * scale + shift, clamp_min=lambda x, minimum: np.maximum(x, minimum),
-                rsqrt=lambda x: 1 / np.sqrt(x), sigmoid=lambda x: 0.5 * np.tanh(0.5 * x) + 0.5, softmax=softmax,
-                sum=lambda x, axis, keepdims: x.sum(axis, keepdims=keepdims), matmul=np.matmul,
-                top_k=lambda x, k: np.argsort(-x, axis=-1, kind="stable")[..., :k], take_rows=lambda x, ids: x[ids],
-                take_along=lambda x, ids: np.take_along_axis(x, ids, -1), equal=np.equal, less_equal=np.less_equal,
-                one_hot=lambda ids, depth, dtype: (ids[..., None] == np.arange(depth)).astype(dtype),
-                where=lambda mask, x, otherwise: np.where(mask, x, np.float32(otherwise)), logical_and=np.logical_and,
-                reshape=lambda x, dims: x.reshape(dims), transpose=lambda x, perm: x.transpose(perm),
-                slice=lambda x, axis, start, stop: x.take(range(start, stop), axis), cache_update=cache_update,
-                concat=lambda a, b, axis: np.concatenate([a, b], axis),
-            )
-    """,
-}
+DOCS = Path(__file__).parents[2] / "docs" / "backends.md"
 
 PROGRAM = """
 import json, sys
@@ -81,19 +35,22 @@ print(json.dumps(told))
 """
 
 
-def dedent(text: str) -> str:
-    lines = text.strip("\n").rstrip(" ").splitlines(keepends=True)
-    return "".join(line[8:] if line.strip() else "\n" for line in lines)
+def documented_files() -> dict[str, str]:
+    """The files that docs/backends.md shows: code blocks that begin with a comment naming a path."""
+    blocks = re.findall(r"^```\w+\n# (\S+)\n(.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    return dict(blocks)
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment whose Python path leads to the installed distribution."""
     root = tmp_path_factory.mktemp("tiny-backend")
-    for name, text in FILES.items():
+    files = documented_files()
+    assert set(files) == {"pyproject.toml", "tiny_backend/__init__.py", "tiny_backend/backend.py"}
+    for name, text in files.items():
         path = root / "source" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(dedent(text))
+        path.write_text(text)
     # Without an index and with the build tools that are installed, so that nothing is fetched.
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
     run([*command, "--target", str(root / "site"), str(root / "source")], dict(os.environ))
