@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ernie_rt.backend import (
     Accept,
-    CacheShape,
     Done,
     Interpreter,
     Limits,
@@ -21,9 +20,9 @@ from ernie_rt.backend import (
     Node,
     Numerics,
     OpNumerics,
+    PagedContents,
     Reject,
     Step,
-    StepLimits,
     StepResult,
     Target,
     WeightSource,
@@ -32,8 +31,6 @@ from ernie_rt.backend import (
 from ernie_rt.graph.types import ITEM_SIZE, Plain, State, Weight, dtype_of
 from ernie_rt_eager.attention import Context, LayerCache
 from ernie_rt_eager.ops import DTYPES, FUNCTIONS
-
-PAGE_SIZE = 16
 
 
 class EagerBackend:
@@ -73,21 +70,12 @@ class EagerExecutable:
 
     def __init__(self, lowerings: Mapping[str, Lowering], source: WeightSource, target: Target, limits: Limits) -> None:
         self._device = torch.device(target.device)
-        pages = -(-limits.max_context // PAGE_SIZE) * limits.max_sequences
-        self.cache = CacheShape("paged", PAGE_SIZE, pages)
-        self.admits = StepLimits(limits.max_batch_tokens, limits.max_sequences)
-        bindings = {"P": limits.max_context, "R": pages * PAGE_SIZE}
-        graphs = [lowering.graph for lowering in lowerings.values()]
-        weights = {weight.name: weight for graph in graphs for weight in graph.weights}
-        states = {state.name: state for graph in graphs for state in graph.states}
-        self._report = MemoryReport(
-            weight_bytes=sum(weight.type.nbytes(bindings) for weight in weights.values()),
-            cache_bytes=sum(state.type.nbytes(bindings) for state in states.values()),
-            notes=_conversions(weights),
-        )
+        contents = PagedContents.of(lowerings, limits)
+        self.cache, self.admits, bindings = contents.cache, contents.admits, contents.bindings
+        self._report = contents.report(notes=_conversions(contents.weights))
         check_memory(self._report, limits.memory_bytes, _free_bytes(self._device))
-        tensors = {name: self._load(weight, source, bindings) for name, weight in weights.items()}
-        caches = {name: self._allocate(state, bindings) for name, state in states.items()}
+        tensors = {name: self._load(weight, source, bindings) for name, weight in contents.weights.items()}
+        caches = {name: self._allocate(state, bindings) for name, state in contents.states.items()}
         self._interpreters = {
             name: Interpreter(lowering, FUNCTIONS, tensors, caches) for name, lowering in lowerings.items()
         }

@@ -1,5 +1,6 @@
 """What a backend author imports."""
 
+from ernie_rt.backend.contents import PagedContents
 from ernie_rt.backend.interpreter import Interpreter
 from ernie_rt.backend.memory import available_memory, check_memory
 from ernie_rt.backend.protocols import (
@@ -36,6 +37,7 @@ __all__ = [
     "Node",
     "Numerics",
     "OpNumerics",
+    "PagedContents",
     "Pending",
     "Reject",
     "SimpleBackend",

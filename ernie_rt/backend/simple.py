@@ -7,16 +7,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ernie_rt.backend.contents import PagedContents
 from ernie_rt.backend.interpreter import Interpreter
 from ernie_rt.backend.memory import check_memory
-from ernie_rt.backend.protocols import CacheShape, Limits, MemoryReport, Numerics, OpNumerics, StepLimits, Target
+from ernie_rt.backend.protocols import Limits, MemoryReport, Numerics, OpNumerics, Target
 from ernie_rt.backend.step import Done, Step, StepResult
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
 from ernie_rt.graph.types import DType, Weight
 from ernie_rt.weights.source import WeightSource
-
-PAGE_SIZE = 16
 
 
 class SimpleBackend:
@@ -45,7 +44,7 @@ class SimpleBackend:
         target: Target,
         limits: Limits,
     ) -> SimpleExecutable:
-        return SimpleExecutable(lowerings, weights, limits, self.functions, np.dtype(self.dtype))
+        return SimpleExecutable(lowerings, weights, limits, self.functions, self.dtype)
 
 
 class SimpleExecutable:
@@ -59,23 +58,15 @@ class SimpleExecutable:
         source: WeightSource,
         limits: Limits,
         functions: Mapping[str, Callable[..., Any]],
-        dtype: np.dtype[Any],
+        dtype: DType,
     ) -> None:
-        pages = -(-limits.max_context // PAGE_SIZE) * limits.max_sequences
-        self.cache = CacheShape("paged", PAGE_SIZE, pages)
-        self.admits = StepLimits(limits.max_batch_tokens, limits.max_sequences)
-        bindings = {"P": limits.max_context, "R": pages * PAGE_SIZE}
-        graphs = [lowering.graph for lowering in lowerings.values()]
-        known = {weight.name: weight for graph in graphs for weight in graph.weights}
-        states = {state.name: state for graph in graphs for state in graph.states}
-        self._report = MemoryReport(
-            weight_bytes=sum(weight.type.elements(bindings) for weight in known.values()) * dtype.itemsize,
-            cache_bytes=sum(state.type.elements(bindings) for state in states.values()) * dtype.itemsize,
-        )
+        contents = PagedContents.of(lowerings, limits)
+        self.cache, self.admits, bindings = contents.cache, contents.admits, contents.bindings
+        self._report = contents.report(dtype)
         check_memory(self._report, limits.memory_bytes)
         self._logits = {name: lowering.graph.output("logits").type.dtype for name, lowering in lowerings.items()}
-        arrays = {name: _load(weight, source, bindings, dtype) for name, weight in known.items()}
-        caches = {name: np.zeros(state.type.shape(bindings), dtype) for name, state in states.items()}
+        arrays = {name: _load(weight, source, bindings, dtype) for name, weight in contents.weights.items()}
+        caches = {name: np.zeros(state.type.shape(bindings), dtype) for name, state in contents.states.items()}
         self._interpreters = {
             name: Interpreter(lowering, functions, arrays, caches) for name, lowering in lowerings.items()
         }
@@ -95,7 +86,7 @@ class SimpleExecutable:
         self._interpreters = {}
 
 
-def _load(weight: Weight, source: WeightSource, bindings: Mapping[str, int], dtype: np.dtype[Any]) -> np.ndarray:
+def _load(weight: Weight, source: WeightSource, bindings: Mapping[str, int], dtype: DType) -> np.ndarray:
     out = np.empty(weight.type.shape(bindings), dtype)
     source.fill(weight, "data", out)
     return out

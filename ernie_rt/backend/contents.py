@@ -1,0 +1,46 @@
+"""What an executable with a paged cache must hold, worked out from its lowerings and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ernie_rt.backend.protocols import CacheShape, Limits, MemoryReport, StepLimits
+from ernie_rt.graph.legalize import Lowering
+from ernie_rt.graph.types import DType, State, Weight
+
+PAGE_SIZE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PagedContents:
+    """Weights and states of all graphs by name, the shape of the cache, and what binds the axes P and R."""
+
+    weights: Mapping[str, Weight]
+    states: Mapping[str, State]
+    cache: CacheShape
+    admits: StepLimits
+    bindings: Mapping[str, int]
+
+    @classmethod
+    def of(cls, lowerings: Mapping[str, Lowering], limits: Limits) -> PagedContents:
+        """Pages enough for every sequence at its longest; any mixture of prefills and decodes."""
+        graphs = [lowering.graph for lowering in lowerings.values()]
+        pages = -(-limits.max_context // PAGE_SIZE) * limits.max_sequences
+        return cls(
+            weights={weight.name: weight for graph in graphs for weight in graph.weights},
+            states={state.name: state for graph in graphs for state in graph.states},
+            cache=CacheShape("paged", PAGE_SIZE, pages),
+            admits=StepLimits(limits.max_batch_tokens, limits.max_sequences),
+            bindings={"P": limits.max_context, "R": pages * PAGE_SIZE},
+        )
+
+    def report(self, dtype: DType | None = None, notes: tuple[str, ...] = ()) -> MemoryReport:
+        """The bytes of it all, in the graph's dtypes or all in one."""
+
+        def nbytes(held: Weight | State) -> int:
+            return (held.type if dtype is None else held.type.with_dtype(dtype)).nbytes(self.bindings)
+
+        return MemoryReport(
+            sum(map(nbytes, self.weights.values())), sum(map(nbytes, self.states.values())), notes=notes
+        )
