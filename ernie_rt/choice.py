@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ernie_rt.errors import BackendError, OptionError
-from ernie_rt.graph.types import DTYPES, DType
+from ernie_rt.graph.types import FLOATS, DType
 from ernie_rt.host import PluginHost
 
 PREFERENCE: Final = ("cudagraph", "onnx", "eager", "reference")
@@ -28,10 +28,11 @@ def choose(
 ) -> Choice:
     """Settle what is "auto"; `stored` is the checkpoint's dtype, which is kept where the backend computes in it.
 
-    Raises OptionError for an unknown backend or dtype, BackendError when the one that was named, or none, can be used.
+    Raises OptionError for a backend, device or dtype that is not to be had, BackendError when a backend that was named
+    is not usable, or none is.
     """
-    if dtype != "auto" and dtype not in DTYPES:
-        raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(DTYPES)}")
+    if dtype != "auto" and dtype not in FLOATS:
+        raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(FLOATS)}")
     if backend != "auto":
         return _settle(host, backend, device, dtype, stored, "asked for")
     skipped: list[str] = []
@@ -42,7 +43,7 @@ def choose(
         try:
             reason = "; ".join(["the first usable", *skipped])
             return _settle(host, name, device, dtype, stored, reason)
-        except BackendError as error:
+        except (BackendError, OptionError) as error:
             skipped.append(f"{name}: {error.what}")
     raise BackendError(
         f"no backend can run this on device {device!r} in dtype {dtype!r}: {'; '.join(skipped)}",
@@ -60,7 +61,7 @@ def _settle(host: PluginHost, name: str, device: str, dtype: str, stored: DType,
     devices = [d for d in found if d.partition(":")[0] in info.dtypes]
     wanted = [d for d in devices if device in ("auto", d, d.partition(":")[0])]
     if not wanted:
-        raise BackendError(
+        raise OptionError(
             f"backend {name!r} has no device {device!r} here", expected=f"one of {', '.join(devices) or 'none'}"
         )
     computed = info.dtypes[wanted[0].partition(":")[0]]
@@ -69,6 +70,6 @@ def _settle(host: PluginHost, name: str, device: str, dtype: str, stored: DType,
     for candidate in computed:
         if candidate == dtype:
             return Choice(name, wanted[0], candidate, reason)
-    raise BackendError(
+    raise OptionError(
         f"backend {name!r} does not compute in {dtype} on {wanted[0]}", expected=f"one of {', '.join(computed)}"
     )

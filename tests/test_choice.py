@@ -113,7 +113,7 @@ def test_device_and_dtype(
 def test_a_device_that_is_not_there(device: str, fakes: Fakes) -> None:
     fakes.add("eager", ("xpu:0", "cpu"), GPU)
     host = fakes.host()
-    with pytest.raises(BackendError, match=f"backend 'eager' has no device '{device}' here; expected one of cpu$"):
+    with pytest.raises(OptionError, match=f"backend 'eager' has no device '{device}' here; expected one of cpu$"):
         choose(host, backend="eager", device=device)
     with pytest.raises(BackendError, match=f"on device '{device}'.*'eager' has no device"):
         choose(host, device=device)
@@ -121,7 +121,7 @@ def test_a_device_that_is_not_there(device: str, fakes: Fakes) -> None:
 
 def test_a_dtype_that_the_device_does_not_compute_in(fakes: Fakes) -> None:
     fakes.add("eager", ("cuda:0", "cpu"), GPU)
-    with pytest.raises(BackendError, match=r"not compute in bfloat16 on cuda:0; expected one of float16, float32$"):
+    with pytest.raises(OptionError, match=r"not compute in bfloat16 on cuda:0; expected one of float16, float32$"):
         choose(fakes.host(), backend="eager", dtype="bfloat16")
 
 

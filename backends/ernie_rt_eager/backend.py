@@ -31,6 +31,7 @@ from ernie_rt.backend import (
 from ernie_rt.graph.types import ITEM_SIZE, Plain, State, Weight, dtype_of
 from ernie_rt_eager.attention import Context, LayerCache
 from ernie_rt_eager.ops import DTYPES, FUNCTIONS
+from ernie_rt_eager.products import exact_sums
 
 
 class EagerBackend:
@@ -47,9 +48,7 @@ class EagerBackend:
 
     def numerics(self, target: Target) -> Numerics:
         wide = OpNumerics("float32", "float32")
-        return Numerics(
-            OpNumerics(target.dtype, "float32"), {"moe_route": wide, "rope": wide, "rms_norm": wide, "softmax": wide}
-        )
+        return Numerics(OpNumerics(target.dtype, "float32"), {"moe_route": wide, "rms_norm": wide})
 
     def compile(
         self,
@@ -82,6 +81,10 @@ class EagerExecutable:
 
     @torch.inference_mode()
     def submit(self, step: Step) -> Done:
+        with exact_sums(self._device):
+            return self._run(step)
+
+    def _run(self, step: Step) -> Done:
         context = Context(step, self._device)
         inputs = {
             "ids": self._int32(step.ids),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
@@ -11,6 +13,11 @@ from torch import Tensor
 
 WIDE_ROWS: Final = 8
 """From so many rows on, widening a weight once costs less than what the float32 product saves."""
+CUDA_SHORTCUTS: Final = (
+    "allow_bf16_reduced_precision_reduction",
+    "allow_fp16_reduced_precision_reduction",
+    "allow_tf32",
+)
 TILE_ELEMENTS: Final = 1 << 20
 """How much of a weight is widened at a time: 4 MiB in float32, so that it stays in cache until it is used."""
 
@@ -31,6 +38,23 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         y = F.linear(wide, weight[tile].float())
         out[:, tile] = y if bias is None else y.add_(bias[tile])
     return out
+
+
+@contextmanager
+def exact_sums(device: torch.device) -> Iterator[None]:
+    """Have CUDA sum 16-bit products in float32, and multiply float32 as float32, while the block runs."""
+    if device.type != "cuda":
+        yield
+        return
+    matmul = torch.backends.cuda.matmul
+    before = {name: getattr(matmul, name) for name in CUDA_SHORTCUTS}
+    try:
+        for name in CUDA_SHORTCUTS:
+            setattr(matmul, name, False)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(matmul, name, value)
 
 
 @cache

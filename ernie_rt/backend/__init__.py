@@ -18,15 +18,18 @@ from ernie_rt.backend.simple import SimpleBackend, SimpleExecutable
 from ernie_rt.backend.step import LAST_SAMPLED, Done, Pending, Step, StepResult
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
-from ernie_rt.hooks import BackendInfo
+from ernie_rt.graph.types import DType, Plain, RopeTable, State, TensorType, Value, Weight
+from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
 from ernie_rt.weights.source import WeightSource
 
 __all__ = [
     "LAST_SAMPLED",
+    "PLUGIN_API",
     "Accept",
     "Backend",
     "BackendInfo",
     "CacheShape",
+    "DType",
     "Done",
     "Executable",
     "Graph",
@@ -39,14 +42,21 @@ __all__ = [
     "OpNumerics",
     "PagedContents",
     "Pending",
+    "Plain",
     "Reject",
+    "RopeTable",
     "SimpleBackend",
     "SimpleExecutable",
+    "State",
     "Step",
     "StepLimits",
     "StepResult",
     "Target",
+    "TensorType",
+    "Value",
+    "Weight",
     "WeightSource",
     "available_memory",
     "check_memory",
+    "hookimpl",
 ]

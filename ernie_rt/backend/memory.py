@@ -9,10 +9,29 @@ from ernie_rt.backend.protocols import MemoryReport
 from ernie_rt.errors import CapacityError
 
 MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory() -> int | None:
-    """Bytes of main memory that can be had without swapping, or None where the system does not say."""
+    """Bytes of main memory that can be had without swapping, or None where the system does not say.
+
+    Within a container that is what its limit leaves, page cache counted as free.
+    """
+    rooms = [room for room in (_system_memory(), _container_memory()) if room is not None]
+    return min(rooms, default=None)
+
+
+def _container_memory() -> int | None:
+    """What a version 2 control group leaves of its limit, None where there is none."""
+    try:
+        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        statistics = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        return None if limit == "max" else int(limit) - int(used) + int(statistics["inactive_file"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _system_memory() -> int | None:
     try:
         for line in MEMINFO.read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -37,7 +56,7 @@ def check_memory(report: MemoryReport, limit: int | None, available: int | None 
                 f"the model does not fit into {name}",
                 expected=f"at most {human_bytes(bound)}",
                 found=f"{human_bytes(report.weight_bytes)} of weights and {human_bytes(report.cache_bytes)} of cache",
-                hint="Choose a narrower dtype, a smaller max_context or max_sequences, or a smaller model",
+                hint="Choose a narrower dtype, a shorter context, fewer sequences, or a smaller model",
             )
 
 

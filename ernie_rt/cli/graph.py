@@ -13,8 +13,8 @@ import typer
 from ernie_rt.cli.options import Json, Ref
 
 if TYPE_CHECKING:
-    from ernie_rt.graph.graph import Graph
     from ernie_rt.graph.legalize import Lowering
+    from ernie_rt.model.config import ModelConfig
 
 
 class Level(StrEnum):
@@ -47,7 +47,7 @@ def graph(
     from ernie_rt.graph.cost import active_parameters, graph_cost, parameters
     from ernie_rt.graph.json import graph_to_json
     from ernie_rt.graph.text import graph_text
-    from ernie_rt.graph.types import FLOATS, dtype_of
+    from ernie_rt.graph.types import FLOATS
     from ernie_rt.model.ernie45 import build_graph
     from ernie_rt.model.families import find
 
@@ -65,9 +65,9 @@ def graph(
         config = locate(model).config
     else:
         config = family.config
-    built = build_graph(config, None if dtype == "auto" else dtype_of(dtype))
+    lowering = _lowered(config, dtype, lowered) if lowered is not None else _decomposed(config, dtype, level)
+    built = build_graph(config)
     bindings = {"N": 1, "C": tokens, "L": 1}
-    lowering = _lower(built, level or Level.block, lowered)
     shown = lowering.graph
     if as_json:
         write(json.dumps(graph_to_json(shown)) + "\n")
@@ -80,23 +80,34 @@ def graph(
         f"one token after {bindings['C'] - 1:,}: {cost.flops:,} FLOPs, {cost.weight_bytes:,} bytes of weights, "
         f"{cost.cache_bytes:,} of cache\n"
     )
-    if verbose:
+    if verbose and lowered is not None:
         for decision in lowering.decisions:
             verdict = "native" if decision.kept else f"decomposed: {decision.reason}"
             print(f"{decision.scope}: {decision.op}: {verdict}", file=sys.stderr)
 
 
-def _lower(graph: Graph, level: Level, backend: str | None) -> Lowering:
+def _lowered(config: ModelConfig, dtype: str, backend: str) -> Lowering:
+    """The graph as a backend would run it here, in the dtype that it would choose."""
     from ernie_rt.backend.protocols import Target
+    from ernie_rt.choice import choose
+    from ernie_rt.graph.legalize import legalize
+    from ernie_rt.host import PluginHost, blame
+    from ernie_rt.model.ernie45 import build_graph
+
+    host = PluginHost()
+    choice = choose(host, backend=backend, dtype=dtype, stored=config.dtype)
+    target, implementation = Target((choice.device,), choice.dtype), host.backend(backend)
+    with blame(backend):
+        return legalize(build_graph(config, choice.dtype), lambda node: implementation.claims(node, target))
+
+
+def _decomposed(config: ModelConfig, dtype: str, level: Level | None) -> Lowering:
     from ernie_rt.graph.legalize import Accept, Reject, legalize
     from ernie_rt.graph.ops import OPS
-    from ernie_rt.host import PluginHost
+    from ernie_rt.graph.types import dtype_of
+    from ernie_rt.model.ernie45 import build_graph
 
-    if backend is not None:
-        host = PluginHost()
-        implementation = host.backend(backend)
-        target = Target((implementation.devices()[0],), graph.states[0].type.dtype)
-        return legalize(graph, lambda node: implementation.claims(node, target))
+    built = build_graph(config, None if dtype == "auto" else dtype_of(dtype))
     levels = list(Level)
-    wanted = {str(lower) for lower in levels[levels.index(level) :]}
-    return legalize(graph, lambda node: Accept() if OPS[node.op].level in wanted else Reject(f"above level {level}"))
+    wanted = {str(lower) for lower in levels[levels.index(level or Level.block) :]}
+    return legalize(built, lambda node: Accept() if OPS[node.op].level in wanted else Reject(f"above level {level}"))

@@ -24,7 +24,10 @@ def _size(dim: Dim) -> int:
 
 
 def rms_norm(x: TensorType, weight: TensorType, *, eps: float) -> TensorType:
-    """x / sqrt(mean(x²) + eps) over the last axis, computed in float32, rounded to x's dtype, then times weight."""
+    """x / sqrt(mean(x²) + eps) · weight over the last axis, in float32.
+
+    transformers rounds to x's dtype before it multiplies by the weight; a backend may round once, after it.
+    """
     need_float(x)
     need(weight.dims == x.dims[-1:], f"weight {weight} does not scale {x}")
     return x

@@ -21,6 +21,10 @@ class Reject:
 
     reason: str
 
+    def __post_init__(self) -> None:
+        if not self.reason:
+            raise LoweringError("a node was rejected without a reason", hint="Reject(…) takes one, in words")
+
 
 Claim = Callable[[Node], Accept | Reject]
 
@@ -54,10 +58,17 @@ def legalize(graph: Graph, claims: Claim, taps: Collection[str] = ()) -> Lowerin
     lowered = lowerer.run(graph)
     unknown = sorted(set(taps) - set(lowerer.scopes))
     if unknown:
-        raise OptionError(f"no scope {unknown[0]!r} to tap", where=graph.name, hint="`ernie-rt graph` lists the scopes")
+        raise OptionError(
+            f"no scope {unknown[0]!r} to tap",
+            where=graph.name,
+            hint="`ernie-rt graph MODEL --level composite --full` lists them",
+        )
     if lowerer.refused:
         listed = "; ".join(f"{node.op} ({node.scope}): {reason}" for node, reason in lowerer.refused.values())
-        raise LoweringError(f"ops that the backend does not run and that do not decompose: {listed}", where=graph.name)
+        hint = "A tap reaches as deep as the backend's own pieces; the reference has them all" if taps else None
+        raise LoweringError(
+            f"ops that the backend does not run and that do not decompose: {listed}", where=graph.name, hint=hint
+        )
     return Lowering(lowered, tuple(lowerer.decisions), tuple((tap, lowerer.scopes[tap]) for tap in sorted(set(taps))))
 
 
@@ -88,6 +99,8 @@ class _Lowerer:
 
     def keep_or_decompose(self, node: Node, inputs: tuple[Operand, ...]) -> tuple[Value, ...]:
         verdict = self.claims(node)
+        if not isinstance(verdict, Accept | Reject):
+            raise LoweringError("a claim is neither Accept nor Reject", where=node.scope, found=repr(verdict))
         reason = verdict.reason if isinstance(verdict, Reject) else self.tapped(node)
         if reason and node.spec.decompose is not None:
             self.decisions.append(Decision(node.scope, node.op, kept=False, reason=reason))

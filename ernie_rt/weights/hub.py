@@ -67,16 +67,18 @@ def _cached(repo: str, revision: str | None) -> Path | None:
 
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES), local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):  # _download says what is wrong
+    except (LocalEntryNotFoundError, HFValidationError, OSError):  # _download says what is wrong
         return None
     return folder if _whole(folder) else None
 
 
 def _whole(folder: Path) -> bool:
-    """Whether config and weights are there; a snapshot may have been begun by anything."""
+    """Whether config, tokenizer and weights are there; a snapshot may have been begun by anything."""
     try:
         files.member(folder, "config.json")
+        files.member(folder, "tokenizer.model")
         if (folder / SINGLE).exists():
+            files.member(folder, SINGLE)
             return True
         shards = files.read_json(files.member(folder, INDEX), limit=INDEX_LIMIT)["weight_map"].values()
         for shard in set(shards):

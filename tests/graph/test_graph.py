@@ -189,7 +189,9 @@ def test_json_that_is_no_graph_is_refused(change: object) -> None:
 
 def test_infinity_is_the_only_attribute_that_json_cannot_say() -> None:
     """`where(…, otherwise=-inf)` travels as Python's -Infinity, which our own reader of untrusted JSON refuses."""
-    graph = legalize(build_graph(small()), lambda node: Accept() if OPS[node.op].level == "primitive" else Reject(""))
+    graph = legalize(
+        build_graph(small()), lambda node: Accept() if OPS[node.op].level == "primitive" else Reject("level")
+    )
     found = {
         value for node in graph.graph.nodes for _, value in node.attrs if isinstance(value, float) and math.isinf(value)
     }

@@ -94,3 +94,15 @@ def test_inner_scopes_are_all_the_way_down(graph: Graph) -> None:
     moe_block = next(node for node in graph.nodes if node.op == "moe_block")
     names = ("norm", "route", "experts", "shared.gate_up", "shared.swiglu", "shared.down", "combine", "residual")
     assert inner_scopes(moe_block) >= {f"layers.1.mlp.{name}" for name in names}
+
+
+def test_a_claim_must_say_what_it_means(graph: Graph) -> None:
+    with pytest.raises(LoweringError, match="rejected without a reason"):
+        Reject("")
+    with pytest.raises(LoweringError, match=r"embed: a claim is neither Accept nor Reject; found False"):
+        legalize(graph, lambda node: False)  # type: ignore[arg-type,return-value]
+
+
+def test_a_tap_deeper_than_a_backend_goes_is_explained(graph: Graph) -> None:
+    with pytest.raises(LoweringError, match="A tap reaches as deep as the backend's own pieces"):
+        legalize(graph, only(*COMPOSITES), taps=["layers.0.attention.attend.rope_q"])

@@ -78,7 +78,7 @@ def test_every_level_means_the_same(name: str) -> None:
     whole = run(legalize(graph, lambda node: Accept()), step)
     assert np.sqrt(np.mean(whole**2)) > 0.5
     for levels in ({"composite", "primitive"}, {"primitive"}):
-        pieces = legalize(graph, lambda node, kept=levels: Accept() if OPS[node.op].level in kept else Reject(""))
+        pieces = legalize(graph, lambda node, kept=levels: Accept() if OPS[node.op].level in kept else Reject("level"))
         np.testing.assert_allclose(run(pieces, step), whole, rtol=0, atol=1e-12)
 
 

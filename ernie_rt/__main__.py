@@ -1,0 +1,5 @@
+"""`python -m ernie_rt` is `ernie-rt`."""
+
+from ernie_rt.cli import main
+
+main()
