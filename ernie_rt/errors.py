@@ -11,7 +11,9 @@ ErnieRtError                     exit code 1
 │   │   └── UnsafeCheckpointError  a pickle: never opened
 │   ├── ConfigError              a config field that is impossible or not supported
 │   ├── CheckpointError          tensors missing, left over, of a wrong shape or dtype; shards that disagree
-│   └── TokenizerError           tokenizer files that are absent, broken, or disagree with the config
+│   ├── TokenizerError           tokenizer files that are absent, broken, or disagree with the config
+│   └── TemplateError            a chat template that is broken, or does what a template may not
+│       └── TemplateLimitError   a chat template that takes more time, memory or output than it may
 ├── GraphError                   a graph that breaks the rules of its ops
 ├── LoweringError                a graph that a backend cannot run, with its reasons
 ├── BackendError                 a backend that is not installed, lacks what was asked for, or failed
@@ -102,6 +104,14 @@ class CheckpointError(InputError):
 
 class TokenizerError(InputError):
     """Tokenizer files are absent, broken, or disagree with the config."""
+
+
+class TemplateError(InputError):
+    """A chat template is broken, refuses the messages, or does what a template may not."""
+
+
+class TemplateLimitError(TemplateError):
+    """A chat template takes more time, memory or output than it may."""
 
 
 class GraphError(ErnieRtError):

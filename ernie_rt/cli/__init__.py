@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ernie_rt import __version__
-from ernie_rt.cli import backends, graph, models, run
+from ernie_rt.cli import backends, graph, models, run, tokenize
 from ernie_rt.errors import ErnieRtError
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run.run, graph.graph, models.models, backends.backends):
+for command in (run.run, tokenize.tokenize, graph.graph, models.models, backends.backends):
     app.command()(command)
 
 

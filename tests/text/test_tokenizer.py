@@ -129,7 +129,7 @@ def test_special_and_padding_ids(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode([361, 369, 371, 399], skip_special=False) == ""
     for id in (-1, 400, 2**63):
         with pytest.raises(TokenizerError, match="expected 0 to 399"):
-            tokenizer.decode([id])
+            tokenizer.decode([5, id, 6])
 
 
 def test_text_that_is_not_unicode(tokenizer: Tokenizer) -> None:

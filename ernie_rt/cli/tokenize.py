@@ -1,0 +1,59 @@
+"""`ernie-rt tokenize`: text to token ids, and back."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ernie_rt.cli.options import Json, Ref
+from ernie_rt.errors import PromptError
+
+
+def tokenize(
+    model: Ref,
+    text: Annotated[str | None, typer.Argument(help="The text; - or nothing reads standard input.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the text from a file.")] = None,
+    ids: Annotated[
+        bool, typer.Option("--ids", help="The text is token ids, apart by spaces or commas: print what they say.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the tokens of a text, an id and its piece on each line. The text is content: it has no special tokens."""
+    from ernie_rt.cli.output import write
+    from ernie_rt.cli.run import _prompt
+    from ernie_rt.loading import locate
+
+    given = _prompt(text, file)
+    tokenizer = locate(model).tokenizer()
+    numbers = _parse_ids(given) if ids else tokenizer.encode(given)
+    said = tokenizer.decode(numbers, skip_special=False)
+    if as_json:
+        pieces = [_show(tokenizer.pieces[number]) for number in numbers]
+        write(json.dumps({"count": len(numbers), "ids": numbers, "pieces": pieces, "text": said}) + "\n")
+    elif ids:
+        write(said + "\n")
+    else:
+        lines = [f"{number}\t{json.dumps(_show(tokenizer.pieces[number]), ensure_ascii=False)}" for number in numbers]
+        write("".join(f"{line}\n" for line in lines))
+
+
+def _parse_ids(text: str) -> list[int]:
+    words = re.sub(r"[\s,\[\]]+", " ", text).split()
+    for word in words:
+        if not re.fullmatch(r"[0-9]{1,9}", word):
+            raise PromptError(
+                "not token ids", expected="whole numbers apart by spaces or commas", found=ascii(word[:40])
+            )
+    return [int(word) for word in words]
+
+
+def _show(piece: bytes) -> str:
+    """A piece as text; one that is no character by itself as its bytes, such as `<0xE4>`."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return "".join(f"<0x{byte:02X}>" for byte in piece)

@@ -1,0 +1,139 @@
+"""Conversations to token ids, by a checkpoint's chat template.
+
+A rendered conversation is a list of spans: scaffold, which the template wrote, and content, which people, tools and
+models wrote. Special tokens are recognised in scaffold alone, so no content can forge one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from ernie_rt.errors import TemplateError, TemplateLimitError
+from ernie_rt.files import MIB, member, read_bytes, read_json
+from ernie_rt.text import sandbox
+from ernie_rt.text.foreign import render_foreign, template_context
+from ernie_rt.text.messages import Conversation, Message, parse_messages
+from ernie_rt.text.native import NATIVE, PROBES
+from ernie_rt.text.spans import Span, encode_spans, spans_text, special_pattern
+from ernie_rt.text.tokenizer import Tokenizer
+
+KNOWN: Final[Mapping[str, str]] = {
+    "471fb571976770318fe6f27749e37940be8d29c0a7770558140f141f5906f2a2": "ernie",
+}
+"""Native templates by the SHA-256 of their text: the plain one as several public copies have it."""
+
+
+class ChatTemplate:
+    """A checkpoint's chat template. Reading one runs nothing; what it says is first executed when it is used."""
+
+    def __init__(self, source: str, tokens: Mapping[str, str], where: str) -> None:
+        """`tokens` are the named tokens that a template refers to (cls_token, …); `where` is named in errors."""
+        self.source = source
+        self._tokens = tokens
+        self._where = where
+
+    @classmethod
+    def load(cls, folder: Path) -> ChatTemplate | None:
+        """From chat_template.jinja, chat_template.json or tokenizer_config.json, the first that has one, or None."""
+        settings: dict[str, Any] = {}
+        for name in ("special_tokens_map.json", "tokenizer_config.json"):
+            settings |= _read(folder, name)
+        tokens: dict[str, str] = {}
+        for key, value in settings.items():
+            content = value.get("content") if isinstance(value, dict) else value
+            if key.endswith("_token") and isinstance(content, str):
+                tokens[key] = content
+        if os.path.lexists(folder / "chat_template.jinja"):
+            path = member(folder, "chat_template.jinja")
+            try:
+                return cls(read_bytes(path, sandbox.TEMPLATE_BYTES).decode(), tokens, str(path))
+            except UnicodeDecodeError as error:
+                raise TemplateError("the chat template is not UTF-8", where=str(path), found=str(error)) from None
+        for name in ("chat_template.json", "tokenizer_config.json"):
+            source = _read(folder, name).get("chat_template")
+            if isinstance(source, list):  # several, by name
+                named = {item.get("name"): item.get("template") for item in source if isinstance(item, dict)}
+                source = named.get("default", "")
+            if isinstance(source, str) and source:
+                return cls(source, tokens, str(folder / name))
+            if source is not None:
+                raise TemplateError("chat_template is not text", where=str(folder / name), found=repr(source)[:40])
+        return None
+
+    @cached_property
+    def kind(self) -> str:
+        """Who renders it: "ernie" or "ernie-thinking" natively, "foreign" Jinja in a child process.
+
+        Told by its digest or, of an unknown template, by what it makes of some conversations: TemplateLimitError
+        when it exceeds its limits already there.
+        """
+        return KNOWN.get(hashlib.sha256(self.source.encode()).hexdigest()) or self._probe()
+
+    def spans(
+        self,
+        messages: Iterable[Message | Mapping[str, Any]],
+        tokenizer: Tokenizer,
+        tools: Sequence[Mapping[str, Any]] = (),
+        add_generation_prompt: bool = True,
+    ) -> list[Span]:
+        """Render a conversation; PromptError for one that the template has no place for, or TemplateError."""
+        chat = Conversation(parse_messages(messages), tuple(tools), add_generation_prompt)
+        native = NATIVE.get(self.kind)
+        if native is not None:
+            return native(chat, self._tokens)
+        return render_foreign(self.source, chat, self._tokens, _specials(tokenizer), self._where)
+
+    def render(
+        self,
+        messages: Iterable[Message | Mapping[str, Any]],
+        tokenizer: Tokenizer,
+        tools: Sequence[Mapping[str, Any]] = (),
+        add_generation_prompt: bool = True,
+    ) -> str:
+        """The text of the prompt, to be read: encoded as text it would lack its special tokens."""
+        return spans_text(self.spans(messages, tokenizer, tools, add_generation_prompt))
+
+    def encode(
+        self,
+        messages: Iterable[Message | Mapping[str, Any]],
+        tokenizer: Tokenizer,
+        tools: Sequence[Mapping[str, Any]] = (),
+        add_generation_prompt: bool = True,
+    ) -> list[int]:
+        """The ids of the prompt; those of special tokens come from the template alone."""
+        spans = self.spans(messages, tokenizer, tools, add_generation_prompt)
+        return encode_spans(spans, tokenizer, _specials(tokenizer))
+
+    def stop_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
+        """What ends an answer besides eos: the token that a native template puts after a past one."""
+        tokens = {"ernie": self._tokens.get("sep_token", "<|end_of_sentence|>"), "ernie-thinking": "<|im_end|>"}
+        id = tokenizer.reserved.get(tokens.get(self.kind, ""))
+        return () if id is None else (id,)
+
+    def _probe(self) -> str:
+        contexts = [template_context(probe, self._tokens) for probe in max(PROBES.values(), key=len)]
+        try:
+            texts = sandbox.render(self.source, contexts, self._where)
+        except TemplateLimitError:
+            raise
+        except TemplateError:  # it may have a use for other conversations
+            return "foreign"
+        for kind, render in NATIVE.items():
+            ours = [spans_text(render(probe, self._tokens)) for probe in PROBES[kind]]
+            if ours == texts[: len(ours)]:
+                return kind
+        return "foreign"
+
+
+def _specials(tokenizer: Tokenizer) -> re.Pattern[str]:
+    return special_pattern(tokenizer.reserved)
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    return read_json(member(folder, name), limit=4 * MIB) if os.path.lexists(folder / name) else {}

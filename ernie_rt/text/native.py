@@ -1,0 +1,117 @@
+"""ERNIE's own two chat templates, without Jinja.
+
+The text-only plain template (0.3B, 21B, 300B) is known to the letter. The Thinking template (21B-A3B-Thinking) is put
+together from what engines and trainers say of it; the wording of its tool list and tool results is not verified. So a
+checkpoint's template counts as one of these only when it renders the same (`PROBES`): otherwise its own text is used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from ernie_rt.errors import PromptError
+from ernie_rt.text.messages import Conversation, Message, ToolCall
+from ernie_rt.text.spans import Span
+
+Render = Callable[[Conversation, Mapping[str, str]], list[Span]]
+
+THINK_MODE: Final = "<global_setting>\nthink_mode=True\n</global_setting>"
+
+
+def render_plain(chat: Conversation, tokens: Mapping[str, str]) -> list[Span]:
+    """`<|begin_of_sentence|>`, system text by itself, `User: …`, `Assistant: …<|end_of_sentence|>`."""
+    if chat.tools or any(message.role == "tool" or message.tool_calls for message in chat.messages):
+        raise PromptError("the model's chat template has no tools", hint="Use a model that was trained to call tools")
+    sep = tokens.get("sep_token", "<|end_of_sentence|>")
+    spans = [_scaffold(tokens.get("cls_token", "<|begin_of_sentence|>"))]
+    for message in chat.messages:
+        content = Span(message.content, False)
+        match message.role:
+            case "system":
+                spans += [content, _scaffold("\n")]
+            case "user":
+                spans += [_scaffold("User: "), content, _scaffold("\n")]
+            case "assistant":
+                spans += [_scaffold("Assistant: "), content, _scaffold(sep)]
+    if chat.add_generation_prompt:
+        spans.append(_scaffold("Assistant: "))
+    return spans
+
+
+def render_thinking(chat: Conversation, tokens: Mapping[str, str]) -> list[Span]:
+    """`<|im_start|>role … <|im_end|>` with settings in a first system turn.
+
+    Past reasoning is left out, save after the last user message: there the model is still at work, with tools. A
+    system message is the first one or none.
+    """
+    messages = chat.messages
+    spans = [_scaffold("<|im_start|>system\n")]
+    if messages[0].role == "system":
+        spans += [_scaffold("<system_setting>\n"), Span(messages[0].content, False)]
+        spans.append(_scaffold("\n</system_setting>\n\n"))
+        messages = messages[1:]
+    spans.append(_scaffold(THINK_MODE))
+    if chat.tools:
+        spans += [_scaffold("\n\n<tool_list>\n"), Span(_json(list(chat.tools)), False), _scaffold("\n</tool_list>")]
+    spans.append(_scaffold("<|im_end|>\n\n"))
+    last_user = max((n for n, message in enumerate(messages) if message.role == "user"), default=-1)
+    for number, message in enumerate(messages):
+        if message.role == "system":
+            raise PromptError("a system message after the first message", hint="Put it first")
+        spans.append(_scaffold(f"<|im_start|>{message.role}\n"))
+        if message.role == "assistant":
+            spans += _answer(message, thinking=number > last_user)
+        else:
+            spans.append(Span(message.content, False))
+        spans.append(_scaffold("<|im_end|>\n\n"))
+    if chat.add_generation_prompt:
+        spans.append(_scaffold("<|im_start|>assistant\n<think>\n"))
+    return spans
+
+
+NATIVE: Final[Mapping[str, Render]] = {"ernie": render_plain, "ernie-thinking": render_thinking}
+
+
+def _answer(message: Message, thinking: bool) -> Iterator[Span]:
+    if thinking and message.reasoning:
+        yield from (_scaffold("<think>\n"), Span(message.reasoning, False), _scaffold("\n</think>\n"))
+    if message.content:
+        yield from (_scaffold("<response>\n"), Span(message.content, False), _scaffold("\n</response>\n"))
+    for call in message.tool_calls:
+        body = _json({"name": call.name, "arguments": dict(call.arguments)})
+        yield from (_scaffold("<tool_call>\n"), Span(body, False), _scaffold("\n</tool_call>\n"))
+
+
+def _scaffold(text: str) -> Span:
+    return Span(text, True)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+_SYSTEM = Message("system", " Be brief.")
+_USER = Message("user", "Hello ,\nworld ")
+_ASSISTANT = Message("assistant", "Hi. ", reasoning="A greeting.")
+_LOOK_UP = ToolCall("look_up", {"what": 'a "b"', "n": 1})
+_CALL = Message("assistant", "", reasoning="I look it up.", tool_calls=(_LOOK_UP,))
+_RESULT = Message("tool", '{"found": true}', name="look_up")
+_TOOL = {"type": "function", "function": {"name": "look_up", "description": "Looks it <up>.", "parameters": {}}}
+_TALKS = tuple(
+    Conversation(messages, (), prompt)
+    for prompt in (True, False)
+    for messages in ((_USER,), (_SYSTEM, _USER), (_USER, _ASSISTANT), (_SYSTEM, _USER, _ASSISTANT, _USER))
+)
+PROBES: Final[Mapping[str, tuple[Conversation, ...]]] = {
+    "ernie": _TALKS,
+    "ernie-thinking": (
+        *_TALKS,
+        Conversation((_SYSTEM, _USER), (_TOOL, _TOOL)),
+        Conversation((_USER, _CALL, _RESULT), (_TOOL,)),
+        Conversation((_USER, _CALL, _RESULT, _ASSISTANT, _USER), (_TOOL,)),
+        Conversation((_USER, _CALL, _RESULT, _RESULT, Message("assistant", "x", "y", (_LOOK_UP, _LOOK_UP)), _RESULT)),
+    ),
+}
+"""Conversations that use every branch of a template; those of "ernie" come first in the others."""
