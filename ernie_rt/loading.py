@@ -19,6 +19,7 @@ from ernie_rt.host import PluginHost, blame
 from ernie_rt.model.config import ModelConfig, read_config
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.model.families import find
+from ernie_rt.runtime.options import positive
 from ernie_rt.session import Model
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.weights.checkpoint import Checkpoint
@@ -77,6 +78,7 @@ def load(
     located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights)
     config = located.config
     limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes)
+    threads = None if threads is None else positive("threads", threads)
     # First the headers of the weights: whatever is wrong with a folder is said before a backend is imported.
     source = weights if weights is not None else _open(located)
     try:
@@ -129,12 +131,11 @@ def _limits(
     config: ModelConfig, max_context: int | None, max_sequences: int, max_batch_tokens: int, memory_bytes: int | None
 ) -> Limits:
     longest = config.max_position_embeddings
-    context = min(longest, DEFAULT_CONTEXT) if max_context is None else max_context
-    if not 1 <= context <= longest:
+    context = min(longest, DEFAULT_CONTEXT) if max_context is None else positive("max_context", max_context)
+    if context > longest:
         raise OptionError(
             "max_context is not possible", expected=f"1 to {longest}, the model's longest context", found=context
         )
-    for name, value in (("max_sequences", max_sequences), ("max_batch_tokens", max_batch_tokens)):
-        if value < 1:
-            raise OptionError(f"{name} must be positive", found=value)
-    return Limits(context, max_sequences, max_batch_tokens, memory_bytes)
+    sequences, tokens = positive("max_sequences", max_sequences), positive("max_batch_tokens", max_batch_tokens)
+    memory = None if memory_bytes is None else positive("memory_bytes", memory_bytes)
+    return Limits(context, sequences, tokens, memory)

@@ -9,38 +9,46 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from ernie_rt.backend.protocols import Executable, Limits, MemoryReport
 from ernie_rt.choice import Choice
-from ernie_rt.errors import OptionError, PromptError
+from ernie_rt.errors import ErnieRtError, OptionError, PromptError
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import Lowering
 from ernie_rt.host import blame
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.options import GenerateOptions, Plan, plan, positive
 from ernie_rt.runtime.sequence import Event, Finish, Request
 from ernie_rt.runtime.sequence import Sequence as Running
-from ernie_rt.text.tokenizer import Detokenizer, Tokenizer
+from ernie_rt.sampling.sampler import Logprobs
+from ernie_rt.text.stops import TextStream
+from ernie_rt.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one more token adds: its id (None in a last piece that only ends), its text, and why it was the last."""
+    """What one more token adds: its id (None in a last piece that only ends), its text, and why it was the last.
+
+    The text lags behind where it may be the beginning of a stop string. `logprobs` are there when asked for.
+    """
 
     id: int | None
     text: str
     finish: Finish | None
+    logprobs: Logprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
     """A finished answer: text, ids, why it ended, and how long its parts took.
 
-    `prefill_seconds` run up to the first token, `decode_seconds` from there to the last.
+    The text ends before a stop string, the ids with the token that completes it. `prefill_seconds` run up to the first
+    token, `decode_seconds` from there to the last.
     """
 
     text: str
@@ -49,6 +57,7 @@ class Generation:
     prompt_tokens: int
     prefill_seconds: float
     decode_seconds: float
+    logprobs: tuple[Logprobs, ...] = ()
 
 
 class Model:
@@ -97,51 +106,32 @@ class Model:
 
     def logits_batch(self, prompts: Iterable[Iterable[int]], *, chunk: int | None = None) -> list[npt.NDArray[Any]]:
         """`logits` of several prompts, run in the same steps as far as `max_sequences` lets them."""
-        if chunk is not None and chunk < 1:
-            raise OptionError("chunk must be positive", found=chunk)
+        chunk = None if chunk is None else positive("chunk", chunk)
         requests = [Request(self._check(ids), 0, all_logits=True, chunk=chunk) for ids in prompts]
         return [np.concatenate(sequence.logits) for sequence in self._run(requests)]
 
     def tapped(self, ids: Iterable[int]) -> dict[str, npt.NDArray[Any]]:
         """The values of the scopes that `load` was given as `taps`, for every token of `ids`, by scope."""
-        (sequence,) = self._run([Request(self._check(ids), 0, all_logits=True)])
+        (sequence,) = self._run([Request(self._check(ids), 0, all_logits=True, taps=True)])
         return {name: np.concatenate([step[name] for step in sequence.taps]) for name in sequence.taps[0]}
 
-    def generate_ids(
-        self,
-        ids: Iterable[int],
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 0,
-        ignore_eos: bool = False,
-    ) -> list[int]:
-        """Continue `ids` greedily; the new ids, up to and with an end-of-sequence token unless that is ignored."""
-        return self.generate_batch(
-            [ids], max_new_tokens=max_new_tokens, temperature=temperature, ignore_eos=ignore_eos
-        )[0]
+    def generate_ids(self, ids: Iterable[int], **options: Unpack[GenerateOptions]) -> list[int]:
+        """Continue `ids`; the new ids, up to and with a token that ends them. Greedy, unless options say otherwise."""
+        return self.generate_batch([ids], **options)[0]
 
-    def generate_batch(
-        self,
-        prompts: Iterable[Iterable[int]],
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 0,
-        ignore_eos: bool = False,
-    ) -> list[list[int]]:
-        """`generate_ids` of several prompts at once."""
-        _check_temperature(temperature)
-        requests = [self._request(ids, max_new_tokens, ignore_eos) for ids in prompts]
-        return [sequence.generated for sequence in self._run(requests)]
+    def generate_batch(self, prompts: Iterable[Iterable[int]], **options: Unpack[GenerateOptions]) -> list[list[int]]:
+        """`generate_ids` of several prompts at once; with a `seed`, each gets the tokens that it gets alone."""
+        chosen = self._plan(options)
+        requests = [chosen.request(self._check(ids), self._known_ids) for ids in prompts]
+        return [sequence.generated for sequence in self._run(requests, chosen.stop)]
 
-    def generate(
-        self, prompt: str, *, max_new_tokens: int = 128, temperature: float = 0, ignore_eos: bool = False
-    ) -> Generation:
+    def generate(self, prompt: str, **options: Unpack[GenerateOptions]) -> Generation:
         """Continue a text; see `stream` to read the continuation as it comes."""
         ids = self.tokenizer.encode(prompt)
         began = time.perf_counter()
         first = began
         pieces: list[Piece] = []
-        for piece in self._stream(ids, max_new_tokens, temperature, ignore_eos):
+        for piece in self._stream(ids, options):
             if not pieces:
                 first = time.perf_counter()
             pieces.append(piece)
@@ -154,31 +144,27 @@ class Model:
             prompt_tokens=len(ids),
             prefill_seconds=first - began,
             decode_seconds=time.perf_counter() - first,
+            logprobs=tuple(piece.logprobs for piece in pieces if piece.logprobs is not None),
         )
 
-    def stream(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 0,
-        ignore_eos: bool = False,
-    ) -> Iterator[Piece]:
+    def stream(self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]) -> Iterator[Piece]:
         """Continue a text, or ids, yielding a Piece for every token; leaving the loop early frees its cache."""
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-        yield from self._stream(ids, max_new_tokens, temperature, ignore_eos)
+        yield from self._stream(ids, options)
 
-    def stream_ids(
-        self, ids: Iterable[int], *, max_new_tokens: int = 128, temperature: float = 0, ignore_eos: bool = False
-    ) -> Iterator[int]:
+    def stream_ids(self, ids: Iterable[int], **options: Unpack[GenerateOptions]) -> Iterator[int]:
         """`stream` without text, for a model without a tokenizer: the new ids as they come."""
-        for event in self._events(ids, max_new_tokens, temperature, ignore_eos):
+        chosen = self._plan(options)
+        text = TextStream(self.tokenizer, chosen.stop) if chosen.stop else None
+        for event in self._events(chosen.request(self._check(ids), self._known_ids), text):
             if event.token is not None:
                 yield event.token
 
     def close(self) -> None:
         """Free the weights and the cache; calling it twice is harmless."""
-        self._closed = True
+        if not self._closed:
+            self._closed = True
+            self._engine.close()
         self._executable.close()
 
     def __enter__(self) -> Model:
@@ -189,40 +175,46 @@ class Model:
     ) -> None:
         self.close()
 
-    def _run(self, requests: Iterable[Request]) -> list[Running]:
+    def _run(self, requests: Iterable[Request], stop: Sequence[str] = ()) -> list[Running]:
         """Run requests to their ends; when one is refused, none stays queued."""
         sequences: list[Running] = []
         with ExitStack() as cleanup:
             for request in requests:
-                sequences.append(self._submit(request))
+                text = TextStream(self.tokenizer, stop) if stop else None
+                sequences.append(self._submit(request, text))
                 cleanup.callback(self._engine.cancel, sequences[-1])
             with blame(self.choice.backend):
                 for _ in self._engine.run(*sequences):
                     pass
         return sequences
 
-    def _submit(self, request: Request) -> Running:
+    def _submit(self, request: Request, text: TextStream | None) -> Running:
         if self._closed:
             raise OptionError("the model is closed", hint="Load it again, or use it inside its `with` block")
-        return self._engine.submit(request)
+        return self._engine.submit(request, None if text is None else text.push)
 
-    def _events(self, ids: Iterable[int], max_new_tokens: int, temperature: float, ignore_eos: bool) -> Iterator[Event]:
-        _check_temperature(temperature)
-        sequence = self._submit(self._request(ids, max_new_tokens, ignore_eos))
+    def _events(self, request: Request, text: TextStream | None) -> Iterator[Event]:
+        sequence = self._submit(request, text)
         with blame(self.choice.backend):
             yield from self._engine.run(sequence)
 
-    def _stream(self, ids: Iterable[int], max_new_tokens: int, temperature: float, ignore_eos: bool) -> Iterator[Piece]:
-        detokenizer = Detokenizer(self.tokenizer)
-        for event in self._events(ids, max_new_tokens, temperature, ignore_eos):
-            text = "" if event.token is None else detokenizer.push(event.token)
-            yield Piece(event.token, text + detokenizer.flush() if event.finish else text, event.finish)
+    def _stream(self, ids: Iterable[int], options: GenerateOptions) -> Iterator[Piece]:
+        chosen = self._plan(options)
+        text = TextStream(self.tokenizer, chosen.stop)
+        for event in self._events(chosen.request(self._check(ids), self._known_ids), text):
+            shown = "" if event.token is None else text.take()
+            yield Piece(event.token, shown + text.flush() if event.finish else shown, event.finish, event.logprobs)
 
-    def _request(self, ids: Iterable[int], max_new_tokens: int, ignore_eos: bool) -> Request:
-        if max_new_tokens < 1:
-            raise OptionError("max_new_tokens must be positive", found=max_new_tokens)
-        stop = frozenset() if ignore_eos else frozenset(self.config.eos_token_id)
-        return Request(self._check(ids), max_new_tokens, stop)
+    def _plan(self, options: GenerateOptions) -> Plan:
+        return plan(self.config.eos_token_id, self.config.vocab_size, **options)
+
+    @cached_property
+    def _known_ids(self) -> int | None:
+        """How many ids stand for something: those beyond the tokenizer's are never chosen. None without a tokenizer."""
+        try:
+            return self.tokenizer.vocab_size
+        except ErnieRtError:
+            return None
 
     def _check(self, ids: Iterable[int]) -> tuple[int, ...]:
         """The ids as Python ints, each within the vocabulary."""
@@ -236,10 +228,3 @@ class Model:
                     "a token id outside the vocabulary", expected=f"0 to {self.config.vocab_size - 1}", found=number
                 )
         return numbers
-
-
-def _check_temperature(temperature: float) -> None:
-    if temperature != 0:
-        raise OptionError(
-            "only greedy decoding is available", expected="temperature 0", found=temperature, hint="Leave it out"
-        )

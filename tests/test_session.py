@@ -234,10 +234,10 @@ def test_the_context_bounds_prompt_and_answer() -> None:
             {"max_context": 257},
             "max_context is not possible; expected 1 to 256, the model's longest context; found 257",
         ),
-        ({"max_context": 0}, "max_context is not possible"),
-        ({"max_context": -5}, "max_context is not possible"),
-        ({"max_sequences": 0}, "max_sequences must be positive; found 0"),
-        ({"max_batch_tokens": -1}, "max_batch_tokens must be positive; found -1"),
+        ({"max_context": 0}, "max_context must be a whole number above 0"),
+        ({"max_context": -5}, "max_context must be a whole number above 0"),
+        ({"max_sequences": 0}, "max_sequences must be a whole number above 0; found 0"),
+        ({"max_batch_tokens": -1}, "max_batch_tokens must be a whole number above 0; found -1"),
         ({"dtype": "fp32"}, "unknown dtype 'fp32'"),
         ({"backend": "nope"}, "no backend 'nope'; expected one of eager, reference"),
         ({"taps": ["layers.7.mlp"]}, "no scope 'layers.7.mlp' to tap"),
@@ -252,10 +252,15 @@ def test_bad_options_of_load(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0.7}, "only greedy decoding is available; expected temperature 0; found 0.7"),
-        ({"temperature": float("nan")}, "only greedy"),
-        ({"max_new_tokens": 0}, "max_new_tokens must be positive; found 0"),
-        ({"max_new_tokens": -3}, "max_new_tokens must be positive; found -3"),
+        ({"temperature": -0.7}, "temperature is out of range; expected a number from 0 to 100; found -0.7"),
+        ({"temperature": float("nan")}, "temperature is out of range"),
+        ({"top_p": 0}, "top_p is out of range; expected above 0"),
+        ({"logit_bias": {1 << 20: 1.0}}, "logit_bias holds a token id outside the vocabulary; expected 0 to"),
+        ({"stop": "one"}, "stop is no list of strings"),
+        ({"stop": [""]}, "an impossible stop string"),
+        ({"stop_ids": ["x"]}, "a token id in stop_ids is out of range"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number above 0; found 0"),
+        ({"max_new_tokens": -3}, "max_new_tokens must be a whole number above 0; found -3"),
     ],
 )
 def test_bad_options_of_generation(options: dict[str, Any], message: str, model: Model, written: Model) -> None:
@@ -272,7 +277,7 @@ def test_bad_options_of_generation(options: dict[str, Any], message: str, model:
 
 @pytest.mark.parametrize("chunk", [0, -1])
 def test_a_chunk_is_positive(chunk: int, model: Model) -> None:
-    with pytest.raises(OptionError, match=f"chunk must be positive; found {chunk}"):
+    with pytest.raises(OptionError, match=f"chunk must be a whole number above 0; found {chunk}"):
         model.logits(IDS, chunk=chunk)
 
 
@@ -318,7 +323,7 @@ def test_too_little_memory_is_said_before_a_weight_is_read(backend: str) -> None
     source = Counting()
     with pytest.raises(CapacityError, match="does not fit into the memory limit") as caught:
         synthetic(backend=backend, device="cpu", memory_bytes=needed - 1, weights=source)
-    assert caught.value.exit_code == 1 and "max_context" in str(caught.value.hint)
+    assert caught.value.exit_code == 1 and "a shorter context" in str(caught.value.hint)
     assert source.filled == [] and source.closed == 1
 
 
@@ -474,7 +479,7 @@ def test_no_file_stays_open_whether_loading_succeeds_or_fails(
         (CapacityError, {"memory_bytes": 1000}),
         (OptionError, {"backend": "nope"}),
         (OptionError, {"taps": ["nowhere"]}),
-        (BackendError, {"device": "cuda:99"}),
+        (OptionError, {"device": "cuda:99"}),
     ]
     for error, options in failures:
         with pytest.raises(error):
@@ -531,3 +536,39 @@ def test_ids_come_as_they_are_sampled() -> None:
 def test_a_bool_is_no_token(model: Model) -> None:
     with pytest.raises(PromptError):
         model.logits([True, 3])
+
+
+@pytest.mark.parametrize("value", [2.5, "64", True, None, float("nan")])
+def test_counts_are_whole_numbers(value: object, model: Model) -> None:
+    with pytest.raises(OptionError, match="max_new_tokens must be a whole number above 0"):
+        model.generate_ids(IDS, max_new_tokens=value)  # type: ignore[typeddict-item]
+    for name in ("max_sequences", "max_batch_tokens"):
+        with pytest.raises(OptionError, match=f"{name} must be a whole number above 0"):
+            synthetic(**{name: value})
+    if value is not None:
+        for name in ("max_context", "threads", "memory_bytes"):
+            with pytest.raises(OptionError, match=f"{name} must be a whole number above 0"):
+                synthetic(**{name: value})
+    assert len(model.generate_ids(IDS, max_new_tokens=np.int64(2), ignore_eos=True)) == 2  # type: ignore[typeddict-item]
+
+
+def test_taps_are_those_of_the_prompt_also_beside_another_sequence() -> None:
+    with synthetic(taps=TAPS, max_sequences=2) as model:
+        alone = model.tapped(IDS)
+        other = model.stream_ids([5, 4, 3], max_new_tokens=20, ignore_eos=True)
+        next(other)
+        for name, value in model.tapped(IDS).items():
+            np.testing.assert_allclose(value, alone[name], atol=1e-12, err_msg=name)
+        assert len(list(other)) == 19
+
+
+def test_closing_a_model_ends_what_is_under_way() -> None:
+    model = synthetic(max_sequences=2)
+    streams = [model.stream_ids(IDS, max_new_tokens=9, ignore_eos=True) for _ in range(3)]  # the third one waits
+    begun = [next(stream) for stream in streams[:2]]
+    model.close()
+    assert len(begun) == 2
+    for stream in streams[:2]:
+        assert len(list(stream)) <= 1  # at most what was sampled before
+    with pytest.raises(OptionError, match="the model is closed"):
+        next(streams[2])

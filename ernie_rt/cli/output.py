@@ -1,4 +1,4 @@
-"""What the commands share: the way out, counts and sizes for people, aligned columns, the peak of private memory."""
+"""What the commands share: prompts in, text out, counts and sizes for people, columns, the peak of private memory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from types import TracebackType
 
 import typer
 
-from ernie_rt.errors import OptionError, WriteError
+from ernie_rt.errors import OptionError, PromptError, WriteError
 
+PROMPT_LIMIT = 64 << 20
 SCALES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -90,3 +91,26 @@ def anonymous_bytes() -> int:
     except OSError:
         pass
     return 0
+
+
+def read_prompt(prompt: str | None, file: Path | None) -> str:
+    """The prompt from wherever it was given; PromptError when from two places, or none."""
+    if prompt is not None and file is not None:
+        raise PromptError("a prompt was given twice", found="an argument and --file", hint="Leave one out")
+    if file is not None:
+        from ernie_rt import files
+
+        data = files.read_bytes(file, PROMPT_LIMIT)
+    elif prompt not in (None, "-"):
+        assert prompt is not None
+        return prompt
+    elif sys.stdin is None or (prompt is None and sys.stdin.isatty()):
+        raise PromptError("no prompt", hint="Give it as an argument, by --file, or on standard input")
+    else:
+        data = sys.stdin.buffer.read(PROMPT_LIMIT + 1)
+        if len(data) > PROMPT_LIMIT:
+            raise PromptError("standard input is too long for a prompt", expected=f"at most {PROMPT_LIMIT} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError("the prompt is not UTF-8", found=f"byte {data[error.start]:#04x} at {error.start}") from None

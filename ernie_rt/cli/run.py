@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 import time
 from collections import Counter
@@ -14,14 +15,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ernie_rt.cli.options import Backend, Device, Dtype, Json, Ref
-from ernie_rt.cli.output import PeakMemory, parse_size, write
+from ernie_rt.cli.output import PeakMemory, parse_size, read_prompt, write
 from ernie_rt.errors import PromptError
 
 if TYPE_CHECKING:
     from ernie_rt.loading import Progress
+    from ernie_rt.runtime.options import GenerateOptions
     from ernie_rt.session import Piece
-
-PROMPT_LIMIT = 64 << 20
 
 
 def run(
@@ -33,6 +33,13 @@ def run(
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", "-n", min=1, help="At most so many new tokens.")
     ] = 128,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; higher is more varied.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens of this probability in all.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Sample among so many of the likeliest tokens; 0: all.")] = 0,
+    min_p: Annotated[float, typer.Option(help="Sample among tokens at least so likely beside the likeliest.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1 makes tokens seen before less likely.")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
     ignore_eos: Annotated[bool, typer.Option(help="Go on past an end-of-sequence token.")] = False,
     backend: Backend = "auto",
     device: Device = "auto",
@@ -44,9 +51,24 @@ def run(
 ) -> None:
     """Continue a prompt; the continuation streams to standard output, everything else goes to standard error."""
     from ernie_rt.loading import load, locate
+    from ernie_rt.runtime.options import plan
 
-    text = _prompt(prompt, file)
+    text = read_prompt(prompt, file)
+    if temperature > 0 and seed is None:
+        seed = secrets.randbits(32)
+    options: GenerateOptions = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "seed": seed,
+        "repetition_penalty": repetition_penalty,
+        "stop": stop or [],
+        "ignore_eos": ignore_eos,
+    }
     located = locate(model)
+    plan(located.config.eos_token_id, located.config.vocab_size, **options)  # wrong options are said before loading
     ids = located.tokenizer().encode(text)
     _check_length(len(ids), max_new_tokens, located.config.max_position_embeddings)
     with PeakMemory() as peak, _progress() as progress:
@@ -64,6 +86,8 @@ def run(
         with loaded:
             choice = loaded.choice
             _say(f"backend {choice.backend} ({choice.reason})")
+            if temperature > 0:
+                _say(f"seed {seed}")
             for note in (*loaded.memory().notes, *_set_aside(loaded.unused)):
                 _say(note)
             began = time.perf_counter()
@@ -71,7 +95,7 @@ def run(
             pieces: list[Piece] = []
             interrupted = False
             try:
-                for piece in loaded.stream(ids, max_new_tokens=max_new_tokens, ignore_eos=ignore_eos):
+                for piece in loaded.stream(ids, **options):
                     times.append(time.perf_counter())
                     pieces.append(piece)
                     if not as_json:
@@ -89,6 +113,7 @@ def run(
                 "backend": choice.backend,
                 "device": choice.device,
                 "dtype": choice.dtype,
+                "seed": seed,
             }
     if as_json:
         answer = {"text": "".join(piece.text for piece in pieces), "ids": [piece.id for piece in pieces]}
@@ -98,29 +123,6 @@ def run(
     _say(_summary(report))
     if interrupted:
         raise typer.Exit(130)
-
-
-def _prompt(prompt: str | None, file: Path | None) -> str:
-    """The prompt from wherever it was given; PromptError when from two places, or none."""
-    if prompt is not None and file is not None:
-        raise PromptError("a prompt was given twice", found="an argument and --file", hint="Leave one out")
-    if file is not None:
-        from ernie_rt import files
-
-        data = files.read_bytes(file, PROMPT_LIMIT)
-    elif prompt not in (None, "-"):
-        assert prompt is not None
-        return prompt
-    elif sys.stdin is None or (prompt is None and sys.stdin.isatty()):
-        raise PromptError("no prompt", hint="Give it as an argument, by --file, or on standard input")
-    else:
-        data = sys.stdin.buffer.read(PROMPT_LIMIT + 1)
-        if len(data) > PROMPT_LIMIT:
-            raise PromptError("standard input is too long for a prompt", expected=f"at most {PROMPT_LIMIT} bytes")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise PromptError("the prompt is not UTF-8", found=f"byte {data[error.start]:#04x} at {error.start}") from None
 
 
 def _check_length(prompt: int, new: int, longest: int) -> None:

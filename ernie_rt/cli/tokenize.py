@@ -23,11 +23,10 @@ def tokenize(
     as_json: Json = False,
 ) -> None:
     """Print the tokens of a text, an id and its piece on each line. The text is content: it has no special tokens."""
-    from ernie_rt.cli.output import write
-    from ernie_rt.cli.run import _prompt
+    from ernie_rt.cli.output import read_prompt, write
     from ernie_rt.loading import locate
 
-    given = _prompt(text, file)
+    given = read_prompt(text, file)
     tokenizer = locate(model).tokenizer()
     numbers = _parse_ids(given) if ids else tokenizer.encode(given)
     said = tokenizer.decode(numbers, skip_special=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -12,14 +12,15 @@ from ernie_rt.backend.step import Pending, StepResult
 from ernie_rt.errors import PromptError
 from ernie_rt.runtime.scheduler import Part, Scheduler, make_step
 from ernie_rt.runtime.sequence import Event, Finish, Request, Sequence
-from ernie_rt.sampling.greedy import greedy
+from ernie_rt.sampling.sampler import Sampled, sample
 
 
 class Engine:
     """Runs requests on one executable, compiled for sequences of `max_context` tokens.
 
     With an executable that samples on its device, steps are submitted one ahead of the results, a token that is not
-    known yet standing as -1; what such a step computes for a sequence that has ended meanwhile is dropped.
+    known yet standing as -1; what such a step computes for a sequence that has ended meanwhile is dropped. A sequence
+    that asks for more than the largest logit is sampled here, and joins a step when its last token is known.
     """
 
     def __init__(self, executable: Executable, max_context: int) -> None:
@@ -38,8 +39,11 @@ class Engine:
     def free_pages(self) -> int:
         return self._scheduler.free_pages
 
-    def submit(self, request: Request) -> Sequence:
-        """Queue a request; PromptError when it is empty or could never fit."""
+    def submit(self, request: Request, ends: Callable[[int], bool] | None = None) -> Sequence:
+        """Queue a request; PromptError when it is empty or could never fit.
+
+        `ends` is told every new token and says whether the sequence ends with it, beside the stop ids.
+        """
         if not request.ids:
             raise PromptError("the prompt is empty", hint="Give at least one token")
         if request.cached_tokens > self.capacity:
@@ -49,7 +53,7 @@ class Engine:
                 found=f"{len(request.ids)} of prompt and {request.max_new_tokens} new",
                 hint="Raise max_context, shorten the prompt, or lower max_new_tokens",
             )
-        sequence = Sequence(request, list(request.ids))
+        sequence = Sequence(request, list(request.ids), ends)
         self._scheduler.add(sequence)
         return sequence
 
@@ -59,12 +63,20 @@ class Engine:
             self._release(sequence, "cancelled")
             sequence.events.append(Event(sequence, None, "cancelled"))
 
+    def close(self) -> None:
+        """End every sequence; the executable is not used any more."""
+        self._steps.clear()
+        for sequence in self._scheduler.close():
+            sequence.finish = "cancelled"
+            sequence.events.append(Event(sequence, None, "cancelled"))
+
     def step(self) -> list[Event]:
         """Submit the next step, if any sequence is ready, and read the oldest result that is due.
 
         What the executable raises is passed on; a step whose result cannot be read ends its sequences as cancelled.
         """
         parts = self._scheduler.compose()
+        assert parts or self._steps or not self._scheduler.busy, "sequences wait, and none can go on"
         if parts:
             pending = self._executable.submit(make_step(parts, self._scheduler.cache.page_size))
             self._steps.append((parts, pending))
@@ -96,40 +108,54 @@ class Engine:
 
     def _read(self, parts: tuple[Part, ...], pending: Pending) -> list[Event]:
         ends = np.cumsum([part.rows for part in parts])
-        sampled = [end - 1 for end, part in zip(ends, parts, strict=True) if part.samples]
+        parts_tokens = sum(part.new for part in parts)
+        rows = {
+            part.sequence: int(end) - 1
+            for end, part in zip(ends, parts, strict=True)
+            if part.samples and part.sequence.finish is None
+        }
         try:
             result = pending.result()
-            tokens = iter(_tokens(result, sampled))
+            chosen = _choose(result, rows)
         except BaseException:
             for part in parts:
                 self.cancel(part.sequence)
             raise
+        for part in parts:
+            part.sequence.unread -= 1
+            part.sequence.in_flight -= part.samples
         events: list[Event] = []
+        token = 0
         for end, part in zip(ends, parts, strict=True):
+            start, token = token, token + part.new
             sequence = part.sequence
-            sequence.unread -= 1
-            sequence.in_flight -= part.samples
-            token = next(tokens) if part.samples else None
             if sequence.finish is not None:
                 continue
             if sequence.request.all_logits:
                 assert result.logits is not None
                 sequence.logits.append(result.logits[end - part.rows : end])
-                sequence.taps.append(result.taps)
-            if token is not None:
-                events.append(self._accept(sequence, token))
+            if sequence.request.taps:
+                tokens, rows_here = slice(start, token), slice(end - part.rows, end)
+                # A value has a row for each new token of the step, or for each row of logits.
+                sequence.taps.append(
+                    {name: v[tokens if len(v) == parts_tokens else rows_here] for name, v in result.taps.items()}
+                )
+            if part.samples:
+                events.append(self._accept(sequence, chosen[sequence]))
             elif sequence.request.max_new_tokens == 0 and sequence.cached == sequence.total and not sequence.unread:
                 self._release(sequence, "length")
                 events.append(Event(sequence, None, sequence.finish))
         return events
 
-    def _accept(self, sequence: Sequence, token: int) -> Event:
-        sequence.tokens.append(token)
-        if token in sequence.request.stop_ids:
+    def _accept(self, sequence: Sequence, sampled: Sampled) -> Event:
+        sequence.tokens.append(sampled.token)
+        sequence.sampler.accept(sampled.token)
+        ended = sequence.ends is not None and sequence.ends(sampled.token)
+        if ended or sampled.token in sequence.request.stop_ids:
             self._release(sequence, "stop")
         elif len(sequence.generated) >= sequence.request.max_new_tokens:
             self._release(sequence, "length")
-        return Event(sequence, token, sequence.finish)
+        return Event(sequence, sampled.token, sequence.finish, sampled.logprobs)
 
     def _release(self, sequence: Sequence, finish: Finish) -> None:
         move = self._scheduler.release(sequence, finish)
@@ -137,9 +163,16 @@ class Engine:
             self._executable.copy(move.source, move.destination, move.length)
 
 
-def _tokens(result: StepResult, rows: list[int]) -> list[int]:
-    """The tokens of these logits rows: those that the executable sampled, or else the greedy ones."""
+def _choose(result: StepResult, rows: Mapping[Sequence, int]) -> dict[Sequence, Sampled]:
+    """The next token of each sequence, whose logits row is given: the one that the executable sampled, where it could
+    do so by itself."""
+    chosen: dict[Sequence, Sampled] = {}
     if result.tokens is not None:
-        return [int(token) for token in result.tokens[rows]]
-    assert result.logits is not None
-    return greedy(result.logits[rows]).tolist() if rows else []
+        plain = [sequence for sequence in rows if sequence.request.sampling.plain]
+        chosen = {sequence: Sampled(int(result.tokens[rows[sequence]])) for sequence in plain}
+    rest = [sequence for sequence in rows if sequence not in chosen]
+    if rest:
+        assert result.logits is not None
+        sampled = sample([result.logits[rows[sequence]] for sequence in rest], [each.sampler for each in rest])
+        chosen.update(zip(rest, sampled, strict=True))
+    return chosen

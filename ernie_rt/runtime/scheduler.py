@@ -27,6 +27,11 @@ class Part:
     rows: int
     samples: bool
 
+    @property
+    def wants_logits(self) -> bool:
+        request = self.sequence.request
+        return request.all_logits or (self.samples and not request.sampling.plain)
+
 
 @dataclass(frozen=True, slots=True)
 class Move:
@@ -60,6 +65,18 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any sequence waits or runs."""
+        return bool(self.waiting or self.running)
+
+    def close(self) -> list[Sequence]:
+        """Let every sequence go, without giving anything back."""
+        left = [*self.running, *self.waiting]
+        self.running.clear()
+        self.waiting.clear()
+        return left
 
     def compose(self) -> tuple[Part, ...]:
         """The parts of the next step, empty when no sequence has a token ready. Takes the pages that they need."""
@@ -174,7 +191,7 @@ def make_step(parts: tuple[Part, ...], page_size: int) -> Step:
         page_size=page_size,
         seats=np.array([s.seat for s in sequences], np.int32),
         rows=np.concatenate(rows),
-        want_logits=any(s.request.all_logits for s in sequences),
+        want_logits=any(part.wants_logits for part in parts),
     )
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy.typing as npt
+
+from ernie_rt.sampling.params import GREEDY, SamplingParams
+from ernie_rt.sampling.sampler import Logprobs
+from ernie_rt.sampling.state import SamplerState
 
 Finish = Literal["stop", "length", "cancelled"]
 
@@ -16,8 +20,10 @@ Finish = Literal["stop", "length", "cancelled"]
 class Request:
     """Continue `ids` by up to `max_new_tokens`, ending after a token of `stop_ids`.
 
-    With `all_logits` the logits after every prompt token are kept, and the taps of the steps. `chunk` bounds how many
-    tokens of this request enter one step (None: what the executable admits).
+    `vocab_size` is how many ids may be chosen (None: all); an executable that samples on its device does not know it.
+    With `all_logits` the logits after every prompt token are kept, with `taps` the values
+    that the executable is tapped for. `chunk` bounds how many tokens of this request enter one step (None: what the
+    executable admits).
     """
 
     ids: tuple[int, ...]
@@ -25,6 +31,9 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     all_logits: bool = False
     chunk: int | None = None
+    sampling: SamplingParams = GREEDY
+    vocab_size: int | None = None
+    taps: bool = False
 
     @property
     def cached_tokens(self) -> int:
@@ -38,11 +47,14 @@ class Sequence:
 
     `tokens` are the prompt and what was sampled and is known; `unread` of its steps are submitted and not read yet, and
     sample `in_flight` more tokens; `cached` tokens have entered steps, so their K and V rows are in the cache or on
-    their way. `events` wait to be yielded by the run that the sequence belongs to.
+    their way. `ends` says of every further token whether the sequence ends with it. `events` wait to be yielded by the
+    run that the sequence belongs to.
     """
 
     request: Request
     tokens: list[int]
+    ends: Callable[[int], bool] | None = None
+    sampler: SamplerState = field(init=False)
     seat: int = -1
     cached: int = 0
     unread: int = 0
@@ -52,6 +64,10 @@ class Sequence:
     logits: list[npt.NDArray[Any]] = field(default_factory=list)
     taps: list[Mapping[str, npt.NDArray[Any]]] = field(default_factory=list)
     events: deque[Event] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        request = self.request
+        self.sampler = SamplerState(request.sampling, request.ids, request.stop_ids, request.vocab_size)
 
     @property
     def generated(self) -> list[int]:
@@ -63,8 +79,9 @@ class Sequence:
 
     @property
     def ready(self) -> int:
-        """How many tokens wait to enter a step."""
-        return min(self.total, self.request.cached_tokens) - self.cached
+        """How many tokens wait to enter a step; those in flight count where the device has them."""
+        there = self.total if self.request.sampling.plain else len(self.tokens)
+        return min(there, self.request.cached_tokens) - self.cached
 
     def samples_after(self, new: int) -> bool:
         """Whether a step that takes `new` more tokens ends with sampling one."""
@@ -79,3 +96,4 @@ class Event:
     sequence: Sequence
     token: int | None
     finish: Finish | None
+    logprobs: Logprobs | None = None

@@ -21,9 +21,12 @@ from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.pages import PagePool
 from ernie_rt.runtime.scheduler import Scheduler
 from ernie_rt.runtime.sequence import Request, Sequence
+from ernie_rt.sampling.params import GREEDY, SamplingParams
+from support.sampling import sampled_answer
 from support.toy import VOCAB, ToyExecutable, answer
 
 STOP = frozenset({3, 11})
+SAMPLED = SamplingParams(temperature=0.6, top_p=0.9, seed=5, repetition_penalty=1.2, min_new_tokens=2)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class Traffic(RuleBasedStateMachine):
         ids = tuple(data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=length, max_size=length)))
         stop = data.draw(st.sampled_from([frozenset[int](), STOP]))
         chunk = data.draw(st.sampled_from([None, None, 1, 2, 3]))
-        self.sequences.append(self.engine.submit(Request(ids, new, stop, all_logits, chunk)))
+        sampling = GREEDY if all_logits else data.draw(st.sampled_from([GREEDY, GREEDY, SAMPLED]))
+        self.sequences.append(self.engine.submit(Request(ids, new, stop, all_logits, chunk, sampling)))
 
     @rule(times=st.integers(1, 6))
     def step(self, times: int) -> None:
@@ -114,7 +118,12 @@ class Traffic(RuleBasedStateMachine):
             self.advance()
         for sequence in self.sequences:
             request = sequence.request
-            expected = answer(request.ids, request.max_new_tokens, request.stop_ids)
+            if request.sampling.plain:
+                expected = answer(request.ids, request.max_new_tokens, request.stop_ids)
+            else:
+                expected = sampled_answer(
+                    request.ids, request.max_new_tokens, request.sampling, sorted(request.stop_ids)
+                )
             if sequence.finish == "cancelled":
                 assert sequence.generated == expected[: len(sequence.generated)]
                 continue

@@ -1,0 +1,79 @@
+"""What a caller may say about a generation, and the request that it makes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, SupportsIndex, TypedDict, Unpack
+
+from ernie_rt.errors import OptionError
+from ernie_rt.runtime.sequence import Request
+from ernie_rt.sampling.params import SamplingParams, check_ids
+from ernie_rt.text.stops import check_stops
+
+SAMPLING = frozenset(field.name for field in fields(SamplingParams))
+
+
+class GenerateOptions(TypedDict, total=False):
+    """The options of everything that generates; those of SamplingParams are documented there."""
+
+    max_new_tokens: int
+    """128 when not given."""
+    ignore_eos: bool
+    """Go on past the end-of-sequence tokens of the model; `stop_ids` still end it."""
+    stop: Sequence[str]
+    """Strings that end the answer: its text ends before the first of them, its ids with the token that completes it."""
+    stop_ids: Iterable[int]
+    """Tokens that end the answer, and are its last, beside the end-of-sequence tokens."""
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
+    bad_words: Sequence[Sequence[int]]
+    allowed_ids: Iterable[int] | None
+    min_new_tokens: int
+    seed: int | None
+    logprobs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Options that were checked, ready to make a request of any prompt."""
+
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    stop_ids: frozenset[int]
+    sampling: SamplingParams
+
+    def request(self, ids: tuple[int, ...], vocab_size: int | None) -> Request:
+        return Request(ids, self.max_new_tokens, self.stop_ids, sampling=self.sampling, vocab_size=vocab_size)
+
+
+def positive(name: str, value: object) -> int:
+    """The option as an int of at least 1; OptionError for anything else."""
+    # NumPy's integers have an index too; a bool has one and is none.
+    number = 0 if isinstance(value, bool) or not isinstance(value, SupportsIndex) else operator.index(value)
+    if number < 1:
+        raise OptionError(f"{name} must be a whole number above 0", found=repr(value))
+    return number
+
+
+def plan(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[GenerateOptions]) -> Plan:
+    """Check options for a model with these end-of-sequence tokens and so many ids; raises OptionError."""
+    given: dict[str, Any] = dict(options)
+    max_new_tokens = given.pop("max_new_tokens", 128)
+    max_new_tokens = positive("max_new_tokens", max_new_tokens)
+    eos = () if given.pop("ignore_eos", False) else eos_ids
+    stop = check_stops(given.pop("stop", ()))
+    stop_ids = check_ids("stop_ids", given.pop("stop_ids", ()))
+    unknown = given.keys() - SAMPLING
+    if unknown:
+        raise TypeError(f"no such option: {', '.join(sorted(unknown))}")
+    sampling = SamplingParams(**given)
+    sampling.check_vocabulary(vocab_size)
+    return Plan(max_new_tokens, stop, frozenset([*eos, *stop_ids]), sampling)

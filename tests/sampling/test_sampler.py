@@ -1,0 +1,194 @@
+"""The sampler against its specification, against exact probabilities, and against what breaks it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ernie_rt.errors import BackendError, OptionError
+from ernie_rt.sampling.params import SamplingParams
+from ernie_rt.sampling.sampler import keep, sample
+from support.sampling import adjusted, kept, specified, state_of
+
+VOCAB = 40
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> dict[str, Any]:
+    """A row with ties, a history, and parameters of every kind."""
+    steps = draw(st.sampled_from([1, 8, 1000]))
+    rows = st.lists(st.integers(-9 * steps, 9 * steps), min_size=VOCAB, max_size=VOCAB)
+    ids = st.integers(0, VOCAB - 1)
+    bad = st.lists(st.lists(ids, min_size=1, max_size=3), max_size=4)
+    params = SamplingParams(
+        temperature=draw(st.sampled_from([0, 0.01, 0.3, 1, 2.5])),
+        top_k=draw(st.sampled_from([0, 1, 2, 5, VOCAB - 1, VOCAB, 1000])),
+        top_p=draw(st.sampled_from([1, 0.999999, 0.95, 0.5, 1e-9])),
+        min_p=draw(st.sampled_from([0, 1e-12, 0.02, 0.5, 1])),
+        repetition_penalty=draw(st.sampled_from([1, 1.3, 0.7])),
+        presence_penalty=draw(st.sampled_from([0, 0.7, -1.5])),
+        frequency_penalty=draw(st.sampled_from([0, 0.3, -0.1])),
+        logit_bias=draw(st.dictionaries(ids, st.floats(-20, 20, width=32), max_size=4)),
+        bad_words=tuple(map(tuple, draw(bad))),
+        allowed_ids=draw(st.none() | st.lists(ids, min_size=12, max_size=30, unique=True).map(tuple)),
+        min_new_tokens=draw(st.integers(0, 6)),
+        seed=draw(st.integers(0, 2**64 - 1)),
+    )
+    return {
+        "row": np.array(draw(rows), np.float32) / steps,
+        "params": params,
+        "prompt": draw(st.lists(ids, min_size=1, max_size=5)),
+        "generated": draw(st.lists(ids, max_size=5)),
+        "stop_ids": draw(st.lists(ids, max_size=2)),
+        "vocab_size": draw(st.sampled_from([None, VOCAB, VOCAB - 3])),
+    }
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(cases())
+def test_as_specified(case: dict[str, Any]) -> None:
+    row, params, history = case["row"], case["params"], {k: v for k, v in case.items() if k not in ("row", "params")}
+    before = row.copy()
+    if max(adjusted(row, params, **history)) == -np.inf:
+        with pytest.raises(OptionError, match="no token is left"):
+            sample(row[None], [state_of(params, **history)])
+        return
+    (sampled,) = sample(row[None], [state_of(params, **history)])
+    assert sampled.token == specified(row, params, **history)
+    np.testing.assert_array_equal(row, before)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 0.5, 2.0, 6.0])
+@pytest.mark.parametrize("offset", [0.0, 1e4, -3e8])
+@pytest.mark.parametrize("step", [0.0, 0.25])
+def test_filters_of_rows_of_all_shapes(spread: float, offset: float, step: float) -> None:
+    """Flat and steep rows, large logits, many ties: where the border lies is the partial selection's to find."""
+    random = np.random.default_rng(0)
+    row = spread * random.standard_normal(5000) + offset
+    scores = (np.round(row / step) * step if step else row).astype(np.float32)
+    for options in (
+        {"top_p": 0.1}, {"top_p": 0.8}, {"top_p": 0.95}, {"top_p": 0.99999}, {"top_p": 1 - 1e-12}, {"min_p": 0.05},
+        {"min_p": 1e-9}, {"top_k": 50}, {"top_k": 4000, "min_p": 0.01, "top_p": 0.7},
+    ):  # fmt: skip
+        params = SamplingParams(**options)
+        left = keep(scores, params)
+        assert left is not None and left.tolist() == sorted(kept(scores, params)), options
+
+
+def test_top_p_on_its_very_border() -> None:
+    """Weights in whole numbers: a share of exactly top-p is enough, and a rough sum must not decide."""
+    scores = np.zeros(8, np.float32)
+    for count in range(1, 9):
+        left = keep(scores, SamplingParams(top_p=count / 8 - 1e-14 if count == 8 else count / 8))
+        assert left is not None and left.tolist() == list(range(count))
+    many = np.zeros(65536, np.float32)
+    for count in (1, 2, 32767, 32768, 32769):
+        assert len(keep(many, SamplingParams(top_p=count / 65536))) == count  # type: ignore[arg-type]
+
+
+FILTERS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0.5},
+    {"temperature": 2.0},
+    {"top_k": 4},
+    {"top_p": 0.8},
+    {"min_p": 0.15},
+    {"temperature": 1.5, "top_k": 8, "min_p": 0.05, "top_p": 0.9},
+    {"repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25},
+    {"logit_bias": {3: 1.0, 5: -2.0}, "bad_words": ((1,),), "allowed_ids": tuple(range(9))},
+]
+ROW = np.random.default_rng(1).standard_normal(12).astype(np.float32) * 1.5
+HISTORY = {"prompt": (2, 7), "generated": (7, 4, 4)}
+DRAWS = 4000
+
+
+@pytest.mark.parametrize("options", FILTERS, ids=str)
+def test_chi_square(options: dict[str, Any]) -> None:
+    """Tokens come as often as the softmax over what is kept says; those not kept never do."""
+    params = SamplingParams(**({"temperature": 1.0, "seed": 11} | options))
+    states = [state_of(params, **HISTORY) for _ in range(DRAWS)]
+    for number, state in enumerate(states):
+        state.position = number
+    tokens = np.bincount([sampled.token for sampled in sample(np.tile(ROW, (DRAWS, 1)), states)], minlength=12)
+    scores = np.array(adjusted(ROW, params, **HISTORY)) / np.float32(params.temperature)
+    left = kept(scores, params)
+    exact = np.exp(scores[left].astype(np.float64))
+    expected = DRAWS * exact / exact.sum()
+    assert tokens[left].sum() == DRAWS
+    degrees = len(left) - 1
+    assert ((tokens[left] - expected) ** 2 / expected).sum() < degrees + 4 * np.sqrt(2 * degrees)
+
+
+def test_the_same_seed_alone_and_in_a_batch() -> None:
+    random = np.random.default_rng(2)
+    rows = random.standard_normal((60, 200)).astype(np.float32) * 3
+    states = [
+        state_of(SamplingParams(seed=number % 7, **FILTERS[number % len(FILTERS)]), [1] * (1 + number % 5))
+        for number in range(60)
+    ]
+    together = sample(rows, states)
+    assert together == [sample([row], [state])[0] for row, state in zip(rows, states, strict=True)]
+    order = random.permutation(60)
+    assert [together[i] for i in order] == sample(rows[order], [states[i] for i in order])
+
+
+def test_a_seed_of_none_is_another_one_each_time() -> None:
+    params = SamplingParams(temperature=1)
+    assert len({state_of(params).seed for _ in range(20)}) == 20
+
+
+def test_greedy_takes_the_lowest_of_equals() -> None:
+    row = np.array([0, 3, 1, 3, 3], np.float32)
+    assert sample([row], [state_of(SamplingParams())])[0].token == 1
+    assert sample([row], [state_of(SamplingParams(logit_bias={1: 0.0}))])[0].token == 1
+    wide = np.array([1.0, 1.0 + 1e-12])  # equal once they are float32
+    assert sample([wide], [state_of(SamplingParams())])[0].token == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 1.0}, {"repetition_penalty": 1.2}, {"temperature": 0.01, "top_p": 0.5}, {"logprobs": 2}],
+    ids=str,
+)
+def test_logits_that_are_none(options: dict[str, Any]) -> None:
+    for value, what in ((np.nan, "NaN"), (np.inf, "infinity")):
+        row = np.zeros(9, np.float32)
+        row[5] = value
+        with pytest.raises(BackendError, match=f"the logits hold {what}"):
+            sample([row], [state_of(SamplingParams(**options))])
+        sample([row], [state_of(SamplingParams(**options), vocab_size=5)])  # nobody looks at what is masked
+    with pytest.raises(BackendError, match="no finite number"):
+        sample([np.full(9, -np.inf, np.float32)], [state_of(SamplingParams(**options))])
+    large = np.array([-3e38, 3e38, 1e38], np.float32)
+    if options.get("temperature") == 0.01:
+        with pytest.raises(BackendError, match="infinity"):
+            sample([large], [state_of(SamplingParams(**options))])
+    else:
+        assert sample([large], [state_of(SamplingParams(**options), prompt=[0])])[0].token == 1
+
+
+def test_masked_logits_of_a_backend_are_never_drawn() -> None:
+    row = np.full(50, -np.inf, np.float32)
+    row[[7, 30]] = 0, -1
+    for options in ({}, {"top_k": 5}, {"top_p": 0.99}, {"min_p": 0.001}):
+        states = [state_of(SamplingParams(temperature=1, seed=seed, **options)) for seed in range(40)]
+        assert {sampled.token for sampled in sample([row] * 40, states)} == {7, 30}
+
+
+def test_logprobs_are_the_models_own() -> None:
+    """Of the raw logits, whatever penalties and temperature made of them, over the ids that the tokenizer knows."""
+    row = np.array([1, 2, 2, -1, 9], np.float32)
+    params = SamplingParams(temperature=0.5, seed=1, logit_bias={3: 100.0}, logprobs=3)
+    (sampled,) = sample([row], [state_of(params, vocab_size=4)])
+    exact = row[:4] - np.log(np.exp(row[:4].astype(np.float64)).sum())
+    assert sampled.token == 3 and sampled.logprobs is not None
+    assert sampled.logprobs.chosen == pytest.approx(exact[3])
+    assert [id for id, _ in sampled.logprobs.top] == [1, 2, 0]
+    np.testing.assert_allclose([value for _, value in sampled.logprobs.top], exact[[1, 2, 0]])
+    for count, ids in ((0, []), (1, [1]), (20, [1, 2, 0, 3])):
+        (sampled,) = sample([row], [state_of(SamplingParams(logprobs=count), vocab_size=4)])
+        assert sampled.logprobs is not None and [id for id, _ in sampled.logprobs.top] == ids
