@@ -21,7 +21,8 @@ from ernie_rt.model.fields import Fields, show
 
 ModelType = Literal["ernie4_5", "ernie4_5_moe"]
 
-MAX_VOCAB: Final = 1 << 20
+MAX_VOCAB: Final = 1 << 18
+"""ERNIE has 103,424."""
 MAX_PARAMETERS: Final = 1 << 42
 """15 times the largest ERNIE 4.5: what a config may describe before anything is allocated for it."""
 MAX_EXPERTS: Final = 1 << 14

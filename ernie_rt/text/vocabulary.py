@@ -69,10 +69,13 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
     settings = _optional(folder, "tokenizer_config.json")
     named = {*_names(_optional(folder, "special_tokens_map.json")), *_names(settings)}
     flags: dict[int, bool] = {}
-    added: list[tuple[str, object]] = list(_optional(folder, "added_tokens.json").items())
-    for content, id, special in _decoder(settings, str(folder / "tokenizer_config.json")):
+    listing, decoder = str(folder / "added_tokens.json"), str(folder / "tokenizer_config.json")
+    added: list[tuple[str, object, str]] = [
+        (content, id, listing) for content, id in _optional(folder, "added_tokens.json").items()
+    ]
+    for content, id, special in _decoder(settings, decoder):
         flags[id] = special
-        added.append((content, id))
+        added.append((content, id, decoder))
         if special:
             named.add(content)
 
@@ -108,12 +111,12 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
         for name, byte in zip(names, is_byte, strict=True)
     ]
     base = len(names)
-    for content, identifier in added:
-        id = _check_added(content, identifier, names, reserved, rows, str(folder))
+    for content, identifier, file in added:
+        id = _check_added(content, identifier, names, reserved, rows, file)
         if id >= base:
             pieces.extend(b"" for _ in range(id + 1 - len(pieces)))
             if pieces[id] not in (b"", content.encode()):
-                raise _impossible(content, id, base, rows, str(folder))
+                raise _impossible(content, id, base, rows, file)
             pieces[id] = content.encode()
             reserved[content] = id
     hidden = frozenset(id for id in reserved.values() if flags.get(id, True))

@@ -318,7 +318,7 @@ WEIGHTS: dict[str, tuple[Break, str]] = {
     "wrong dtype": (rewritten(lambda t: t.update({NORM: np.ones(128, np.int64)})), f"'{NORM} I64'"),
     "fewer embeddings": (rewritten(lambda t: t.update({EMBED: t[EMBED][:-1]})), f"{EMBED} [999, 128] instead of [1000"),
     "larger vocabulary": (lambda f: change(f, vocab_size=2000), f"{EMBED} [1000, 128] instead of [2000, 128]"),
-    "hostile vocabulary": (lambda f: change(f, vocab_size=1 << 20), f"{EMBED} [1000, 128] instead of [1048576, 128]"),
+    "hostile vocabulary": (lambda f: change(f, vocab_size=1 << 18), f"{EMBED} [1000, 128] instead of [262144, 128]"),
     "more layers": (lambda f: change(f, num_hidden_layers=5), "tensors missing, 35: 'model.layers.4."),
     "fewer layers": (lambda f: change(f, num_hidden_layers=3), "tensors left over, 35: 'model.layers.3."),
     "wider": (lambda f: change(f, hidden_size=256), f"{EMBED} [1000, 128] instead of [1000, 256]"),

@@ -112,7 +112,7 @@ def test_prompts_that_are_none(demo: Path, tmp_path: Path, monkeypatch: pytest.M
     refused(command("run", demo, "-f", tmp_path / "latin"), "not UTF-8; found byte 0xfc at 2")
     refused(command("run", demo, "-", stdin=b"caf\xe9"), "not UTF-8; found byte 0xe9 at 3")
     refused(command("run", demo, "\udcff"), "the text is not Unicode text")
-    monkeypatch.setattr("ernie_rt.cli.run.PROMPT_LIMIT", 10)
+    monkeypatch.setattr("ernie_rt.cli.output.PROMPT_LIMIT", 10)
     refused(command("run", demo, "-", stdin=b"x" * 11), "standard input is too long for a prompt")
     (tmp_path / "long").write_text("x" * 11)
     refused(command("run", demo, "-f", tmp_path / "long"), "too large; expected at most 10 bytes; found 11")
