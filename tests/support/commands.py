@@ -15,7 +15,14 @@ import typer.main
 
 from ernie_rt import cli
 
-START = (sys.executable, "-c", "from ernie_rt.cli import main; main()")
+# A shell that starts tests in the background has them ignore SIGINT, and children inherit that.
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from ernie_rt.cli import main
+main()
+"""
+START = (sys.executable, "-c", PROGRAM)
 """The installed command without its script, which may be the one of another environment."""
 
 
