@@ -50,7 +50,7 @@ def main() -> None:
             times = []
             for _ in range(runs):
                 began = time.perf_counter()
-                sample([row], [state])
+                sample(row, state)
                 times.append(1e3 * (time.perf_counter() - began))
             kept = keep(row / np.float32(params.temperature), params) if params.temperature else np.zeros(1, np.intp)
             left = VOCAB_SIZE if kept is None else len(kept)

@@ -1,9 +1,8 @@
-"""Find a model and load it."""
+"""Load a model: its weights into a backend that was chosen for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,18 @@ import numpy.typing as npt
 
 from ernie_rt.backend.protocols import Limits, Target
 from ernie_rt.choice import choose
-from ernie_rt.errors import OptionError, TokenizerError
+from ernie_rt.errors import OptionError
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import legalize
 from ernie_rt.graph.types import Plain, Weight
 from ernie_rt.host import PluginHost, blame
-from ernie_rt.model.config import ModelConfig, read_config
+from ernie_rt.location import Located, locate
+from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.model.families import find
 from ernie_rt.runtime.options import positive
 from ernie_rt.session import Model
-from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.weights.checkpoint import Checkpoint
-from ernie_rt.weights.hub import resolve
 from ernie_rt.weights.source import CheckpointSource, WeightSource
 
 DEFAULT_CONTEXT = 32768
@@ -31,25 +29,6 @@ DEFAULT_CONTEXT = 32768
 
 Progress = Callable[[int, int], None]
 """Called while weights are read, with the parameters read so far and in all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Located:
-    """A model on disk: its folder and its config, read and checked; no weights yet. Of a family alone, no folder."""
-
-    config: ModelConfig
-    folder: Path | None = None
-
-    def tokenizer(self) -> Tokenizer:
-        if self.folder is None:
-            raise TokenizerError("a model without a folder has no tokenizer", hint="Use generate_ids, or load a folder")
-        return Tokenizer.load(self.folder, self.config)
-
-
-def locate(ref: str | Path) -> Located:
-    """Find a model by folder, family name or hub id, and read its config."""
-    folder = resolve(str(ref))
-    return Located(read_config(folder), folder)
 
 
 def load(
@@ -94,7 +73,7 @@ def load(
     finally:
         source.close()
     unused = source.unused if isinstance(source, CheckpointSource) else ()
-    return Model(config, located.tokenizer, graph, lowering, choice, limits, executable, tuple(unused))
+    return Model(located, graph, lowering, choice, limits, executable, tuple(unused))
 
 
 class _Reported:

@@ -3,61 +3,39 @@
 from __future__ import annotations
 
 import operator
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Any, Final, Literal, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ernie_rt.backend.protocols import Executable, Limits, MemoryReport
 from ernie_rt.choice import Choice
-from ernie_rt.errors import ErnieRtError, OptionError, PromptError
+from ernie_rt.errors import BackendError, ErnieRtError, OptionError, PromptError
+from ernie_rt.generation import Generation, Stream
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import Lowering
 from ernie_rt.host import blame
-from ernie_rt.model.config import ModelConfig
+from ernie_rt.location import Located
+from ernie_rt.runtime.defaults import Defaults
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.options import GenerateOptions, Plan, plan, positive
-from ernie_rt.runtime.sequence import Event, Finish, Request
+from ernie_rt.runtime.sequence import Event, Request
 from ernie_rt.runtime.sequence import Sequence as Running
-from ernie_rt.sampling.sampler import Logprobs
+from ernie_rt.sampling.params import check_ids
+from ernie_rt.text.chat import ChatPrompt, ChatTemplate
+from ernie_rt.text.messages import Message
+from ernie_rt.text.parsers import OutputParser
 from ernie_rt.text.stops import TextStream
 from ernie_rt.text.tokenizer import Tokenizer
 
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What one more token adds: its id (None in a last piece that only ends), its text, and why it was the last.
-
-    The text lags behind where it may be the beginning of a stop string. `logprobs` are there when asked for.
-    """
-
-    id: int | None
-    text: str
-    finish: Finish | None
-    logprobs: Logprobs | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """A finished answer: text, ids, why it ended, and how long its parts took.
-
-    The text ends before a stop string, the ids with the token that completes it. `prefill_seconds` run up to the first
-    token, `decode_seconds` from there to the last.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-    finish: Finish
-    prompt_tokens: int
-    prefill_seconds: float
-    decode_seconds: float
-    logprobs: tuple[Logprobs, ...] = ()
+NEW_TOKENS: Final = 128
+"""How long a continuation may become when nobody says: a base model seldom ends by itself."""
+NEW_CHAT_TOKENS: Final = 2048
+"""The same of an answer, which ends by itself."""
 
 
 class Model:
@@ -69,8 +47,7 @@ class Model:
 
     def __init__(
         self,
-        config: ModelConfig,
-        load_tokenizer: Callable[[], Tokenizer],
+        located: Located,
         graph: Graph,
         lowering: Lowering,
         choice: Choice,
@@ -78,24 +55,36 @@ class Model:
         executable: Executable,
         unused: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        self.config = config
-        self._load_tokenizer = load_tokenizer
+        self.config = located.config
+        self._located = located
         self.graph = graph
         self.lowering = lowering
         self.choice = choice
         self.limits = limits
         self.unused = unused
         self._executable = executable
-        self._engine = Engine(executable, limits.max_context)
+        with blame(choice.backend):
+            self._engine = Engine(executable, limits.max_context)
         self._closed = False
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer; TokenizerError when it has none."""
-        return self._load_tokenizer()
+        return self._located.tokenizer()
+
+    @cached_property
+    def template(self) -> ChatTemplate | None:
+        """The checkpoint's chat template, or None."""
+        return self._located.template()
+
+    @cached_property
+    def defaults(self) -> Defaults:
+        """What `generate` and `chat` take where their options say nothing: the checkpoint's generation_config.json."""
+        return self._located.defaults()
 
     def memory(self) -> MemoryReport:
-        return self._executable.memory()
+        with blame(self.choice.backend):
+            return self._executable.memory()
 
     def logits(self, ids: Iterable[int], *, chunk: int | None = None) -> npt.NDArray[Any]:
         """The logits after every token of `ids`: float32 `[N, V]` (float64 from a model loaded in float64).
@@ -115,8 +104,68 @@ class Model:
         (sequence,) = self._run([Request(self._check(ids), 0, all_logits=True, taps=True)])
         return {name: np.concatenate([step[name] for step in sequence.taps]) for name in sequence.taps[0]}
 
+    @overload
+    def chat(
+        self,
+        messages: ChatPrompt | Iterable[Message | Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        stream: Literal[False] = False,
+        **options: Unpack[GenerateOptions],
+    ) -> Generation: ...
+    @overload
+    def chat(
+        self,
+        messages: ChatPrompt | Iterable[Message | Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        stream: Literal[True],
+        **options: Unpack[GenerateOptions],
+    ) -> Stream: ...
+    def chat(
+        self,
+        messages: ChatPrompt | Iterable[Message | Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        stream: bool = False,
+        **options: Unpack[GenerateOptions],
+    ) -> Generation | Stream:
+        """Answer a conversation, by the checkpoint's chat template; with `stream`, piece by piece.
+
+        `messages` are Message or OpenAI-style objects (`{"role": "user", "content": "…"}`), or what the template made
+        of them; `tools` are JSON schemas of functions, in the same style. Reasoning and tool calls come apart from the
+        text. PromptError where the model has no chat template, or the template no place for such messages.
+        """
+        if isinstance(messages, ChatPrompt):
+            prompt = messages
+        elif self.template is None:
+            raise PromptError("the model has no chat template", hint="`generate` completes plain text")
+        else:
+            prompt = self.template.prompt(messages, self.tokenizer, tools)
+        answer = self._stream(prompt.ids, options, NEW_CHAT_TOKENS, prompt.parser(), prompt.stop_ids)
+        return answer if stream else _whole(answer)
+
+    @overload
+    def generate(
+        self, prompt: str | Iterable[int], *, stream: Literal[False] = False, **options: Unpack[GenerateOptions]
+    ) -> Generation: ...
+    @overload
+    def generate(
+        self, prompt: str | Iterable[int], *, stream: Literal[True], **options: Unpack[GenerateOptions]
+    ) -> Stream: ...
+    def generate(
+        self, prompt: str | Iterable[int], *, stream: bool = False, **options: Unpack[GenerateOptions]
+    ) -> Generation | Stream:
+        """Continue a text, or token ids, as they are; with `stream`, piece by piece."""
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        continuation = self._stream(ids, options, NEW_TOKENS)
+        return continuation if stream else _whole(continuation)
+
     def generate_ids(self, ids: Iterable[int], **options: Unpack[GenerateOptions]) -> list[int]:
-        """Continue `ids`; the new ids, up to and with a token that ends them. Greedy, unless options say otherwise."""
+        """Continue `ids` by what the options say alone, greedily without any; needs no tokenizer.
+
+        The new ids, up to and with a token that ends them.
+        """
         return self.generate_batch([ids], **options)[0]
 
     def generate_batch(self, prompts: Iterable[Iterable[int]], **options: Unpack[GenerateOptions]) -> list[list[int]]:
@@ -125,35 +174,8 @@ class Model:
         requests = [chosen.request(self._check(ids), self._known_ids) for ids in prompts]
         return [sequence.generated for sequence in self._run(requests, chosen.stop)]
 
-    def generate(self, prompt: str, **options: Unpack[GenerateOptions]) -> Generation:
-        """Continue a text; see `stream` to read the continuation as it comes."""
-        ids = self.tokenizer.encode(prompt)
-        began = time.perf_counter()
-        first = began
-        pieces: list[Piece] = []
-        for piece in self._stream(ids, options):
-            if not pieces:
-                first = time.perf_counter()
-            pieces.append(piece)
-        finish = pieces[-1].finish
-        assert finish is not None
-        return Generation(
-            text="".join(piece.text for piece in pieces),
-            ids=tuple(piece.id for piece in pieces if piece.id is not None),
-            finish=finish,
-            prompt_tokens=len(ids),
-            prefill_seconds=first - began,
-            decode_seconds=time.perf_counter() - first,
-            logprobs=tuple(piece.logprobs for piece in pieces if piece.logprobs is not None),
-        )
-
-    def stream(self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]) -> Iterator[Piece]:
-        """Continue a text, or ids, yielding a Piece for every token; leaving the loop early frees its cache."""
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-        yield from self._stream(ids, options)
-
     def stream_ids(self, ids: Iterable[int], **options: Unpack[GenerateOptions]) -> Iterator[int]:
-        """`stream` without text, for a model without a tokenizer: the new ids as they come."""
+        """`generate_ids`, the new ids as they come; leaving the loop early frees their cache."""
         chosen = self._plan(options)
         text = TextStream(self.tokenizer, chosen.stop) if chosen.stop else None
         for event in self._events(chosen.request(self._check(ids), self._known_ids), text):
@@ -165,7 +187,8 @@ class Model:
         if not self._closed:
             self._closed = True
             self._engine.close()
-        self._executable.close()
+        with blame(self.choice.backend):
+            self._executable.close()
 
     def __enter__(self) -> Model:
         return self
@@ -173,7 +196,12 @@ class Model:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except BackendError as failure:
+            if error is None:
+                raise
+            error.add_note(str(failure))  # what ended the block matters more
 
     def _run(self, requests: Iterable[Request], stop: Sequence[str] = ()) -> list[Running]:
         """Run requests to their ends; when one is refused, none stays queued."""
@@ -193,17 +221,34 @@ class Model:
             raise OptionError("the model is closed", hint="Load it again, or use it inside its `with` block")
         return self._engine.submit(request, None if text is None else text.push)
 
-    def _events(self, request: Request, text: TextStream | None) -> Iterator[Event]:
+    def _events(self, request: Request, text: TextStream | None) -> Generator[Event, None, None]:
         sequence = self._submit(request, text)
         with blame(self.choice.backend):
             yield from self._engine.run(sequence)
 
-    def _stream(self, ids: Iterable[int], options: GenerateOptions) -> Iterator[Piece]:
-        chosen = self._plan(options)
-        text = TextStream(self.tokenizer, chosen.stop)
-        for event in self._events(chosen.request(self._check(ids), self._known_ids), text):
-            shown = "" if event.token is None else text.take()
-            yield Piece(event.token, shown + text.flush() if event.finish else shown, event.finish, event.logprobs)
+    def _stream(
+        self,
+        ids: Iterable[int],
+        options: GenerateOptions,
+        new_tokens: int,
+        parser: OutputParser | None = None,
+        stop_ids: Iterable[int] = (),
+    ) -> Stream:
+        """A generation by the given options, then the checkpoint's, then `new_tokens`, as far as the context has room.
+
+        `stop_ids` count as end-of-sequence tokens.
+        """
+        numbers = self._check(ids)
+        chosen = GenerateOptions(**self.defaults.options)
+        room = self._engine.capacity + 1 - len(numbers)
+        chosen["max_new_tokens"] = max(1, min(room, chosen.get("max_new_tokens", new_tokens)))
+        ends = () if options.get("ignore_eos") else (*chosen.get("stop_ids", ()), *stop_ids)
+        chosen.update(options)
+        chosen["stop_ids"] = (*check_ids("stop_ids", options.get("stop_ids", ())), *ends)
+        settled = self._plan(chosen)
+        text = TextStream(self.tokenizer, settled.stop)
+        request = settled.request(numbers, self._known_ids)
+        return Stream(lambda: self._events(request, text), text, len(numbers), parser)
 
     def _plan(self, options: GenerateOptions) -> Plan:
         return plan(self.config.eos_token_id, self.config.vocab_size, **options)
@@ -228,3 +273,9 @@ class Model:
                     "a token id outside the vocabulary", expected=f"0 to {self.config.vocab_size - 1}", found=number
                 )
         return numbers
+
+
+def _whole(stream: Stream) -> Generation:
+    for _ in stream:
+        pass
+    return stream.generation

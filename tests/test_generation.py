@@ -43,7 +43,7 @@ def test_one_answer_by_all_ways(model: Model, options: dict[str, Any]) -> None:
     told = list(generation.ids)
     assert len(told) == 14
     assert told == model.generate_ids(ids, **options) == list(model.stream_ids(ids, **options))
-    assert told == [piece.id for piece in model.stream(TEXT, **options)]
+    assert told == [piece.id for piece in model.generate(TEXT, stream=True, **options)]
     batch = model.generate_batch([[5], ids, ids, [9, 9, 9], ids], **options)
     assert batch[1:3] == [told, told] and batch[4] == told
     assert generation.text == model.tokenizer.decode(told)
@@ -79,7 +79,7 @@ def test_stop_strings(model: Model) -> None:
         assert stopped.ids == whole.ids[: len(stopped.ids)]
         assert stop in model.tokenizer.decode(stopped.ids)
         assert stop not in model.tokenizer.decode(stopped.ids[:-1])
-        pieces = list(model.stream(TEXT, stop=[stop], **options))
+        pieces = list(model.generate(TEXT, stream=True, stop=[stop], **options))
         shown = ""
         for piece in pieces:
             shown += piece.text
@@ -99,8 +99,8 @@ def test_what_was_held_back_is_shown_at_the_end(model: Model) -> None:
 def test_two_streams_with_stops_take_turns(model: Model) -> None:
     options = SAMPLED | {"max_new_tokens": 20, "ignore_eos": True}
     texts = (TEXT, "Question 7")
-    alone = [[(p.id, p.text) for p in model.stream(text, stop=["zzz"], **options)] for text in texts]
-    first, second = (model.stream(text, stop=["zzz"], **options) for text in texts)
+    alone = [[(p.id, p.text) for p in model.generate(text, stream=True, stop=["zzz"], **options)] for text in texts]
+    first, second = (model.generate(text, stream=True, stop=["zzz"], **options) for text in texts)
     told: list[list[tuple[int | None, str]]] = [[], []]
     for _ in range(20):
         for which, stream in enumerate((first, second)):

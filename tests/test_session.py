@@ -100,7 +100,7 @@ def test_generate_and_stream_and_batch_agree(written: Model) -> None:
         assert written.generate_ids(given, max_new_tokens=16) == ids
         generation = written.generate(text, max_new_tokens=16)
         for prompt in (text, given):
-            pieces = list(written.stream(prompt, max_new_tokens=16))
+            pieces = list(written.generate(prompt, max_new_tokens=16, stream=True))
             assert tuple(piece.id for piece in pieces) == tuple(ids) == generation.ids
             assert "".join(piece.text for piece in pieces) == generation.text == written.tokenizer.decode(ids)
             assert [piece.finish for piece in pieces] == [None] * (len(ids) - 1) + [generation.finish]
@@ -110,24 +110,27 @@ def test_generate_and_stream_and_batch_agree(written: Model) -> None:
 
 def test_a_stream_that_is_left_early_frees_its_cache(written: Model) -> None:
     pages = written._engine.free_pages
-    stream = written.stream("The old teacher", max_new_tokens=100, ignore_eos=True)
+    stream = written.generate("The old teacher", max_new_tokens=100, ignore_eos=True, stream=True)
     for _ in range(5):
         next(stream)
     assert written._engine.free_pages < pages
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert written._engine.free_pages == pages
-    for _ in written.stream("The old teacher", max_new_tokens=100, ignore_eos=True):
+    for _ in written.generate("The old teacher", max_new_tokens=100, ignore_eos=True, stream=True):
         break
     assert written._engine.free_pages == pages
     with pytest.raises(ZeroDivisionError):
-        for _ in written.stream("The old teacher", max_new_tokens=100, ignore_eos=True):
+        for _ in written.generate("The old teacher", max_new_tokens=100, ignore_eos=True, stream=True):
             1 / 0  # noqa: B018
     assert written._engine.free_pages == pages
 
 
 def test_two_streams_at_once(written: Model) -> None:
-    alone = [[p.id for p in written.stream(text, max_new_tokens=9, ignore_eos=True)] for text in ("one", "two")]
-    streams = [written.stream(text, max_new_tokens=9, ignore_eos=True) for text in ("one", "two")]
+    alone = [
+        [p.id for p in written.generate(text, max_new_tokens=9, ignore_eos=True, stream=True)]
+        for text in ("one", "two")
+    ]
+    streams = [written.generate(text, max_new_tokens=9, ignore_eos=True, stream=True) for text in ("one", "two")]
     together = [[piece.id for piece in stream] for stream in streams]
     assert together == alone
 
@@ -268,7 +271,7 @@ def test_bad_options_of_generation(options: dict[str, Any], message: str, model:
         lambda: model.generate_ids(IDS, **options),
         lambda: model.generate_batch([IDS], **options),
         lambda: written.generate("x", **options),
-        lambda: next(written.stream("x", **options)),
+        lambda: next(written.generate("x", **options, stream=True)),
     )
     for call in calls:
         with pytest.raises(OptionError, match=message):
@@ -285,8 +288,8 @@ def test_a_model_without_a_tokenizer(model: Model, demo: Path, tmp_path: Path) -
     for call in (
         lambda: model.tokenizer,
         lambda: model.generate("x"),
-        lambda: next(model.stream("x")),
-        lambda: next(model.stream(IDS)),
+        lambda: next(model.generate("x", stream=True)),
+        lambda: next(model.generate(IDS, stream=True)),
     ):
         with pytest.raises(TokenizerError, match="without a folder has no tokenizer"):
             call()

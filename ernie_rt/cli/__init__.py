@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from ernie_rt import __version__
-from ernie_rt.cli import backends, graph, models, run, tokenize
+from ernie_rt.cli import backends, chat, graph, models, run, tokenize
+from ernie_rt.cli.output import one_line, say
 from ernie_rt.errors import ErnieRtError
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run.run, tokenize.tokenize, graph.graph, models.models, backends.backends):
+for command in (run.run, chat.chat, tokenize.tokenize, graph.graph, models.models, backends.backends):
     app.command()(command)
 
 
@@ -47,9 +48,7 @@ def main() -> None:
     try:
         app()
     except ErnieRtError as error:
-        # One line, and nothing in it that steers the terminal: it may quote a stranger's file.
-        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
-        print(f"ernie-rt: {line}", file=sys.stderr)
+        say(f"ernie-rt: {one_line(error)}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -60,7 +60,7 @@ def graph(
         raise OptionError("--context must be positive", found=context)
     family = None if Path(model).is_dir() else find(model)
     if family is None:
-        from ernie_rt.loading import locate
+        from ernie_rt.location import locate
 
         config = locate(model).config
     else:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ernie_rt.runtime.options import GenerateOptions
 
 Ref = Annotated[
     str,
@@ -13,4 +16,31 @@ Ref = Annotated[
 Backend = Annotated[str, typer.Option(help="A backend by name, or auto (`ernie-rt backends`).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
 Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16 or float16.")]
+BatchTokens = Annotated[int, typer.Option(min=1, help="Prompt tokens that enter one step.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores when not given.")]
+Memory = Annotated[str | None, typer.Option(help="Refuse to load more than this, such as 12GiB.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was settled for you, and why.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+System = Annotated[str | None, typer.Option(help="A system prompt: how the model is to behave.")]
+NewTokens = Annotated[
+    int | None, typer.Option("--max-new-tokens", "-n", min=1, help="At most so many new tokens an answer.")
+]
+Temperature = Annotated[float | None, typer.Option(help="0 takes the likeliest token; higher is more varied.")]
+TopP = Annotated[float | None, typer.Option(help="Sample among the likeliest tokens of this probability in all.")]
+TopK = Annotated[int | None, typer.Option(help="Sample among so many of the likeliest tokens; 0: all.")]
+MinP = Annotated[float | None, typer.Option(help="Sample among tokens at least so likely beside the likeliest.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.")]
+Repetition = Annotated[float | None, typer.Option(help="Above 1 makes tokens seen before less likely.")]
+Stop = Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")]
+IgnoreEos = Annotated[bool, typer.Option(help="Go on past an end-of-sequence token.")]
+
+
+def given_options(**options: object) -> GenerateOptions:
+    """Those that were given on the command line; the checkpoint's defaults stand in for the others."""
+    return {name: value for name, value in options.items() if value is not None}  # type: ignore[return-value]
+
+
+def describe(options: GenerateOptions) -> str:
+    """`temperature 0.8, top_p 0.8`: options for a person to read."""
+    return ", ".join(f"{name} {value}" for name, value in options.items())

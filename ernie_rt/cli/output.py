@@ -1,7 +1,8 @@
-"""What the commands share: prompts in, text out, counts and sizes for people, columns, the peak of private memory."""
+"""What the commands share: prompts in, answers out, counts and sizes for people, columns, peak memory."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -9,12 +10,18 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
 from ernie_rt.errors import OptionError, PromptError, WriteError
 
+if TYPE_CHECKING:
+    from ernie_rt.generation import Piece
+
 PROMPT_LIMIT = 64 << 20
+STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters that a terminal obeys instead of showing them; newlines and tabs aside."""
 SCALES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -28,6 +35,61 @@ def write(text: str) -> None:
         if isinstance(error, BrokenPipeError):
             raise typer.Exit from None
         raise WriteError("standard output cannot be written", found=error.strerror) from error
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line, and nothing in it that steers the terminal: it may quote a stranger's file."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
+
+
+class AnswerWriter:
+    """Shows an answer piece by piece: text and tool calls on standard output, reasoning on standard error, dimmed.
+
+    On a terminal nothing that a model wrote can steer it.
+    """
+
+    def __init__(self) -> None:
+        self._kind = ""
+        self._answered = False
+
+    def show(self, piece: Piece) -> None:
+        if piece.reasoning:
+            self._enter("reasoning")
+            print(safe(piece.reasoning, sys.stderr), end="", file=sys.stderr, flush=True)
+        if piece.text:
+            self._enter("text")
+            write(safe(piece.text, sys.stdout))
+        for call in piece.tool_calls:
+            self._enter("tool_call")
+            arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
+            write(safe(f"tool call: {call.name} {arguments}", sys.stdout))
+
+    def end(self) -> None:
+        """The end of the answer: a new line begins on either stream, as far as there was something on it."""
+        self._enter("")
+        if self._answered:
+            write("\n")
+
+    def _enter(self, kind: str) -> None:
+        dim, plain = ("\x1b[2m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
+        if kind != self._kind and self._kind == "reasoning":
+            print(plain, file=sys.stderr, flush=True)
+        if kind != self._kind and kind == "reasoning":
+            print(dim, end="", file=sys.stderr)
+        if kind == "tool_call" and self._answered:
+            write("\n")
+        self._answered |= kind in ("text", "tool_call")
+        self._kind = kind
+
+
+def safe(text: str, stream: TextIO) -> str:
+    """The text without what would steer a terminal, if the stream is one."""
+    return STEERING.sub("", text) if stream.isatty() else text
 
 
 def parse_size(text: str) -> int:

@@ -1,128 +1,144 @@
-"""`ernie-rt run`: continue a prompt."""
+"""`ernie-rt run`: answer or continue one prompt."""
 
 from __future__ import annotations
 
 import json
 import secrets
-import sys
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ernie_rt.cli.options import Backend, Device, Dtype, Json, Ref
-from ernie_rt.cli.output import PeakMemory, parse_size, read_prompt, write
-from ernie_rt.errors import PromptError
+from ernie_rt.cli import options as opt
+from ernie_rt.cli.output import AnswerWriter, PeakMemory, read_prompt, say, write
+from ernie_rt.errors import OptionError, PromptError
 
 if TYPE_CHECKING:
-    from ernie_rt.loading import Progress
+    from ernie_rt.generation import Generation
+    from ernie_rt.location import Located
     from ernie_rt.runtime.options import GenerateOptions
-    from ernie_rt.session import Piece
+    from ernie_rt.session import Model
+    from ernie_rt.text.chat import ChatPrompt
 
 
 def run(
-    model: Ref,
-    prompt: Annotated[
-        str | None, typer.Argument(help="The text to continue; - or nothing reads standard input.")
-    ] = None,
+    model: opt.Ref,
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; - or nothing reads standard input.")] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", "-n", min=1, help="At most so many new tokens.")
-    ] = 128,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; higher is more varied.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Sample among the likeliest tokens of this probability in all.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Sample among so many of the likeliest tokens; 0: all.")] = 0,
-    min_p: Annotated[float, typer.Option(help="Sample among tokens at least so likely beside the likeliest.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1 makes tokens seen before less likely.")] = 1.0,
-    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
-    ignore_eos: Annotated[bool, typer.Option(help="Go on past an end-of-sequence token.")] = False,
-    backend: Backend = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    max_batch_tokens: Annotated[int, typer.Option(min=1, help="Prompt tokens that enter one step.")] = 512,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores when not given.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Refuse to load more than this, such as 12GiB.")] = None,
-    as_json: Json = False,
+    system: opt.System = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue the prompt as plain text, also where there is a chat template.")
+    ] = False,
+    max_new_tokens: opt.NewTokens = None,
+    temperature: opt.Temperature = None,
+    top_p: opt.TopP = None,
+    top_k: opt.TopK = None,
+    min_p: opt.MinP = None,
+    seed: opt.Seed = None,
+    repetition_penalty: opt.Repetition = None,
+    stop: opt.Stop = None,
+    ignore_eos: opt.IgnoreEos = False,
+    backend: opt.Backend = "auto",
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    max_batch_tokens: opt.BatchTokens = 512,
+    threads: opt.Threads = None,
+    memory: opt.Memory = None,
+    verbose: opt.Verbose = False,
+    as_json: opt.Json = False,
 ) -> None:
-    """Continue a prompt; the continuation streams to standard output, everything else goes to standard error."""
-    from ernie_rt.loading import load, locate
-    from ernie_rt.runtime.options import plan
+    """Answer a prompt, by the model's chat template; without one, or with --raw, continue it.
+
+    The answer streams to standard output, everything else goes to standard error. What no option says is taken from the
+    checkpoint's generation_config.json, or greedy; -v prints it.
+    """
+    from ernie_rt.cli.loaded import loaded
+    from ernie_rt.location import locate
+    from ernie_rt.session import NEW_CHAT_TOKENS, NEW_TOKENS
 
     text = read_prompt(prompt, file)
-    if temperature > 0 and seed is None:
-        seed = secrets.randbits(32)
-    options: GenerateOptions = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "min_p": min_p,
-        "seed": seed,
-        "repetition_penalty": repetition_penalty,
-        "stop": stop or [],
-        "ignore_eos": ignore_eos,
-    }
+    options = opt.given_options(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed,
+        repetition_penalty=repetition_penalty, stop=stop, ignore_eos=ignore_eos or None,
+    )  # fmt: skip
     located = locate(model)
-    plan(located.config.eos_token_id, located.config.vocab_size, **options)  # wrong options are said before loading
-    ids = located.tokenizer().encode(text)
-    _check_length(len(ids), max_new_tokens, located.config.max_position_embeddings)
-    with PeakMemory() as peak, _progress() as progress:
-        loaded = load(
-            located,
-            backend=backend,
-            device=device,
-            dtype=dtype,
-            max_context=len(ids) + max_new_tokens,
-            max_batch_tokens=max_batch_tokens,
-            threads=threads,
-            memory_bytes=None if memory is None else parse_size(memory),
-            progress=progress,
-        )
-        with loaded:
-            choice = loaded.choice
-            _say(f"backend {choice.backend} ({choice.reason})")
-            if temperature > 0:
-                _say(f"seed {seed}")
-            for note in (*loaded.memory().notes, *_set_aside(loaded.unused)):
-                _say(note)
-            began = time.perf_counter()
-            times: list[float] = []
-            pieces: list[Piece] = []
-            interrupted = False
-            try:
-                for piece in loaded.stream(ids, **options):
-                    times.append(time.perf_counter())
-                    pieces.append(piece)
-                    if not as_json:
-                        write(piece.text)
-            except KeyboardInterrupt:
-                interrupted = True
-            report = {
-                "prompt_tokens": len(ids),
-                "new_tokens": len(pieces),
-                "finish": "interrupted" if interrupted else pieces[-1].finish,
-                "prefill_tokens_per_second": len(ids) / (times[0] - began) if times else None,
-                "decode_tokens_per_second": (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else None,
-                "peak_private_bytes": peak.look(),
-                "device_bytes": loaded.memory().nbytes,
-                "backend": choice.backend,
-                "device": choice.device,
-                "dtype": choice.dtype,
-                "seed": seed,
-            }
-    if as_json:
-        answer = {"text": "".join(piece.text for piece in pieces), "ids": [piece.id for piece in pieces]}
-        write(json.dumps(answer | report) + "\n")
-    elif pieces:
-        write("\n")
-    _say(_summary(report))
+    settled = _settle(located, options)
+    request = _request(located, text, system, raw)
+    ids = request if isinstance(request, list) else request.ids
+    longest = located.config.max_position_embeddings
+    new_tokens = settled.get("max_new_tokens", NEW_TOKENS if isinstance(request, list) else NEW_CHAT_TOKENS)
+    if "max_new_tokens" not in options:
+        options["max_new_tokens"] = new_tokens = max(1, min(new_tokens, longest - len(ids)))
+    _check_length(len(ids), new_tokens, longest)
+    if settled.get("temperature", 0) > 0:
+        seed = options["seed"] = settled["seed"] = secrets.randbits(32) if seed is None else seed
+    else:
+        seed = None
+    with (
+        PeakMemory() as peak,
+        loaded(
+            located, backend=backend, device=device, dtype=dtype, max_context=len(ids) + new_tokens,
+            max_batch_tokens=max_batch_tokens, threads=threads, memory=memory,
+        ) as ready,
+    ):  # fmt: skip
+        if verbose:
+            _explain(located, request, settled | options)
+        elif seed is not None:
+            say(f"seed {seed}")
+        answer, interrupted = _answer(ready, request, options, quiet=as_json)
+        report = _report(answer, ready, interrupted, peak.look(), seed)
+        # Said before the model is closed, in which its backend may fail.
+        if as_json:
+            calls = [{"name": call.name, "arguments": dict(call.arguments)} for call in answer.tool_calls]
+            shown = {"text": answer.text, "reasoning": answer.reasoning, "tool_calls": calls, "ids": list(answer.ids)}
+            write(json.dumps(shown | report) + "\n")
+        say(_summary(report))
     if interrupted:
         raise typer.Exit(130)
+
+
+def _settle(located: Located, options: GenerateOptions) -> GenerateOptions:
+    """The options over the checkpoint's defaults; wrong ones are said before anything is loaded."""
+    from ernie_rt.runtime.options import plan
+
+    settled = located.defaults().options | options
+    plan(located.config.eos_token_id, located.config.vocab_size, **settled)
+    return settled
+
+
+def _request(located: Located, text: str, system: str | None, raw: bool) -> list[int] | ChatPrompt:
+    """The prompt as ids to continue, or as a conversation to answer."""
+    template = None if raw else located.template()
+    if template is not None:
+        messages = [] if system is None else [{"role": "system", "content": system}]
+        return template.prompt([*messages, {"role": "user", "content": text}], located.tokenizer())
+    if system is not None:
+        raise OptionError(
+            "--system needs a chat template", found="--raw" if raw else "a model without one", hint="Leave it out"
+        )
+    return located.tokenizer().encode(text)
+
+
+def _answer(
+    model: Model, request: list[int] | ChatPrompt, options: GenerateOptions, *, quiet: bool
+) -> tuple[Generation, bool]:
+    """The answer, shown as it comes unless `quiet`; and whether it was interrupted."""
+    if isinstance(request, list):
+        stream = model.generate(request, stream=True, **options)
+    else:
+        stream = model.chat(request, stream=True, **options)
+    writer = AnswerWriter()
+    interrupted = False
+    with stream:
+        try:
+            for piece in stream:
+                if not quiet:
+                    writer.show(piece)
+        except KeyboardInterrupt:
+            interrupted = True
+    writer.end()
+    return stream.generation, interrupted
 
 
 def _check_length(prompt: int, new: int, longest: int) -> None:
@@ -138,37 +154,38 @@ def _check_length(prompt: int, new: int, longest: int) -> None:
         )
 
 
-def _set_aside(unused: Sequence[tuple[str, str]]) -> list[str]:
-    """One line for each reason why stored tensors are not used."""
-    counts = Counter(reason for _, reason in unused)
-    return [f"{count} stored tensors set aside: {reason}" for reason, count in counts.items()]
+def _explain(located: Located, request: list[int] | ChatPrompt, settled: GenerateOptions) -> None:
+    """What was settled, given or not."""
+    from ernie_rt.runtime.options import GenerateOptions
+
+    template = None if isinstance(request, list) else located.template()
+    say("the prompt is continued as plain text" if template is None else f"chat template {template.kind}")
+    defaults = located.defaults()
+    if defaults.options:
+        say(f"generation_config.json: {opt.describe(defaults.options)}")
+    if defaults.ignored:
+        say(f"generation_config.json: ignored {', '.join(defaults.ignored)}")
+    say(f"options: {opt.describe(GenerateOptions(temperature=0.0) | settled)}")
 
 
-@contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """A bar on standard error while weights load, when that is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("loading"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
-    )  # fmt: skip
-    task = bar.add_task("loading")
-
-    def report(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total)
-        if done >= total:
-            bar.stop()
-
-    bar.start()
-    try:
-        yield report
-    finally:
-        bar.stop()
+def _report(
+    answer: Generation, model: Model, interrupted: bool, peak: int, seed: int | None
+) -> dict[str, str | int | float | None]:
+    new = len(answer.ids)
+    choice = model.choice
+    return {
+        "prompt_tokens": answer.prompt_tokens,
+        "new_tokens": new,
+        "finish": "interrupted" if interrupted else answer.finish,
+        "prefill_tokens_per_second": answer.prompt_tokens / answer.prefill_seconds if new else None,
+        "decode_tokens_per_second": (new - 1) / answer.decode_seconds if new > 1 else None,
+        "peak_private_bytes": peak,
+        "device_bytes": model.memory().nbytes,
+        "backend": choice.backend,
+        "device": choice.device,
+        "dtype": choice.dtype,
+        "seed": seed,
+    }
 
 
 def _summary(report: Mapping[str, object]) -> str:
@@ -185,7 +202,3 @@ def _summary(report: Mapping[str, object]) -> str:
     assert isinstance(peak, int)
     parts.append(f"peak {human_bytes(peak)}")
     return " · ".join([*parts, *(str(report[key]) for key in ("backend", "device", "dtype"))])
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

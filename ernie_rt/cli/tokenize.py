@@ -24,7 +24,7 @@ def tokenize(
 ) -> None:
     """Print the tokens of a text, an id and its piece on each line. The text is content: it has no special tokens."""
     from ernie_rt.cli.output import read_prompt, write
-    from ernie_rt.loading import locate
+    from ernie_rt.location import locate
 
     given = read_prompt(text, file)
     tokenizer = locate(model).tokenizer()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -74,6 +74,8 @@ class Engine:
         """Submit the next step, if any sequence is ready, and read the oldest result that is due.
 
         What the executable raises is passed on; a step whose result cannot be read ends its sequences as cancelled.
+        What goes wrong with one sequence (its masks leave no token, its logits hold NaN, its `ends` raises) ends that
+        sequence alone: the finish of its last event is "error", and the exception is the sequence's `error`.
         """
         parts = self._scheduler.compose()
         assert parts or self._steps or not self._scheduler.busy, "sequences wait, and none can go on"
@@ -85,19 +87,30 @@ class Engine:
                 part.sequence.unread += 1
                 part.sequence.in_flight += part.samples
         if self._steps and (not parts or len(self._steps) > self._ahead):
-            return self._read(*self._steps.popleft())
+            parts, pending = self._steps.popleft()
+            try:
+                return self._read(parts, pending)
+            except BaseException:
+                for part in parts:
+                    self.cancel(part.sequence)
+                raise
         return []
 
     def run(self, *sequences: Sequence) -> Iterator[Event]:
         """Step until these sequences have ended, yielding their events; leaving early cancels the rest.
 
-        Several runs may take turns: each yields the events of its own sequences, whoever made the step.
+        When one ends with an error, that is raised in place of its last event, and the rest are cancelled. Several
+        runs may take turns: each yields the events of its own sequences, whoever made the step.
         """
         try:
             while True:
                 for sequence in sequences:
                     while sequence.events:
-                        yield sequence.events.popleft()
+                        event = sequence.events.popleft()
+                        if event.finish == "error":
+                            assert sequence.error is not None
+                            raise sequence.error
+                        yield event
                 if all(sequence.finish is not None for sequence in sequences):
                     return
                 for event in self.step():
@@ -109,18 +122,7 @@ class Engine:
     def _read(self, parts: tuple[Part, ...], pending: Pending) -> list[Event]:
         ends = np.cumsum([part.rows for part in parts])
         parts_tokens = sum(part.new for part in parts)
-        rows = {
-            part.sequence: int(end) - 1
-            for end, part in zip(ends, parts, strict=True)
-            if part.samples and part.sequence.finish is None
-        }
-        try:
-            result = pending.result()
-            chosen = _choose(result, rows)
-        except BaseException:
-            for part in parts:
-                self.cancel(part.sequence)
-            raise
+        result = pending.result()
         for part in parts:
             part.sequence.unread -= 1
             part.sequence.in_flight -= part.samples
@@ -141,16 +143,27 @@ class Engine:
                     {name: v[tokens if len(v) == parts_tokens else rows_here] for name, v in result.taps.items()}
                 )
             if part.samples:
-                events.append(self._accept(sequence, chosen[sequence]))
+                events.append(self._sample(sequence, result, int(end) - 1))
             elif sequence.request.max_new_tokens == 0 and sequence.cached == sequence.total and not sequence.unread:
                 self._release(sequence, "length")
                 events.append(Event(sequence, None, sequence.finish))
         return events
 
-    def _accept(self, sequence: Sequence, sampled: Sampled) -> Event:
+    def _sample(self, sequence: Sequence, result: StepResult, row: int) -> Event:
+        """Add the next token to a sequence: the one that the executable sampled, where it could do so by itself."""
+        try:
+            if result.tokens is not None and sequence.request.sampling.plain:
+                sampled = Sampled(int(result.tokens[row]))
+            else:
+                assert result.logits is not None
+                sampled = sample(result.logits[row], sequence.sampler)
+            ended = sequence.ends is not None and sequence.ends(sampled.token)
+        except Exception as error:
+            sequence.error = error
+            self._release(sequence, "error")
+            return Event(sequence, None, "error")
         sequence.tokens.append(sampled.token)
         sequence.sampler.accept(sampled.token)
-        ended = sequence.ends is not None and sequence.ends(sampled.token)
         if ended or sampled.token in sequence.request.stop_ids:
             self._release(sequence, "stop")
         elif len(sequence.generated) >= sequence.request.max_new_tokens:
@@ -161,18 +174,3 @@ class Engine:
         move = self._scheduler.release(sequence, finish)
         if move is not None:
             self._executable.copy(move.source, move.destination, move.length)
-
-
-def _choose(result: StepResult, rows: Mapping[Sequence, int]) -> dict[Sequence, Sampled]:
-    """The next token of each sequence, whose logits row is given: the one that the executable sampled, where it could
-    do so by itself."""
-    chosen: dict[Sequence, Sampled] = {}
-    if result.tokens is not None:
-        plain = [sequence for sequence in rows if sequence.request.sampling.plain]
-        chosen = {sequence: Sampled(int(result.tokens[rows[sequence]])) for sequence in plain}
-    rest = [sequence for sequence in rows if sequence not in chosen]
-    if rest:
-        assert result.logits is not None
-        sampled = sample([result.logits[rows[sequence]] for sequence in rest], [each.sampler for each in rest])
-        chosen.update(zip(rest, sampled, strict=True))
-    return chosen

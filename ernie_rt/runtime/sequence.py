@@ -13,7 +13,7 @@ from ernie_rt.sampling.params import GREEDY, SamplingParams
 from ernie_rt.sampling.sampler import Logprobs
 from ernie_rt.sampling.state import SamplerState
 
-Finish = Literal["stop", "length", "cancelled"]
+Finish = Literal["stop", "length", "cancelled", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Sequence:
     `tokens` are the prompt and what was sampled and is known; `unread` of its steps are submitted and not read yet, and
     sample `in_flight` more tokens; `cached` tokens have entered steps, so their K and V rows are in the cache or on
     their way. `ends` says of every further token whether the sequence ends with it. `events` wait to be yielded by the
-    run that the sequence belongs to.
+    run that the sequence belongs to. `error` is what ended a sequence whose `finish` is "error".
     """
 
     request: Request
@@ -61,6 +61,7 @@ class Sequence:
     in_flight: int = 0
     pages: list[int] = field(default_factory=list)
     finish: Finish | None = None
+    error: Exception | None = None
     logits: list[npt.NDArray[Any]] = field(default_factory=list)
     taps: list[Mapping[str, npt.NDArray[Any]]] = field(default_factory=list)
     events: deque[Event] = field(default_factory=deque)

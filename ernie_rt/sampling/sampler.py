@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,8 +23,10 @@ ROUNDING: Final = 2.0**52
 """Added to a smaller number and taken away again, it leaves the nearest whole one, the even one of two."""
 WEIGHTLESS: Final = 22.0
 """A token so far below the best one has weight 0: exp(-22) * 2^30 < 1/2."""
-REACHES: Final = (4.0, 5.5, 7.0, 8.5, 10.0, WEIGHTLESS)
+REACHES: Final = (4.0, 5.5, 7.0, 8.0, 9.0, 10.0, 11.0, 12.5, WEIGHTLESS)
 """How far below the best score to look for what top-p keeps."""
+BANDS: Final = np.float32(16)
+"""Bands of scores in a difference of 1."""
 ROUGHNESS: Final = 1e-5
 """More than the relative error of a sum of float32 exponentials, each with one of some 2e-6."""
 BLOCK: Final = 8192
@@ -46,15 +47,11 @@ class Sampled:
     logprobs: Logprobs | None = None
 
 
-def sample(logits: Iterable[npt.NDArray[Any]], states: Iterable[SamplerState]) -> list[Sampled]:
-    """A token for each row of `logits [L, V]`; its state is left for the caller to tell.
+def sample(row: npt.NDArray[Any], state: SamplerState) -> Sampled:
+    """A token from the logits `[V]` of one sequence; its state is left for the caller to tell.
 
-    BackendError when a row holds NaN or infinity; OptionError when the masks of a request leave no token.
+    BackendError when the row holds NaN or infinity; OptionError when the masks of the request leave no token.
     """
-    return [_sample(row, state) for row, state in zip(logits, states, strict=True)]
-
-
-def _sample(row: npt.NDArray[Any], state: SamplerState) -> Sampled:
     params = state.params
     known = row[: state.vocab_size]
     if params.plain:
@@ -124,6 +121,7 @@ def _nucleus(scores: Row, best: np.float32, top_p: float) -> Positions:
 
     A float32 sum tells between which two numbers the sum of all weights lies. Among the best scores, more of them until
     they are enough, the border is then where both numbers put it; only where they differ are all weights computed.
+    Only the scores next to the border are sorted.
     """
     rough = float(np.exp(scores - best).sum()) * UNIT
     error = ROUGHNESS * rough + len(scores) / 2
@@ -133,15 +131,35 @@ def _nucleus(scores: Row, best: np.float32, top_p: float) -> Positions:
         weights = _weights(scores[near], best)
         if weights.sum() >= limits[1]:
             break
-    order = np.argsort(-scores[near], kind="stable")
-    near, weights = near[order], weights[order]
-    before = weights.cumsum() - weights  # below 2^53, so float64 adds whole numbers exactly
+    bands = ((best - scores[near]) * BANDS).astype(np.intp)  # rounding keeps the order
+    ends = np.bincount(bands, weights).cumsum()  # below 2^53, so float64 adds whole numbers exactly
+    first, last = np.searchsorted(ends, limits)
+    kept = bands < first
+    border = np.flatnonzero(~kept & (bands <= last))
+    border = border[_best_first(scores[near[border]])]
+    before = weights[border].cumsum() - weights[border] + (ends[first - 1] if first else 0)
     count, most = np.searchsorted(before, limits)
     if count != most:
         blocks = range(0, len(scores), BLOCK)
         total = sum(float(_weights(scores[start : start + BLOCK], best).sum()) for start in blocks)
         count = np.searchsorted(before, top_p * total)
-    return np.sort(near[:count])
+    kept[border[:count]] = True
+    places: Positions = near[kept]
+    return places
+
+
+def _best_first(scores: Row) -> Positions:
+    """The places of finite scores by descending score, the lowest first among equals.
+
+    Sorts whole numbers, each a score and its place, which takes a tenth of the time of a stable `argsort`.
+    """
+    bits = (np.float32(0) - scores).view(np.int32)  # no score gives -0, which differs from 0 in its bits alone
+    bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)  # ascending as floats and now as integers
+    keys: npt.NDArray[np.int64] = bits.astype(np.int64) << 32
+    keys |= np.arange(len(keys))
+    keys.sort()
+    keys &= 0xFFFFFFFF
+    return keys
 
 
 def _weights(scores: Row, best: np.float32) -> npt.NDArray[np.float64]:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,7 @@ from ernie_rt.text import sandbox
 from ernie_rt.text.foreign import render_foreign, template_context
 from ernie_rt.text.messages import Conversation, Message, parse_messages
 from ernie_rt.text.native import NATIVE, PROBES
+from ernie_rt.text.parsers import TAGS, OutputParser
 from ernie_rt.text.spans import Span, encode_spans, spans_text, special_pattern
 from ernie_rt.text.tokenizer import Tokenizer
 
@@ -27,6 +29,24 @@ KNOWN: Final[Mapping[str, str]] = {
     "471fb571976770318fe6f27749e37940be8d29c0a7770558140f141f5906f2a2": "ernie",
 }
 """Native templates by the SHA-256 of their text: the plain one as several public copies have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """A conversation as a model takes it: token ids, and what to do with the answer.
+
+    `stop_ids` end the answer besides eos. `tagged` says whether it may hold `<think>` and the like, `thinking` whether
+    it begins inside `<think>`.
+    """
+
+    ids: tuple[int, ...]
+    stop_ids: tuple[int, ...] = ()
+    tagged: bool = False
+    thinking: bool = False
+
+    def parser(self) -> OutputParser | None:
+        """A fresh parser of the answer; None where all of it is text."""
+        return OutputParser(self.thinking) if self.tagged else None
 
 
 class ChatTemplate:
@@ -88,6 +108,22 @@ class ChatTemplate:
         if native is not None:
             return native(chat, self._tokens)
         return render_foreign(self.source, chat, self._tokens, _specials(tokenizer), self._where)
+
+    def prompt(
+        self,
+        messages: Iterable[Message | Mapping[str, Any]],
+        tokenizer: Tokenizer,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> ChatPrompt:
+        """The prompt that asks for an answer to a conversation; raises as `spans` does."""
+        spans = self.spans(messages, tokenizer, tools)
+        thinking = spans_text(spans[-1:]).rstrip("\n").endswith("<think>")
+        return ChatPrompt(
+            tuple(encode_spans(spans, tokenizer, _specials(tokenizer))),
+            self.stop_ids(tokenizer),
+            tagged=thinking or (self.kind != "ernie" and any(tag in self.source for tag in TAGS[""])),
+            thinking=thinking,
+        )
 
     def render(
         self,

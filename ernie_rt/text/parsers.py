@@ -22,6 +22,7 @@ TAGS: Final[Mapping[Section, Mapping[str, Section]]] = {
     "tool_call": {"</tool_call>": ""},
 }
 """The tags that mean something in each section, and the section that they lead to; others are text."""
+ANSWER_TAGS: Final = frozenset(tag for tags in TAGS.values() for tag in tags)
 PATTERNS: Final = {section: re.compile("|".join(tags)) for section, tags in TAGS.items()}
 
 

@@ -1,4 +1,4 @@
-"""Text to token ids and back, on the SentencePiece model of a checkpoint."""
+"""Text to token ids and back, by the tokenizer files of a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import sentencepiece
-
 from ernie_rt.errors import PromptError, TokenizerError
 from ernie_rt.model.config import ModelConfig
-from ernie_rt.text.vocabulary import SPACE, Vocabulary, read_vocabulary
+from ernie_rt.text.pieces import SPACE, Encoder
+from ernie_rt.text.vocabulary import Vocabulary, read_vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Tokenizer:
     _shown: tuple[bytes, ...]
     """`pieces`, those of `special` empty."""
     _chunk: re.Pattern[str] | None
-    _processor: sentencepiece.SentencePieceProcessor
+    _encode: Encoder
 
     @classmethod
     def load(cls, folder: Path, config: ModelConfig) -> Tokenizer:
@@ -50,7 +49,7 @@ class Tokenizer:
             reserved=vocabulary.reserved,
             _shown=tuple(b"" if id in vocabulary.hidden else piece for id, piece in enumerate(pieces)),
             _chunk=_chunks(vocabulary),
-            _processor=vocabulary.processor,
+            _encode=vocabulary.encode,
         )
 
     def encode(self, text: str) -> list[int]:
@@ -59,18 +58,16 @@ class Tokenizer:
         No text gives an id of `reserved`. Time grows with the length of the text, whatever it says.
         """
         try:
-            data = text.encode()
+            text.encode()
         except UnicodeEncodeError as error:
             raise PromptError(
                 "the text is not Unicode text", found=f"a lone surrogate at character {error.start}"
             ) from None
         if self._chunk is None:
-            ids: list[int] = self._processor.encode(data)
-            return ids
+            return self._encode([text])[0]
         chunks = self._chunk.findall(text)
         distinct = list(dict.fromkeys(chunks))
-        encoded = self._processor.encode(distinct, num_threads=1)
-        table = dict(zip(distinct, encoded, strict=True))
+        table = dict(zip(distinct, self._encode(distinct), strict=True))
         return [id for chunk in chunks for id in table[chunk]]
 
     def encode_special(self, token: str) -> int:

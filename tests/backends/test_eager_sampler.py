@@ -49,7 +49,7 @@ def agree(random: np.random.Generator, device: str, rows: int) -> None:
         if block % 3 == 0:
             logits = np.round(logits * 8) / 8  # many ties
         every = states(random, BLOCK)
-        tokens = [sampled.token for sampled in sample(logits, every)]
+        tokens = [sample(row, state).token for row, state in zip(logits, every, strict=True)]
         for row, state, expected, token in zip(
             logits, every, tokens, ours.sample(torch.from_numpy(logits).to(device), every).tolist(), strict=True
         ):
@@ -80,7 +80,7 @@ def test_a_vocabulary_of_full_size(device: str) -> None:
         state.vocab_size = 101_304
     told = ours.sample(torch.from_numpy(logits).to(device), every)
     assert told.dtype == torch.int32 and told.device.type == device
-    assert told.tolist() == [sampled.token for sampled in sample(logits, every)]
+    assert told.tolist() == [sample(row, state).token for row, state in zip(logits, every, strict=True)]
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -18,7 +18,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import ernie_rt
-from ernie_rt.session import Model
+from ernie_rt.generation import Piece, Stream
 from ernie_rt.weights.source import CheckpointSource
 from support.commands import Outcome, command, start
 
@@ -50,16 +50,15 @@ def test_one_token_has_no_decode_speed(demo: Path) -> None:
 
 def test_the_text_comes_piece_by_piece(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    pieces = Model.stream
+    following = Stream.__next__
 
-    def watched(self: Model, *args: object, **options: object) -> object:
-        for piece in pieces(self, *args, **options):  # type: ignore[arg-type]
-            yield piece
-            seen.append(sys.stdout.buffer.tell())
+    def watched(self: Stream) -> Piece:
+        seen.append(sys.stdout.buffer.tell())
+        return following(self)
 
-    monkeypatch.setattr(Model, "stream", watched)
+    monkeypatch.setattr(Stream, "__next__", watched)
     assert command("run", demo, PROMPT, *OPTIONS).code == 0
-    assert len(seen) == 8 and seen == sorted(seen) and len(set(seen)) > 4
+    assert len(seen) == 9 and seen == sorted(seen) and len(set(seen)) > 4
 
 
 def test_json_is_one_object(demo: Path, expected: ernie_rt.Generation) -> None:

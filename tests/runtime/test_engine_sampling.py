@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ernie_rt.backend import LAST_SAMPLED, CacheShape, StepLimits
-from ernie_rt.errors import OptionError
+from ernie_rt.backend import LAST_SAMPLED, CacheShape, Step, StepLimits
+from ernie_rt.errors import BackendError, OptionError
 from ernie_rt.runtime.engine import Engine
-from ernie_rt.runtime.sequence import Request
+from ernie_rt.runtime.sequence import Event, Request
 from ernie_rt.sampling.params import GREEDY, SamplingParams
 from support.sampling import sampled_answer
-from support.toy import VOCAB, ToyExecutable, answer
+from support.toy import VOCAB, ToyExecutable, ToyPending, answer
 
 PROMPTS = [(1, 2, 3), (4,), (5, 6, 7, 8, 9, 10, 11), (12, 0), (1, 2, 3)]
 PARAMS = [
@@ -121,17 +121,83 @@ def test_logprobs_come_with_their_tokens() -> None:
     assert [event.logprobs for event in engine.run(plain)] == [None, None]
 
 
+DOOMED: Any = SamplingParams(allowed_ids=(3,), bad_words=((3, 3, 3),))
+"""The third token is one too many."""
+
+
+class NanToyExecutable(ToyExecutable):
+    """The logits of sequences that have more than 6 tokens, the first of them 4, are NaN."""
+
+    def submit(self, step: Step) -> ToyPending:
+        pending = super().submit(step)
+        if pending.value.logits is not None:
+            for place, row in enumerate(step.rows):
+                own = self._rows[step.context[step.context_sequence == step.sequence[row]]]
+                if len(own) > 6 and own[0] == 4:
+                    pending.value.logits[place, 3] = np.nan
+        return pending
+
+
 @pytest.mark.parametrize("samples", [False, True])
-def test_a_request_whose_masks_leave_nothing(samples: bool) -> None:
-    params: Any = SamplingParams(allowed_ids=(3,), bad_words=((3,),))
+@pytest.mark.parametrize("kind", ["paged", "slots"])
+def test_an_error_ends_its_sequence_alone(kind: str, samples: bool) -> None:
+    whole = toy(kind, samples=samples)
+    executable = NanToyExecutable(whole.cache, whole.admits, samples=samples)
+    engine = Engine(executable, 40)
+    told = 0
+
+    def ends(token: int) -> bool:
+        nonlocal told
+        told += 1
+        if told == 5:
+            raise RuntimeError("not this one")
+        return False
+
+    well = [engine.submit(Request(PROMPTS[which], NEW[which], sampling=PARAMS[which])) for which in (0, 2)]
+    ill = {
+        OptionError: (engine.submit(Request(PROMPTS[3], 9, sampling=DOOMED)), 2),
+        RuntimeError: (engine.submit(Request(PROMPTS[2], 9), ends), 4),
+        BackendError: (engine.submit(Request(PROMPTS[1], 12, sampling=SamplingParams(temperature=1, seed=5))), 6),
+    }
+    runs = [engine.run(sequence) for sequence in well]
+    begun = [next(run) for run in runs]
+    for error, (sequence, count) in ill.items():
+        events = []
+        with pytest.raises(error) as caught:
+            events.extend(event.token for event in engine.run(sequence))
+        assert caught.value is sequence.error
+        assert sequence.finish == "error" and len(sequence.generated) == count
+        assert not sequence.pages
+    for which, run, first in zip((0, 2), runs, begun, strict=True):
+        assert [first.token, *(event.token for event in run)] == expected(which)
+    assert engine.free_pages == executable.cache.pages
+
+
+@pytest.mark.parametrize("samples", [False, True])
+def test_an_error_in_a_batch_is_raised_and_ends_the_batch(samples: bool) -> None:
     executable = toy("paged", samples=samples)
     engine = Engine(executable, 40)
+    stays = engine.submit(Request(PROMPTS[2], 12))
+    batch = [
+        engine.submit(Request(ids, 12, sampling=params))
+        for ids, params in zip(PROMPTS, [GREEDY, DOOMED, GREEDY], strict=False)
+    ]
+    told: list[Event] = []
     with pytest.raises(OptionError, match="no token is left to choose"):
-        list(engine.run(engine.submit(Request(PROMPTS[0], 6, sampling=params))))
+        told.extend(engine.run(*batch))
+    assert [sequence.finish for sequence in batch] == ["cancelled", "error", "cancelled"]
+    assert [event.token for event in told if event.sequence is batch[1]] == [3, 3]
+    assert [event.token for event in engine.run(stays)] == answer(PROMPTS[2], 12)
     assert engine.free_pages == executable.cache.pages
-    again = engine.submit(Request(PROMPTS[0], 6))
-    list(engine.run(again))
-    assert again.generated == answer(PROMPTS[0], 6)
+
+
+def test_a_loop_of_steps_sees_the_error_in_the_events() -> None:
+    engine = Engine(toy("paged", samples=False), 40)
+    sequence = engine.submit(Request(PROMPTS[3], 9, sampling=DOOMED))
+    events = [event for _ in range(3) for event in engine.step()]
+    assert [(event.token, event.finish) for event in events] == [(3, None), (3, None), (None, "error")]
+    assert isinstance(sequence.error, OptionError)
+    assert not sequence.events and engine.step() == []
 
 
 def test_ids_beyond_the_tokenizer_are_not_chosen() -> None:

@@ -1,0 +1,83 @@
+"""A model, loaded for a command: progress on a terminal, and on standard error what was chosen and why."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ernie_rt.cli.output import parse_size, say
+
+if TYPE_CHECKING:
+    from ernie_rt.loading import Progress
+    from ernie_rt.location import Located
+    from ernie_rt.session import Model
+
+
+@contextmanager
+def loaded(
+    located: Located,
+    *,
+    backend: str,
+    device: str,
+    dtype: str,
+    max_context: int | None,
+    max_batch_tokens: int,
+    threads: int | None,
+    memory: str | None,
+) -> Iterator[Model]:
+    """`ernie_rt.load` with the options of the command line; the model is closed at the end of the block."""
+    from ernie_rt.loading import load
+
+    with _progress() as progress:
+        model = load(
+            located,
+            backend=backend,
+            device=device,
+            dtype=dtype,
+            max_context=max_context,
+            max_batch_tokens=max_batch_tokens,
+            threads=threads,
+            memory_bytes=None if memory is None else parse_size(memory),
+            progress=progress,
+        )
+    with model:
+        say(f"backend {model.choice.backend} ({model.choice.reason})")
+        for note in (*model.memory().notes, *_set_aside(model.unused)):
+            say(note)
+        yield model
+
+
+def _set_aside(unused: Sequence[tuple[str, str]]) -> list[str]:
+    """One line for each reason why stored tensors are not used."""
+    counts = Counter(reason for _, reason in unused)
+    return [f"{count} stored tensors set aside: {reason}" for reason, count in counts.items()]
+
+
+@contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """A bar on standard error while weights load, when that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("loading"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+    task = bar.add_task("loading")
+
+    def report(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+        if done >= total:
+            bar.stop()
+
+    bar.start()
+    try:
+        yield report
+    finally:
+        bar.stop()

@@ -1,0 +1,40 @@
+"""Where a model is, and what its folder says about it before a weight is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ernie_rt.errors import TokenizerError
+from ernie_rt.model.config import ModelConfig, read_config
+from ernie_rt.runtime.defaults import Defaults, read_defaults
+from ernie_rt.text.chat import ChatTemplate
+from ernie_rt.text.tokenizer import Tokenizer
+from ernie_rt.weights.hub import resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A model on disk: its folder and its config, read and checked; no weights yet. Of a family alone, no folder."""
+
+    config: ModelConfig
+    folder: Path | None = None
+
+    def tokenizer(self) -> Tokenizer:
+        if self.folder is None:
+            raise TokenizerError("a model without a folder has no tokenizer", hint="Use generate_ids, or load a folder")
+        return Tokenizer.load(self.folder, self.config)
+
+    def template(self) -> ChatTemplate | None:
+        """The chat template; None when there is none, as with base models."""
+        return None if self.folder is None else ChatTemplate.load(self.folder)
+
+    def defaults(self) -> Defaults:
+        """What the checkpoint's generation_config.json asks for."""
+        return Defaults() if self.folder is None else read_defaults(self.folder, self.config)
+
+
+def locate(ref: str | Path) -> Located:
+    """Find a model by folder, family name or hub id, and read its config."""
+    folder = resolve(str(ref))
+    return Located(read_config(folder), folder)

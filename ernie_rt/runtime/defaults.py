@@ -1,0 +1,67 @@
+"""How a checkpoint wants to be sampled: its generation_config.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ernie_rt.errors import ConfigError, OptionError
+from ernie_rt.files import member, read_json
+from ernie_rt.model.config import ModelConfig
+from ernie_rt.runtime.options import GenerateOptions, plan
+
+NAME: Final = "generation_config.json"
+SAMPLING: Final = ("temperature", "top_k", "top_p", "min_p")
+"""What `do_sample: false` turns off."""
+OTHERS: Final = ("repetition_penalty", "presence_penalty", "frequency_penalty", "max_new_tokens")
+MEANINGLESS: Final = frozenset(
+    {"do_sample", "eos_token_id", "bos_token_id", "pad_token_id", "transformers_version", "_from_model_config",
+     "use_cache", "max_length", "return_dict_in_generate", "output_attentions", "output_hidden_states"}
+)  # fmt: skip
+"""Fields that are read otherwise, or that change no token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a generation is to take where its caller says nothing; `ignored` are fields that ernie-rt does not know."""
+
+    options: GenerateOptions = field(default_factory=GenerateOptions)
+    ignored: tuple[str, ...] = ()
+
+
+def read_defaults(folder: Path, config: ModelConfig) -> Defaults:
+    """Read generation_config.json; no defaults when there is none. ConfigError for an impossible value.
+
+    Its end-of-sequence tokens join those of config.json. `do_sample: false` makes it greedy, as in transformers; a
+    file that gives a temperature and no `do_sample` is taken to mean it.
+    """
+    if not os.path.lexists(folder / NAME):
+        return Defaults()
+    path = member(folder, NAME)
+    fields: Mapping[str, Any] = {name: value for name, value in read_json(path).items() if value is not None}
+    wanted = OTHERS if fields.get("do_sample") is False else (*SAMPLING, *OTHERS)
+    options: dict[str, Any] = {name: fields[name] for name in wanted if name in fields}
+    if fields.get("do_sample") is True:
+        options.setdefault("temperature", 1.0)
+    elif "temperature" not in options:
+        options = {name: value for name, value in options.items() if name not in SAMPLING}
+    eos = fields.get("eos_token_id", [])
+    options["stop_ids"] = eos if isinstance(eos, list) else [eos]
+    try:
+        plan(config.eos_token_id, config.vocab_size, **options)
+    except OptionError as error:
+        raise ConfigError(
+            error.what,
+            where=str(path),
+            expected=error.expected,
+            found=error.found,
+            hint="Correct the file, or remove it",
+        ) from None
+    options["stop_ids"] = [id for id in options["stop_ids"] if id not in config.eos_token_id]
+    if not options["stop_ids"]:
+        del options["stop_ids"]
+    known = {*SAMPLING, *OTHERS, *MEANINGLESS}
+    return Defaults(GenerateOptions(**options), tuple(sorted(fields.keys() - known)))  # type: ignore[typeddict-item]

@@ -1,0 +1,38 @@
+"""What a file of a tokenizer holds, whichever its format: pieces, and a function that encodes text with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+SPACE: Final = "\u2581"
+"""How a piece spells a space."""
+CONTROL_FORM: Final = r"<[^<>\s]+>"
+"""What a control token looks like where its file does not say that it is one."""
+
+Encoder: TypeAlias = Callable[[Sequence[str]], list[list[int]]]
+"""Gives the ids of each text. No text gives a reserved id, and no bos, eos or space is added."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddedToken:
+    """A token beside the pieces, or what is said of a piece; one that is not special is shown."""
+
+    content: str
+    id: int
+    special: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The names of all pieces by id; a piece of `byte_ids` stands for the byte that its name, `<0x0A>`, says.
+
+    `reserved` are the pieces that `encode` never gives. `added` are tokens that the same file lists.
+    """
+
+    names: Mapping[int, str]
+    byte_ids: frozenset[int]
+    reserved: frozenset[int]
+    encode: Encoder
+    added: tuple[AddedToken, ...] = ()

@@ -1,0 +1,149 @@
+"""Reading tokenizer.model, a SentencePiece model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import sentencepiece
+
+from ernie_rt.errors import TokenizerError
+from ernie_rt.files import FOREIGN, MIB, read_bytes, recognise
+from ernie_rt.text.pieces import CONTROL_FORM, Pieces
+
+MAX_MODEL_BYTES: Final = 8 * MIB
+"""ERNIE's own has 1.6 MB."""
+
+TEXT_AS_IT_IS: Final = b"\x1a\x04\x18\x00\x20\x00"
+"""`normalizer_spec { add_dummy_prefix: false remove_extra_whitespaces: false }` as protobuf: field 3, 4 bytes long.
+
+A message that occurs twice is merged, the last value winning, so these bytes after a serialized model override its
+settings. ERNIE's text gets no space in front and keeps those it has.
+"""
+
+PIECES: Final = 0x0A
+"""The tag of the repeated field `pieces` in a model: a message for each."""
+TYPE: Final = 0x18
+"""The tag of the field `type` in a piece's message."""
+CONTROL: Final = 3
+"""Such a piece has an id, but no text is ever encoded to it."""
+USER_DEFINED: Final = 4
+"""Such a piece is matched wherever its text occurs."""
+
+
+def read_sentencepiece(path: Path, named: Collection[str]) -> Pieces:
+    """Read tokenizer.model; raises TokenizerError.
+
+    Reserved are control pieces, the unknown piece, pieces `named` special, and user-defined pieces of the form `<…>`;
+    the last two kinds are made control pieces, whatever type the model gives them.
+    """
+    where = str(path)
+    data = read_bytes(path, MAX_MODEL_BYTES)
+    processor = _load(data, where)
+    try:
+        ids = list(range(processor.GetPieceSize()))
+        names: list[str] = processor.IdToPiece(ids)
+        byte_ids = frozenset(id for id, byte in enumerate(processor.IsByte(ids)) if byte)
+        reserved = {id for id in ids if processor.IsControl(id) or processor.IsUnknown(id)}
+    except Exception as error:  # an id or a name that C++ gives and Python cannot take
+        raise _unusable(data, where, error) from error
+    reachable = {
+        id
+        for id, name in enumerate(names)
+        if id not in byte_ids and id not in reserved and (name in named or re.fullmatch(CONTROL_FORM, name))
+    }
+    changed = _retype(data, reachable, names, named, where)
+    if changed is not None:
+        data, ids_changed = changed
+        processor = _load(data, where)
+        reserved.update(ids_changed)
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        encoded: list[list[int]] = processor.encode(list(texts), num_threads=1)
+        return encoded
+
+    return Pieces(dict(enumerate(names)), byte_ids, frozenset(reserved), encode)
+
+
+def _load(data: bytes, where: str) -> sentencepiece.SentencePieceProcessor:
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(data + TEXT_AS_IT_IS)
+    except Exception as error:  # whatever a parser in C++ makes of a stranger's bytes
+        raise _unusable(data, where, error) from error
+    return processor
+
+
+def _unusable(data: bytes, where: str, error: Exception) -> TokenizerError:
+    kind = recognise(data)
+    return TokenizerError(
+        "not a usable SentencePiece model",
+        where=where,
+        found=kind or f"{type(error).__name__}: {str(error)[:200]}",
+        hint="Fetch the file again" if kind is None else FOREIGN[kind],
+    )
+
+
+def _retype(
+    data: bytes, candidates: Collection[int], names: list[str], named: Collection[str], where: str
+) -> tuple[bytes, list[int]] | None:
+    """Make control pieces of those `candidates` that are named special or user-defined; None when there are none."""
+    if not candidates:
+        return None
+    parts: list[bytes] = []
+    changed: list[int] = []
+    kept = 0
+    try:
+        messages = (field for field in _fields(data, 0, len(data)) if field[0] == PIECES)
+        for id, (_, start, body, end) in enumerate(messages):
+            if id in candidates and (names[id] in named or _type(data, body, end) == USER_DEFINED):
+                message = data[body:end] + bytes([TYPE, CONTROL])  # of a field that occurs twice the last value counts
+                parts += [data[kept:start], bytes([PIECES]), _varint(len(message)), message]
+                kept = end
+                changed.append(id)
+    except (IndexError, KeyError) as error:
+        raise TokenizerError("not a usable SentencePiece model", where=where, hint="Fetch the file again") from error
+    parts.append(data[kept:])
+    return (b"".join(parts), changed) if changed else None
+
+
+def _type(data: bytes, start: int, end: int) -> int | None:
+    types = [_read_varint(data, body)[0] for tag, _, body, _ in _fields(data, start, end) if tag == TYPE]
+    return types[-1] if types else None
+
+
+def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """The fields of a serialized message: tag, and where the field, its value and the next field begin."""
+    while position < end:
+        start = position
+        tag, body = _read_varint(data, start)
+        match tag & 7:
+            case 0:
+                _, position = _read_varint(data, body)
+            case 2:
+                size, body = _read_varint(data, body)
+                position = body + size
+            case wire:
+                position = body + {1: 8, 5: 4}[wire]
+        yield tag, start, body, position
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, position
+
+
+def _varint(value: int) -> bytes:
+    groups = []
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])

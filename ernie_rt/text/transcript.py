@@ -1,0 +1,46 @@
+"""A conversation as a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from ernie_rt.errors import FileFormatError, PromptError
+from ernie_rt.files import MIB, read_json, write_atomic
+from ernie_rt.text.messages import Message, message_context, parse_messages
+
+FORMAT: Final = "ernie-rt chat 1"
+MAX_BYTES: Final = 64 * MIB
+
+
+def write_transcript(path: Path, model: str, messages: Iterable[Message], *, overwrite: bool) -> None:
+    """Write a conversation, whole or not at all; `model` names who answered.
+
+    WriteError when that is not possible, or the file exists and may not be overwritten.
+    """
+    content: dict[str, Any] = {"format": FORMAT, "model": model, "messages": [message_context(m) for m in messages]}
+    with write_atomic(path, overwrite=overwrite) as out:
+        out.write(json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n")
+
+
+def read_transcript(path: Path) -> tuple[Message, ...]:
+    """The messages of a conversation; FileFormatError for a file that holds none."""
+    content = read_json(path, limit=MAX_BYTES)
+    if content.get("format") != FORMAT:
+        raise FileFormatError(
+            "not a saved conversation",
+            where=str(path),
+            expected=f'"format": "{FORMAT}"',
+            found=repr(content.get("format"))[:40],
+        )
+    messages = content.get("messages")
+    if not isinstance(messages, list):
+        raise FileFormatError("not a saved conversation", where=str(path), expected="a list of messages")
+    try:
+        return parse_messages(messages) if messages else ()
+    except PromptError as error:
+        raise FileFormatError(
+            f"not a saved conversation: {error.what}", where=f"{path}: {error.where}", found=error.found
+        ) from None

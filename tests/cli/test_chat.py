@@ -1,0 +1,303 @@
+"""`ernie-rt chat`, and `run` through a chat template."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ernie_rt import loading
+from ernie_rt.location import locate
+from ernie_rt.text.spans import Span, encode_spans, special_pattern
+from support.commands import Outcome, command, start
+from support.scripted import scripted, write_chat_checkpoint
+from support.templates import PLAIN, THINKING
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_chat_checkpoint(tmp_path_factory.mktemp("plain") / "model", PLAIN)
+
+
+@pytest.fixture(scope="module")
+def thinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_chat_checkpoint(tmp_path_factory.mktemp("thinking") / "model", THINKING)
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "ernie-rt" / "chat"
+
+
+class Says:
+    """The backend says these answers, and `asked` is what it was asked, as text."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
+        self.tokenizer = locate(folder).tokenizer()
+        pattern = special_pattern(self.tokenizer.reserved)
+        ids = [encode_spans([Span(text, True)], self.tokenizer, pattern) for text in answers]
+        host = scripted(*ids)
+        self.backend: Any = host.backend("scripted")
+        monkeypatch.setattr(loading, "PluginHost", lambda: host)
+
+    @property
+    def asked(self) -> list[str]:
+        return [self.tokenizer.decode(ids, skip_special=False) for ids in self.backend.prompts]
+
+
+def chat(folder: Path, typed: str, *options: object) -> Outcome:
+    return command("chat", folder, "--backend", "scripted", *options, stdin=typed.encode())
+
+
+def kept(state: Path) -> list[list[dict[str, str]]]:
+    files = sorted(state.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [json.loads(path.read_text())["messages"] for path in files]
+
+
+def test_a_conversation(plain: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    says = Says(plain, monkeypatch, "Hello 🙂</s>", "Two lines.<|end_of_sentence|>", "Again</s>")
+    typed = 'Hi there\n\n   \n"""First\n  second"""\n/system Be brief.\n/retry\n/exit\nnever read\n'
+    ran = chat(plain, typed)
+    assert (ran.code, ran.out) == (0, "Hello 🙂\nTwo lines.\nAgain\n")
+    begin = "<|begin_of_sentence|>"
+    second = "User: Hi there\nAssistant: Hello 🙂<|end_of_sentence|>User: First\n  second\nAssistant: "
+    assert says.asked == [f"{begin}User: Hi there\nAssistant: ", begin + second, f"{begin}Be brief.\n{second}"]
+    assert "system prompt set" in ran.err and "the temperature is 0" in ran.err
+    (messages,) = kept(state)
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert messages[3]["content"] == "First\n  second" and messages[4]["content"] == "Again"
+    assert state.stat().st_mode & 0o077 == 0
+
+
+def test_reset_begins_another_file(plain: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    says = Says(plain, monkeypatch, "one</s>", "two</s>", "three</s>")
+    assert chat(plain, "a\n/reset\nb\n/system\nc\n", "--system", "S").out == "one\ntwo\nthree\n"
+    assert says.asked[1] == "<|begin_of_sentence|>S\nUser: b\nAssistant: "
+    assert says.asked[2].startswith("<|begin_of_sentence|>User: b\nAssistant: two")
+    assert [len(messages) for messages in kept(state)] == [3, 4]
+
+
+def test_save_and_load(plain: Path, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "talk.json"
+    Says(plain, monkeypatch, "one</s>", "two</s>")
+    ran = chat(plain, f"a\n/save first\n/save {file}\nb\n/save first\n")
+    assert ran.code == 0 and ran.out == "one\ntwo\n"
+    assert len(json.loads(file.read_text())["messages"]) == 2
+    assert len(json.loads((state / "first.json").read_text())["messages"]) == 4
+    says = Says(plain, monkeypatch, "three</s>", "four</s>")
+    ran = chat(plain, f"c\n/load {file}\nd\n", "--load", "first")
+    assert ran.out == "three\nfour\n" and "user: b\nassistant: two\n" in ran.err
+    assert says.asked[0].endswith("Assistant: two<|end_of_sentence|>User: c\nAssistant: ")
+    assert says.asked[1].endswith("User: a\nAssistant: one<|end_of_sentence|>User: d\nAssistant: ")
+    assert len(json.loads(file.read_text())["messages"]) == 2, "a loaded conversation goes on elsewhere"
+    assert len(kept(state)) == 4
+    # What another talk saved is not overwritten, and the latest one is at hand.
+    Says(plain, monkeypatch, "five</s>")
+    ran = chat(plain, "/load\ne\n/save first\n")
+    assert ran.code == 1 and "first.json: cannot be written; found File exists" in ran.err
+    assert len(kept(state)[-1]) == 6
+
+
+def test_forget_writes_nothing(plain: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Says(plain, monkeypatch, "one</s>")
+    assert chat(plain, "a\n", "--forget").out == "one\n"
+    assert not state.exists()
+    Says(plain, monkeypatch, "one</s>")
+    ran = chat(plain, "a\n/save x\n", "--forget")
+    assert ran.code == 2 and "Give a path ending in .json" in ran.err
+
+
+def test_a_disk_that_takes_nothing(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    Says(plain, monkeypatch, "one</s>", "two</s>")
+    ran = chat(plain, "a\nb\n")
+    assert (ran.code, ran.out) == (0, "one\ntwo\n") and ran.err.count("the conversation is not kept") == 1
+
+
+def test_reasoning_goes_to_standard_error(thinking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = (
+        'Well.\n</think>\n\n<response>\nYes.\n</response>\n<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>'
+    )
+    says = Says(thinking, monkeypatch, said + "<|im_end|>", "So.</think><response>No.</response><|im_end|>")
+    ran = chat(thinking, "Really?\nReally\n")
+    assert ran.out == 'Yes.\ntool call: f {"x": 1}\nNo.\n'
+    assert "Well.\nSo.\n" in ran.err
+    assert "Well." not in says.asked[1] and '<tool_call>\n{"name": "f"' in says.asked[1]
+
+
+def test_seeds_differ_from_answer_to_answer(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+    original = loading.Model.chat
+
+    def watched(self: loading.Model, messages: Any, **options: Any) -> Any:
+        seeds.append(options["seed"])
+        return original(self, messages, **options)
+
+    monkeypatch.setattr(loading.Model, "chat", watched)
+    Says(plain, monkeypatch, *["one</s>"] * 3)
+    assert chat(plain, "a\n/retry\n/retry\n", "--temperature", "0.8", "--seed", "7").code == 0
+    assert seeds == [7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("typed", "options", "code", "message"),
+    [
+        ("/nope\n", (), 2, "no command '/nope'. /help lists them"),
+        ("/retry\n", (), 2, "nothing to answer anew"),
+        ("/save x\n", (), 2, "nothing to save"),
+        ("/load\n", (), 2, "no conversation is kept here"),
+        ("/load ../x\n", (), 2, "not a name for a conversation"),
+        ("/load gone\n", (), 2, "gone.json"),
+        ("", ("--load", "/etc/hostname"), 2, "not a name for a conversation"),
+        ("a\n", ("--max-context", "20"), 2, "longer than the context"),
+        ("a\n", ("--max-context", "1M"), 2, "max_context is not possible"),
+        ("a\n", ("--temperature", "-1"), 2, "temperature is out of range"),
+    ],
+)
+def test_what_cannot_be_done(
+    typed: str, options: tuple[str, ...], code: int, message: str, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Says(plain, monkeypatch, "one</s>")
+    ran = chat(plain, typed.replace("a\n", "word " * 30 + "\n"), *options)
+    assert ran.code == code and message in ran.err and "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", 'expected "format": "ernie-rt chat 1"; found None'),
+        ('{"format": "ernie-rt chat 1", "messages": [{"role": "judge", "content": ""}]}', "unknown role"),
+        ('{"format": "ernie-rt chat 1", "messages": 3}', "expected a list of messages"),
+        ("[", "malformed JSON"),
+    ],
+)
+def test_files_that_are_no_conversation(content: str, message: str, plain: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(content)
+    ran = command("chat", plain, "--load", tmp_path / "x.json")
+    assert ran.code == 2 and message in ran.err and "x.json" in ran.err
+
+
+def test_a_model_without_a_template(demo: Path) -> None:
+    ran = command("chat", demo, stdin=b"a\n")
+    assert ran.code == 2 and "the model has no chat template. `ernie-rt run` continues plain text" in ran.err
+    assert command("chat", demo, closed="stdin").code == 2
+
+
+def test_run_answers_through_the_template(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    says = Says(plain, monkeypatch, "Paris.</s>", "Paris.</s>", " and so on</s>")
+    ran = command("run", plain, "Capital?", "--backend", "scripted")
+    assert (ran.code, ran.out) == (0, "Paris.\n")
+    assert command("run", plain, "Capital?", "--backend", "scripted", "--system", "Be brief.").code == 0
+    assert command("run", plain, "Capital?", "--backend", "scripted", "--raw").out == " and so on\n"
+    begin = "<|begin_of_sentence|>"
+    assert says.asked == [
+        f"{begin}User: Capital?\nAssistant: ", f"{begin}Be brief.\nUser: Capital?\nAssistant: ", "Capital?"
+    ]  # fmt: skip
+
+
+def test_run_tells_reasoning_apart(thinking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "Hm.</think>\n<response>\nYes.\n</response>\n<|im_end|>"
+    Says(thinking, monkeypatch, said, said)
+    ran = command("run", thinking, "?", "--backend", "scripted")
+    assert ran.out == "Yes.\n" and "Hm.\n" in ran.err
+    ran = command("run", thinking, "?", "--backend", "scripted", "--json")
+    answer = json.loads(ran.out)
+    assert (answer["text"], answer["reasoning"], answer["tool_calls"]) == ("Yes.", "Hm.", []) and "Hm." not in ran.err
+
+
+def test_run_says_what_it_took_from_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_chat_checkpoint(tmp_path / "model", PLAIN)
+    fields = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "num_beams": 2}
+    (folder / "generation_config.json").write_text(json.dumps(fields))
+    Says(folder, monkeypatch, "x</s>", "x</s>")
+    ran = command("run", folder, "?", "--backend", "scripted", "-v", "--top-p", "0.5", "--seed", "3")
+    assert "chat template ernie\n" in ran.err
+    assert "generation_config.json: temperature 0.8, top_p 0.9\n" in ran.err
+    assert "generation_config.json: ignored num_beams\n" in ran.err
+    assert re.search(r"options: temperature 0.8, top_p 0.5, .*seed 3", ran.err)
+    ran = command("run", folder, "?", "--backend", "scripted")
+    assert re.search(r"^seed \d+$", ran.err, re.MULTILINE), "it samples, so the seed is said"
+
+
+def test_run_refuses_what_has_no_place(demo: Path, plain: Path) -> None:
+    for folder, options in ((demo, ()), (plain, ("--raw",))):
+        ran = command("run", folder, "x", "--system", "y", *options)
+        assert ran.code == 2 and "--system needs a chat template" in ran.err
+
+
+@pytest.fixture
+def terminal(demo: Path, tmp_path: Path) -> Iterator[Terminal]:
+    folder = shutil.copytree(demo, tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(PLAIN)
+    running = Terminal(folder)
+    yield running
+    running.process.kill()
+    running.process.wait()
+    os.close(running.ours)
+
+
+class Terminal:
+    """`ernie-rt chat` on a terminal of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ours, theirs = pty.openpty()
+        self.process: subprocess.Popen[bytes] = start(
+            "chat", folder, "--backend", "reference", "-n", "3000",
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(theirs)
+        self.shown = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.ours, text.encode())
+
+    def wait(self, text: str, seconds: float = 30) -> None:
+        """Read until `text` was shown."""
+        deadline = time.monotonic() + seconds
+        while text not in self.shown:
+            ready, _, _ = select.select([self.ours], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError(self.shown)
+            self.shown += os.read(self.ours, 65536).decode(errors="replace")
+        self.shown = self.shown.partition(text)[2]
+
+
+def test_a_talk_on_a_terminal(terminal: Terminal, state: Path) -> None:
+    terminal.wait(">>> ")
+    terminal.type("hello\n")
+    terminal.wait("hello")
+    terminal.wait(" ")  # the answer has begun: random words, with spaces between them
+    terminal.type("\x03")
+    terminal.wait("stopped; what there is of the answer is part of the conversation")
+    terminal.wait(">>> ")
+    terminal.type("/nope\n")
+    terminal.wait("no command '/nope'")
+    terminal.wait(">>> ")
+    terminal.type('"""two\n')
+    terminal.wait("... ")
+    time.sleep(0.5)  # readline shows its prompt before it listens to signals
+    terminal.type("\x03")  # what was begun is dropped
+    terminal.wait(">>> ")
+    terminal.type("/save mine\n")
+    terminal.wait("saved in")
+    terminal.wait(">>> ")
+    terminal.type("\x04")
+    assert terminal.process.wait(20) == 0
+    messages = json.loads((state / "mine.json").read_text())["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant"]
+    assert "hello\n" in (state / "typed").read_text()

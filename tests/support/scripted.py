@@ -1,0 +1,144 @@
+"""A backend that says what it is told to say, and a checkpoint with ERNIE's tokenizer and a chat template to say it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from ernie_rt.backend import (
+    Accept,
+    BackendInfo,
+    Done,
+    Limits,
+    Lowering,
+    MemoryReport,
+    Node,
+    Numerics,
+    OpNumerics,
+    Step,
+    StepResult,
+    Target,
+    WeightSource,
+)
+from ernie_rt.backend.contents import PagedContents
+from ernie_rt.hooks import PLUGIN_API, hookimpl
+from ernie_rt.host import PluginHost
+from support.configs import DENSE
+from support.tokenizers import ROWS, write_ernie_tokenizer
+
+__all__ = ["PLUGIN_API", "ernie_rt_backends"]
+
+CONFIG = DENSE | {
+    "architectures": ["Ernie4_5ForCausalLM"],
+    "vocab_size": ROWS,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 4,
+    "max_position_embeddings": 8192,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+@hookimpl
+def ernie_rt_backends() -> list[BackendInfo]:
+    return [BackendInfo("scripted", f"{__name__}:ScriptedBackend", "Says what it is told", {"cpu": ("float32",)})]
+
+
+def scripted(*answers: list[int]) -> PluginHost:
+    """A host whose backend "scripted" gives these answers, token by token, one after the other."""
+    from support import scripted as plugin
+
+    host = PluginHost(extra=[plugin])
+    host.backend("scripted").answers.extend(answers)  # type: ignore[attr-defined]
+    return host
+
+
+class ScriptedBackend:
+    def __init__(self) -> None:
+        self.answers: list[list[int]] = []
+        self.prompts: list[list[int]] = []
+
+    def devices(self) -> tuple[str, ...]:
+        return ("cpu",)
+
+    def claims(self, node: Node, target: Target) -> Accept:
+        return Accept()
+
+    def numerics(self, target: Target) -> Numerics:
+        return Numerics(OpNumerics("float32", "float32"))
+
+    def compile(
+        self, lowerings: Mapping[str, Lowering], weights: WeightSource, target: Target, limits: Limits
+    ) -> ScriptedExecutable:
+        return ScriptedExecutable(self, PagedContents.of(lowerings, limits))
+
+
+class ScriptedExecutable:
+    samples = False
+
+    def __init__(self, backend: ScriptedBackend, contents: PagedContents) -> None:
+        self.cache, self.admits = contents.cache, contents.admits
+        self._backend = backend
+        self._scripts: dict[int, tuple[int, list[int]]] = {}  # seat -> index of its first answer, the answer
+        self._prompts: dict[int, list[int]] = {}
+
+    def submit(self, step: Step) -> Done:
+        for b, seat in enumerate(step.seats.tolist()):
+            if step.past[b] == 0:
+                self._prompts[seat] = []
+                self._scripts.pop(seat, None)
+            if seat not in self._scripts:
+                self._prompts[seat] += step.ids[step.query_start[b] : step.query_start[b + 1]].tolist()
+        logits = np.zeros((len(step.rows), ROWS), np.float32)
+        for row, token in enumerate(step.rows.tolist()):
+            seat, index = int(step.seats[step.sequence[token]]), int(step.index[token])
+            if seat not in self._scripts:
+                self._scripts[seat] = index, self._backend.answers.pop(0)
+                self._backend.prompts.append(self._prompts[seat])
+            first, script = self._scripts[seat]
+            logits[row, script[index - first]] = 50
+        return Done(StepResult(logits=logits))
+
+    def copy(self, source: int, destination: int, length: int) -> None:
+        raise AssertionError
+
+    def memory(self) -> MemoryReport:
+        return MemoryReport(1, 1)
+
+    def close(self) -> None:
+        pass
+
+
+def write_chat_checkpoint(folder: Path, template: str | None, **fields: object) -> Path:
+    """A dense model of one layer and no use, with ERNIE's tokenizer files; `fields` go into its config."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_ernie_tokenizer(folder, template)
+    (folder / "config.json").write_text(json.dumps(CONFIG | fields))
+    heads, groups, size, hidden, width = 2, 1, 4, 8, 24
+    shapes = {
+        "embed_tokens": (ROWS, hidden),
+        "norm": (hidden,),
+        "layers.0.input_layernorm": (hidden,),
+        "layers.0.post_attention_layernorm": (hidden,),
+        "layers.0.self_attn.q_proj": (heads * size, hidden),
+        "layers.0.self_attn.k_proj": (groups * size, hidden),
+        "layers.0.self_attn.v_proj": (groups * size, hidden),
+        "layers.0.self_attn.o_proj": (hidden, heads * size),
+        "layers.0.mlp.gate_proj": (width, hidden),
+        "layers.0.mlp.up_proj": (width, hidden),
+        "layers.0.mlp.down_proj": (hidden, width),
+    }
+    rng = np.random.default_rng(0)
+    save_file(
+        {f"model.{name}.weight": rng.standard_normal(shape, np.float32) for name, shape in shapes.items()},
+        folder / "model.safetensors",
+    )
+    return folder
