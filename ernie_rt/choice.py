@@ -38,7 +38,7 @@ def choose(
     skipped: list[str] = []
     for name in PREFERENCE:
         if name not in host.backends:
-            skipped.append(f"{name} is not installed")
+            skipped.append(f"{name} is {host.absence(name)}")
             continue
         try:
             reason = "; ".join(["the first usable", *skipped])
@@ -55,10 +55,9 @@ def _settle(host: PluginHost, name: str, device: str, dtype: str, stored: DType,
     info = host.info(name)
     implementation = host.backend(name)
     try:
-        found = implementation.devices()
-    except Exception as error:
+        devices = [d for d in implementation.devices() if d.partition(":")[0] in info.dtypes]
+    except (Exception, SystemExit) as error:
         raise BackendError(f"backend {name!r} cannot name its devices: {type(error).__name__}: {error}") from error
-    devices = [d for d in found if d.partition(":")[0] in info.dtypes]
     wanted = [d for d in devices if device in ("auto", d, d.partition(":")[0])]
     if not wanted:
         raise OptionError(

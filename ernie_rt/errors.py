@@ -18,6 +18,7 @@ ErnieRtError                     exit code 1
 ├── LoweringError                a graph that a backend cannot run, with its reasons
 ├── BackendError                 a backend that is not installed, lacks what was asked for, or failed
 ├── PluginError                  a plugin that is broken or speaks another API
+├── ConformanceError             a backend that fails a check of the suite
 ├── CapacityError                a request or model that exceeds the limits it was given
 └── WriteError                   an output that could not be written; nothing half-written stays
 """
@@ -128,6 +129,10 @@ class BackendError(ErnieRtError):
 
 class PluginError(ErnieRtError):
     """A plugin is broken or speaks another API."""
+
+
+class ConformanceError(ErnieRtError):
+    """A backend fails a check of the suite."""
 
 
 class CapacityError(ErnieRtError):

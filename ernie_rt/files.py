@@ -10,6 +10,7 @@ import mmap
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -171,6 +172,94 @@ def write_atomic(path: Path, *, overwrite: bool = True) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
+    """Write a new folder of files, by names such as `docs/index.md`; WriteError, and nothing is left, when that fails.
+
+    A path that exists is refused, an empty folder included.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        temporary.mkdir()
+        for name, data in contents.items():
+            assert not Path(name).is_absolute() and ".." not in Path(name).parts
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / name).write_bytes(data)
+        temporary.rename(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        hint = "Choose another name, or move it away" if isinstance(error, FileExistsError) else None
+        raise WriteError("cannot be written", where=str(path), found=error.strerror or str(error), hint=hint) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def build_folder(path: Path) -> Iterator[Path]:
+    """Yield the folder `PATH.partial`, new or left by a run that was interrupted; `path` is it when the block ends well.
+
+    Files that were being written when a run was killed are gone; what else lies in it is for the caller to judge. A
+    `path` that exists is refused and left alone. When the block fails, the folder stays, unless it is empty.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        if not (partial.is_dir() and not partial.is_symlink()):
+            partial.mkdir()
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from error
+    try:
+        with _alone(partial):
+            for leftover in partial.glob(".*.tmp"):
+                leftover.unlink()
+            yield partial
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            partial.rename(path)
+            _sync_folder(path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.rmdir()
+
+
+def _unwritable(path: Path, error: OSError | ValueError) -> WriteError:
+    hint = "Choose another name, or move it away" if isinstance(error, FileExistsError) else None
+    reason = getattr(error, "strerror", None) or str(error)
+    return WriteError("cannot be written", where=str(path), found=reason, hint=hint)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, where the system has such; WriteError when another process holds it."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise WriteError("another process is writing it", where=str(folder), hint="Wait until it ends") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def free_bytes(folder: Path) -> int:
+    """What the disk of a folder has left."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError as error:
+        raise WriteError("its disk cannot be asked", where=str(folder), found=error.strerror) from error
 
 
 def _open_regular(path: Path, missing: type[InputError] = FileFormatError) -> int:

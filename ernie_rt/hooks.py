@@ -7,6 +7,7 @@ somebody uses it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +20,9 @@ NAMESPACE: Final = "ernie_rt"
 PLUGIN_API: Final = 1
 """Raised only when an older backend would break."""
 
+NAME: Final = "[a-z][a-z0-9_-]{0,31}"
+"""What a plugin, and a backend, may be called; "auto" alone means something else."""
+
 hookspec = pluggy.HookspecMarker(NAMESPACE)
 hookimpl = pluggy.HookimplMarker(NAMESPACE)
 
@@ -27,9 +31,11 @@ hookimpl = pluggy.HookimplMarker(NAMESPACE)
 class BackendInfo:
     """A backend as data: enough to list it, to say what it lacks, and to find its class.
 
-    `target` is "package.module:Class"; `requires` are requirements such as "torch>=2.8", checked by metadata alone, and
+    `name` is that of the plugin's entry point; a plugin of several backends has an entry point for each. `target`
+    is "package.module:Class"; `requires` are requirements such as "torch>=2.8", checked by metadata alone, and
     `hint` is the command that brings them; `dtypes` gives, by kind of device ("cpu", "cuda", "mps"), the activation
-    dtypes that it computes in, its preferred one first.
+    dtypes that it computes in, its preferred one first. `conformance` is "package:file.json", what it declares to the
+    conformance suite (`ernie_rt.conformance.declared`).
     """
 
     name: str
@@ -38,6 +44,12 @@ class BackendInfo:
     dtypes: Mapping[str, tuple[DType, ...]]
     requires: tuple[str, ...] = ()
     hint: str = ""
+    conformance: str = ""
+
+
+def is_name(value: object) -> bool:
+    """Whether a plugin or a backend may be called so."""
+    return isinstance(value, str) and re.fullmatch(NAME, value) is not None and value != "auto"
 
 
 @hookspec

@@ -1,86 +1,112 @@
-"""Find plugins, register them one by one behind a guard, and hand out backends."""
+"""Find plugins, hear each one behind a guard, and hand out backends."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from types import MappingProxyType
 
-import pluggy
 from packaging.requirements import Requirement
 
-from ernie_rt import hooks
+from ernie_rt.announcement import SECONDS, announced, examine
 from ernie_rt.backend.protocols import Backend
+from ernie_rt.discovery import Plugin, discover
 from ernie_rt.errors import BackendError, ErnieRtError, OptionError, PluginError
 from ernie_rt.hooks import BackendInfo
-
-
-@dataclass(frozen=True, slots=True)
-class PluginFailure:
-    """A plugin that could not be used, and the cause in one line."""
-
-    plugin: str
-    cause: str
 
 
 class PluginHost:
     """The plugins of one process.
 
-    Entry points of group `ernie_rt` are imported one at a time; one that fails is kept in `failures` and hurts nobody
-    else. `extra` are plugin modules or objects registered beside them.
+    The built-in ones are imported at once. A stranger's is heard in a child process, and only when somebody asks for it
+    by name or for all; its backend class is imported here when it is used. One that fails hurts nobody else. `extra`
+    are plugin modules or objects, imported already and registered beside those that are installed.
     """
 
     def __init__(self, *, entry_points: bool = True, extra: Iterable[object] = ()) -> None:
-        self._manager = pluggy.PluginManager(hooks.NAMESPACE)
-        self._manager.add_hookspecs(hooks)
-        self._failures: list[PluginFailure] = []
+        self._plugins: list[Plugin] = list(discover() if entry_points else ())
         self._backends: dict[str, BackendInfo] = {}
         self._instances: dict[str, Backend] = {}
-        if entry_points:
-            for point in importlib.metadata.entry_points(group=hooks.NAMESPACE):
-                self._guard(point.name, lambda point=point: self._register(point.load(), point.name))
-        for plugin in extra:
-            name = getattr(plugin, "__name__", type(plugin).__name__)
-            self._guard(name, lambda plugin=plugin, name=name: self._register(plugin, name))
-
-    @property
-    def failures(self) -> tuple[PluginFailure, ...]:
-        return tuple(self._failures)
+        for place, plugin in enumerate(self._plugins):
+            if plugin.built_in and plugin.status == "found":
+                self._admit(place, examine(plugin))
+        for module in extra:
+            self._plugins.append(announced(module))
+            self._admit(len(self._plugins) - 1, self._plugins[-1])
 
     @property
     def backends(self) -> Mapping[str, BackendInfo]:
-        """Every announced backend by name."""
+        """The backends of plugins that were heard, by name."""
         return MappingProxyType(self._backends)
+
+    @property
+    def failures(self) -> tuple[Plugin, ...]:
+        """The plugins that were heard, or judged by their metadata, and are broken."""
+        return tuple(p for p in self._plugins if p.status not in ("found", "ok", "unmet", "off"))
+
+    def examine(self) -> tuple[Plugin, ...]:
+        """Hear every plugin, several at a time, and return what became of each."""
+        places = [place for place, plugin in enumerate(self._plugins) if plugin.status == "found"]
+        with ThreadPoolExecutor() as pool:
+            heard = pool.map(examine, [self._plugins[place] for place in places])
+            for place, plugin in zip(places, heard, strict=True):
+                self._admit(place, plugin)
+        return tuple(self._plugins)
+
+    def absence(self, name: str) -> str:
+        """Why `backends` has none of this name, in words that follow "is"."""
+        return next((p.status for p in self._plugins if p.built_in and p.name == name), "not installed")
 
     def missing(self, name: str) -> str | None:
         """What an announced backend lacks on this machine, by package metadata, or None."""
-        info = self.info(name)
-        absent = [requirement for requirement in info.requires if not _satisfied(requirement)]
-        return None if not absent else f"needs {', '.join(absent)}"
+        return lack(self.info(name))
 
     def info(self, name: str) -> BackendInfo:
-        """The announced backend of this name; OptionError, naming those there are, when there is none."""
-        if name not in self._backends:
-            broken = next((f" (plugin {f.plugin} failed: {f.cause})" for f in self._failures if f.plugin == name), "")
-            raise OptionError(
-                f"no backend {name!r}{broken}", expected=f"one of {', '.join(sorted(self._backends)) or 'none'}",
-                hint="`ernie-rt backends` lists them",
-            )  # fmt: skip
-        return self._backends[name]
+        """The backend of this name.
+
+        OptionError, naming those there are, when there is none; PluginError when its plugin cannot be used.
+        """
+        if name in self._backends:
+            return self._backends[name]
+        for place, plugin in enumerate(self._plugins):
+            if plugin.name == name and plugin.status == "found":
+                self._admit(place, examine(plugin))
+        if name in self._backends:
+            return self._backends[name]
+        unusable = [plugin for plugin in self._plugins if plugin.name == name]
+        if unusable:
+            raise PluginError(
+                f"backend {name!r} cannot be used: {unusable[0].cause}",
+                where=", ".join(str(plugin.distribution) for plugin in unusable),
+                hint=unusable[0].fix if len(unusable) == 1 else "`ernie-rt plugins` says more",
+            )
+        known = {*self._backends, *(plugin.name for plugin in self._plugins if plugin.status == "found")}
+        raise OptionError(
+            f"no backend {name!r}",
+            expected=f"one of {', '.join(sorted(known)) or 'none'}",
+            hint="`ernie-rt backends` lists them",
+        )
 
     def backend(self, name: str) -> Backend:
-        """The backend itself, imported and constructed on first use; BackendError when that fails."""
+        """The backend itself, imported and constructed on first use; BackendError when that fails.
+
+        What it prints meanwhile goes to standard error.
+        """
         if name not in self._instances:
             info = self.info(name)
-            lack = self.missing(name)
-            if lack is not None:
-                raise BackendError(f"backend {name!r} cannot be used: it {lack}", hint=info.hint or None)
+            needs = lack(info)
+            if needs is not None:
+                raise BackendError(f"backend {name!r} cannot be used: it {needs}", hint=info.hint or None)
             module, _, attribute = info.target.partition(":")
             try:
-                self._instances[name] = getattr(importlib.import_module(module), attribute)()
+                with _notice_when_slow(info), redirect_stdout(sys.stderr):
+                    self._instances[name] = getattr(importlib.import_module(module), attribute)()
             except (Exception, SystemExit) as error:
                 raise BackendError(
                     f"backend {name!r} did not load: {type(error).__name__}: {error}",
@@ -88,41 +114,60 @@ class PluginHost:
                 ) from error  # fmt: skip
         return self._instances[name]
 
-    def _register(self, plugin: object, name: str) -> None:
-        api = getattr(plugin, "PLUGIN_API", None)
-        if api != hooks.PLUGIN_API:
-            raise PluginError("speaks another plugin API", expected=f"PLUGIN_API = {hooks.PLUGIN_API}", found=api)
-        announce = getattr(plugin, "ernie_rt_backends", None)
-        announced: dict[str, BackendInfo] = {}
-        for info in announce() if announce is not None else ():
-            if not isinstance(info, BackendInfo):
-                raise PluginError("announces what is no BackendInfo", found=type(info).__name__)
-            if info.name in self._backends or info.name in announced:
-                raise PluginError(f"announces backend {info.name!r}, which exists already")
-            announced[info.name] = info
-        self._manager.register(plugin, name)
-        self._backends.update(announced)  # all of a plugin's backends, or none
+    def _admit(self, place: int, plugin: Plugin) -> None:
+        """Take up what was heard of a plugin."""
+        cause = self._objection(plugin)
+        if cause is not None:
+            plugin = replace(plugin, status="broken", cause=cause, fix=self._plugins[place].fix)
+        elif plugin.status == "ok":
+            # Of an installed plugin the backend of its name: another has an entry point of its own, and may be off.
+            mine = [info for info in plugin.backends if info.name == plugin.name or not plugin.module]
+            self._backends.update((info.name, info) for info in mine)
+            for info in mine:
+                if (needs := lack(info)) is not None:
+                    plugin = replace(plugin, status="unmet", cause=needs, fix=info.hint or None)
+        self._plugins[place] = plugin
 
-    def _guard(self, name: str, action: object) -> None:
-        try:
-            assert callable(action)
-            action()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a plugin may raise SystemExit at import
-            cause = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-            self._failures.append(PluginFailure(name, cause))
+    def _objection(self, plugin: Plugin) -> str | None:
+        names = [info.name for info in plugin.backends]
+        # A name leads to its plugin by metadata, so that no other need be imported to find it.
+        entered = {p.name for p in self._plugins if (p.module, p.distribution) == (plugin.module, plugin.distribution)}
+        for name in names:
+            if plugin.module and name not in entered:
+                return f"announces backend {name!r}, and has no entry point of that name"
+            if names.count(name) > 1 or (not plugin.module and name in self._backends):
+                return f"announces backend {name!r}, which exists already"
+        return None
+
+
+def lack(info: BackendInfo) -> str | None:
+    """What a backend needs and this machine has not, by package metadata, or None."""
+    absent = [requirement for requirement in info.requires if not _satisfied(requirement)]
+    return None if not absent else f"needs {', '.join(absent)}"
+
+
+@contextmanager
+def _notice_when_slow(info: BackendInfo) -> Iterator[None]:
+    """Name a backend whose import goes on and on: nothing can stop it from within, but the person who waits."""
+    text = f"backend {info.name!r} is still being imported ({info.target}); Ctrl-C stops it"
+    timer = threading.Timer(SECONDS, lambda: print(text, file=sys.stderr))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _satisfied(text: str) -> bool:
+    requirement = Requirement(text)
+    if requirement.marker is not None and not requirement.marker.evaluate():
+        return True  # not needed on this machine
     try:
-        requirement = Requirement(text)
-        if requirement.marker is not None and not requirement.marker.evaluate():
-            return True  # not needed on this machine
         version = importlib.metadata.version(requirement.name)
         # None is what a package with broken metadata has.
         return version is not None and requirement.specifier.contains(version, prereleases=True)
-    except (importlib.metadata.PackageNotFoundError, ValueError):  # ValueError: an invalid requirement or version
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # ValueError: an invalid version
         return False
 
 
@@ -133,5 +178,5 @@ def blame(backend: str) -> Iterator[None]:
         yield
     except ErnieRtError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BackendError(f"backend {backend!r} failed: {type(error).__name__}: {error}") from error

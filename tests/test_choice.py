@@ -11,7 +11,7 @@ import pytest
 from ernie_rt.choice import PREFERENCE, choose
 from ernie_rt.errors import BackendError, OptionError
 from ernie_rt.graph.types import DType
-from ernie_rt.hooks import BackendInfo
+from ernie_rt.hooks import BackendInfo, hookimpl
 from ernie_rt.host import PluginHost
 
 CPU: Mapping[str, tuple[DType, ...]] = {"cpu": ("float32", "bfloat16")}
@@ -45,9 +45,9 @@ class Fakes:
     def host(self) -> PluginHost:
         plugin = ModuleType("fakes")
         plugin.PLUGIN_API = 1  # type: ignore[attr-defined]
-        plugin.ernie_rt_backends = lambda: self.infos  # type: ignore[attr-defined]
+        plugin.ernie_rt_backends = hookimpl(lambda: self.infos)  # type: ignore[attr-defined]
         host = PluginHost(entry_points=False, extra=[plugin])
-        assert not host.failures
+        assert not host.failures, host.failures
         return host
 
 

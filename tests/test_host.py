@@ -1,120 +1,120 @@
-"""Plugins of strangers: a broken one is listed with its cause and hurts nobody else."""
+"""The host: built-in plugins at once, strangers' when asked for, and backends that do not load or break their word."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
 import sys
-from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from ernie_rt.errors import BackendError, OptionError
-from ernie_rt.hooks import BackendInfo
+from ernie_rt import announcement
+from ernie_rt.errors import BackendError, OptionError, PluginError
+from ernie_rt.hooks import BackendInfo, hookimpl
 from ernie_rt.host import PluginHost
+from support.broken_plugins import ENGINE, GOOD, PLUGIN, Stranger, forget, install, raising
 from support.commands import command
-
-GOOD = """
-from ernie_rt.hooks import PLUGIN_API, BackendInfo
-def ernie_rt_backends():
-    return [BackendInfo("{0}", "{0}_backend:Engine", "a fine one", {{"cpu": ("float32",)}})]
-"""
-BROKEN = {
-    "absent_module": (None, "ModuleNotFoundError: No module named 'absent_module'"),
-    "import_error": ("import there_is_no_such_module", "ModuleNotFoundError: No module named 'there_is_no"),
-    "syntax_error": ("def (", "SyntaxError: "),
-    "leaves": ("import sys; sys.exit(3)", "SystemExit: 3"),
-    "no_api": ("def ernie_rt_backends(): return []", "speaks another plugin API; expected PLUGIN_API = 1"),
-    "other_api": ("PLUGIN_API = 2", "expected PLUGIN_API = 1; found 2"),
-    "raises": (GOOD.format("raises") + "def ernie_rt_backends(): return 1 / 0", "ZeroDivisionError: division by zero"),
-    "leaves_later": ("PLUGIN_API = 1\ndef ernie_rt_backends(): raise SystemExit('bye')", "SystemExit: bye"),
-    "needs_arguments": ("PLUGIN_API = 1\ndef ernie_rt_backends(host): return []", "TypeError: "),
-    "returns_none": ("PLUGIN_API = 1\ndef ernie_rt_backends(): pass", "TypeError: 'NoneType' object is not iterable"),
-    "strings": ("PLUGIN_API = 1\ndef ernie_rt_backends(): return ['x']", "announces what is no BackendInfo; found str"),
-    "alike": (
-        "PLUGIN_API = 1\nclass Info: name = 'alike'\ndef ernie_rt_backends(): return [Info()]",
-        "announces what is no BackendInfo; found Info",
-    ),
-    "taken": (GOOD.format("good"), "announces backend 'good', which exists already"),
-    "twice": (GOOD.format("twice").replace("return [", "return 2 * ["), "announces backend 'twice', which exists"),
-    "halfway": (
-        GOOD.format("halfway").replace("return [", "yield from [") + "    raise RuntimeError('no more')",
-        "RuntimeError: no more",
-    ),
-}
-"""Name of the plugin: its source, and how the cause of its failure begins, or what it contains."""
-
-Install = Callable[..., list[EntryPoint]]
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Write plugins and make them, beside the real reference, the only ones that are installed."""
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the import path, for plugins."""
     monkeypatch.syspath_prepend(tmp_path)
-    before = set(sys.modules)
-
-    def write(sources: dict[str, str | None]) -> list[EntryPoint]:
-        points = [EntryPoint("reference", "ernie_rt.reference", "ernie_rt")]
-        for name, source in sources.items():
-            if source is not None:
-                (tmp_path / f"{name}.py").write_text(source)
-            points.append(EntryPoint(name, name, "ernie_rt"))
-        monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: points if group == "ernie_rt" else [])
-        return points
-
-    yield write
-    for name in set(sys.modules) - before:
-        if not name.startswith("ernie_rt"):
-            del sys.modules[name]
+    monkeypatch.delenv("ERNIE_RT_PLUGINS", raising=False)
+    yield tmp_path
+    forget(tmp_path)
 
 
-def test_each_broken_plugin_is_listed_with_its_cause_and_hurts_nobody(install: Install) -> None:
-    sources = {"good": GOOD.format("good"), **{name: source for name, (source, _) in BROKEN.items()}}
-    install(sources | {"last": GOOD.format("last")})
+def imported(site: Path) -> list[str]:
+    """The plugins that were imported, wherever, one by one."""
+    note = site / "imported"
+    return note.read_text().split() if note.exists() else []
+
+
+def test_a_stranger_is_imported_when_it_is_asked_for(site: Path) -> None:
+    install(site, "good", GOOD)
+    install(site, "other", GOOD)
     host = PluginHost()
-    assert set(host.backends) == {"reference", "good", "last"}
-    assert host.backend("reference").devices() == ("cpu",)
-    causes = {failure.plugin: failure.cause for failure in host.failures}
-    assert causes.keys() == BROKEN.keys()
-    for name, (_, cause) in BROKEN.items():
-        assert cause in causes[name], name
-        assert "\n" not in causes[name], name
+    assert {"eager", "reference"} == set(host.backends)
+    host.info("eager")
+    with pytest.raises(OptionError, match="no backend 'nope'; expected one of eager, good, other, reference"):
+        host.info("nope")
+    assert imported(site) == []
+    assert host.info("good") == BackendInfo("good", "good_engine:Engine", "made for tests", {"cpu": ("float32",)})
+    host.info("good")
+    assert imported(site) == ["good"] and "good" not in sys.modules
+    assert host.backend("good").devices() == ("cpu",)
+    assert host.backend("good") is host.backend("good")
+    assert [plugin.status for plugin in host.examine()] == 4 * ["ok"]
+    assert sorted(imported(site)) == ["good", "other"]
+    assert set(host.backends) == {"eager", "good", "other", "reference"}
 
 
-def test_two_plugins_of_one_name(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    points = install({"one": GOOD.format("one"), "two": GOOD.format("two")})
-    points[2] = EntryPoint("one", "two", "ernie_rt")
+def test_a_plugin_that_is_broken_is_named_with_its_remedy(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(announcement, "SECONDS", 1.0)
+    install(site, "endless", Stranger("while True: pass", "broken", None))
+    install(site, "newer", Stranger("PLUGIN_API = 2", "other api", None))
+    install(site, "older", Stranger("PLUGIN_API = 0", "other api", None))
+    install(site, "orphan", Stranger(None, "broken", None))
+    install(site, "one", Stranger(PLUGIN, "duplicate", None, entry="twin = NAME"))
+    install(site, "two", Stranger(PLUGIN, "duplicate", None, entry="twin = NAME"))
     host = PluginHost()
-    assert set(host.backends) == {"reference", "one"}
-    (failure,) = host.failures
-    assert failure.plugin == "one" and "already registered" in failure.cause
+    for name, message in {
+        "endless": "endless-plugin: backend 'endless' cannot be used: importing it takes longer than 1 s. pip",
+        "newer": "found 2. pip install --upgrade ernie-rt",
+        "older": "found 0. pip install --upgrade older-plugin",
+        "orphan": "No module named 'orphan'. pip uninstall orphan-plugin",
+        "twin": "one-plugin, two-plugin: backend 'twin' cannot be used: another distribution has",
+    }.items():
+        with pytest.raises(PluginError) as caught:
+            host.info(name)
+        assert message in str(caught.value) and caught.value.exit_code == 1
+    assert {plugin.name for plugin in host.failures} == {"endless", "newer", "older", "orphan", "twin"}
 
 
-def test_interrupting_a_plugin_interrupts(install: Install) -> None:
-    install({"slow": "raise KeyboardInterrupt"})
-    with pytest.raises(KeyboardInterrupt):
-        PluginHost()
+def test_backends_are_found_by_the_names_of_entry_points(site: Path) -> None:
+    both = PLUGIN.replace("return [", "return [BackendInfo('second', 'm:C', '', {'cpu': ('float32',)}), ")
+    install(site, "first", Stranger(both, "ok", None, entry="first = NAME\nsecond = NAME"))
+    install(site, "third", Stranger(both, "broken", None))
+    host = PluginHost()
+    assert host.info("second").target == "m:C" and set(host.backends) == {"eager", "reference", "second"}
+    assert host.info("first").target == "first_engine:Engine"
+    with pytest.raises(PluginError, match="announces backend 'second', and has no entry point of that name"):
+        host.info("third")
 
 
-def test_the_commands_go_on_beside_broken_plugins(install: Install, demo: Path) -> None:
-    install({name: source for name, (source, _) in BROKEN.items()})
-    listed = command("backends", "--json")
-    assert listed.code == 0
-    assert [row["name"] for row in json.loads(listed.out)] == ["reference", "good"]  # "taken" came first, so it is good
-    assert all(f"plugin {name} failed: " in listed.err for name in BROKEN if name != "taken")
-    assert command("run", demo, "hello", "-n", "2").code == 0
-    asked = command("run", demo, "hello", "--backend", "leaves")
-    assert asked.code == 2 and asked.out == ""
-    assert "no backend 'leaves' (plugin leaves failed: SystemExit: 3)" in asked.err
+def test_one_of_two_may_be_off(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = PLUGIN.replace("return [", "return [BackendInfo('second', 'm:C', '', {'cpu': ('float32',)}), ")
+    install(site, "first", Stranger(both, "ok", None, entry="first = NAME\nsecond = NAME"))
+    monkeypatch.setenv("ERNIE_RT_PLUGINS", "no:second")
+    host = PluginHost()
+    host.examine()
+    assert set(host.backends) == {"eager", "reference", "first"}
+    with pytest.raises(PluginError, match="'second' cannot be used: switched off by -p or ERNIE_RT_PLUGINS"):
+        host.info("second")
+
+
+def test_no_announcement_replaces_a_built_in_backend(site: Path) -> None:
+    install(site, "eager", Stranger(PLUGIN, "ok", None, entry="eager = NAME\nmine = NAME"))
+    host = PluginHost()
+    assert [plugin.status for plugin in host.examine()] == ["ok", "ok", "shadows a built-in", "ok"]
+    assert host.info("eager").target == "ernie_rt_eager.backend:EagerBackend"
+
+
+def test_a_built_in_plugin_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERNIE_RT_PLUGINS", "no:eager")
+    host = PluginHost()
+    assert set(host.backends) == {"reference"} and host.absence("eager") == "off"
+    assert not host.failures
 
 
 def announcing(*infos: BackendInfo) -> ModuleType:
     plugin = ModuleType("extra")
     plugin.PLUGIN_API = 1  # type: ignore[attr-defined]
-    plugin.ernie_rt_backends = lambda: infos  # type: ignore[attr-defined]
+    plugin.ernie_rt_backends = hookimpl(lambda: infos)  # type: ignore[attr-defined]
     return plugin
 
 
@@ -122,17 +122,19 @@ def info(target: str = "some_module:Engine", **fields: object) -> BackendInfo:
     return BackendInfo("extra", target, "", {"cpu": ("float32",)}, **fields)  # type: ignore[arg-type]
 
 
+def test_extra_plugins_take_no_name_that_is_there() -> None:
+    for infos in ([info(), info()], [info(), BackendInfo("eager", "a:b", "", {"cpu": ("float32",)})]):
+        host = PluginHost(extra=[announcing(*infos)])
+        assert set(host.backends) == {"eager", "reference"}  # all of a plugin's backends, or none
+        (failure,) = host.failures
+        assert failure.cause == f"announces backend {infos[1].name!r}, which exists already"
+
+
 def test_no_plugins_at_all() -> None:
     host = PluginHost(entry_points=False)
-    assert not host.backends and not host.failures
+    assert not host.backends and not host.failures and not host.examine()
     with pytest.raises(OptionError, match="no backend 'eager'; expected one of none"):
         host.backend("eager")
-
-
-def test_an_unknown_backend_names_those_there_are() -> None:
-    with pytest.raises(OptionError, match="no backend 'nope'; expected one of eager, reference") as caught:
-        PluginHost().info("nope")
-    assert caught.value.exit_code == 2 and caught.value.hint == "`ernie-rt backends` lists them"
 
 
 @pytest.mark.parametrize(
@@ -144,12 +146,13 @@ def test_an_unknown_backend_names_those_there_are() -> None:
         ("there-is-no-such-package", False),
         ("there-is-no-such-package; sys_platform == 'nowhere'", True),
         ("numpy>=99; python_version > '3'", False),
-        ("not a requirement!", False),
     ],
 )
 def test_requirements_are_checked_by_metadata(requirement: str, met: bool) -> None:
-    lack = PluginHost(entry_points=False, extra=[announcing(info(requires=(requirement,)))]).missing("extra")
-    assert lack == (None if met else f"needs {requirement}")
+    host = PluginHost(entry_points=False, extra=[announcing(info(requires=(requirement,), hint="pip install it"))])
+    assert host.missing("extra") == (None if met else f"needs {requirement}")
+    (plugin,) = host.examine()
+    assert (plugin.status, plugin.fix) == (("ok", None) if met else ("unmet", "pip install it"))
 
 
 @pytest.mark.parametrize(
@@ -163,14 +166,9 @@ def test_a_package_with_broken_metadata_is_not_there(
     assert host.missing("extra") == f"needs {requirement}"
 
 
-def test_a_missing_requirement_is_an_error_with_its_remedy(install: Install, demo: Path) -> None:
-    install(
-        {
-            "needy": GOOD.format("needy").replace(
-                '("float32",)}', '("float32",)}, ("absent-package>=3", "numpy"), "pip install absent-package"'
-            )
-        }
-    )
+def test_a_missing_requirement_is_an_error_with_its_remedy(site: Path, demo: Path) -> None:
+    needs = '("float32",)}, ("absent-package>=3", "numpy"), "pip install absent-package"'
+    install(site, "needy", Stranger(PLUGIN.replace('("float32",)}', needs), "unmet", None))
     with pytest.raises(BackendError, match=r"it needs absent-package>=3\. pip install absent-package"):
         PluginHost().backend("needy")
     ran = command("run", demo, "hello", "--backend", "needy")
@@ -181,7 +179,7 @@ def test_a_missing_requirement_is_an_error_with_its_remedy(install: Install, dem
 
 
 @pytest.mark.parametrize(
-    ("source", "cause"),
+    ("engine", "cause"),
     [
         (None, "ModuleNotFoundError"),
         ("import there_is_no_such_module", "ModuleNotFoundError"),
@@ -191,22 +189,62 @@ def test_a_missing_requirement_is_an_error_with_its_remedy(install: Install, dem
         ("class Engine:\n    def __init__(self, device): pass", "TypeError"),
     ],
 )
-def test_a_backend_that_does_not_load_is_a_backend_error(
-    source: str | None, cause: str, install: Install, demo: Path
+def test_a_backend_that_does_not_load(
+    engine: str | None, cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install({"shaky": GOOD.format("shaky")})
-    if source is not None:
-        (Path(sys.path[0]) / "shaky_backend.py").write_text(source)
-    with pytest.raises(BackendError, match="backend 'shaky' did not load") as caught:
-        PluginHost().backend("shaky")
-    assert cause in caught.value.what and caught.value.where == "shaky_backend:Engine"
-    ran = command("run", demo, "hello", "--backend", "shaky")
-    assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "shaky_engine", raising=False)
+    if engine is not None:
+        (tmp_path / "shaky_engine.py").write_text(engine)
+    with pytest.raises(BackendError, match="backend 'extra' did not load") as caught:
+        PluginHost(entry_points=False, extra=[announcing(info("shaky_engine:Engine"))]).backend("extra")
+    assert cause in caught.value.what and caught.value.where == "shaky_engine:Engine"
+    sys.modules.pop("shaky_engine", None)
 
 
-def test_a_backend_is_constructed_once(install: Install) -> None:
-    install({"fine": GOOD.format("fine")})
-    (Path(sys.path[0]) / "fine_backend.py").write_text("class Engine: pass")
-    host = PluginHost()
-    assert "fine_backend" not in sys.modules
-    assert host.backend("fine") is host.backend("fine")
+def test_a_backend_that_takes_long_to_import_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ernie_rt.host.SECONDS", 0.05)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "sluggish.py").write_text("import time\ntime.sleep(0.3)\nclass Engine: pass")
+    PluginHost(entry_points=False, extra=[announcing(info("sluggish:Engine"))]).backend("extra")
+    del sys.modules["sluggish"]
+    assert capsys.readouterr().err == "backend 'extra' is still being imported (sluggish:Engine); Ctrl-C stops it\n"
+
+
+@pytest.mark.parametrize("how", ["RuntimeError", "SystemExit"])
+@pytest.mark.parametrize("method", ["submit", "memory", "close"])
+def test_what_a_backend_raises_names_it(method: str, how: str, site: Path, demo: Path) -> None:
+    engine = ENGINE.replace("pass", raising(method).replace("RuntimeError", how))
+    install(site, "shaky", Stranger(PLUGIN, "fails when used", None, engine))
+    ran = command("run", demo, "hello", "-n", "2", "--backend", "shaky", "--json")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1] == f"ernie-rt: backend 'shaky' failed: {how}: no {method} today"
+    # An answer that is there is given, whatever happens at the end.
+    assert (len(json.loads(ran.out)["ids"]) == 2) if method == "close" else ran.out == ""
+
+
+def test_closing_hides_no_error(site: Path, demo: Path) -> None:
+    import ernie_rt
+
+    install(site, "shaky", Stranger(PLUGIN, "fails when used", None, ENGINE.replace("pass", raising("close"))))
+    with (
+        pytest.raises(KeyError, match="mine") as caught,
+        ernie_rt.load(demo, backend="shaky", max_context=16) as model,
+    ):
+        raise KeyError("mine")
+    assert caught.value.__notes__ == ["backend 'shaky' failed: RuntimeError: no close today"]
+    with pytest.raises(BackendError, match="no close today"):
+        model.close()
+
+
+def test_devices_that_are_none(site: Path, demo: Path) -> None:
+    for source in ("return None", "return [1]", "raise SystemExit"):
+        engine = f"{ENGINE}\n    def devices(self):\n        {source}"
+        install(site, "shaky", Stranger(PLUGIN, "fails when used", None, engine))
+        ran = command("run", demo, "hello", "--backend", "shaky")
+        assert ran.code == 1 and "ernie-rt: backend 'shaky' cannot name its devices: " in ran.err
+        sys.modules.pop("shaky_engine")
+        for path in sorted(site.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()

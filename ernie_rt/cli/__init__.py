@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ernie_rt import __version__
-from ernie_rt.cli import backends, chat, graph, models, run, tokenize
+from ernie_rt.cli import backends, chat, conform, diff, graph, models, plugins, run, tokenize
 from ernie_rt.cli.output import one_line, say
 from ernie_rt.errors import ErnieRtError
 
@@ -23,8 +23,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run.run, chat.chat, tokenize.tokenize, graph.graph, models.models, backends.backends):
+for command in (
+    run.run, chat.chat, tokenize.tokenize, graph.graph, models.models,
+    plugins.plugins, diff.diff, conform.conform,
+):  # fmt: skip
     app.command()(command)
+app.add_typer(backends.app, name="backends")
 
 
 def _version(wanted: bool) -> None:
@@ -38,8 +42,15 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    plugin: Annotated[
+        list[str] | None, typer.Option("-p", metavar="no:NAME", help="Leave a plugin out; may be given several times.")
+    ] = None,
 ) -> None:
-    pass
+    if plugin:
+        from ernie_rt.discovery import switch
+
+        for text in plugin:
+            switch(text)
 
 
 def main() -> None:

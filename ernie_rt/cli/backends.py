@@ -1,21 +1,33 @@
-"""`ernie-rt backends`: what can run a model here."""
+"""`ernie-rt backends`: what can run a model here, and how to begin a backend of one's own."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from ernie_rt.cli.options import Json
 
+app = typer.Typer(invoke_without_command=True)
 
-def backends(as_json: Json = False) -> None:
-    """List the backends, and what those that cannot be used lack. Imports none of them."""
+
+@app.callback()
+def backends(context: typer.Context, as_json: Json = False) -> None:
+    """List the backends, and what those that cannot be used lack; or begin a new one.
+
+    Imports none of them, only what announces them.
+    """
+    if context.invoked_subcommand is not None:
+        return
     from ernie_rt.choice import PREFERENCE
     from ernie_rt.cli.output import columns, write
     from ernie_rt.host import PluginHost
 
     host = PluginHost()
+    host.examine()
     order = {name: place for place, name in enumerate(PREFERENCE)}
     found: list[dict[str, Any]] = []
     for name in sorted(host.backends, key=lambda name: (order.get(name, len(order)), name)):
@@ -31,9 +43,22 @@ def backends(as_json: Json = False) -> None:
             }
         )
     for failure in host.failures:
-        print(f"plugin {failure.plugin} failed: {failure.cause}", file=sys.stderr)
+        print(f"plugin {failure.name}: {failure.status}: {failure.cause}", file=sys.stderr)
     if as_json:
         write(json.dumps(found, indent=2) + "\n")
         return
     rows = [[row["name"], row["status"], ", ".join(row["dtypes"]), row["summary"]] for row in found]
     write(columns([["NAME", "STATUS", "DEVICES", "SUMMARY"], *rows]) + "\n")
+
+
+@app.command()
+def new(name: Annotated[str, typer.Argument(help="What the backend will be called.")]) -> None:
+    """Write a backend that works, to begin with: a distribution in a new folder ernie-rt-NAME."""
+    from ernie_rt.cli.output import write
+    from ernie_rt.files import write_folder
+    from ernie_rt.skeleton import render
+
+    distribution, contents = render(name)
+    write_folder(Path(distribution), contents)
+    write("".join(f"{distribution}/{path}\n" for path in contents))
+    print(f"next: cd {distribution}; pip install -e '.[test]'; ernie-rt conform {name}", file=sys.stderr)

@@ -52,6 +52,7 @@ def command(*arguments: object, stdin: bytes = b"", encoding: str = "utf-8", clo
     with (
         patch.object(cli, "app", built()),
         patch.object(sys, "argv", ["ernie-rt", *map(str, arguments)]),
+        patch.dict(os.environ),  # -p writes to it
         patch.multiple(sys, **streams | ({closed: None} if closed else {})),
     ):
         code: object = 0

@@ -1,0 +1,110 @@
+"""Call a function in a child process that can be stopped: how a stranger's code is tried before it is trusted."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import Any, Final
+
+from ernie_rt.errors import ErnieRtError, PluginError
+
+ANSWER_BYTES: Final = 1 << 20
+NOISE_BYTES: Final = 200
+PROGRAM: Final = """
+import json, sys
+request = json.loads(sys.argv[1])
+sys.path[:] = request["path"]
+from ernie_rt.child import serve
+serve(request["target"], request["arguments"])
+"""
+
+
+def call(target: str, *arguments: str, seconds: float, doing: str) -> tuple[Any, str]:
+    """What a function ("package.module:function") of `arguments` returns, which is JSON, and what it printed.
+
+    PluginError when it raises anything, ends its process, or takes longer than `seconds`; `doing` is what it does, in
+    words. The child has this process's
+    import path; its standard input is empty, and its standard error goes nowhere.
+    """
+    request = json.dumps({"path": sys.path, "target": target, "arguments": arguments})
+    with tempfile.TemporaryFile() as answer:  # not a pipe, which a grandchild could keep open
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-c", PROGRAM, request],  # -P: the folder it runs in may be anybody's
+            stdin=subprocess.DEVNULL,
+            stdout=answer,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            code = child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise PluginError(f"{doing} takes longer than {seconds:g} s") from None
+        finally:
+            child.kill()
+            child.wait()
+        answer.seek(0)
+        data = answer.read(ANSWER_BYTES + 1)
+    try:
+        told = json.loads(data)
+    except ValueError:
+        end = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        raise PluginError(f"{doing} ends the process with {end}") from None
+    if "error" in told:
+        raise PluginError(told["error"])
+    return told["value"], told["noise"]
+
+
+def modules_of(module: str) -> list[str]:
+    """What importing a module brings into the process."""
+    before = set(sys.modules)
+    importlib.import_module(module)
+    return sorted(set(sys.modules) - before)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception of a stranger's code, in one printable line."""
+    text = str(error) if isinstance(error, ErnieRtError) else f"{type(error).__name__}: {error}"
+    return printable(text)[:400]
+
+
+def printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def serve(target: str, arguments: list[str]) -> None:
+    """The child's part: answer on standard output, to which nothing else can write meanwhile, and end at once."""
+    answer = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    noise = _Noise()
+    sys.stdout = io.TextIOWrapper(noise, "utf-8", "replace", write_through=True)
+    told: dict[str, object]
+    try:
+        module, _, name = target.partition(":")
+        told = {"value": getattr(importlib.import_module(module), name)(*arguments)}
+    except BaseException as error:
+        told = {"error": one_line(error)}
+    json.dump(told | {"noise": printable(noise.head.decode("utf-8", "replace").strip())}, answer)
+    answer.flush()
+    os._exit(0)  # a stranger's threads and exit handlers cannot delay it
+
+
+class _Noise(io.RawIOBase):
+    """Keeps the first bytes of what is written."""
+
+    def __init__(self) -> None:
+        self.head = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 1
+
+    def write(self, data: Any) -> int:
+        self.head += bytes(data)[: NOISE_BYTES - len(self.head)]
+        return len(data)

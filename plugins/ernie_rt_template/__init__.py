@@ -1,0 +1,1 @@
+"""The distribution that `ernie-rt backends new` renders, in `skeleton`, for a backend named yourchip."""

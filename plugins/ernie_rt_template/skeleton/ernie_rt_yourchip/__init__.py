@@ -1,0 +1,18 @@
+"""yourchip, announced to ernie-rt. Nothing heavy is imported here; the backend is named by a string."""
+
+from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
+
+__all__ = ["PLUGIN_API", "ernie_rt_backends"]
+
+
+@hookimpl
+def ernie_rt_backends() -> list[BackendInfo]:
+    return [
+        BackendInfo(
+            name="yourchip",
+            target="ernie_rt_yourchip.backend:Backend",
+            summary="25 primitives in NumPy",
+            dtypes={"cpu": ("float32",)},
+            conformance="ernie_rt_yourchip:conformance.json",
+        )
+    ]

@@ -1,0 +1,95 @@
+"""A stranger's code in a child process: whatever it does, the answer comes, or one line that says why not."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from ernie_rt import child
+from ernie_rt.errors import PluginError
+
+SOURCE = """
+import atexit, os, subprocess, sys, threading, time
+
+def value(*words): return {"words": words, "path": sys.path[0]}
+def loud():
+    print("h\\x1b[31mi")
+    os.system("echo from a grandchild")
+    os.write(1, b"from C")
+    sys.stderr.write("x" * 100_000)
+    return [1]
+def endless_output():
+    for _ in range(200): print("y" * 10_000)
+def raises(): raise OSError("no disk\\nat all \\x1b[2J" + "z" * 1000)
+def leaves(): sys.exit(0)
+def ends(): os._exit(7)
+def crashes(): os.kill(os.getpid(), 9)
+def interrupts(): raise KeyboardInterrupt
+def endless():
+    while True: pass
+def reads(): return sys.stdin.read()
+def lingers():
+    atexit.register(time.sleep, 60)
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(8)"])
+    return "done"
+"""
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    (tmp_path / "stranger.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def call(name: str, *arguments: str, seconds: float = 30) -> object:
+        return child.call(f"stranger:{name}", *arguments, seconds=seconds, doing="trying it")
+
+    return call
+
+
+def test_the_answer_and_what_was_printed(call, tmp_path: Path) -> None:
+    assert call("value", "a", "ü\n") == ({"words": ["a", "ü\n"], "path": str(tmp_path)}, "")
+    assert call("loud") == ([1], "h\\x1b[31mi")
+    assert call("reads") == ("", "")
+    answer, noise = call("endless_output")
+    assert answer is None and noise == "y" * child.NOISE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("raises", "OSError: no disk\\nat all \\x1b[2Jzzz"),
+        ("leaves", "SystemExit: 0"),
+        ("ends", "trying it ends the process with exit code 7"),
+        ("crashes", "trying it ends the process with signal SIGKILL"),
+        ("interrupts", "KeyboardInterrupt: "),
+        ("absent", "AttributeError: module 'stranger' has no attribute 'absent'"),
+    ],
+)
+def test_failures_in_one_line(name: str, cause: str, call) -> None:
+    with pytest.raises(PluginError) as caught:
+        call(name)
+    assert caught.value.what.startswith(cause) and len(caught.value.what) <= 400
+
+
+def test_what_has_no_end_is_ended(call) -> None:
+    began = time.monotonic()
+    with pytest.raises(PluginError, match=r"^trying it takes longer than 0\.5 s$"):
+        call("endless", seconds=0.5)
+    assert time.monotonic() - began < 3
+
+
+def test_nothing_is_imported_from_the_folder_it_runs_in(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "json.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(elsewhere)
+    assert call("reads") == ("", "")
+
+
+def test_what_it_leaves_behind_delays_nobody(call) -> None:
+    began = time.monotonic()
+    assert call("lingers") == ("done", "")
+    assert time.monotonic() - began < 7
