@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -37,6 +38,8 @@ from ernie_rt_eager.products import exact_sums
 class EagerBackend:
     """Claims the composites; blocks decompose."""
 
+    functions: ClassVar[Mapping[str, Callable[..., Any]]] = FUNCTIONS
+
     def devices(self) -> tuple[str, ...]:
         found = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         if torch.backends.mps.is_available():
@@ -44,7 +47,7 @@ class EagerBackend:
         return (*found, "cpu")
 
     def claims(self, node: Node, target: Target) -> Accept | Reject:
-        return Accept() if node.op in FUNCTIONS else Reject("eager runs the composites one by one")
+        return Accept() if node.op in self.functions else Reject("eager runs the composites one by one")
 
     def numerics(self, target: Target) -> Numerics:
         wide = OpNumerics("float32", "float32")
@@ -59,7 +62,7 @@ class EagerBackend:
     ) -> EagerExecutable:
         if target.threads is not None:
             torch.set_num_threads(target.threads)
-        return EagerExecutable(lowerings, weights, target, limits)
+        return EagerExecutable(lowerings, weights, target, limits, self.functions)
 
 
 class EagerExecutable:
@@ -67,7 +70,14 @@ class EagerExecutable:
 
     samples = False
 
-    def __init__(self, lowerings: Mapping[str, Lowering], source: WeightSource, target: Target, limits: Limits) -> None:
+    def __init__(
+        self,
+        lowerings: Mapping[str, Lowering],
+        source: WeightSource,
+        target: Target,
+        limits: Limits,
+        functions: Mapping[str, Callable[..., Any]],
+    ) -> None:
         self._device = torch.device(target.device)
         contents = PagedContents.of(lowerings, limits)
         self.cache, self.admits, bindings = contents.cache, contents.admits, contents.bindings
@@ -76,7 +86,11 @@ class EagerExecutable:
         tensors = {name: self._load(weight, source, bindings) for name, weight in contents.weights.items()}
         caches = {name: self._allocate(state, bindings) for name, state in contents.states.items()}
         self._interpreters = {
-            name: Interpreter(lowering, FUNCTIONS, tensors, caches) for name, lowering in lowerings.items()
+            name: Interpreter(lowering, functions, tensors, caches) for name, lowering in lowerings.items()
+        }
+        self._extra = {
+            name: {value.name: DTYPES[value.type.dtype] for value in lowering.graph.inputs}
+            for name, lowering in lowerings.items()
         }
 
     @torch.inference_mode()
@@ -86,7 +100,7 @@ class EagerExecutable:
 
     def _run(self, step: Step) -> Done:
         context = Context(step, self._device)
-        inputs = {
+        inputs: dict[str, Any] = {
             "ids": self._int32(step.ids),
             "positions": self._int32(step.positions),
             "rows": self._int32(step.rows),
@@ -98,13 +112,11 @@ class EagerExecutable:
             "context_sequence": None,
             "context_index": None,
         }
-        outputs, taps = self._interpreters[step.graph].run(inputs, step.bindings)
-        return Done(
-            StepResult(
-                logits=outputs["logits"].float().cpu().numpy(),
-                taps={name: _to_numpy(value) for name, value in taps.items()},
-            )
-        )
+        inputs.update((name, self._given(step, name)) for name in step.extra)
+        outputs, values = self._interpreters[step.graph].run(inputs, step.bindings)
+        taps = {name: _to_numpy(value) for name, value in values.items()}
+        logits = outputs.get("logits")
+        return Done(StepResult(None if logits is None else logits.float().cpu().numpy(), taps=taps))
 
     def copy(self, source: int, destination: int, length: int) -> None:
         raise AssertionError("a paged cache has no slots to copy")
@@ -116,6 +128,9 @@ class EagerExecutable:
         self._interpreters = {}
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _given(self, step: Step, name: str) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(step.extra[name])).to(self._device, self._extra[step.graph][name])
 
     def _int32(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.int32)).to(self._device)

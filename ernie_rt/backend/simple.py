@@ -64,7 +64,8 @@ class SimpleExecutable:
         self.cache, self.admits, bindings = contents.cache, contents.admits, contents.bindings
         self._report = contents.report(dtype)
         check_memory(self._report, limits.memory_bytes)
-        self._logits = {name: lowering.graph.output("logits").type.dtype for name, lowering in lowerings.items()}
+        self._dtype = dtype
+        self._outputs = {name: dict(lowering.graph.outputs) for name, lowering in lowerings.items()}
         arrays = {name: _load(weight, source, bindings, dtype) for name, weight in contents.weights.items()}
         caches = {name: np.zeros(state.type.shape(bindings), dtype) for name, state in contents.states.items()}
         self._interpreters = {
@@ -72,9 +73,13 @@ class SimpleExecutable:
         }
 
     def submit(self, step: Step) -> Done:
-        outputs, taps = self._interpreters[step.graph].run(step.inputs(), step.bindings)
-        dtype = np.dtype(self._logits[step.graph])
-        return Done(StepResult(logits=outputs["logits"].astype(dtype, copy=False), taps=taps))
+        inputs = step.inputs()
+        inputs.update((name, self._widened(array)) for name, array in step.extra.items())
+        outputs, taps = self._interpreters[step.graph].run(inputs, step.bindings)
+        logits = self._outputs[step.graph].get("logits")
+        if logits is None:
+            return Done(StepResult(taps=taps))
+        return Done(StepResult(logits=outputs["logits"].astype(logits.type.dtype, copy=False), taps=taps))
 
     def copy(self, source: int, destination: int, length: int) -> None:
         raise AssertionError("a paged cache has no slots to copy")
@@ -84,6 +89,9 @@ class SimpleExecutable:
 
     def close(self) -> None:
         self._interpreters = {}
+
+    def _widened(self, array: np.ndarray) -> np.ndarray:
+        return array.astype(self._dtype) if array.dtype.kind == "f" else array
 
 
 def _load(weight: Weight, source: WeightSource, bindings: Mapping[str, int], dtype: DType) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,9 @@ class Step:
     `tables[b, i // page_size] * page_size + i % page_size` (unused table entries are -1). In an executable of slots a
     page is a slot. `seats[b]`, below `max_sequences`, is a sequence's own for as long as it has rows in the cache, free
     for per-sequence state on a device. `rows`, ascending and perhaps empty, are the places in `ids` whose logits are
-    wanted; an executable that samples gives a token for each, and with `want_logits` the logits too.
+    wanted; an executable that samples gives a token for each, and with `want_logits` the logits too. `extra` are the
+    graph's other inputs by name: float32 arrays (float64 in a float64 graph) of numbers that the input's dtype holds,
+    int32 or bool.
     """
 
     ids: Int32  # [N]
@@ -38,6 +40,7 @@ class Step:
     rows: Int32  # [L]
     graph: str = "main"
     want_logits: bool = False
+    extra: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     @property
     def new(self) -> Int32:
@@ -94,8 +97,8 @@ class Step:
     def _rows(self, sequence: Int32, index: Int32) -> Int32:
         return self.tables[sequence, index // self.page_size] * self.page_size + index % self.page_size
 
-    def inputs(self) -> dict[str, Int32]:
-        """Every input of the `main` graph by name, computed from the compact form above."""
+    def inputs(self) -> dict[str, npt.NDArray[Any]]:
+        """Every input of the graph by name, those of `main` computed from the compact form above."""
         return {
             "ids": self.ids,
             "positions": self.positions,
@@ -106,12 +109,15 @@ class Step:
             "context_sequence": self.context_sequence,
             "context_index": self.context_index,
             "rows": self.rows,
+            **self.extra,
         }
 
 
 @dataclass(frozen=True, eq=False)
 class StepResult:
     """What a step gave: logits `[L, V]` for the core to sample from, or tokens `[L]` that the executable sampled.
+
+    A graph without the output `logits` gives neither.
 
     `taps` are the values asked for, in any float dtype that holds them exactly, integers as int32. The arrays are the
     caller's: later steps leave them as they are.

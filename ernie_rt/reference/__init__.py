@@ -15,5 +15,6 @@ def ernie_rt_backends() -> list[BackendInfo]:
             target="ernie_rt.reference.backend:ReferenceBackend",
             summary="NumPy in float64: what every op means. Slow; the judge of the others",
             dtypes={"cpu": ("float32", "float64")},
+            conformance="ernie_rt.reference:conformance.json",
         )
     ]

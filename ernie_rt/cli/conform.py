@@ -1,0 +1,77 @@
+"""`ernie-rt conform`: does a backend compute what it should?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ernie_rt.cli import options as opt
+from ernie_rt.cli.output import safe, say, write
+
+if TYPE_CHECKING:
+    from ernie_rt.conformance.report import Result
+
+
+def conform(
+    backend: Annotated[str, typer.Argument(metavar="BACKEND", help="A backend by name (`ernie-rt backends`).")],
+    level: Annotated[
+        list[str] | None, typer.Option(help="L0, L1, L2 or L3; may be given several times. All when not given.")
+    ] = None,
+    device: opt.Device = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto (float32 where it can), float32, bfloat16, float16 or float64.")
+    ] = "auto",
+    storage: Annotated[str, typer.Option(help="How weights are stored: plain.")] = "plain",
+    model: Annotated[
+        str | None, typer.Option(help="L2 and L3 on this checkpoint, in place of the micro-models.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="At least 16,000 teacher-forced positions.")] = False,
+    expect: Annotated[
+        Path | None, typer.Option(help="Features, quirks, xfails and skips, in place of the backend's own file.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a page.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Name every check, with its figures.")] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Put a backend through the conformance suite: metadata, each op, whole models, invariants.
+
+    Every limit is derived from the arithmetic that the backend declares; WORST is the check nearest to its own, as a
+    share of it: above 1 it fails. Exit code 1: something failed, or passed that was declared to fail.
+    """
+    from ernie_rt.conformance.suite import LEVELS, Suite
+
+    suite = Suite(backend, None, device, dtype, storage, full, expect, model)
+    levels = tuple(level or LEVELS)
+    suite.checks(levels)
+    target = suite.subject.target
+    say(f"{backend} on {target.device} in {target.dtype}")
+
+    def progress(result: Result, number: int, count: int) -> None:
+        if verbose:
+            say(_line(result))
+        elif sys.stderr.isatty():
+            print(f"\r\x1b[K{number}/{count} {safe(result.check, sys.stderr)}", end="", file=sys.stderr, flush=True)
+
+    report = suite.run(levels, progress)
+    if sys.stderr.isatty() and not verbose:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    if html is not None:
+        from ernie_rt.conformance.html import report_html, write_page
+
+        write_page(html, f"Conformance of {backend}", report_html(report.to_json()))
+    if as_json:
+        write(json.dumps(report.to_json(), indent=1) + "\n")
+    else:
+        write(safe(report.table(), sys.stdout) + "\n")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _line(result: Result) -> str:
+    figures = ", ".join(f"{name} {value:.3g}" for name, value in result.figures.items())
+    parts = (f"{result.status} {result.check}", result.route, figures, result.reason)
+    return safe(": ".join(part for part in parts if part), sys.stderr)

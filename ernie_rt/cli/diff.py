@@ -1,0 +1,65 @@
+"""`ernie-rt diff`: which piece of which backend is wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ernie_rt.cli import options as opt
+from ernie_rt.cli.output import read_prompt, say, write
+
+SPELLING = "A backend, such as eager, eager:float32 or eager@cuda:1:bfloat16."
+
+
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help=SPELLING)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one; reference is float64.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A checkpoint folder, a known name, or a hub id.")],
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="Plain text to continue; - or nothing reads standard input.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", "-n", min=1, help="At most so many new tokens.")
+    ] = 16,
+    threads: opt.Threads = None,
+    html: Annotated[Path | None, typer.Option(help="Write the drift, piece by piece, as a page.")] = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Continue a prompt greedily on two backends, and judge every piece of both against float64.
+
+    Says where the paths part and whether that is a tie or a bug; of a bug, which layer and part is wrong, on which
+    backend. DRIFT is the distance from float64 after a layer, over the rms of its values; NOISE what rounding alone
+    brings there; OWN what the layer's worst piece adds by itself, in multiples of its noise: beyond 4 it is wrong.
+    Exit code 1: a bug.
+    """
+    from ernie_rt.conformance.drift import Contender, compare
+    from ernie_rt.conformance.plot import drift_text
+    from ernie_rt.location import locate
+
+    contenders = Contender.parse(a), Contender.parse(b)
+    text = read_prompt(prompt, file)
+    located = locate(model)
+    tokenizer = located.tokenizer()
+
+    def show(token: int) -> str:
+        return json.dumps(tokenizer.decode([token], skip_special=False), ensure_ascii=False)
+
+    drift = compare(
+        located, *contenders, tokenizer.encode(text),
+        max_new_tokens=max_new_tokens, threads=threads, progress=say if sys.stderr.isatty() else None,
+    )  # fmt: skip
+    if html is not None:
+        from ernie_rt.conformance.html import drift_html, write_page
+
+        write_page(html, f"{drift.sides[0].name} and {drift.sides[1].name}", drift_html(drift, show))
+    if as_json:
+        write(json.dumps(drift.to_json()) + "\n")
+    else:
+        write(drift_text(drift, show, bars=sys.stdout.isatty()))
+    if drift.verdict == "bug":
+        raise typer.Exit(1)

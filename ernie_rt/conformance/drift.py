@@ -1,0 +1,271 @@
+"""Two backends on one prompt: where their paths part, which piece is wrong, and whether it is a tie or a bug."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ernie_rt.backend.step import Step
+from ernie_rt.choice import choose
+from ernie_rt.conformance.metrics import MODEL_LIMIT
+from ernie_rt.conformance.replay import Flip, Piece, Replay, replay
+from ernie_rt.conformance.trace import MAX_TOKENS, Trace, trace
+from ernie_rt.errors import OptionError, PromptError, TokenizerError
+from ernie_rt.host import PluginHost
+from ernie_rt.location import Located
+from ernie_rt.runtime.sequence import Request
+from ernie_rt.weights.checkpoint import Checkpoint
+from ernie_rt.weights.source import CheckpointSource, WeightSource
+
+Array = npt.NDArray[Any]
+
+Verdict = Literal["same", "tie", "bug"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A backend to compare, with its device and dtype, or "auto"."""
+
+    backend: str
+    device: str = "auto"
+    dtype: str = "auto"
+
+    @classmethod
+    def parse(cls, text: str) -> Contender:
+        """Read `BACKEND[@DEVICE][:DTYPE]`, such as `eager@cuda:1:bfloat16`; OptionError for anything else."""
+        match = re.fullmatch(r"([\w.-]+)(?:@([a-z]+(?::\d+)?))?(?::([a-z]\w*))?", text, re.ASCII)
+        if match is None:
+            raise OptionError(
+                f"{text[:80]!a} names no backend",
+                expected="BACKEND[@DEVICE][:DTYPE], such as eager, eager:float32 or eager@cuda:bfloat16",
+            )
+        return cls(match[1], match[2] or "auto", match[3] or "auto")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one backend did: its greedy tokens, its pieces in the order in which they run, its flipped experts.
+
+    `sampling` says which token it chose against its own logits; empty when it chose none such.
+    """
+
+    backend: str
+    device: str
+    dtype: str
+    tokens: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+    flips: tuple[Flip, ...]
+    sampling: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.backend}@{self.device}:{self.dtype}"
+
+    @property
+    def wrong(self) -> Piece | None:
+        """The first piece that is wrong by itself."""
+        return next((piece for piece in self.pieces if piece.wrong), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Where the greedy paths part: the place in the answer, and what A and B chose there.
+
+    `best` are the oracle's best two, `margin` apart. For each side, `behind` is how far below its best the oracle has
+    that side's choice, `noise` what rounding does to its logits there (rms), and `excused` whether that, or an expert
+    flipped before, explains the choice.
+    """
+
+    index: int
+    tokens: tuple[int, int]
+    best: tuple[int, int]
+    margin: float
+    behind: tuple[float, float]
+    noise: tuple[float, float]
+    excused: tuple[bool, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Two backends compared on one prompt, over `compared` tokens: the prompt, and the answer while they agree."""
+
+    prompt: tuple[int, ...]
+    compared: int
+    sides: tuple[Side, Side]
+    split: Split | None
+    verdict: Verdict
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as what JSON has; what is not finite becomes null."""
+        plain: dict[str, Any] = _finite(asdict(self))
+        return plain
+
+
+def compare(
+    located: Located,
+    a: Contender,
+    b: Contender,
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int = 16,
+    threads: int | None = None,
+    weights: WeightSource | None = None,
+    host: PluginHost | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Drift:
+    """Continue a prompt greedily on both backends and judge every piece of each against float64.
+
+    Each is looked into as deep as its own pieces, none of which is split for it. The values are those of the run
+    itself, the prompt in one step and every further token in its own. `weights` take the place of the checkpoint's.
+    Raises PromptError beyond MAX_TOKENS, and what `load` raises for a backend that cannot run.
+    """
+    config = located.config
+    _check_length(len(prompt), max_new_tokens, min(MAX_TOKENS, config.max_position_embeddings))
+    host = host or PluginHost()
+    choices = [choose(host, backend=x.backend, device=x.device, dtype=x.dtype, stored=config.dtype) for x in (a, b)]
+    request = Request(
+        tuple(prompt), max_new_tokens, frozenset(config.eos_token_id), all_logits=True, taps=True,
+        vocab_size=_known_ids(located),
+    )  # fmt: skip
+    source = _open(located) if weights is None else weights
+    try:
+        traces = []
+        for choice in choices:
+            if progress is not None:
+                progress(f"running {choice.backend} on {choice.device} in {choice.dtype}")
+            traces.append(trace(config, choice, request, source, host, threads))
+        answers = [each.tokens for each in traces]
+        common = _agreed(*answers)
+        compared = len(prompt) + min(common, *(max(len(answer) - 1, 0) for answer in answers))
+        ids = (*prompt, *answers[0])[:compared]
+        if progress is not None:
+            progress(f"judging {compared} tokens of both in float64")
+        replays = [_replay(each, ids, source) for each in traces]
+    finally:
+        source.close()
+    first, second = (_side(each, done, request) for each, done in zip(traces, replays, strict=True))
+    split = None
+    if common < min(map(len, answers)):
+        split = _split(common, first, second, replays, request.vocab_size)
+    verdict, reason = _judge(first, second, split)
+    failure = next((each.failure for each in traces if each.failure is not None), None)
+    if failure is not None and verdict != "bug":
+        raise failure
+    return Drift(tuple(prompt), compared, (first, second), split, verdict, reason)
+
+
+def _replay(run: Trace, ids: Sequence[int], source: WeightSource) -> Replay:
+    count = len(ids)
+    one = np.zeros(1, np.int32)
+    every = np.arange(count, dtype=np.int32)
+    step = Step(
+        np.array(ids, np.int32), np.array([0, count], np.int32), one, one[None], count, one, every, want_logits=True
+    )
+    found = {name: (scope, array[:count]) for name, (scope, array) in run.found.items()}
+    return replay(run.graph, found, source, run.numerics.of, run.choice.dtype, step.inputs())
+
+
+def _side(run: Trace, done: Replay, request: Request) -> Side:
+    choice = run.choice
+    sampling = ""
+    for place, token in enumerate(run.tokens):
+        row = run.logits[len(request.ids) - 1 + place]
+        best = int(row[: request.vocab_size].argmax())
+        if row[token] < row[best] and not sampling:
+            sampling = f"token {place} of the answer is {token}, but its own logits are largest at {best}"
+    return Side(
+        choice.backend, choice.device, choice.dtype, run.tokens, tuple(done.pieces), tuple(done.flips), sampling
+    )
+
+
+def _split(index: int, a: Side, b: Side, replays: Sequence[Replay], known: int | None) -> Split:
+    logits = replays[0].logits
+    first, second = (int(id) for id in np.argsort(-logits[:known], kind="stable")[:2])
+    tokens = (a.tokens[index], b.tokens[index])
+    behind = [float(logits[first] - logits[token]) for token in tokens]
+    excused = [
+        below <= MODEL_LIMIT * done.noise or bool(done.flips) for below, done in zip(behind, replays, strict=True)
+    ]
+    return Split(
+        index=index,
+        tokens=tokens,
+        best=(first, second),
+        margin=float(logits[first] - logits[second]),
+        behind=(behind[0], behind[1]),
+        noise=(replays[0].noise, replays[1].noise),
+        excused=(excused[0], excused[1]),
+    )
+
+
+def _judge(a: Side, b: Side, split: Split | None) -> tuple[Verdict, str]:
+    sides = {f"A ({a.name})": a, f"B ({b.name})": b}
+    bugs = [f"{name}: {side.wrong.scope}: {side.wrong.finding}" for name, side in sides.items() if side.wrong]
+    bugs = bugs or [f"{name}: sampling: {side.sampling}" for name, side in sides.items() if side.sampling]
+    if bugs:
+        return "bug", "; ".join(bugs)
+    if split is None:
+        return "same", "the same tokens, and every piece of both is within the noise of its own rounding"
+    for (name, side), behind, noise, excused in zip(
+        sides.items(), split.behind, split.noise, split.excused, strict=True
+    ):
+        if not excused:
+            worst = max(side.pieces, key=lambda piece: piece.own)
+            return "bug", (
+                f"{name}: its choice is {behind:.2g} below the oracle's best, {behind / noise:.2g} times the noise of "
+                f"its logits; no piece is wrong by itself, and {worst.scope} adds most, {worst.own:.2g} times its noise"
+            )
+    near = f"the oracle's best two lie {split.margin:.2g} apart"
+    for side, behind, noise in zip((a, b), split.behind, split.noise, strict=True):
+        if behind > MODEL_LIMIT * noise:
+            flip = side.flips[0]
+            return "tie", (
+                f"{near}; a router tie came before: {flip.scope}, token {flip.token}, a gap of {flip.gap:.2g} between "
+                f"experts where the scores had drifted by {flip.noise:.2g}"
+            )
+    return "tie", f"{near}, and rounding moves the logits by {max(split.noise):.2g}"
+
+
+def _agreed(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two answers begin with alike."""
+    pairs = zip(a, b, strict=False)
+    return next((place for place, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
+
+
+def _known_ids(located: Located) -> int | None:
+    """How many ids stand for something, where the model has a tokenizer."""
+    try:
+        return located.tokenizer().vocab_size
+    except TokenizerError:
+        return None
+
+
+def _open(located: Located) -> WeightSource:
+    if located.folder is None:
+        raise OptionError("a model without a folder needs `weights`")
+    return CheckpointSource(Checkpoint.open(located.folder), located.config)
+
+
+def _check_length(prompt: int, new: int, limit: int) -> None:
+    if prompt == 0:
+        raise PromptError("the prompt is empty", hint="Give at least one token")
+    if prompt + new > limit:
+        raise PromptError(
+            "prompt and answer are too long to compare, since every value of every token is kept",
+            expected=f"at most {limit} tokens",
+            found=f"{prompt} of prompt and {new} new",
+            hint="Shorten the prompt, or lower --max-new-tokens",
+        )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

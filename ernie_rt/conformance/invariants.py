@@ -1,0 +1,178 @@
+"""Level 3: what may not matter. However tokens come in, beside whom, and after what, each run is held to the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from ernie_rt.backend.protocols import CacheShape, Executable, MemoryReport, StepLimits
+from ernie_rt.backend.step import Pending, Step
+from ernie_rt.conformance.cases import words
+from ernie_rt.conformance.judge import Judge
+from ernie_rt.conformance.models import NEW_TOKENS, Run, Specimen, drive, run_model
+from ernie_rt.conformance.subject import Outcome, Skip, Subject
+from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.sequence import Request
+from ernie_rt.runtime.sequence import Sequence as Running
+
+STEPS_BEFORE_CANCEL: Final = 4
+PREEMPTED: Final = 3
+PAGE: Final = 128
+END: Final = 120
+"""How long a prompt is that ends with the context."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What an invariant is tried on; `batches` and `taps` as far as the backend promises them."""
+
+    subject: Subject
+    specimen: Specimen
+    judge: Judge
+    batches: bool
+    taps: bool
+    factor: float
+
+    def run(self, **options: object) -> Run:
+        given: dict[str, object] = {"batches": self.batches, "taps": self.taps} | options
+        return run_model(self.subject, self.specimen, **given)  # type: ignore[arg-type]
+
+    def judged(self, run: Run) -> Outcome:
+        verdict = self.judge.verdict(run, self.factor)
+        figures = dict(verdict.logits.figures) | {f"router_{k}": v for k, v in verdict.router.figures.items()}
+        return Outcome(figures, verdict.problems)
+
+
+def steps(setting: Setting) -> Outcome:
+    """A prompt token by token is the prompt at once."""
+    return setting.judged(setting.run(chunk=1))
+
+
+def chunks(setting: Setting) -> Outcome:
+    """A prompt in chunks is the prompt at once."""
+    return setting.judged(setting.run(chunk=5))
+
+
+def alone(setting: Setting) -> Outcome:
+    """One sequence after another, the longest first, in the rows that the one before has left."""
+    prompts = sorted(setting.specimen.prompts, key=len, reverse=True)
+    return setting.judged(setting.run(batches=False, prompts=prompts))
+
+
+def neighbours(setting: Setting) -> Outcome:
+    """A sequence beside others, in another order than that of their coming before."""
+    return setting.judged(setting.run(prompts=setting.specimen.prompts[::-1]))
+
+
+def cancel(setting: Setting) -> Outcome:
+    """Sequences that were cancelled halfway leave nothing behind in their rows."""
+
+    def interrupted(engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
+        longest = max(requests, key=lambda request: len(request.ids))
+        others = [replace(longest, ids=longest.ids[::-1]) for _ in range(executable.admits.max_sequences)]
+        cancelled = [engine.submit(request) for request in others]
+        for _ in range(STEPS_BEFORE_CANCEL):
+            engine.step()
+        for sequence in cancelled:
+            engine.cancel(sequence)
+        return drive(engine, executable, requests)
+
+    return setting.judged(setting.run(drive=interrupted))
+
+
+def preempt(setting: Setting) -> Outcome:
+    """Sequences that had to give up their rows, and came back, say what they would have said."""
+
+    def small(executable: Executable) -> Executable:
+        if executable.cache.kind == "slots":
+            raise Skip("a slot holds a whole sequence: nothing is ever preempted")
+        if executable.cache.page_size > PAGE:
+            raise Skip(f"pages of {executable.cache.page_size} rows are too large to run out of them soon")
+        return _Smaller(executable, PREEMPTED + 1)
+
+    def crowded(engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
+        # Each fills a page but for a few rows, and needs another soon; one page is left for all of them.
+        size, vocabulary = executable.cache.page_size, np.uint32(setting.specimen.config.vocab_size)
+        prompts = [words(f"{setting.specimen.name}/crowded.{i}", max(1, size - i)) for i in range(PREEMPTED)]
+        ids = [tuple((prompt % vocabulary).tolist()) for prompt in prompts]
+        return drive(engine, executable, [replace(requests[0], ids=prompt) for prompt in ids])
+
+    return setting.judged(setting.run(wrap=small, drive=crowded, context=PAGE + NEW_TOKENS))
+
+
+def context_end(setting: Setting) -> Outcome:
+    """The last positions of the context are as good as the others."""
+    specimen = setting.specimen
+    length = min(END, specimen.config.max_position_embeddings - specimen.new_tokens)
+    ids = tuple((words(f"{specimen.name}/end", length) % np.uint32(specimen.config.vocab_size)).tolist())
+    return setting.judged(setting.run(prompts=(ids,), context=length + specimen.new_tokens - 1))
+
+
+def reopen(setting: Setting) -> Outcome:
+    """An executable goes on when another of the same backend is compiled, run and closed beside it."""
+
+    def beside(engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
+        setting.run()
+        return drive(engine, executable, requests)
+
+    return setting.judged(setting.run(drive=beside))
+
+
+def repeat(setting: Setting) -> Outcome:
+    """The same steps twice give the same bits."""
+
+    def twice(engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
+        return drive(engine, executable, requests) + drive(engine, executable, requests)
+
+    told = setting.run(drive=twice).told
+    half = len(told) // 2
+    for place, (first, second) in enumerate(zip(told[:half], told[half:], strict=True)):
+        if first.generated != second.generated or not np.array_equal(first.logits, second.logits):
+            off = np.abs(first.logits.astype(np.float64) - second.logits).max()
+            return Outcome({"max": float(off)}, f"prompt {place} gives other bits the second time, by {off:.2g}")
+    return Outcome()
+
+
+INVARIANTS: Final[Mapping[str, tuple[Callable[[Setting], Outcome], tuple[str, ...]]]] = {
+    "steps": (steps, ()),
+    "chunks": (chunks, ()),
+    "alone": (alone, ()),
+    "neighbours": (neighbours, ("batches",)),
+    "cancel": (cancel, ()),
+    "preempt": (preempt, ("batches",)),
+    "context-end": (context_end, ()),
+    "reopen": (reopen, ()),
+    "repeat": (repeat, ("deterministic",)),
+}
+"""Each with the features that it needs."""
+
+
+class _Smaller:
+    """An executable that says it has fewer pages than it has."""
+
+    def __init__(self, inner: Executable, pages: int) -> None:
+        self._inner = inner
+        self.cache = CacheShape(inner.cache.kind, inner.cache.page_size, pages)
+
+    @property
+    def admits(self) -> StepLimits:
+        return self._inner.admits
+
+    @property
+    def samples(self) -> bool:
+        return self._inner.samples
+
+    def submit(self, step: Step) -> Pending:
+        return self._inner.submit(step)
+
+    def copy(self, source: int, destination: int, length: int) -> None:
+        self._inner.copy(source, destination, length)
+
+    def memory(self) -> MemoryReport:
+        return self._inner.memory()
+
+    def close(self) -> None:
+        self._inner.close()

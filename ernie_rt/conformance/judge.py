@@ -1,0 +1,222 @@
+"""Runs of a model beside the oracle: logits given the experts that the run chose, and its choices by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ernie_rt.backend.step import Step
+from ernie_rt.conformance.metrics import MODEL_LIMIT, model_figures, ties
+from ernie_rt.conformance.models import MAX_LOGITS, Prompt, Run, Specimen, Told
+from ernie_rt.conformance.oracle import Route, Walk, Walked, bad_choice
+from ernie_rt.conformance.rounding import EPSILON, multiples
+from ernie_rt.conformance.subject import Outcome, Subject
+from ernie_rt.graph.graph import Graph
+from ernie_rt.graph.types import Weight
+from ernie_rt.model.ernie45 import build_graph
+
+Array = npt.NDArray[Any]
+
+TOKENS_AT_ONCE: Final = 512
+"""How many tokens the oracle takes at once: its attention looks from each to every other."""
+MAX_EXCUSED: Final = 0.25
+"""The share of positions that may be off because experts flipped, when a backend does not show them."""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """The figures and problems of a run, by subject: logits, router, greedy."""
+
+    logits: Outcome = field(default_factory=Outcome)
+    router: Outcome = field(default_factory=Outcome)
+    greedy: Outcome = field(default_factory=Outcome)
+
+    @property
+    def problems(self) -> str:
+        return "; ".join(o.problem for o in (self.logits, self.router, self.greedy) if o.problem)
+
+
+class Judge:
+    """The oracle and the yardstick of one model; what they said once of the same tokens they need not say again."""
+
+    def __init__(self, subject: Subject, specimen: Specimen) -> None:
+        self._subject = subject
+        self._specimen = specimen
+        self.graph: Graph = build_graph(specimen.config, subject.target.dtype)
+        self._said: dict[tuple[Any, ...], tuple[Walked, Walked, Walked]] = {}
+
+    def verdict(self, run: Run, factor: float = 1.0) -> Verdict:
+        """Judge a run: logits beside those of the oracle with the run's own experts, experts beside the free oracle's
+        scores, and greedy tokens beside the oracle's best."""
+        parts = [self._consult(group) for group in _groups(run.told)]
+        told = [one for group in _groups(run.told) for one in group]
+        found = np.concatenate([one.logits for one in told]).astype(np.float64)
+        exact, noisy = (np.concatenate([p[i].outputs["logits"] for p in parts]) for i in (1, 2))
+        router, unclear = self._router(told, parts)
+        lengths = [len(one.ids) for one in told]
+        activation = self._subject.target.dtype
+        output: Any = self.graph.output("logits").type.dtype
+        if found.shape != exact.shape:
+            return Verdict(Outcome({}, f"logits have the shape {list(found.shape)}, not {list(exact.shape)}"))
+        # Of a choice that the run does not tell, rows may be excused, and only those that need it.
+        within = multiples(found, exact, noisy, EPSILON[output]) <= MODEL_LIMIT * factor
+        clear = within | ~_from_there_on(unclear, lengths)
+        if clear.mean() < 1 - MAX_EXCUSED:
+            return Verdict(Outcome({}, f"{(~clear).mean():.0%} of the positions are off, too many for flipped experts"))
+        figures = model_figures(found[clear], exact[clear], noisy[clear], output, activation, factor)
+        figures["excused"] = float((~clear).sum())
+        problem = ""
+        if not figures["margin"] <= 1:
+            problem = (
+                f"logits are off by {figures['error']:.3g} of their rms, {figures['times']:.3g} times the noise "
+                f"(allowed {figures['limit']:g} times, and {figures['backstop']:.2g}); "
+                f"divergence {figures['kl']:.2g} (allowed {figures['kl_limit']:.2g})"
+            )
+        near = ties(exact, noisy, found.argmax(-1)) | ~clear
+        if not near.all() and not problem:
+            row = int((~near).argmax())
+            problem = f"position {row}: its best token is {found[row].argmax()}, the oracle's {exact[row].argmax()}"
+        return Verdict(Outcome(figures, problem), router, self._greedy(told, exact, noisy, clear, found))
+
+    def _consult(self, group: list[Told]) -> tuple[Walked, Walked, Walked]:
+        """The free oracle, the oracle with the run's experts, and the yardstick with those, on some sequences."""
+        scopes = group[0].experts
+        forced = {scope: np.concatenate([one.experts[scope] for one in group]) for scope in scopes}
+        key = (tuple(one.ids for one in group), *(ids.tobytes() for ids in forced.values()))
+        if key not in self._said:
+            step = _step([one.ids for one in group])
+            source = self._specimen.open()
+            rows = len(group) * step.page_size
+            dtype, numerics = self._subject.target.dtype, self._subject.numerics.of
+
+            def load(weight: Weight) -> Array:
+                out = np.empty(weight.type.shape({"P": step.page_size}))
+                source.fill(weight, "data", out)
+                return out
+
+            def walk(noisy: bool, choice: Mapping[str, Array]) -> Walked:
+                graph = Walk(self.graph, load, rows, dtype, numerics if noisy else None)
+                return graph.run(step.inputs(), step.bindings, choice)
+
+            try:
+                free = walk(False, {})
+                choice = {scope: route.ids for scope, route in free.routes.items()}
+                bad = any(
+                    bad_choice(forced[scope], ids.shape, free.routes[scope].scores.shape[-1])
+                    for scope, ids in choice.items() if scope in forced
+                )  # fmt: skip
+                if not bad:
+                    choice |= forced
+                if sum(one[0].outputs["logits"].size for one in self._said.values()) > MAX_LOGITS // 3:
+                    self._said.clear()
+                same = all(np.array_equal(ids, free.routes[scope].ids) for scope, ids in choice.items())
+                self._said[key] = free, free if same else walk(False, choice), walk(True, choice)
+            finally:
+                source.close()
+        return self._said[key]
+
+    def _router(self, told: list[Told], parts: list[tuple[Walked, Walked, Walked]]) -> tuple[Outcome, Array]:
+        """How the experts agree, and at which tokens a choice was too close to know it when the run does not tell."""
+        tokens = sum(len(one.ids) for one in told)
+        unclear = np.zeros(tokens, bool)
+        agreed, flips, worst, problem = [], 0, 0.0, ""
+        for scope in self._specimen.routers:
+            free, exact, noisy = (_joined([p[i].routes[scope] for p in parts]) for i in range(3))
+            noise = MODEL_LIMIT * exact.noise(noisy)
+            if not told[0].experts:
+                unclear |= exact.distance() <= noise
+                continue
+            ids = np.concatenate([one.experts[scope] for one in told])
+            problem = problem or bad_choice(ids, free.ids.shape, free.scores.shape[-1])
+            if problem:
+                break
+            agreed.append((np.sort(ids) == np.sort(free.ids)).all(-1))
+            gap = exact.gap(ids)
+            flips += int((gap > 0).sum())
+            token = int((gap / noise).argmax())
+            worst = max(worst, float(gap[token] / noise[token]))
+            if gap[token] > noise[token] and not problem:
+                best = np.argsort(-exact.scores[token], kind="stable")[: ids.shape[1]]
+                problem = (
+                    f"{scope}, token {token}: experts {ids[token].tolist()}, but {best.tolist()} score better by "
+                    f"{gap[token]:.2g}, {MODEL_LIMIT * gap[token] / noise[token]:.3g} times the noise"
+                )
+        if not agreed:
+            return Outcome({}, problem), unclear
+        figures = {"agreement": float(np.mean(agreed)), "flips": float(flips), "margin": worst}
+        return Outcome(figures, problem), unclear
+
+    def _greedy(self, told: list[Told], exact: Array, noisy: Array, clear: Array, found: Array) -> Outcome:
+        """Whether each token that was chosen is the oracle's best, or nearly."""
+        matches, wrong, start, ties_met = [], "", 0, 0
+        for one in told:
+            first = start + len(one.ids) - max(len(one.generated) - 1, 0) - 1
+            rows = np.arange(first, first + len(one.generated))
+            start += len(one.ids)
+            if not len(rows):
+                continue
+            chosen = np.array(one.generated)
+            best = exact[rows].argmax(-1) == chosen
+            matches.append(len(rows) if best.all() else int((~best).argmax()))
+            near = best | ties(exact[rows], noisy[rows], chosen) | ~clear[rows]
+            ties_met += int((~best).sum())
+            own = np.take_along_axis(found[rows], chosen[:, None], -1)[:, 0] < found[rows].max(-1)
+            if (own | ~near).any() and not wrong:
+                place = int((own | ~near).argmax())
+                wrong = (
+                    f"after {len(one.ids)} tokens, number {place} of the answer is {chosen[place]}; "
+                    f"the oracle's best is {exact[rows[place]].argmax()}, its own {found[rows[place]].argmax()}"
+                )
+        if not matches:
+            return Outcome()
+        longest = max(len(one.generated) for one in told)
+        figures = {
+            "match": float(np.mean(matches)),
+            "match_min": float(min(matches)),
+            "length": float(longest),
+            "ties": float(ties_met),
+        }
+        return Outcome(figures, wrong)
+
+
+def _groups(told: Sequence[Told]) -> list[list[Told]]:
+    """Sequences that the oracle takes together, in order."""
+    groups: list[list[Told]] = []
+    tokens = TOKENS_AT_ONCE + 1
+    for one in told:
+        if tokens + len(one.ids) > TOKENS_AT_ONCE:
+            groups.append([])
+            tokens = 0
+        groups[-1].append(one)
+        tokens += len(one.ids)
+    return groups
+
+
+def _step(sequences: list[Prompt]) -> Step:
+    """One step that brings whole sequences, each in a page of its own, and wants the logits of every token."""
+    lengths = [len(ids) for ids in sequences]
+    count = np.arange(len(sequences), dtype=np.int32)
+    return Step(
+        ids=np.concatenate([np.array(ids, np.int32) for ids in sequences]),
+        query_start=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+        past=np.zeros(len(sequences), np.int32),
+        tables=count[:, None],
+        page_size=max(lengths),
+        seats=count,
+        rows=np.arange(sum(lengths), dtype=np.int32),
+        want_logits=True,
+    )
+
+
+def _joined(routes: list[Route]) -> Route:
+    return Route(np.concatenate([r.scores for r in routes]), np.concatenate([r.ids for r in routes]))
+
+
+def _from_there_on(marked: Array, lengths: list[int]) -> Array:
+    """Each sequence's tokens from the first that is marked on: attention carries what it did further."""
+    ends = np.cumsum(lengths)
+    return np.concatenate([np.logical_or.accumulate(marked[e - n : e]) for e, n in zip(ends, lengths, strict=True)])

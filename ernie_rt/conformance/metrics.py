@@ -1,0 +1,88 @@
+"""Figures of what a backend found, beside what is exact and what rounding alone makes of it; and their limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ernie_rt.conformance.rounding import EPSILON, multiples, rms, rows_rms, summary
+from ernie_rt.graph.types import DType
+
+Array = npt.NDArray[Any]
+
+OP_LIMIT: Final = 4.0
+"""How many times its noise an op may be off: another order of summation is worth about one."""
+MODEL_LIMIT: Final = 8.0
+"""The same end to end, where noise also depends on what it meets on the way."""
+OP_BACKSTOP: Final = 8.0
+"""No declaration excuses an op that is off by more than so many epsilons of its dtype, of the rms of its values."""
+MODEL_BACKSTOP: Final[Mapping[DType, float]] = {"float64": 1e-11, "float32": 3e-5, "float16": 1e-2, "bfloat16": 8e-2}
+"""Nor a model whose logits are off by so much of their rms. Float32's is a normalised mean square error of 1e-9."""
+
+
+def op_figures(
+    found: Array, exact: Array, noisy: Array, dtype: DType, activation: DType, factor: float = 1.0
+) -> dict[str, float]:
+    """The figures of one value `[rows, ..]` of a dtype, in a graph of activations of another."""
+    backstop = OP_BACKSTOP * max(EPSILON[dtype], EPSILON[activation])
+    return _figures(found, exact, noisy, dtype, OP_LIMIT * factor, backstop)
+
+
+def model_figures(
+    found: Array, exact: Array, noisy: Array, dtype: DType, activation: DType, factor: float = 1.0
+) -> dict[str, float]:
+    """The figures of logits `[rows, V]`, with Kullback-Leibler divergences in nats."""
+    figures = _figures(found, exact, noisy, dtype, MODEL_LIMIT * factor, MODEL_BACKSTOP[activation])
+    divergence, unavoidable = kl(exact, found), kl(exact, noisy)
+    # A divergence grows with the square of the error.
+    limit = (MODEL_LIMIT * factor) ** 2 * max(float(unavoidable.mean()), 1e-15)
+    figures |= {
+        "nmse": figures["error"] ** 2,
+        "kl": float(divergence.mean()),
+        "kl_max": float(divergence.max()),
+        "kl_noise": float(unavoidable.mean()),
+        "kl_limit": limit,
+        "top1": float(np.mean(found.argmax(-1) == exact.argmax(-1))),
+        "positions": float(len(found)),
+    }
+    figures["margin"] = max(figures["margin"], float(divergence.mean()) / limit)
+    return figures
+
+
+def _figures(found: Array, exact: Array, noisy: Array, dtype: DType, limit: float, backstop: float) -> dict[str, float]:
+    times = summary(multiples(found, exact, noisy, EPSILON[dtype]))
+    scale = rms(exact)
+    error = rms(found - exact) / scale if scale else (0.0 if np.array_equal(found, exact) else np.inf)
+    error = error if np.isfinite(error) else np.inf
+    return {
+        "error": error,
+        "noise": rms(noisy - exact) / scale if scale else 0.0,
+        "max": float(np.abs(found - exact).max()) / scale if scale and np.isfinite(error) else error,
+        "times": times,
+        "limit": limit,
+        "backstop": backstop,
+        "margin": max(times / limit, error / backstop),
+    }
+
+
+def kl(exact: Array, found: Array) -> Array:
+    """The divergence of the distributions that logits stand for, row by row `[rows]`."""
+    p, q = _log_softmax(exact), _log_softmax(found)
+    return np.asarray(np.maximum((np.exp(p) * (p - q)).sum(-1), 0.0))
+
+
+def ties(exact: Array, noisy: Array, chosen: Array) -> Array:
+    """Whether the choices `[rows]` are the best ones, or so near that noise decides `[rows]`."""
+    noise = rows_rms(noisy - exact)
+    noise = np.maximum(noise, np.median(noise))
+    behind = exact.max(-1) - np.take_along_axis(exact, chosen[:, None], -1)[:, 0]
+    return np.asarray(behind <= MODEL_LIMIT * noise)
+
+
+def _log_softmax(x: Array) -> Array:
+    with np.errstate(all="ignore"):
+        x = x.astype(np.float64) - x.max(-1, keepdims=True)
+        return np.asarray(x - np.log(np.exp(x).sum(-1, keepdims=True)))

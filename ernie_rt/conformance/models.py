@@ -1,0 +1,129 @@
+"""Level 2: whole models, run as an engine runs them, every token's logits kept, and the experts that it was sent to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ernie_rt.backend.protocols import Executable, Limits
+from ernie_rt.conformance.cases import CaseWeights, ModelCase, words
+from ernie_rt.conformance.subject import Subject
+from ernie_rt.graph.legalize import Lowering
+from ernie_rt.model.config import ModelConfig
+from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.sequence import Request
+from ernie_rt.runtime.sequence import Sequence as Running
+from ernie_rt.weights.source import WeightSource
+
+Array = npt.NDArray[Any]
+Prompt = tuple[int, ...]
+
+NEW_TOKENS: Final = 8
+MAX_LOGITS: Final = 1 << 26
+"""How many logits of the oracle are kept at a time: half a gigabyte, and a few times that with what is made of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """A model to examine: config, prompts, how many tokens to continue each by, and where its weights come from."""
+
+    name: str
+    config: ModelConfig
+    prompts: tuple[Prompt, ...]
+    new_tokens: int
+    open: Callable[[], WeightSource]
+    needs: tuple[str, ...] = ()
+
+    @classmethod
+    def of_case(cls, case: ModelCase, full: bool) -> Specimen:
+        weights = CaseWeights(case)  # once, so that they are drawn once
+        return cls(case.name, case.config, case.prompts(full), case.new_tokens, lambda: weights, case.needs)
+
+    @classmethod
+    def of_checkpoint(cls, name: str, config: ModelConfig, open: Callable[[], WeightSource], full: bool) -> Specimen:
+        """A checkpoint, on prompts of random ids, no more of them than whose logits fit into memory."""
+        longest = config.max_position_embeddings - NEW_TOKENS
+        more = min(64, MAX_LOGITS // (256 * config.vocab_size)) if full else 0
+        lengths = [min(n, longest) for n in (1, 2, 17, 40, 33) + (248,) * more]
+        prompts = tuple(
+            tuple((words(f"checkpoint/prompt.{i}", n) % np.uint32(config.vocab_size)).tolist())
+            for i, n in enumerate(lengths)
+        )
+        needs = ("moe",) * (config.moe is not None) + ("biases",) * config.use_bias
+        return cls(name, config, prompts, NEW_TOKENS, open, needs)
+
+    @property
+    def routers(self) -> tuple[str, ...]:
+        """The scopes of its routers."""
+        layers = range(self.config.num_hidden_layers)
+        return tuple(f"layers.{i}.mlp.route" for i in layers if self.config.is_moe_layer(i))
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the backend said on one prompt: the tokens `[T]` that entered, logits after each `[T, V]`, those that it
+    chose, and the experts `[T, A]` by scope, where it shows them."""
+
+    ids: Prompt
+    logits: Array
+    generated: tuple[int, ...]
+    experts: Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A model, compiled and run on prompts."""
+
+    lowering: Lowering
+    told: tuple[Told, ...]
+
+
+Drive = Callable[[Engine, Executable, list[Request]], list[Running]]
+
+
+def drive(engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
+    """All requests at once, as far as they fit."""
+    sequences = [engine.submit(request) for request in requests]
+    for _ in engine.run(*sequences):
+        pass
+    return sequences
+
+
+def run_model(
+    subject: Subject,
+    specimen: Specimen,
+    *,
+    batches: bool,
+    taps: bool,
+    chunk: int | None = None,
+    drive: Drive = drive,
+    prompts: Sequence[Prompt] | None = None,
+    new_tokens: int | None = None,
+    context: int = 0,
+    wrap: Callable[[Executable], Executable] = lambda executable: executable,
+) -> Run:
+    """Compile a model and let it continue prompts greedily, keeping all logits and, with `taps`, the routers' ids."""
+    prompts = specimen.prompts if prompts is None else prompts
+    new = specimen.new_tokens if new_tokens is None else new_tokens
+    graph = build_graph(specimen.config, subject.target.dtype)
+    lowering = subject.lower(graph, specimen.routers if taps else ())
+    limits = Limits(
+        max(context, max(map(len, prompts)) + new), min(len(prompts), 4) if batches else 1, max_batch_tokens=96
+    )
+    source = specimen.open()
+    with subject.compiled(lowering, source, limits) as compiled:
+        executable = wrap(compiled)
+        requests = [Request(ids, new, all_logits=True, chunk=chunk, taps=taps) for ids in prompts]
+        sequences = drive(Engine(executable, limits.max_context), executable, requests)
+    return Run(lowering, tuple(map(_told, sequences)))
+
+
+def _told(sequence: Running) -> Told:
+    logits = np.concatenate(sequence.logits)
+    experts = {name: np.concatenate([step[name] for step in sequence.taps]) for name in (sequence.taps or [{}])[0]}
+    return Told(tuple(sequence.tokens[: len(logits)]), logits, tuple(sequence.generated), experts)

@@ -1,0 +1,112 @@
+"""What became of the checks, for people and for programs."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
+
+from ernie_rt import __version__
+
+FORMAT: Final = 1
+Status = Literal["passed", "failed", "skipped", "xfailed", "xpassed"]
+STATUSES: Final[tuple[Status, ...]] = ("passed", "failed", "skipped", "xfailed", "xpassed")
+BAD: Final = frozenset({"failed", "xpassed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one check.
+
+    `figures` are what it measured (`margin` is the worst of them over its limit: above 1 it failed); `reason` says what
+    is wrong, or why it was skipped; `route` of an op is "native", or "decomposed" where the backend runs its parts.
+    """
+
+    check: str
+    status: Status
+    figures: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+    route: str = ""
+    seconds: float = 0.0
+
+    @property
+    def level(self) -> str:
+        return self.check.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All results of a run; `subject` has backend, device, dtype, storage, and what was declared."""
+
+    subject: Mapping[str, Any]
+    results: tuple[Result, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Nothing failed, and nothing passed that was said to fail."""
+        return not any(result.status in BAD for result in self.results)
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(result.level for result in self.results))
+
+    def count(self, level: str, status: Status) -> int:
+        return sum(result.level == level and result.status == status for result in self.results)
+
+    def worst(self, level: str) -> Result | None:
+        """The result nearest to its limit, or furthest beyond."""
+        measured = [r for r in self.results if r.level == level and "margin" in r.figures]
+        return max(measured, key=lambda r: math.inf if math.isnan(m := r.figures["margin"]) else m, default=None)
+
+    def routes(self) -> dict[str, str]:
+        """Of each op that was checked, whether the backend runs it natively or decomposed."""
+        return {r.check.split("/")[1]: r.route for r in self.results if r.route}
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as what JSON has; a figure that is not finite becomes null."""
+        summary = {
+            level: {status: self.count(level, status) for status in STATUSES}
+            | {"margin": None if (worst := self.worst(level)) is None else _finite(worst.figures["margin"])}
+            for level in self.levels
+        }
+        results = [
+            asdict(r) | {"level": r.level, "figures": {k: _finite(v) for k, v in r.figures.items()}}
+            for r in self.results
+        ]
+        return {
+            "format": FORMAT,
+            "ernie_rt": __version__,
+            "machine": {
+                "system": platform.system(),
+                "processor": platform.machine(),
+                "python": platform.python_version(),
+            },
+            "subject": dict(self.subject),
+            "ok": self.ok,
+            "levels": summary,
+            "ops": self.routes(),
+            "results": results,
+        }
+
+    def table(self) -> str:
+        """A line for each level, then one for each check that needs attention."""
+        rows = [["LEVEL", *STATUSES, "WORST", "OF ITS LIMIT"]]
+        for level in self.levels:
+            worst = self.worst(level)
+            name, margin = ("", "") if worst is None else (worst.check, f"{worst.figures['margin']:.3g}")
+            rows.append([level, *(str(self.count(level, status)) for status in STATUSES), name, margin])
+        lines = _columns(rows)
+        for status in ("failed", "xpassed", "xfailed"):
+            lines += [f"{r.status} {r.check}: {r.reason}" for r in self.results if r.status == status]
+        return "\n".join(lines)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -1,0 +1,64 @@
+"""The backend that is examined, on one device and in one dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ernie_rt.backend.protocols import Backend, Executable, Limits, Numerics, Target
+from ernie_rt.choice import choose
+from ernie_rt.errors import ErnieRtError
+from ernie_rt.graph.graph import Graph, Node
+from ernie_rt.graph.legalize import Accept, Lowering, Reject, legalize
+from ernie_rt.hooks import BackendInfo
+from ernie_rt.host import PluginHost, blame
+from ernie_rt.weights.source import WeightSource
+
+
+class Skip(ErnieRtError):
+    """A check does not apply, for this reason. No fault of the backend, so that `blame` lets it pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a check measured, and what is wrong with it, if anything is. `route` is "native" or "decomposed"."""
+
+    figures: Mapping[str, float] = field(default_factory=dict)
+    problem: str = ""
+    route: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A backend with what it announces, and the target that it is examined on."""
+
+    info: BackendInfo
+    backend: Backend
+    target: Target
+    numerics: Numerics
+
+    @classmethod
+    def of(cls, host: PluginHost, name: str, device: str, dtype: str) -> Subject:
+        """Import a backend and settle what is "auto"; raises what `choose` raises."""
+        choice = choose(host, backend=name, device=device, dtype=dtype, stored="float32")
+        backend, target = host.backend(name), Target((choice.device,), choice.dtype)
+        with blame(name):
+            return cls(host.info(name), backend, target, backend.numerics(target))
+
+    def claims(self, node: Node) -> Accept | Reject:
+        return self.backend.claims(node, self.target)
+
+    def lower(self, graph: Graph, taps: tuple[str, ...] = ()) -> Lowering:
+        with blame(self.info.name):
+            return legalize(graph, self.claims, taps)
+
+    @contextmanager
+    def compiled(self, lowering: Lowering, source: WeightSource, limits: Limits) -> Iterator[Executable]:
+        """The lowering, compiled as `main` and closed at the end; whatever the backend raises names it."""
+        with blame(self.info.name):
+            executable = self.backend.compile({lowering.graph.name: lowering}, source, self.target, limits)
+            try:
+                yield executable
+            finally:
+                executable.close()

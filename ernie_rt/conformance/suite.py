@@ -1,0 +1,242 @@
+"""The suite: checks by level, each of which any backend can be put through."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from ernie_rt.conformance.cases import OpCase, model_cases, op_cases
+from ernie_rt.conformance.declared import Deviation, Expectations
+from ernie_rt.conformance.invariants import INVARIANTS, Setting
+from ernie_rt.conformance.judge import Judge, Verdict
+from ernie_rt.conformance.metadata import METADATA
+from ernie_rt.conformance.models import Specimen
+from ernie_rt.conformance.ops import measure_op
+from ernie_rt.conformance.report import BAD, Report, Result, Status
+from ernie_rt.conformance.subject import Outcome, Skip, Subject
+from ernie_rt.errors import ConformanceError, OptionError
+from ernie_rt.host import PluginHost
+from ernie_rt.location import Located, locate
+from ernie_rt.weights.checkpoint import Checkpoint
+from ernie_rt.weights.source import CheckpointSource, WeightSource
+
+LEVELS: Final = ("L0", "L1", "L2", "L3")
+"""Metadata; each op; micro-models; invariants. L4 and L5 are golden logits and tokens of trained weights."""
+INVARIANT_MODELS: Final = ("dense", "moe")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing to check; `str(check)` is its name, such as `L1/rope/heads-of-4`."""
+
+    name: str
+    needs: tuple[str, ...]
+    suite: Suite
+    measure: Callable[[float], Outcome]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def run(self) -> Result:
+        """Check it; whatever the backend raises is a failure."""
+        return self.suite.settle(self)
+
+    def verify(self) -> Result:
+        """Check it and raise ConformanceError when it fails; what is skipped, or fails as expected, is returned."""
+        result = self.run()
+        if result.status in BAD:
+            raise ConformanceError(
+                result.reason or "it failed",
+                where=self.name,
+                expected="a failure, as declared" if result.status == "xpassed" else None,
+                hint=f"`ernie-rt conform {self.suite.backend} --level {result.level}` shows the figures",
+            )
+        return result
+
+
+class Suite:
+    """The checks of one backend, on one device, in one dtype.
+
+    With `model`, a checkpoint takes the place of the micro-models. `full` has at least 16,000 positions teacher-forced,
+    in place of several hundred. `expectations` take the place of what the backend declares in its own file.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        host: PluginHost | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        storage: str = "plain",
+        full: bool = False,
+        expectations: Expectations | Path | None = None,
+        model: str | Path | None = None,
+    ) -> None:
+        """Imports no backend. OptionError for what there is not, FileFormatError for impossible expectations."""
+        if storage != "plain":
+            raise OptionError(f"no storage {storage!r}", expected="plain")
+        self.backend = backend
+        self.device = device
+        self.dtype = dtype
+        self.storage = storage
+        self.full = full
+        self._host = host or PluginHost()
+        self.info = self._host.info(backend)
+        if isinstance(expectations, Path):
+            expectations = Expectations.read(expectations)
+        self.expectations = Expectations.of(self.info) if expectations is None else expectations
+        self._located = None if model is None else locate(model)
+        self._name = "" if model is None else Path(model).name or str(model)
+        self._judges: dict[str, Judge] = {}
+        self._runs: dict[str, Verdict] = {}
+
+    @cached_property
+    def subject(self) -> Subject:
+        """The backend itself, imported on first use; raises what keeps it from being used."""
+        return Subject.of(self._host, self.backend, self.device, self.dtype)
+
+    def checks(self, levels: Iterable[str] = LEVELS) -> tuple[Check, ...]:
+        """The checks of these levels, in order. Imports no backend."""
+        wanted = tuple(levels)
+        unknown = [level for level in wanted if level not in LEVELS]
+        if unknown:
+            raise OptionError(f"no level {unknown[0]!r}", expected=f"some of {', '.join(LEVELS)}")
+        makers = {"L0": self._metadata, "L1": self._ops, "L2": self._models, "L3": self._invariants}
+        return tuple(check for level in LEVELS if level in wanted for check in makers[level]())
+
+    def run(self, levels: Iterable[str] = LEVELS, progress: Callable[[Result, int, int], None] | None = None) -> Report:
+        """Run all checks of these levels; `progress` is told each result, its number, and how many there are."""
+        checks = self.checks(levels)
+        results: list[Result] = []
+        for check in checks:
+            results.append(check.run())
+            if progress is not None:
+                progress(results[-1], len(results), len(checks))
+        subject = self.subject
+        about = {
+            "backend": self.backend,
+            "summary": self.info.summary,
+            "device": subject.target.device,
+            "dtype": subject.target.dtype,
+            "storage": self.storage,
+            "setting": "full" if self.full else "quick",
+            "model": self._name or None,
+            "numerics": asdict(subject.numerics.default)
+            | {"ops": {name: asdict(op) for name, op in subject.numerics.ops.items()}},
+            "features": asdict(self.expectations.features),
+            "declared": {
+                kind: [asdict(entry) for entry in getattr(self.expectations, kind)]
+                for kind in ("quirks", "xfails", "skips")
+            },
+        }
+        return Report(about, tuple(results))
+
+    def settle(self, check: Check) -> Result:
+        """Run one check and hold its outcome to what is declared."""
+        began = time.perf_counter()
+
+        def result(status: Status, reason: str = "", outcome: Outcome | None = None) -> Result:
+            told = outcome or Outcome()
+            return Result(check.name, status, told.figures, reason, told.route, time.perf_counter() - began)
+
+        lacking = [need for need in check.needs if not getattr(self.expectations.features, need)]
+        if lacking:
+            return result("skipped", f"the backend does not promise {', '.join(lacking)}")
+        target = self.subject.target
+
+        def declared(entries: tuple[Deviation, ...]) -> Deviation | None:
+            return next((e for e in entries if e.covers(check.name, target.dtype, target.device)), None)
+
+        skip, xfail, quirk = (
+            declared(e) for e in (self.expectations.skips, self.expectations.xfails, self.expectations.quirks)
+        )
+        if skip is not None:
+            return result("skipped", skip.reason)
+        try:
+            outcome = check.measure(1.0 if quirk is None else quirk.factor)
+        except Skip as reason:
+            return result("skipped", str(reason))
+        except Exception as error:
+            outcome = Outcome(problem=f"{type(error).__name__}: {error}"[:400])
+        if xfail is not None:
+            if outcome.problem:
+                return result("xfailed", f"{xfail.reason} ({outcome.problem})", outcome)
+            return result("xpassed", f"it passes, though it was declared to fail: {xfail.reason}", outcome)
+        return result("failed" if outcome.problem else "passed", outcome.problem, outcome)
+
+    def _check(self, name: str, needs: tuple[str, ...], measure: Callable[[float], Outcome]) -> Check:
+        return Check(name, tuple(dict.fromkeys(needs)), self, measure)
+
+    def _metadata(self) -> list[Check]:
+        return [self._check(f"L0/{name}", (), lambda _, f=f: f(self.subject)) for name, f in METADATA.items()]  # type: ignore[misc]
+
+    def _ops(self) -> list[Check]:
+        def measure(case: OpCase) -> Callable[[float], Outcome]:
+            return lambda factor: measure_op(self.subject, case, factor)
+
+        return [self._check(f"L1/{case.key}", ("ops", *case.needs), measure(case)) for case in op_cases()]
+
+    def _models(self) -> list[Check]:
+        def measure(specimen: Specimen, part: str) -> Callable[[float], Outcome]:
+            def judged(factor: float) -> Outcome:
+                outcome: Outcome = getattr(self._verdict(specimen, factor), part)
+                return outcome
+
+            return judged
+
+        return [
+            self._check(f"L2/{specimen.name}/{part}", (*specimen.needs, *needs), measure(specimen, part))
+            for specimen in self._specimens(self.full)
+            for part, needs in (("logits", ()), ("router", ("taps",)), ("greedy", ()))
+            if part != "router" or specimen.routers
+        ]
+
+    def _invariants(self) -> list[Check]:
+        def measure(specimen: Specimen, invariant: Callable[[Setting], Outcome]) -> Callable[[float], Outcome]:
+            return lambda factor: invariant(self._setting(specimen, factor))
+
+        chosen = [s for s in self._specimens(False) if self._located is not None or s.name in INVARIANT_MODELS]
+        return [
+            self._check(f"L3/{specimen.name}/{name}", (*specimen.needs, *needs), measure(specimen, invariant))
+            for specimen in chosen
+            for name, (invariant, needs) in INVARIANTS.items()
+        ]
+
+    def _specimens(self, full: bool) -> list[Specimen]:
+        located = self._located
+        if located is None:
+            return [Specimen.of_case(case, full) for case in model_cases()]
+        return [Specimen.of_checkpoint(self._name, located.config, lambda: _open(located), full)]
+
+    def _setting(self, specimen: Specimen, factor: float) -> Setting:
+        features = self.expectations.features
+        judge = self._judges.setdefault(specimen.name, Judge(self.subject, specimen))
+        taps = features.taps and bool(specimen.routers)
+        return Setting(self.subject, specimen, judge, features.batches, taps, factor)
+
+    def _verdict(self, specimen: Specimen, factor: float) -> Verdict:
+        """A model's verdict, which several checks read."""
+        key = f"{specimen.name}*{factor}"
+        if key not in self._runs:
+            setting = self._setting(specimen, factor)
+            run = setting.run()
+            verdict = setting.judge.verdict(run, factor)
+            if setting.taps and run.lowering.graph != self.subject.lower(setting.judge.graph).graph:
+                # To be seen, the routers were split off larger pieces; those are judged as they are as well.
+                whole = setting.judge.verdict(setting.run(taps=False), factor)
+                logits, greedy = (
+                    w if w.problem or w.figures.get("margin", 0) > s.figures.get("margin", 0) else s
+                    for w, s in ((whole.logits, verdict.logits), (whole.greedy, verdict.greedy))
+                )
+                verdict = replace(verdict, logits=logits, greedy=greedy)
+            self._runs[key] = verdict
+        return self._runs[key]
+
+
+def _open(located: Located) -> WeightSource:
+    assert located.folder is not None
+    return CheckpointSource(Checkpoint.open(located.folder), located.config)

@@ -1,0 +1,109 @@
+"""Run a backend on a prompt and keep what each of its own pieces gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ernie_rt.backend.protocols import Executable, Limits, Numerics, Target
+from ernie_rt.choice import Choice
+from ernie_rt.errors import BackendError
+from ernie_rt.graph.graph import Graph
+from ernie_rt.graph.legalize import Claim, Lowering, legalize
+from ernie_rt.graph.types import Value
+from ernie_rt.host import PluginHost, blame
+from ernie_rt.model.config import ModelConfig
+from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.sequence import Request
+from ernie_rt.runtime.sequence import Sequence as Running
+from ernie_rt.weights.source import WeightSource
+
+Array = npt.NDArray[Any]
+
+MAX_TOKENS: Final = 256
+"""Of prompt and answer together, since every value of every token is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A run: the graph as the backend runs it, the greedy tokens, and what was tapped, by the name of the value its
+    scope and `[N, ..]`, the logits among it. `failure` kept it from continuing the prompt."""
+
+    choice: Choice
+    graph: Graph
+    numerics: Numerics
+    tokens: tuple[int, ...]
+    found: Mapping[str, tuple[str, Array]]
+    failure: BackendError | None
+
+    @property
+    def logits(self) -> Array:
+        return self.found[self.graph.output("logits").name][1]
+
+
+def trace(
+    config: ModelConfig, choice: Choice, request: Request, source: WeightSource, host: PluginHost, threads: int | None
+) -> Trace:
+    """Run a request of one sequence, with `all_logits` and `taps`, on the backend that was chosen.
+
+    Taps that it does not hand back are missing among what was found. What keeps the backend from continuing the prompt,
+    such as NaN among its logits, is kept as well: the prompt alone then shows where that comes from.
+    """
+    target, backend = Target((choice.device,), choice.dtype, threads), host.backend(choice.backend)
+    limits = Limits(request.cached_tokens, max_batch_tokens=MAX_TOKENS)
+    with blame(choice.backend):
+        numerics = backend.numerics(target)
+        graph = build_graph(config, choice.dtype)
+        lowering = _tapped(graph, lambda node: backend.claims(node, target), config.vocab_size)
+        executable = backend.compile({graph.name: lowering}, source, target, limits)
+        try:
+            failure: BackendError | None = None
+            sequence = _run(executable, request)
+        except BackendError as error:
+            failure, sequence = error, _run(executable, replace(request, max_new_tokens=0))
+        finally:
+            executable.close()
+        logits = lowering.graph.output("logits").name
+        found = {logits: ("head", np.concatenate(sequence.logits))}
+        for scope, value in lowering.taps:
+            if all(scope in step for step in sequence.taps):
+                found[value.name] = (scope, np.concatenate([step[scope] for step in sequence.taps]))
+    return Trace(choice, lowering.graph, numerics, tuple(sequence.generated), found, failure)
+
+
+def _tapped(graph: Graph, claims: Claim, vocab_size: int) -> Lowering:
+    """The graph as the backend runs it, with a tap for every value that goes from one scope into another."""
+    lowering = legalize(graph, claims)
+    readers = {(operand.name, node.scope) for node in lowering.graph.nodes for operand in node.inputs if operand}
+    leaving: dict[str, list[tuple[str, Value]]] = {}  # by scope, with the op that gave it
+    for node in lowering.graph.nodes:
+        for value in node.outputs:
+            wide = node.scope.startswith("head") and vocab_size in value.type.dims  # the logits come anyway
+            if not wide and any(name == value.name and scope != node.scope for name, scope in readers):
+                leaving.setdefault(node.scope, []).append((node.op, value))
+    return replace(lowering, taps=tuple(tap for scope, values in leaving.items() for tap in _names(scope, values)))
+
+
+def _names(scope: str, values: Sequence[tuple[str, Value]]) -> Iterator[tuple[str, Value]]:
+    """Names for the values that leave a scope: its own for the last one or, of a router, for the experts' ids."""
+    ids = next((value for _, value in values if value.type.dtype == "int32"), None)
+    own = ids or values[-1][1]
+    for place, (op, value) in enumerate(values):
+        if value is own:
+            # `moe` stands in the scope of the block that it is a part of.
+            yield (f"{scope}.moe" if op == "moe" else scope), value
+        else:
+            yield (f"{scope}.weights" if ids else f"{scope}.{op}{place}"), value
+
+
+def _run(executable: Executable, request: Request) -> Running:
+    engine = Engine(executable, request.cached_tokens)
+    sequence = engine.submit(request)
+    for _ in engine.run(sequence):
+        pass
+    return sequence

@@ -1,0 +1,66 @@
+"""`ernie-rt conform`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from support.commands import command
+
+
+def test_a_table_of_levels() -> None:
+    done = command("conform", "eager", "--level", "L0", "--level", "L1", "--dtype", "bfloat16")
+    assert done.code == 0
+    header, *rows = (line.split() for line in done.out.splitlines())
+    assert header[:6] == ["LEVEL", "passed", "failed", "skipped", "xfailed", "xpassed"]
+    assert [row[0] for row in rows] == ["L0", "L1"]
+    assert all(int(row[1]) > 0 and row[2] == "0" for row in rows)
+    assert rows[1][6].startswith("L1/") and 0 < float(rows[1][7]) < 1
+    assert done.err == "eager on cpu in bfloat16\n"
+
+
+def test_json_and_every_check() -> None:
+    done = command("conform", "reference", "--level", "L1", "--json", "-v")
+    assert done.code == 0
+    told = json.loads(done.out)
+    assert told["ok"] and told["subject"]["backend"] == "reference" and told["subject"]["dtype"] == "float32"
+    assert set(told["ops"].values()) == {"native"}
+    assert told["levels"]["L1"]["passed"] == len(told["results"])
+    assert "passed L1/linear/plain: native: error " in done.err
+
+
+def test_a_checkpoint_in_place_of_the_micro_models(demo: Path) -> None:
+    done = command("conform", "reference", "--model", demo, "--level", "L2", "--json")
+    assert done.code == 0
+    told = json.loads(done.out)
+    assert {result["check"].split("/")[1] for result in told["results"]} == {demo.name}
+    assert told["subject"]["model"] == demo.name
+
+
+def test_what_fails_is_named(tmp_path: Path) -> None:
+    expect = tmp_path / "expect.json"
+    expect.write_text('{"features": ["ops"], "xfails": [{"check": "L1/add/row", "reason": "once upon a time"}]}')
+    page = tmp_path / "report.html"
+    done = command("conform", "reference", "--level", "L1", "--expect", expect, "--html", page)
+    assert done.code == 1
+    assert "xpassed L1/add/row: it passes, though it was declared to fail: once upon a time" in done.out
+    assert "L1/add/row" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["nobody"], "no backend 'nobody'"),
+        (["reference", "--level", "L9"], "no level 'L9'; expected some of L0, L1, L2, L3"),
+        (["reference", "--dtype", "float16"], "does not compute in float16"),
+        (["reference", "--device", "cuda"], "has no device 'cuda'"),
+        (["reference", "--storage", "int4"], "no storage 'int4'"),
+        (["reference", "--expect", "/nowhere.json"], "there is no such file"),
+        (["reference", "--model", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_wishes_that_cannot_be_met(arguments: list[str], told: str) -> None:
+    done = command("conform", *arguments)
+    assert done.code == 2 and told in done.err and done.out == ""

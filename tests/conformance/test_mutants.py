@@ -1,0 +1,340 @@
+"""The suite sees what is wrong with a backend, each thing at the level that is there to see it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import pytest
+import torch.nn.functional as F
+
+from ernie_rt.backend import Step
+from ernie_rt.conformance import Expectations, Features, Suite
+from ernie_rt.conformance.oracle import Route
+from ernie_rt.conformance.report import BAD
+from ernie_rt.reference.ops import attention, moe_experts, moe_route, rms_norm, rope_attention, sigmoid, softmax
+from support.mutants import Mutant, blocks, eager, host_of, sampling
+
+Function = Callable[..., Any]
+
+
+def instead(function: Function) -> Callable[[Function], Function]:
+    """Another function, whatever it was before."""
+    return lambda _: function
+
+
+def given(**changed: Any) -> Callable[[Function], Function]:
+    """The same function with other attributes."""
+    return lambda function: lambda *args, **attrs: function(*args, **attrs | changed)
+
+
+def after(change: Function) -> Callable[[Function], Function]:
+    return lambda function: lambda *args, **attrs: change(function(*args, **attrs))
+
+
+def router(
+    score: Function = softmax, *, bias: bool = True, weigh: bool = False, normalise: bool = True, floor: bool = True
+) -> Callable[[Function], Function]:
+    """The router with one thing wrong."""
+
+    def route(x: Any, gate: Any, correction: Any = None, *, top_k: int, norm_min: float) -> Any:
+        probabilities = score(x @ gate.T)
+        scores = probabilities + correction if bias and correction is not None else probabilities
+        ids = np.argsort(-scores, axis=-1, kind="stable")[:, :top_k].astype(np.int32)
+        chosen = np.take_along_axis(scores if weigh else probabilities, ids, -1)
+        total = np.maximum(chosen.sum(-1, keepdims=True), norm_min if floor else 0.0)
+        return ids, chosen / total if normalise else chosen
+
+    return instead(route)
+
+
+def narrow_router(x: Any, gate: Any, correction: Any = None, *, top_k: int, norm_min: float) -> Any:
+    probabilities = F.linear(x.bfloat16(), gate.bfloat16()).float().softmax(-1)
+    scores = probabilities if correction is None else probabilities + correction
+    ids = scores.sort(dim=-1, descending=True, stable=True).indices[:, :top_k]
+    chosen = probabilities.gather(-1, ids)
+    return ids, (chosen / chosen.sum(-1, keepdim=True).clamp_min(norm_min)).to(x.dtype)
+
+
+def last_of_ties(x: Any, gate: Any, correction: Any = None, *, top_k: int, norm_min: float) -> Any:
+    flipped = None if correction is None else correction[::-1]
+    ids, weights = moe_route(x, gate[::-1], flipped, top_k=top_k, norm_min=norm_min)
+    return len(gate) - 1 - ids, weights
+
+
+def attending(
+    *,
+    mask: int = 0,
+    read: int = 0,
+    heads: bool = True,
+    numerator: bool = True,
+    window: int = 10**6,
+    across: bool = False,
+    axis: int = -1,
+) -> Callable[[Function], Function]:
+    """Attention with one thing wrong: the causal mask shifted, context rows shifted, kv heads dealt in turn, …"""
+
+    def attention(
+        q: Any, k: Any, v: Any, state: Any, sequence: Any, index: Any, write: Any, context: Any, of: Any, at: Any,
+        *, scale: float,
+    ) -> Any:  # fmt: skip
+        state[write, 0], state[write, 1] = k, v
+        context = (context + read) % len(state)
+        keys, values = state[context, 0], state[context, 1]
+        visible = (at[None] <= index[:, None] + mask) & (at[None] > index[:, None] - window)
+        visible &= across | (of[None] == sequence[:, None])
+        share, out = q.shape[1] // k.shape[1], np.empty_like(q)
+        for head in range(q.shape[1]):
+            group = head // share if heads else head % k.shape[1]
+            scores = np.where(visible, q[:, head] @ keys[:, group].T * np.float32(scale), -np.inf)
+            with np.errstate(all="ignore"):
+                e = np.exp(scores - (scores.max(axis, keepdims=True) if numerator else 0))
+                out[:, head] = np.nan_to_num(e / e.sum(axis, keepdims=True)) @ values[:, group]
+        return out.reshape(len(q), -1)
+
+    def roped(qkv: Any, cos: Any, sin: Any, state: Any, positions: Any, *rest: Any, **attrs: Any) -> Any:
+        q, k, v = split(qkv, **attrs)
+        c, s = cos[positions[:, 0]], sin[positions[:, 0]]
+        return attention(adjacent(q, c, s), adjacent(k, c, s), v, state, *rest, scale=attrs["scale"])
+
+    return instead(roped)
+
+
+def split(qkv: Any, *, num_heads: int, num_kv_heads: int, head_dim: int, scale: float) -> list[Any]:
+    return np.split(qkv.reshape(len(qkv), -1, head_dim), [num_heads, num_heads + num_kv_heads], axis=1)
+
+
+def adjacent(x: Any, cos: Any, sin: Any) -> Any:
+    even, odd, c, s = x[..., 0::2], x[..., 1::2], cos[:, None], sin[:, None]
+    return np.stack([even * c - odd * s, odd * c + even * s], -1).reshape(x.shape)
+
+
+def rotated(turn: Function) -> Callable[[Function], Function]:
+    """`turn(qkv heads, cos, sin, positions)` gives tables and positions; or changes the order of the numbers."""
+
+    def attend(qkv: Any, cos: Any, sin: Any, state: Any, positions: Any, *rest: Any, **attrs: Any) -> Any:
+        cos, sin, positions = turn(cos, sin, positions)
+        return rope_attention(qkv, cos, sin, state, positions, *rest, **attrs)
+
+    return instead(attend)
+
+
+def halves(qkv: Any, *args: Any, **attrs: Any) -> Any:
+    """Rotate (i, i + D/2): the same as adjacent pairs of numbers in another order, which scores do not see in v."""
+    size = attrs["head_dim"]
+    order = np.arange(size).reshape(2, -1).T.ravel()
+    heads = qkv.reshape(len(qkv), -1, size).copy()
+    both = attrs["num_heads"] + attrs["num_kv_heads"]
+    heads[:, :both] = heads[:, :both][..., order]
+    return rope_attention(heads.reshape(qkv.shape), *args, **attrs)
+
+
+def theta(cos: Any, sin: Any, positions: Any) -> Any:
+    half = cos.shape[1]
+    angles = np.arange(len(cos))[:, None] * 505000.0 ** (-np.arange(half) / half)
+    return np.cos(angles).astype(cos.dtype), np.sin(angles).astype(sin.dtype), positions
+
+
+def written_once(*args: Any, **attrs: Any) -> Any:
+    """A row that holds something is not written again: right until a sequence gets the rows of another."""
+    state, write = args[3], args[7]
+    kept = np.abs(state[write]).sum(axis=(1, 2, 3)) > 0
+    held = state[write][kept].copy()
+    out = rope_attention(*args, **attrs)
+    if not kept.any():
+        return out
+    state[write[kept]] = held
+    positions, queries, rows = args[4][:, 0], split(args[0], **attrs)[0], state[write]
+    return attention(
+        adjacent(queries, args[1][positions], args[2][positions]), rows[:, 0], rows[:, 1], state, *args[5:],
+        scale=attrs["scale"],
+    )  # fmt: skip
+
+
+def none_is_the_last(x: Any, ids: Any, *rest: Any, **attrs: Any) -> Any:
+    return moe_experts(x, ids % len(rest[1]), *rest, **attrs)
+
+
+def no_shared(x: Any, norm: Any, gate: Any, bias: Any, up: Any, down: Any, *_: Any, eps: float, **attrs: Any) -> Any:
+    y = rms_norm(x, norm, eps=eps)
+    return x + moe_experts(y, *moe_route(y, gate, bias, **attrs), up, down, top_k=attrs["top_k"])
+
+
+def neighbours(function: Function) -> Function:
+    return lambda x, ids, *rest, **attrs: function(x, (ids + 1) % len(rest[1]), *rest, **attrs)
+
+
+def unweighted(function: Function) -> Function:
+    return lambda x, weight, **attrs: function(x, weight * 0 + 1, **attrs)
+
+
+def narrow_products(function: Function) -> Function:
+    return lambda *args: function(*(None if a is None else a.bfloat16() for a in args)).float()
+
+
+def gelu(x: Any) -> Any:
+    gate = x[..., 0]
+    return gate * sigmoid(1.702 * gate) * x[..., 1]
+
+
+def without_bias(function: Function) -> Function:
+    return lambda x, weight, bias=None: function(x, weight)
+
+
+def mixed_up(step: Step, logits: Any) -> Any:
+    """The rows of a step of three sequences or more come in the wrong order."""
+    return logits[::-1] if len(step.new) > 2 and len(logits) > 2 else logits
+
+
+def second_best(logits: Any) -> Any:
+    return np.argsort(-logits, axis=-1)[:, 1]
+
+
+def penalised(logits: Any) -> Any:
+    """Every tenth token is slightly disliked."""
+    return (logits - 0.5 * (np.arange(logits.shape[-1]) % 10 == 7)).argmax(-1)
+
+
+def late_queries(qkv: Any, cos: Any, sin: Any, state: Any, positions: Any, *rest: Any, **attrs: Any) -> Any:
+    """Queries stand one position behind where they are."""
+    q, k, v = split(qkv, **attrs)
+    late, place = np.maximum(positions[:, 0] - 1, 0), positions[:, 0]
+    turned = adjacent(q, cos[late], sin[late]), adjacent(k, cos[place], sin[place])
+    return attention(*turned, v, state, *rest, scale=attrs["scale"])
+
+
+def chunk_positions(function: Function) -> Function:
+    """Positions count from the first token of the step."""
+
+    def attend(qkv: Any, cos: Any, sin: Any, state: Any, positions: Any, *rest: Any, **attrs: Any) -> Any:
+        return function(qkv, cos, sin, state, positions - positions.min(), *rest, **attrs)
+
+    return attend
+
+
+_noise = np.random.default_rng(0)
+
+MUTANTS: dict[str, Mutant] = {
+    # the router
+    "correction bias dropped": Mutant("L1/moe_route/bias", {"moe_route": router(bias=False)}),
+    "correction bias also weighs": Mutant("L1/moe_route/bias", {"moe_route": router(weigh=True)}),
+    "no renormalisation": Mutant("L1/moe_route/plain", {"moe_route": router(normalise=False)}),
+    "norm_min ignored": Mutant("L1/moe_route/norm-min", {"moe_route": router(floor=False)}),
+    "sigmoid for softmax": Mutant("L1/moe_route/plain", {"moe_route": router(sigmoid)}),
+    "ties to the highest expert": Mutant("L1/moe_route/ties", {"moe_route": instead(last_of_ties)}),
+    "router in bfloat16": Mutant("L1/moe_route/*", {"moe_route": instead(narrow_router)}, eager),
+    "router in bfloat16, beside bfloat16": Mutant(
+        "L1/moe_route/*", {"moe_route": instead(narrow_router)}, eager, "bfloat16"
+    ),
+    "router in bfloat16, in a model": Mutant("L2/moe/logits", {"moe_route": instead(narrow_router)}, eager),
+    # the experts
+    "an id of -1 is an expert": Mutant("L1/moe_experts/none", {"moe_experts": instead(none_is_the_last)}),
+    "the neighbour's expert": Mutant("L1/moe_experts/plain", {"moe_experts": neighbours}),
+    "experts not weighed": Mutant(
+        "L1/moe_experts/plain", {"moe_experts": lambda f: lambda x, ids, w, *r, **a: f(x, ids, w * 0 + 0.4, *r, **a)}
+    ),
+    "shared experts dropped": Mutant("L1/moe_block/shared-experts", {"moe_block": instead(no_shared)}, blocks),
+    "shared experts dropped, in a model": Mutant("L2/moe/logits", {"moe_block": instead(no_shared)}, blocks),
+    # the gate
+    "gate and up swapped": Mutant("L1/swiglu/plain", {"swiglu": lambda f: lambda x: f(x[..., ::-1])}),
+    "gate and up swapped, in bfloat16": Mutant(
+        "L2/dense/logits", {"swiglu": lambda f: lambda x: f(x.flip(-1))}, eager, "bfloat16"
+    ),
+    "gelu": Mutant("L1/swiglu/plain", {"swiglu": instead(gelu)}),
+    # rotation
+    "halves for adjacent pairs": Mutant("L1/rope_attention/whole", {"rope_attention": instead(halves)}),
+    "theta 1 % off": Mutant("L1/rope_attention/long-context", {"rope_attention": rotated(theta)}),
+    "theta 1 % off, in a model": Mutant("L2/dense/logits", {"rope_attention": rotated(theta)}),
+    "rotated backwards": Mutant("L1/rope_attention/whole", {"rope_attention": rotated(lambda c, s, p: (c, -s, p))}),
+    "queries one position off": Mutant("L1/rope_attention/whole", {"rope_attention": instead(late_queries)}),
+    "every other position": Mutant(
+        "L1/rope_attention/whole", {"rope_attention": rotated(lambda c, s, p: (c, s, p // 2))}
+    ),
+    "positions count from the chunk": Mutant("L3/dense/steps", {"rope_attention": chunk_positions}),
+    "tables end at 64": Mutant(
+        "L3/dense/context-end", {"rope_attention": rotated(lambda c, s, p: (c, s, np.minimum(p, 63)))}
+    ),
+    # attention
+    "scale missing": Mutant("L1/rope_attention/whole", {"rope_attention": given(scale=1.0)}),
+    "scale missing, in float16": Mutant("L2/dense/logits", {"rope_attention": given(scale=1.0)}, eager, "float16"),
+    "the next token is seen": Mutant("L1/rope_attention/whole", {"rope_attention": attending(mask=1)}),
+    "a token does not see itself": Mutant("L1/rope_attention/whole", {"rope_attention": attending(mask=-1)}),
+    "cache rows off by one": Mutant("L1/rope_attention/after-a-cache", {"rope_attention": attending(read=1)}),
+    "other sequences are seen": Mutant("L1/rope_attention/three-sequences", {"rope_attention": attending(across=True)}),
+    "other sequences are seen, in a batch": Mutant("L3/dense/neighbours", {"rope_attention": attending(across=True)}),
+    "kv heads dealt in turn": Mutant("L1/rope_attention/whole", {"rope_attention": attending(heads=False)}),
+    "softmax without max": Mutant("L1/rope_attention/sharp", {"rope_attention": attending(numerator=False)}),
+    "softmax over the other axis": Mutant("L1/rope_attention/whole", {"rope_attention": attending(axis=0)}),
+    "a window of 100": Mutant("L1/rope_attention/long-context", {"rope_attention": attending(window=100)}),
+    "a window of 100, in a model": Mutant("L3/moe/context-end", {"rope_attention": attending(window=100)}),
+    # norms, products, residuals, head
+    "eps 1e-6": Mutant("L1/rms_norm/small-rows", {"rms_norm": given(eps=1e-6)}),
+    "eps 1e-6, in bfloat16": Mutant("L1/rms_norm/small-rows", {"rms_norm": given(eps=1e-6)}, eager, "bfloat16"),
+    "norm without its weight": Mutant("L1/rms_norm/plain", {"rms_norm": unweighted}),
+    "bias missing": Mutant("L1/linear/bias", {"linear": without_bias}),
+    "bias missing, in a model": Mutant("L2/dense-tied-biases/logits", {"linear": without_bias}),
+    "products in bfloat16": Mutant(
+        "L1/linear/plain",
+        {"linear": narrow_products},
+        eager,
+    ),
+    "residual dropped": Mutant("L1/add/same-shape", {"add": instead(lambda a, b: b + 0 * a)}),
+    "residual dropped, in a block": Mutant(
+        "L1/mlp_block/plain", {"mlp_block": lambda f: lambda x, *r, **a: f(x, *r, **a) - x}, blocks
+    ),
+    "embedding one row off": Mutant("L1/embed/table", {"take_rows": lambda f: lambda t, i: f(t, (i + 1) % len(t))}),
+    "head of the row before": Mutant(
+        "L1/head/some-rows", {"head": lambda f: lambda x, *r, **a: f(np.roll(x, 1, 0), *r, **a)}, blocks
+    ),
+    # what only sequences show
+    "rows of a batch mixed up": Mutant("L3/dense/neighbours", {"spoil": staticmethod(mixed_up)}),
+    "stale rows": Mutant("L3/dense/cancel", {"rope_attention": instead(written_once)}),
+    "another answer every time": Mutant(
+        "L3/dense/repeat", {"spoil": staticmethod(lambda step, y: y + _noise.normal(0, 1e-7, y.shape).astype(y.dtype))}
+    ),
+    "the second best token": Mutant("L2/dense/greedy", {"choose": staticmethod(second_best)}, sampling),
+    "greedy with a penalty": Mutant("L2/*/greedy", {"choose": staticmethod(penalised)}, sampling),
+    "NaN in the logits": Mutant("L2/dense/logits", {"spoil": staticmethod(lambda step, y: y + math.nan)}),
+}
+
+
+UNSEEN = (
+    "correction bias dropped",
+    "correction bias also weighs",
+    "the neighbour's expert",
+    "gate and up swapped",
+    "gate and up swapped, in bfloat16",
+    "scale missing, in float16",
+)
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_is_seen_without_taps(name: str) -> None:
+    """Where flipped experts might explain much, what is wrong everywhere is still wrong."""
+    expectations = Expectations(Features(moe=True, batches=True))
+    mutant = MUTANTS[name]
+    suite = Suite("mutant", host_of(mutant.backend()), dtype=mutant.dtype, expectations=expectations)
+    (check,) = (check for check in suite.checks(["L2"]) if str(check) == "L2/moe/logits")
+    assert check.run().status == "failed"
+
+
+def test_not_all_is_excused_when_every_choice_is_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Route, "distance", lambda self: np.zeros(len(self.ids)))
+    test_is_seen_without_taps("correction bias dropped")
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_is_seen(name: str, record_property: Callable[[str, object], None]) -> None:
+    mutant = MUTANTS[name]
+    suite = Suite("mutant", host_of(mutant.backend()), dtype=mutant.dtype)
+    level = mutant.caught_by[:2]
+    results = [c.run() for c in suite.checks([level]) if fnmatchcase(str(c), mutant.caught_by)]
+    failed = [result for result in results if result.status in BAD]
+    assert failed, results
+    margin = min(result.figures.get("margin", math.inf) for result in failed)
+    record_property("margin", margin)
+    print(f"{name}: {margin:.3g} times the limit: {failed[0].reason}")
+    assert margin > 1

@@ -1,0 +1,113 @@
+"""Backends with one thing wrong, and the plugin that announces one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ernie_rt.backend import BackendInfo, Limits, Lowering, SimpleBackend, SimpleExecutable, Step, Target, WeightSource
+from ernie_rt.backend.step import Done
+from ernie_rt.graph.types import DType
+from ernie_rt.hooks import PLUGIN_API, hookimpl
+from ernie_rt.host import PluginHost
+from ernie_rt.reference.ops import MEANINGS
+
+Table = Mapping[str, Callable[..., Any]]
+BLOCKS = frozenset({"embed", "attention_block", "mlp_block", "moe_block", "head"})
+COMPOSITES: Table = {name: function for name, function in MEANINGS.items() if name not in BLOCKS | {"moe"}}
+DTYPES: dict[str, tuple[DType, ...]] = {"cpu": ("float32", "bfloat16", "float16")}
+
+
+class Executable(SimpleExecutable):
+    """A NumPy executable whose logits, and choice of tokens, a mutant may change."""
+
+    spoil: Callable[[Step, np.ndarray], np.ndarray]
+    choose: Callable[[np.ndarray], np.ndarray] | None
+
+    def submit(self, step: Step) -> Done:
+        if self.choose is not None:
+            if not hasattr(self, "_last"):
+                self._last = np.zeros(self.admits.max_sequences, np.int32)
+            step = replace(step, ids=np.where(step.ids < 0, self._last[step.seats[step.sequence]], step.ids))
+        result = super().submit(step).value
+        if result.logits is None:
+            return Done(result)
+        result = replace(result, logits=self.spoil(step, result.logits))
+        assert result.logits is not None
+        if self.choose is not None:
+            tokens = self.choose(result.logits).astype(np.int32)
+            self._last[step.seats[step.sequence[step.rows]]] = tokens
+            result = replace(result, tokens=tokens)
+        return Done(result)
+
+    @property
+    def samples(self) -> bool:  # type: ignore[override]
+        return self.choose is not None
+
+
+class NumpyBackend(SimpleBackend):
+    """The reference's functions in float32: composites, so that each one is seen."""
+
+    functions: ClassVar[Table] = COMPOSITES
+    spoil = staticmethod(lambda step, logits: logits)
+    choose: Any = None
+
+    def compile(
+        self, lowerings: Mapping[str, Lowering], weights: WeightSource, target: Target, limits: Limits
+    ) -> Executable:
+        executable = Executable(lowerings, weights, limits, self.functions, self.dtype)
+        executable.spoil, executable.choose = self.spoil, self.choose
+        return executable
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """What is wrong with a backend, the checks one of which has to see it, and the dtype to run them in."""
+
+    caught_by: str
+    changes: Mapping[str, Any]
+    base: Callable[[], type] = lambda: NumpyBackend
+    dtype: str = "float32"
+
+    def backend(self) -> type:
+        base = self.base()
+        functions = {name: value for name, value in self.changes.items() if name in MEANINGS}
+        others = {name: value for name, value in self.changes.items() if name not in MEANINGS}
+        made = {name: change(base.functions[name]) for name, change in functions.items()}
+        return type("Backend", (base,), others | {"functions": {**base.functions, **made}})
+
+
+def eager() -> type:
+    from ernie_rt_eager.backend import EagerBackend
+
+    return EagerBackend
+
+
+def sampling() -> type:
+    return type("Sampling", (NumpyBackend,), {"choose": staticmethod(lambda logits: logits.argmax(-1))})
+
+
+def blocks() -> type:
+    return type("Blocks", (NumpyBackend,), {"functions": MEANINGS})
+
+
+def host_of(backend: type, **info: Any) -> PluginHost:
+    """A host that knows this one backend, as `mutant`."""
+    module = ModuleType("ernie_rt_test_mutant")
+    module.Backend = backend  # type: ignore[attr-defined]
+    module.PLUGIN_API = PLUGIN_API  # type: ignore[attr-defined]
+    fields: dict[str, Any] = {"summary": "one thing is wrong", "dtypes": DTYPES}
+    fields |= {"conformance": "ernie_rt.reference:conformance.json"} | info
+
+    @hookimpl
+    def ernie_rt_backends() -> list[BackendInfo]:
+        return [BackendInfo("mutant", f"{module.__name__}:Backend", **fields)]
+
+    module.ernie_rt_backends = ernie_rt_backends  # type: ignore[attr-defined]
+    sys.modules[module.__name__] = module
+    return PluginHost(entry_points=False, extra=[module])
