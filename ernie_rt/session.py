@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Final, Literal, Unpack, overload
@@ -54,6 +55,7 @@ class Model:
         limits: Limits,
         executable: Executable,
         unused: tuple[tuple[str, str], ...] = (),
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.config = located.config
         self._located = located
@@ -62,6 +64,7 @@ class Model:
         self.choice = choice
         self.limits = limits
         self.unused = unused
+        self._notes = notes
         self._executable = executable
         with blame(choice.backend):
             self._engine = Engine(executable, limits.max_context)
@@ -83,8 +86,10 @@ class Model:
         return self._located.defaults()
 
     def memory(self) -> MemoryReport:
+        """What the model holds, and what was converted for its backend."""
         with blame(self.choice.backend):
-            return self._executable.memory()
+            report = self._executable.memory()
+        return replace(report, notes=(*self._notes, *report.notes))
 
     def logits(self, ids: Iterable[int], *, chunk: int | None = None) -> npt.NDArray[Any]:
         """The logits after every token of `ids`: float32 `[N, V]` (float64 from a model loaded in float64).

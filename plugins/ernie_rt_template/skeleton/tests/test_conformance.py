@@ -9,4 +9,6 @@ SUITE = Suite("yourchip")
 
 @pytest.mark.parametrize("check", SUITE.checks(), ids=str)
 def test_conformance(check: Check) -> None:
-    check.verify()
+    result = check.verify()
+    if result.status in ("skipped", "xfailed"):
+        pytest.skip(result.reason)

@@ -1,0 +1,103 @@
+"""docs/tutorial.md, word by word, in an environment of its own with the wheel of this tree."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+SOURCES = ("ernie_rt", "backends", "plugins", "pyproject.toml", "README.md", "LICENSE")
+SCRIPT = "#!{0}\nimport sys\nfrom {1} import {2} as main\nsys.exit(main())\n"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variables of a virtual environment that has this project's wheel, and what it depends on from outside."""
+    root = tmp_path_factory.mktemp("environment")
+    tree = root / "tree"
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, tree)
+    venv.create(root / "venv", with_pip=False)
+    python = root / "venv" / "bin" / "python"
+    site = next((root / "venv" / "lib").glob("python*")) / "site-packages"
+    # The libraries, and not the project: Python does not follow the .pth files of a folder that it adds by one.
+    (site / "outside.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    for name, module, function in (("pip", "pip._internal.cli.main", "main"), ("pytest", "pytest", "console_main")):
+        script = root / "venv" / "bin" / name
+        script.write_text(SCRIPT.format(python, module, function))
+        script.chmod(0o755)
+    # Without an index and with the build tools that are installed, so that nothing is fetched.
+    settings = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    path = f"{root / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    found = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "ERNIE_RT_PLUGINS")}
+    found |= settings | {"VIRTUAL_ENV": str(root / "venv"), "PATH": path, "OMP_NUM_THREADS": "1"}
+    install = [str(python), "-m", "pip", "install", "--quiet", "--ignore-installed", "--no-deps", str(tree)]
+    done = subprocess.run(install, env=found, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return found
+
+
+def steps() -> list[tuple[str, str]]:
+    """The code blocks of the tutorial, each with its language."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", TUTORIAL.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def pattern(expected: str) -> str:
+    """A regular expression for what is shown: … is anything, and lines when alone on one; figures but 0 may differ."""
+
+    def part(text: str) -> str:
+        if text == "…":
+            return ".*"
+        if text.startswith("  "):
+            return " +"
+        return r"[\d.e+]+" if re.fullmatch(r"[1-9][\d.e+]*|0\.\d+", text) else re.escape(text)
+
+    def line(text: str) -> str:
+        parts = re.split(r"(…| {2,}|(?<![\w.])\d[\d.e+]*)", text)
+        return r"(?:.*\n)*?" if text == "…" else "".join(map(part, parts)) + r" *\n"
+
+    return "".join(map(line, expected.splitlines()))
+
+
+def test_what_is_shown_is_what_happens(environment: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path
+    for language, text in steps():
+        if language == "python":
+            path, _, source = text.partition("\n")
+            (folder / path.removeprefix("# ")).write_text(source)
+            continue
+        assert language == "console"
+        for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+            if command.startswith("cd "):
+                folder /= command.removeprefix("cd ")
+                continue
+            ran = subprocess.run(
+                ["bash", "-c", command], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+            shown = ran.stdout.decode()
+            assert re.fullmatch(pattern(expected), shown), f"{command}\n{shown}"
+            assert ran.returncode == ("\nfailed " in expected), shown
+
+
+def test_the_environment_has_the_wheel_and_not_this_tree(environment: dict[str, str], tmp_path: Path) -> None:
+    program = "import ernie_rt, ernie_rt_template, sys; print(ernie_rt.__file__, ernie_rt_template.__file__, sys.path)"
+    told = subprocess.run(
+        ["python", "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert str(ROOT) not in told and sys.prefix in told
+    site = next(Path(environment["VIRTUAL_ENV"]).glob("lib/python*/site-packages"))
+    packages = {path.name for path in site.iterdir() if path.is_dir() and path.name.isidentifier()}
+    assert packages - {"__pycache__"} == {"ernie_rt", "ernie_rt_eager", "ernie_rt_template"}
