@@ -14,11 +14,11 @@ from types import MappingProxyType
 
 from packaging.requirements import Requirement
 
-from ernie_rt.announcement import SECONDS, announced, examine
 from ernie_rt.backend.protocols import Backend
-from ernie_rt.discovery import Plugin, discover
 from ernie_rt.errors import BackendError, ErnieRtError, OptionError, PluginError
 from ernie_rt.hooks import BackendInfo
+from ernie_rt.plugin.announcement import SECONDS, announced, examine
+from ernie_rt.plugin.discovery import Plugin, discover
 
 
 class PluginHost:

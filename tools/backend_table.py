@@ -17,9 +17,9 @@ from typing import Any, Final
 
 from ernie_rt.choice import PREFERENCE
 from ernie_rt.conformance import Suite
-from ernie_rt.discovery import discover
 from ernie_rt.files import write_atomic
 from ernie_rt.host import PluginHost
+from ernie_rt.plugin.discovery import discover
 
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = ("README.md", "docs/backends.md")

@@ -47,7 +47,7 @@ def _root(
     ] = None,
 ) -> None:
     if plugin:
-        from ernie_rt.discovery import switch
+        from ernie_rt.plugin.discovery import switch
 
         for text in plugin:
             switch(text)

@@ -55,8 +55,8 @@ def backends(context: typer.Context, as_json: Json = False) -> None:
 def new(name: Annotated[str, typer.Argument(help="What the backend will be called.")]) -> None:
     """Write a backend that works, to begin with: a distribution in a new folder ernie-rt-NAME."""
     from ernie_rt.cli.output import write
+    from ernie_rt.cli.skeleton import render
     from ernie_rt.files import write_folder
-    from ernie_rt.skeleton import render
 
     distribution, contents = render(name)
     write_folder(Path(distribution), contents)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from ernie_rt.cli.options import Json
 
 if TYPE_CHECKING:
-    from ernie_rt.discovery import Plugin
+    from ernie_rt.plugin.discovery import Plugin
 
 
 def plugins(as_json: Json = False) -> None:
     """List the plugins and try those of strangers: each is imported, and its backend run once, in a child process."""
     from ernie_rt.cli.output import columns, write
+    from ernie_rt.conformance.trial import attempt
     from ernie_rt.host import PluginHost
-    from ernie_rt.trial import attempt
 
     heard = PluginHost().examine()
     with ThreadPoolExecutor() as pool:

@@ -7,18 +7,18 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
-from ernie_rt import child
-from ernie_rt.announcement import SECONDS, check
 from ernie_rt.backend.protocols import Executable, Limits
 from ernie_rt.conformance.cases import CaseWeights, ModelCase, model_cases
 from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.subject import Outcome, Skip, Subject
-from ernie_rt.discovery import discover
 from ernie_rt.errors import CapacityError, PluginError
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import Lowering, Reject, decompose
 from ernie_rt.graph.ops import OPS
 from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.plugin import child
+from ernie_rt.plugin.announcement import SECONDS, check
+from ernie_rt.plugin.discovery import discover
 
 HEAVY: Final = ("torch", "numpy", "onnx", "onnxruntime", "tensorflow", "jax", "triton", "cupy", "scipy", "transformers")
 LIMITS: Final = Limits(64, 2, 16)
@@ -44,7 +44,7 @@ def light_import(subject: Subject) -> Outcome:
     if plugin is None:
         raise Skip("not installed: it was handed over as a module")
     module = plugin.module.partition(":")[0]
-    loaded, _ = child.call("ernie_rt.child:modules_of", module, seconds=SECONDS, doing=f"importing {module}")
+    loaded, _ = child.call("ernie_rt.plugin.child:modules_of", module, seconds=SECONDS, doing=f"importing {module}")
     required = {Requirement(text).name.replace("-", "_") for text in subject.info.requires}
     heavy = sorted({*HEAVY, *required, subject.info.target.partition(":")[0]} & set(loaded))
     return Outcome({"modules": float(len(loaded))}, f"importing {module} imports {', '.join(heavy)}" if heavy else "")

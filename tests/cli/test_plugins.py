@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from ernie_rt import announcement, trial
+from ernie_rt.conformance import trial
+from ernie_rt.plugin import announcement
 from support.broken_plugins import GOOD, PLUGIN, TWELVE, Stranger, forget, install, install_twelve
 from support.commands import START, command
 

@@ -11,7 +11,7 @@ import pytest
 from ernie_rt.backend import Accept, MemoryReport, Numerics, OpNumerics, Reject, StepLimits
 from ernie_rt.conformance import Suite
 from ernie_rt.conformance.metadata import light_import
-from ernie_rt.discovery import Plugin
+from ernie_rt.plugin.discovery import Plugin
 from support.mutants import Executable, NumpyBackend, host_of
 
 count = itertools.count()

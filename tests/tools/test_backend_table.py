@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ernie_rt.conformance import Suite
-from ernie_rt.discovery import discover
+from ernie_rt.plugin.discovery import discover
 from ernie_rt.host import PluginHost
 
 ROOT = Path(__file__).parents[2]

@@ -6,13 +6,14 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint
 from typing import Final
 
-from ernie_rt import child, hooks
-from ernie_rt.discovery import Plugin, uninstall
+from ernie_rt import hooks
 from ernie_rt.errors import PluginError
 from ernie_rt.host import PluginHost
 from ernie_rt.loading import load
 from ernie_rt.location import Located
 from ernie_rt.model.config import parse_config
+from ernie_rt.plugin import child
+from ernie_rt.plugin.discovery import Plugin, uninstall
 from ernie_rt.weights.synthetic import Synthetic
 
 SECONDS: Final = 60.0
@@ -42,7 +43,9 @@ MODEL: Final = {
 def attempt(plugin: Plugin) -> Plugin:
     """The plugin, with another status and the cause when its backend cannot be constructed, run or closed."""
     try:
-        child.call("ernie_rt.trial:run", plugin.name, plugin.module, seconds=SECONDS, doing="running a small model")
+        child.call(
+            "ernie_rt.conformance.trial:run", plugin.name, plugin.module, seconds=SECONDS, doing="running a small model"
+        )
     except PluginError as error:
         return replace(plugin, status="fails when used", cause=error.what, fix=uninstall(plugin.distribution))
     return plugin

@@ -11,9 +11,9 @@ import pluggy
 import pytest
 
 from ernie_rt import hooks
-from ernie_rt.announcement import FIELDS, announced, check
 from ernie_rt.errors import PluginError
 from ernie_rt.hooks import BackendInfo
+from ernie_rt.plugin.announcement import FIELDS, announced, check
 
 HOOK = "from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl\n@hookimpl\ndef ernie_rt_backends(): "
 INFO = 'BackendInfo("chip", "chip.backend:Chip", "", {"cpu": ("float32",)})'
@@ -89,7 +89,7 @@ def test_each_field_is_checked(field: str, value: object) -> None:
 
 
 def test_the_docs_have_each_hook_with_its_signature() -> None:
-    docs = (Path(__file__).parents[1] / "docs" / "backends.md").read_text()
+    docs = (Path(__file__).parents[2] / "docs" / "backends.md").read_text()
     manager = pluggy.PluginManager(hooks.NAMESPACE)
     manager.add_hookspecs(hooks)
     assert 1 <= len(vars(manager.hook)) <= 8

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import ernie_rt_template
+from ernie_rt.cli.skeleton import WORD, render
 from ernie_rt.errors import OptionError, WriteError
 from ernie_rt.files import write_folder
-from ernie_rt.skeleton import WORD, render
 from support.commands import command
 
 SKELETON = Path(ernie_rt_template.__file__).parent / "skeleton"
