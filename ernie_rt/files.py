@@ -146,17 +146,19 @@ def map_readonly(path: Path) -> mmap.mmap:
 
 
 @contextlib.contextmanager
-def write_atomic(path: Path, *, overwrite: bool = True) -> Iterator[BinaryIO]:
+def write_atomic(path: Path, *, overwrite: bool = True, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Yield a binary file that becomes `path` when the block ends well, and is gone when it does not.
 
     Until the final rename the old file stays as it is. An OSError, the block's own included, becomes a WriteError;
-    `overwrite=False` refuses a path that exists, even one that appears meanwhile.
+    `overwrite=False` refuses a path that exists, even one that appears meanwhile. `mode` is subject to the umask.
     """
+    if "\0" in str(path):
+        raise WriteError("cannot be written", where=ascii(str(path)), found="a null character in the path")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         if not overwrite and os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        with os.fdopen(os.open(temporary, _CREATE, 0o666), "wb") as file:
+        with os.fdopen(os.open(temporary, _CREATE, mode), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -199,10 +201,10 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
 
 @contextlib.contextmanager
 def build_folder(path: Path) -> Iterator[Path]:
-    """Yield the folder `PATH.partial`, new or left by a run that was interrupted; `path` is it when the block ends well.
+    """Yield the folder `PATH.partial`, new or left by a run that was interrupted; it becomes `path` in the end.
 
     Files that were being written when a run was killed are gone; what else lies in it is for the caller to judge. A
-    `path` that exists is refused and left alone. When the block fails, the folder stays, unless it is empty.
+    `path` that exists is refused and left alone. When the block fails, the folder stays as it is, unless it is empty.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import Limits, Target
+from ernie_rt.backend.protocols import Backend, Limits, Target
 from ernie_rt.choice import choose
 from ernie_rt.errors import OptionError
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import legalize
-from ernie_rt.graph.types import Plain, Weight
+from ernie_rt.graph.types import Blocks, Plain, RopeTable, Storage, Weight
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.location import Located, locate
 from ernie_rt.model.config import ModelConfig
@@ -21,14 +21,14 @@ from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.model.families import find
 from ernie_rt.runtime.options import positive
 from ernie_rt.session import Model
-from ernie_rt.weights.checkpoint import Checkpoint
+from ernie_rt.weights.quantized import QuantizedSource, open_weights
 from ernie_rt.weights.source import CheckpointSource, WeightSource
 
 DEFAULT_CONTEXT = 32768
 """What `max_context` is when nobody says, if the model has as much: a cache of 131,072 tokens is seldom needed."""
 
 Progress = Callable[[int, int], None]
-"""Called while weights are read, with the parameters read so far and in all."""
+"""Called while weights are read, with the numbers read so far and in all."""
 
 
 def load(
@@ -65,7 +65,9 @@ def load(
         choice = choose(host, backend=backend, device=device, dtype=dtype, stored=config.dtype)
         target = Target((choice.device,), choice.dtype, threads)
         implementation = host.backend(choice.backend)
-        graph = build_graph(config, choice.dtype)
+        with blame(choice.backend):
+            storages, notes = _storages(source, implementation, target)
+        graph = build_graph(config, choice.dtype, storages)
         reported = source if progress is None else _Reported(source, progress, graph)
         with blame(choice.backend):
             lowering = legalize(graph, lambda node: implementation.claims(node, target), taps)
@@ -73,7 +75,24 @@ def load(
     finally:
         source.close()
     unused = source.unused if isinstance(source, CheckpointSource) else ()
-    return Model(located, graph, lowering, choice, limits, executable, tuple(unused))
+    return Model(located, graph, lowering, choice, limits, executable, tuple(unused), notes)
+
+
+def _storages(source: WeightSource, backend: Backend, target: Target) -> tuple[dict[str, Storage], tuple[str, ...]]:
+    """How the backend is given the weights of a quantised folder, and what it does not take as it is, in words."""
+    if not isinstance(source, QuantizedSource):
+        return {}, ()
+    storages: dict[str, Storage] = {}
+    expanded: dict[Blocks, int] = {}
+    for weight in source.weights:
+        storages[weight.name] = storage = weight.storage
+        if isinstance(storage, Blocks) and not backend.accepts(storage, target):
+            storages[weight.name] = Plain(target.dtype)
+            expanded[storage] = expanded.get(storage, 0) + weight.type.with_dtype(target.dtype).nbytes()
+    return storages, tuple(
+        f"{nbytes} bytes of weights dequantised from {storage} to {target.dtype}"
+        for storage, nbytes in expanded.items()
+    )
 
 
 class _Reported:
@@ -83,11 +102,12 @@ class _Reported:
         self._source = source
         self._progress = progress
         self._done = 0
-        self._total = sum(w.type.elements() for w in graph.weights if isinstance(w.storage, Plain))
+        stored = [w.storage.parts(w.type).values() for w in graph.weights if not isinstance(w.storage, RopeTable)]
+        self._total = sum(part.elements() for parts in stored for part in parts)
 
     def fill(self, weight: Weight, part: str, out: npt.NDArray[Any], index: tuple[int, ...] = ()) -> None:
         self._source.fill(weight, part, out, index)
-        if isinstance(weight.storage, Plain):
+        if not isinstance(weight.storage, RopeTable):
             self._done += out.size
             self._progress(self._done, self._total)
 
@@ -103,7 +123,7 @@ def _locate_for(ref: str, weights: WeightSource | None) -> Located:
 def _open(located: Located) -> WeightSource:
     if located.folder is None:
         raise OptionError("a model without a folder needs `weights`")
-    return CheckpointSource(Checkpoint.open(located.folder), located.config)
+    return open_weights(located.folder, located.config)
 
 
 def _limits(

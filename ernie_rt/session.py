@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Final, Literal, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,20 +23,14 @@ from ernie_rt.host import blame
 from ernie_rt.location import Located
 from ernie_rt.runtime.defaults import Defaults
 from ernie_rt.runtime.engine import Engine
-from ernie_rt.runtime.options import GenerateOptions, Plan, plan, positive
+from ernie_rt.runtime.options import NEW_CHAT_TOKENS, NEW_TOKENS, GenerateOptions, Plan, plan, positive
 from ernie_rt.runtime.sequence import Event, Request
 from ernie_rt.runtime.sequence import Sequence as Running
-from ernie_rt.sampling.params import check_ids
 from ernie_rt.text.chat import ChatPrompt, ChatTemplate
 from ernie_rt.text.messages import Message
 from ernie_rt.text.parsers import OutputParser
 from ernie_rt.text.stops import TextStream
 from ernie_rt.text.tokenizer import Tokenizer
-
-NEW_TOKENS: Final = 128
-"""How long a continuation may become when nobody says: a base model seldom ends by itself."""
-NEW_CHAT_TOKENS: Final = 2048
-"""The same of an answer, which ends by itself."""
 
 
 class Model:
@@ -84,6 +78,11 @@ class Model:
     def defaults(self) -> Defaults:
         """What `generate` and `chat` take where their options say nothing: the checkpoint's generation_config.json."""
         return self._located.defaults()
+
+    @property
+    def capacity(self) -> int:
+        """The most tokens that a prompt and its answer can have, the answer's last one aside."""
+        return self._engine.capacity
 
     def memory(self) -> MemoryReport:
         """What the model holds, and what was converted for its backend."""
@@ -239,17 +238,10 @@ class Model:
         parser: OutputParser | None = None,
         stop_ids: Iterable[int] = (),
     ) -> Stream:
-        """A generation by the given options, then the checkpoint's, then `new_tokens`, as far as the context has room.
-
-        `stop_ids` count as end-of-sequence tokens.
-        """
+        """A generation by the given options over the checkpoint's; see Defaults.settle."""
         numbers = self._check(ids)
-        chosen = GenerateOptions(**self.defaults.options)
-        room = self._engine.capacity + 1 - len(numbers)
-        chosen["max_new_tokens"] = max(1, min(room, chosen.get("max_new_tokens", new_tokens)))
-        ends = () if options.get("ignore_eos") else (*chosen.get("stop_ids", ()), *stop_ids)
-        chosen.update(options)
-        chosen["stop_ids"] = (*check_ids("stop_ids", options.get("stop_ids", ())), *ends)
+        room = self.capacity + 1 - len(numbers)
+        chosen = self.defaults.settle(options, room=room, new_tokens=new_tokens, stop_ids=stop_ids)
         settled = self._plan(chosen)
         text = TextStream(self.tokenizer, settled.stop)
         request = settled.request(numbers, self._known_ids)
@@ -268,6 +260,8 @@ class Model:
 
     def _check(self, ids: Iterable[int]) -> tuple[int, ...]:
         """The ids as Python ints, each within the vocabulary."""
+        if isinstance(ids, bytes | bytearray):
+            raise PromptError("bytes are no token ids", hint="Decode them into text")
         try:
             numbers = tuple(-1 if isinstance(id, bool) else operator.index(id) for id in ids)
         except TypeError as error:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import ernie_rt
 from ernie_rt.errors import ConfigError, OptionError, PromptError
 from ernie_rt.host import PluginHost
 from ernie_rt.loading import load
@@ -198,6 +200,8 @@ def test_defaults_of_a_checkpoint(
         ({"eos_token_id": "</s>"}, "stop_ids"),
         ({"max_new_tokens": 0}, "max_new_tokens must be a whole number above 0"),
         ({"repetition_penalty": True}, "repetition_penalty is out of range"),
+        ({"do_sample": "false"}, "do_sample is neither true nor false"),
+        ({"eos_token_id": [2, 999_999]}, "eos_token_id is outside the vocabulary; expected 0 to 103423; found 999999"),
     ],
 )
 def test_impossible_defaults_are_named(tmp_path: Path, fields: dict[str, object], message: str) -> None:
@@ -256,3 +260,25 @@ def test_an_interrupt_anywhere_leaves_the_model_usable(
     monkeypatch.undo()
     model._executable._backend.answers[:] = [script]  # type: ignore[attr-defined]
     assert model.chat(ask).text == "one two three four five six"
+
+
+def test_the_documentation_runs(
+    loader: Loader, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every Python block of docs/chat.md, one after the other, with a model that answers as told."""
+    text = (Path(__file__).parents[1] / "docs" / "chat.md").read_text()
+    said = ["A sum.</think>51", "x</think>204", f"x</think>{CALL}{CALL}", "x</think>Sunny"]
+    model = loader("thinking", *[spell(folders["thinking"], answer, "<|im_end|>") for answer in said])
+    asked: list[str] = []
+    close = model.close
+    monkeypatch.setattr(ernie_rt, "load", lambda ref: model)
+    monkeypatch.setattr(model, "close", lambda: None)  # the blocks go on with the model of the first
+    namespace = {"look_up": lambda name, arguments: asked.append(name) or "sunny"}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, namespace)
+    close()
+    shown = capsys.readouterr().out
+    assert shown.startswith("51\nA sum.\nstop ") and "204" in shown and asked == ["look_up", "look_up"]
+    assert namespace["answer"].text == "Sunny"  # type: ignore[attr-defined]
+    last = prompts(model)[-1]
+    assert last.count("<tool_call>") == 2 and last.count("<|im_start|>tool\nsunny") == 2

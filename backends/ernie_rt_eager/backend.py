@@ -29,7 +29,7 @@ from ernie_rt.backend import (
     WeightSource,
     check_memory,
 )
-from ernie_rt.graph.types import ITEM_SIZE, Plain, State, Weight, dtype_of
+from ernie_rt.graph.types import ITEM_SIZE, Plain, State, Storage, Weight, dtype_of
 from ernie_rt_eager.attention import Context, LayerCache
 from ernie_rt_eager.ops import DTYPES, FUNCTIONS
 from ernie_rt_eager.products import exact_sums
@@ -48,6 +48,9 @@ class EagerBackend:
 
     def claims(self, node: Node, target: Target) -> Accept | Reject:
         return Accept() if node.op in self.functions else Reject("eager runs the composites one by one")
+
+    def accepts(self, storage: Storage, target: Target) -> bool:
+        return False
 
     def numerics(self, target: Target) -> Numerics:
         wide = OpNumerics("float32", "float32")

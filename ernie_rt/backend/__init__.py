@@ -18,7 +18,7 @@ from ernie_rt.backend.simple import SimpleBackend, SimpleExecutable
 from ernie_rt.backend.step import LAST_SAMPLED, Done, Pending, Step, StepResult
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
-from ernie_rt.graph.types import DType, Plain, RopeTable, State, TensorType, Value, Weight
+from ernie_rt.graph.types import Blocks, DType, Plain, RopeTable, State, Storage, TensorType, Value, Weight
 from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
 from ernie_rt.weights.source import WeightSource
 
@@ -28,6 +28,7 @@ __all__ = [
     "Accept",
     "Backend",
     "BackendInfo",
+    "Blocks",
     "CacheShape",
     "DType",
     "Done",
@@ -51,6 +52,7 @@ __all__ = [
     "Step",
     "StepLimits",
     "StepResult",
+    "Storage",
     "Target",
     "TensorType",
     "Value",

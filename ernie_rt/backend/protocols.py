@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from ernie_rt.backend.step import Pending, Step
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
-from ernie_rt.graph.types import DType
+from ernie_rt.graph.types import DType, Storage
 from ernie_rt.weights.source import WeightSource
 
 
@@ -143,6 +143,13 @@ class Backend(Protocol):
 
     def claims(self, node: Node, target: Target) -> Accept | Reject:
         """Whether this node runs in one go on this target. Called for every node on the way down."""
+        ...
+
+    def accepts(self, storage: Storage, target: Target) -> bool:
+        """Whether weights stored so can be handed over as they are; others are dequantised while they are filled.
+
+        Asked of quantised storages alone: every backend takes Plain and RopeTable.
+        """
         ...
 
     def numerics(self, target: Target) -> Numerics: ...

@@ -14,7 +14,7 @@ from ernie_rt.backend.protocols import Limits, MemoryReport, Numerics, OpNumeric
 from ernie_rt.backend.step import Done, Step, StepResult
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
-from ernie_rt.graph.types import DType, Weight
+from ernie_rt.graph.types import DType, Storage, Weight
 from ernie_rt.weights.source import WeightSource
 
 
@@ -33,6 +33,9 @@ class SimpleBackend:
 
     def claims(self, node: Node, target: Target) -> Accept | Reject:
         return Accept() if node.op in self.functions else Reject("no function of this name")
+
+    def accepts(self, storage: Storage, target: Target) -> bool:
+        return False
 
     def numerics(self, target: Target) -> Numerics:
         return Numerics(OpNumerics(self.dtype, self.dtype))

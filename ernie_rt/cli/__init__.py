@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ernie_rt import __version__
-from ernie_rt.cli import backends, chat, conform, diff, graph, models, plugins, run, tokenize
+from ernie_rt.cli import backends, chat, conform, convert, diff, graph, models, plugins, quantize, run, tokenize
 from ernie_rt.cli.output import one_line, say
 from ernie_rt.errors import ErnieRtError
 
@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 for command in (
     run.run, chat.chat, tokenize.tokenize, graph.graph, models.models,
-    plugins.plugins, diff.diff, conform.conform,
+    plugins.plugins, diff.diff, conform.conform, quantize.quantize, convert.convert,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(backends.app, name="backends")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ernie_rt.cli import options as opt
-from ernie_rt.cli.output import safe, say, write
+from ernie_rt.cli.output import answers_alone, safe, say, write
 
 if TYPE_CHECKING:
     from ernie_rt.conformance.report import Result
@@ -56,7 +56,8 @@ def conform(
         elif sys.stderr.isatty():
             print(f"\r\x1b[K{number}/{count} {safe(result.check, sys.stderr)}", end="", file=sys.stderr, flush=True)
 
-    report = suite.run(levels, progress)
+    with answers_alone():
+        report = suite.run(levels, progress)
     if sys.stderr.isatty() and not verbose:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     if html is not None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ernie_rt.cli import options as opt
-from ernie_rt.cli.output import read_prompt, say, write
+from ernie_rt.cli.output import answers_alone, read_prompt, say, write
 
 SPELLING = "A backend, such as eager, eager:float32 or eager@cuda:1:bfloat16."
 
@@ -49,10 +49,11 @@ def diff(
     def show(token: int) -> str:
         return json.dumps(tokenizer.decode([token], skip_special=False), ensure_ascii=False)
 
-    drift = compare(
-        located, *contenders, tokenizer.encode(text),
-        max_new_tokens=max_new_tokens, threads=threads, progress=say if sys.stderr.isatty() else None,
-    )  # fmt: skip
+    with answers_alone():
+        drift = compare(
+            located, *contenders, tokenizer.encode(text),
+            max_new_tokens=max_new_tokens, threads=threads, progress=say if sys.stderr.isatty() else None,
+        )  # fmt: skip
     if html is not None:
         from ernie_rt.conformance.html import drift_html, write_page
 

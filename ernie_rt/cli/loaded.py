@@ -8,12 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ernie_rt.cli.output import parse_size, say
+from ernie_rt.cli.options import describe
+from ernie_rt.cli.output import answers_alone, parse_size, say
 
 if TYPE_CHECKING:
     from ernie_rt.loading import Progress
     from ernie_rt.location import Located
+    from ernie_rt.runtime.options import GenerateOptions
     from ernie_rt.session import Model
+    from ernie_rt.text.chat import ChatTemplate
 
 
 @contextmanager
@@ -31,23 +34,36 @@ def loaded(
     """`ernie_rt.load` with the options of the command line; the model is closed at the end of the block."""
     from ernie_rt.loading import load
 
-    with _progress() as progress:
-        model = load(
-            located,
-            backend=backend,
-            device=device,
-            dtype=dtype,
-            max_context=max_context,
-            max_batch_tokens=max_batch_tokens,
-            threads=threads,
-            memory_bytes=None if memory is None else parse_size(memory),
-            progress=progress,
-        )
-    with model:
-        say(f"backend {model.choice.backend} ({model.choice.reason})")
-        for note in (*model.memory().notes, *_set_aside(model.unused)):
-            say(note)
-        yield model
+    with answers_alone():
+        with progress_bar("loading") as progress:
+            model = load(
+                located,
+                backend=backend,
+                device=device,
+                dtype=dtype,
+                max_context=max_context,
+                max_batch_tokens=max_batch_tokens,
+                threads=threads,
+                memory_bytes=None if memory is None else parse_size(memory),
+                progress=progress,
+            )
+        with model:
+            say(f"backend {model.choice.backend} ({model.choice.reason})")
+            for note in (*model.memory().notes, *_set_aside(model.unused)):
+                say(note)
+            yield model
+
+
+def explain(located: Located, template: ChatTemplate | None, settled: GenerateOptions) -> None:
+    """Say what was settled, given or not."""
+    say("the prompt is continued as plain text" if template is None else f"chat template {template.kind}")
+    defaults = located.defaults()
+    if defaults.options:
+        say(f"generation_config.json: {describe(defaults.options)}")
+    if defaults.ignored:
+        say(f"generation_config.json: ignored {', '.join(defaults.ignored)}")
+    greedy: GenerateOptions = {"temperature": 0.0}
+    say(f"options: {describe({**greedy, **settled})}")
 
 
 def _set_aside(unused: Sequence[tuple[str, str]]) -> list[str]:
@@ -57,8 +73,8 @@ def _set_aside(unused: Sequence[tuple[str, str]]) -> list[str]:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """A bar on standard error while weights load, when that is a terminal."""
+def progress_bar(label: str) -> Iterator[Progress | None]:
+    """A bar on standard error, when that is a terminal: what is given is told how much is done, and of how much."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -66,10 +82,10 @@ def _progress() -> Iterator[Progress | None]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     bar = Progress(
-        TextColumn("loading"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        TextColumn(label), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
         console=Console(stderr=True), transient=True,
     )  # fmt: skip
-    task = bar.add_task("loading")
+    task = bar.add_task(label)
 
     def report(done: int, total: int) -> None:
         bar.update(task, completed=done, total=total)

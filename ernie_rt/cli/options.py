@@ -43,4 +43,4 @@ def given_options(**options: object) -> GenerateOptions:
 
 def describe(options: GenerateOptions) -> str:
     """`temperature 0.8, top_p 0.8`: options for a person to read."""
-    return ", ".join(f"{name} {value}" for name, value in options.items())
+    return ", ".join(f"{name} {value}" for name, value in options.items() if value not in ((), [], None))

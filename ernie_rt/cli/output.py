@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
@@ -28,7 +30,7 @@ SCALES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 def write(text: str) -> None:
     """Put text on standard output at once; when its reader has left, the command ends quietly, with exit code 0."""
     try:
-        print(text, end="", flush=True)
+        print(text, end="", flush=True, file=getattr(sys.stdout, "answers", sys.stdout))
     except OSError as error:
         # What is still in the buffer would fail once more when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -37,9 +39,54 @@ def write(text: str) -> None:
         raise WriteError("standard output cannot be written", found=error.strerror) from error
 
 
+@contextmanager
+def answers_alone() -> Iterator[None]:
+    """In the block standard output takes what `write` gives it; what anybody else prints goes to standard error.
+
+    A backend may print when it runs, and what a program reads from a command must stay whole.
+    """
+    with redirect_stdout(_Aside(sys.stdout)):
+        yield
+
+
+class _Aside(io.TextIOBase):
+    """Standard output to those who ask about it, standard error to those who print; `answers` is the real one."""
+
+    def __init__(self, answers: TextIO) -> None:
+        self.answers = answers
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return self.answers.isatty()
+
+    def fileno(self) -> int:
+        return self.answers.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # `input` wants to know
+        return self.answers.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        return self.answers.errors
+
+
 def say(text: str) -> None:
     """A line on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    _aside(text + "\n")
+
+
+def _aside(text: str) -> None:
+    """Put text on standard error; when nobody reads it, the work goes on without."""
+    try:
+        print(text, end="", file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def one_line(error: BaseException) -> str:
@@ -50,40 +97,49 @@ def one_line(error: BaseException) -> str:
 class AnswerWriter:
     """Shows an answer piece by piece: text and tool calls on standard output, reasoning on standard error, dimmed.
 
-    On a terminal nothing that a model wrote can steer it.
+    On a terminal nothing that a model wrote can steer it. At the end of the block, the answer's last line ends.
     """
 
     def __init__(self) -> None:
-        self._kind = ""
-        self._answered = False
+        self._kind = ""  # of what is being shown
+        self._last = ""  # of what was last shown on standard output
+
+    def __enter__(self) -> AnswerWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._enter("")
+        if error is None or isinstance(error, KeyboardInterrupt):
+            write("\n")
 
     def show(self, piece: Piece) -> None:
         if piece.reasoning:
             self._enter("reasoning")
-            print(safe(piece.reasoning, sys.stderr), end="", file=sys.stderr, flush=True)
+            _aside(safe(piece.reasoning, sys.stderr))
         if piece.text:
             self._enter("text")
             write(safe(piece.text, sys.stdout))
         for call in piece.tool_calls:
-            self._enter("tool_call")
+            self._enter("")
+            self._enter("tool call")
             arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
             write(safe(f"tool call: {call.name} {arguments}", sys.stdout))
 
-    def end(self) -> None:
-        """The end of the answer: a new line begins on either stream, as far as there was something on it."""
-        self._enter("")
-        if self._answered:
-            write("\n")
-
     def _enter(self, kind: str) -> None:
+        """Begin text of a kind: on a new line next to a tool call, dimmed for reasoning."""
         dim, plain = ("\x1b[2m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
-        if kind != self._kind and self._kind == "reasoning":
-            print(plain, file=sys.stderr, flush=True)
-        if kind != self._kind and kind == "reasoning":
-            print(dim, end="", file=sys.stderr)
-        if kind == "tool_call" and self._answered:
-            write("\n")
-        self._answered |= kind in ("text", "tool_call")
+        if kind == self._kind:
+            return
+        if self._kind == "reasoning":
+            _aside(f"{plain}\n")
+        if kind == "reasoning":
+            _aside(dim)
+        if kind in ("text", "tool call"):
+            if self._last and "tool call" in (kind, self._last):
+                write("\n")
+            self._last = kind
         self._kind = kind
 
 
@@ -172,6 +228,11 @@ def read_prompt(prompt: str | None, file: Path | None) -> str:
         data = sys.stdin.buffer.read(PROMPT_LIMIT + 1)
         if len(data) > PROMPT_LIMIT:
             raise PromptError("standard input is too long for a prompt", expected=f"at most {PROMPT_LIMIT} bytes")
+    return decode_prompt(data)
+
+
+def decode_prompt(data: bytes) -> str:
+    """Text that somebody gave, as text; PromptError when it is not UTF-8."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

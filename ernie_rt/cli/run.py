@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ernie_rt.location import Located
     from ernie_rt.runtime.options import GenerateOptions
     from ernie_rt.session import Model
-    from ernie_rt.text.chat import ChatPrompt
+    from ernie_rt.text.chat import ChatPrompt, ChatTemplate
 
 
 def run(
@@ -53,41 +54,52 @@ def run(
     The answer streams to standard output, everything else goes to standard error. What no option says is taken from the
     checkpoint's generation_config.json, or greedy; -v prints it.
     """
-    from ernie_rt.cli.loaded import loaded
+    from ernie_rt.cli.loaded import explain, loaded
     from ernie_rt.location import locate
-    from ernie_rt.session import NEW_CHAT_TOKENS, NEW_TOKENS
+    from ernie_rt.runtime.options import NEW_CHAT_TOKENS, NEW_TOKENS, plan
 
     text = read_prompt(prompt, file)
     options = opt.given_options(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed,
         repetition_penalty=repetition_penalty, stop=stop, ignore_eos=ignore_eos or None,
     )  # fmt: skip
+    # What is wrong is said before the weights are read.
     located = locate(model)
-    settled = _settle(located, options)
-    request = _request(located, text, system, raw)
+    vocabulary, longest = located.config.vocab_size, located.config.max_position_embeddings
+    plan(located.config.eos_token_id, vocabulary, **(located.defaults().options | options))
+    template = None if raw else located.template()
+    if template is not None and prompt in (None, "-"):
+        text = text.removesuffix("\n")  # of a file, or of echo
+    request = _request(located, template, text, system)
     ids = request if isinstance(request, list) else request.ids
-    longest = located.config.max_position_embeddings
-    new_tokens = settled.get("max_new_tokens", NEW_TOKENS if isinstance(request, list) else NEW_CHAT_TOKENS)
-    if "max_new_tokens" not in options:
-        options["max_new_tokens"] = new_tokens = max(1, min(new_tokens, longest - len(ids)))
-    _check_length(len(ids), new_tokens, longest)
+    settled = located.defaults().settle(
+        options, room=longest + 1 - len(ids), new_tokens=NEW_TOKENS if template is None else NEW_CHAT_TOKENS
+    )
+    max_context = len(ids) + settled["max_new_tokens"] - 1
+    if max_context > longest:
+        raise PromptError(
+            "prompt and answer are longer than the model's context",
+            expected=f"at most {longest} tokens",
+            found=f"{len(ids)} of prompt and {settled['max_new_tokens']} new",
+            hint="Shorten the prompt, or lower --max-new-tokens",
+        )
     if settled.get("temperature", 0) > 0:
-        seed = options["seed"] = settled["seed"] = secrets.randbits(32) if seed is None else seed
+        seed = settled["seed"] = secrets.randbits(32) if seed is None else seed
     else:
         seed = None
     with (
         PeakMemory() as peak,
         loaded(
-            located, backend=backend, device=device, dtype=dtype, max_context=len(ids) + new_tokens,
+            located, backend=backend, device=device, dtype=dtype, max_context=max_context,
             max_batch_tokens=max_batch_tokens, threads=threads, memory=memory,
         ) as ready,
     ):  # fmt: skip
         if verbose:
-            _explain(located, request, settled | options)
+            explain(located, template, settled)
         elif seed is not None:
             say(f"seed {seed}")
-        answer, interrupted = _answer(ready, request, options, quiet=as_json)
-        report = _report(answer, ready, interrupted, peak.look(), seed)
+        answer, interrupted = _answer(ready, request, settled, quiet=as_json)
+        report = _report(answer, ready, peak.look(), seed)
         # Said before the model is closed, in which its backend may fail.
         if as_json:
             calls = [{"name": call.name, "arguments": dict(call.arguments)} for call in answer.tool_calls]
@@ -98,26 +110,18 @@ def run(
         raise typer.Exit(130)
 
 
-def _settle(located: Located, options: GenerateOptions) -> GenerateOptions:
-    """The options over the checkpoint's defaults; wrong ones are said before anything is loaded."""
-    from ernie_rt.runtime.options import plan
-
-    settled = located.defaults().options | options
-    plan(located.config.eos_token_id, located.config.vocab_size, **settled)
-    return settled
-
-
-def _request(located: Located, text: str, system: str | None, raw: bool) -> list[int] | ChatPrompt:
-    """The prompt as ids to continue, or as a conversation to answer."""
-    template = None if raw else located.template()
-    if template is not None:
-        messages = [] if system is None else [{"role": "system", "content": system}]
-        return template.prompt([*messages, {"role": "user", "content": text}], located.tokenizer())
-    if system is not None:
-        raise OptionError(
-            "--system needs a chat template", found="--raw" if raw else "a model without one", hint="Leave it out"
-        )
-    return located.tokenizer().encode(text)
+def _request(located: Located, template: ChatTemplate | None, text: str, system: str | None) -> list[int] | ChatPrompt:
+    """The prompt as a conversation to answer, or as ids to continue."""
+    tokenizer = located.tokenizer()
+    if template is not None and text.strip():
+        messages = [{"role": "system", "content": system}] if system else []
+        return template.prompt([*messages, {"role": "user", "content": text}], tokenizer)
+    if system is not None and template is None:
+        raise OptionError("--system needs a chat template, and that of the model, without --raw", hint="Leave it out")
+    ids = tokenizer.encode(text) if template is None else []
+    if not ids:
+        raise PromptError("the prompt is empty", hint="Give at least one token")
+    return ids
 
 
 def _answer(
@@ -128,55 +132,24 @@ def _answer(
         stream = model.generate(request, stream=True, **options)
     else:
         stream = model.chat(request, stream=True, **options)
-    writer = AnswerWriter()
     interrupted = False
-    with stream:
-        try:
+    try:
+        with stream, nullcontext() if quiet else AnswerWriter() as writer:
             for piece in stream:
-                if not quiet:
+                if writer is not None:
                     writer.show(piece)
-        except KeyboardInterrupt:
-            interrupted = True
-    writer.end()
+    except KeyboardInterrupt:
+        interrupted = True
     return stream.generation, interrupted
 
 
-def _check_length(prompt: int, new: int, longest: int) -> None:
-    """Refuse what can never run before any weight is read."""
-    if prompt == 0:
-        raise PromptError("the prompt is empty", hint="Give at least one token")
-    if prompt + new > longest:
-        raise PromptError(
-            "prompt and answer are longer than the model's context",
-            expected=f"at most {longest} tokens",
-            found=f"{prompt} of prompt and {new} new",
-            hint="Shorten the prompt, or lower --max-new-tokens",
-        )
-
-
-def _explain(located: Located, request: list[int] | ChatPrompt, settled: GenerateOptions) -> None:
-    """What was settled, given or not."""
-    from ernie_rt.runtime.options import GenerateOptions
-
-    template = None if isinstance(request, list) else located.template()
-    say("the prompt is continued as plain text" if template is None else f"chat template {template.kind}")
-    defaults = located.defaults()
-    if defaults.options:
-        say(f"generation_config.json: {opt.describe(defaults.options)}")
-    if defaults.ignored:
-        say(f"generation_config.json: ignored {', '.join(defaults.ignored)}")
-    say(f"options: {opt.describe(GenerateOptions(temperature=0.0) | settled)}")
-
-
-def _report(
-    answer: Generation, model: Model, interrupted: bool, peak: int, seed: int | None
-) -> dict[str, str | int | float | None]:
+def _report(answer: Generation, model: Model, peak: int, seed: int | None) -> dict[str, str | int | float | None]:
     new = len(answer.ids)
     choice = model.choice
     return {
         "prompt_tokens": answer.prompt_tokens,
         "new_tokens": new,
-        "finish": "interrupted" if interrupted else answer.finish,
+        "finish": answer.finish,
         "prefill_tokens_per_second": answer.prompt_tokens / answer.prefill_seconds if new else None,
         "decode_tokens_per_second": (new - 1) / answer.decode_seconds if new > 1 else None,
         "peak_private_bytes": peak,

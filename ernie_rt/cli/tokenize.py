@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ def tokenize(
     as_json: Json = False,
 ) -> None:
     """Print the tokens of a text, an id and its piece on each line. The text is content: it has no special tokens."""
-    from ernie_rt.cli.output import read_prompt, write
+    from ernie_rt.cli.output import read_prompt, safe, write
     from ernie_rt.location import locate
 
     given = read_prompt(text, file)
@@ -34,10 +35,10 @@ def tokenize(
         pieces = [_show(tokenizer.pieces[number]) for number in numbers]
         write(json.dumps({"count": len(numbers), "ids": numbers, "pieces": pieces, "text": said}) + "\n")
     elif ids:
-        write(said + "\n")
+        write(safe(said, sys.stdout) + "\n")
     else:
         lines = [f"{number}\t{json.dumps(_show(tokenizer.pieces[number]), ensure_ascii=False)}" for number in numbers]
-        write("".join(f"{line}\n" for line in lines))
+        write(safe("".join(f"{line}\n" for line in lines), sys.stdout))
 
 
 def _parse_ids(text: str) -> list[int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import decompose
-from ernie_rt.graph.types import Plain, RopeTable, State, TensorType, Value, Weight
+from ernie_rt.graph.types import RopeTable, State, TensorType, Value, Weight
 
 Bindings = Mapping[str, int]
 EXPERTS = frozenset({"experts_gate_up", "experts_down"})
@@ -120,7 +120,7 @@ def distinct_experts(experts: int, top_k: int, tokens: int) -> float:
 
 def parameters(graph: Graph) -> int:
     """All parameters, a tied weight once; computed tables are none."""
-    return sum(weight.type.elements() for weight in graph.weights if isinstance(weight.storage, Plain))
+    return sum(weight.type.elements() for weight in graph.weights if not isinstance(weight.storage, RopeTable))
 
 
 def active_parameters(graph: Graph) -> int:

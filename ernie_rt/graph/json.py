@@ -12,6 +12,7 @@ from ernie_rt.errors import GraphError
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.types import (
     Attr,
+    Blocks,
     Operand,
     Plain,
     RopeTable,
@@ -20,6 +21,7 @@ from ernie_rt.graph.types import (
     TensorType,
     Value,
     Weight,
+    blocks_of,
     dtype_of,
 )
 from ernie_rt.graph.verify import verify
@@ -34,7 +36,7 @@ def graph_to_json(graph: Graph) -> dict[str, Any]:
         "name": graph.name,
         "inputs": [_declared(value) for value in graph.inputs],
         "states": [_declared(state) for state in graph.states],
-        "weights": [_declared(weight) | {"storage": _storage(weight.storage)} for weight in graph.weights],
+        "weights": [_declared(weight) | {"storage": storage_to_json(weight.storage)} for weight in graph.weights],
         "nodes": [
             {
                 "op": node.op,
@@ -71,7 +73,7 @@ def _read(data: Mapping[str, Any]) -> Graph:
     inputs = tuple(declare(Value(v["name"], _type(v))) for v in data["inputs"])
     states = tuple(declare(State(s["name"], _type(s))) for s in data["states"])
     for w in data["weights"]:
-        declare(Weight(w["name"], _type(w), _storage_from(w["storage"])))
+        declare(Weight(w["name"], _type(w), storage_from_json(w["storage"])))
     nodes = []
     for n in data["nodes"]:
         operands = tuple(None if name is None else known[name] for name in n["inputs"])
@@ -95,9 +97,12 @@ def _type(data: Mapping[str, Any]) -> TensorType:
     return TensorType(dtype_of(data["dtype"]), tuple(data["dims"]))
 
 
-def _storage(storage: Storage) -> dict[str, Any]:
+def storage_to_json(storage: Storage) -> dict[str, Any]:
+    """A storage as a plain dict."""
     if isinstance(storage, Plain):
         return {"kind": "plain", "dtype": storage.dtype}
+    if isinstance(storage, Blocks):
+        return {"kind": "blocks", "bits": storage.bits, "block": storage.block, "layout": storage.layout}
     return {
         "kind": "rope",
         "function": storage.function,
@@ -106,9 +111,12 @@ def _storage(storage: Storage) -> dict[str, Any]:
     }
 
 
-def _storage_from(data: Mapping[str, Any]) -> Storage:
+def storage_from_json(data: Mapping[str, Any]) -> Storage:
+    """The storage that `storage_to_json` wrote; KeyError, TypeError, ValueError or GraphError for anything else."""
     if data["kind"] == "plain":
         return Plain(dtype_of(data["dtype"]))
     if data["kind"] == "rope" and data["function"] in ("cos", "sin"):
         return RopeTable(data["function"], float(data["theta"]), float(data["compression_ratio"]))
-    raise GraphError(f"unknown storage {data['kind']!r}", expected="plain or rope")
+    if data["kind"] == "blocks":
+        return blocks_of(data["bits"], data["block"], data["layout"])
+    raise GraphError(f"unknown storage {data['kind']!r}", expected="plain, rope or blocks")

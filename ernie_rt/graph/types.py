@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-DType = Literal["float64", "float32", "bfloat16", "float16", "int32", "bool"]
+DType = Literal["float64", "float32", "bfloat16", "float16", "int32", "uint8", "bool"]
 DTYPES: Final[tuple[DType, ...]] = get_args(DType)
 FLOATS: Final[tuple[DType, ...]] = ("float64", "float32", "bfloat16", "float16")
 ITEM_SIZE: Final[Mapping[DType, int]] = {
@@ -16,6 +16,7 @@ ITEM_SIZE: Final[Mapping[DType, int]] = {
     "bfloat16": 2,
     "float16": 2,
     "int32": 4,
+    "uint8": 1,
     "bool": 1,
 }
 SHORT: Final[Mapping[DType, str]] = {
@@ -24,6 +25,7 @@ SHORT: Final[Mapping[DType, str]] = {
     "bfloat16": "bf16",
     "float16": "f16",
     "int32": "i32",
+    "uint8": "u8",
     "bool": "bool",
 }
 
@@ -97,8 +99,72 @@ class RopeTable:
         return {"data": type}
 
 
-Storage = Plain | RopeTable
-"""How a weight is stored. A union that grows with int8, int4, …"""
+TILE_ROWS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """A storage: integers of 4 or 8 bits, with a float16 scale for each `block` of them along the last axis, K.
+
+    A number is `(code - zero) * scale`. Parts of a weight `[.., R, K]` or, gate and up, `[.., R, 2, K]`:
+
+    - "raw", the order of ONNX Runtime's MatMulNBits: `codes` u8 `[.., K * bits / 8]`, of a byte the low nibble the even
+      k; `scales` f16 `[.., K / block]`.
+    - "tiled", in which a kernel streams 16 rows at once: R counts tiles, the last one filled up with zeros, `codes` are
+      `[.., 16 * K * bits / 8]` and `scales` `[.., 16 * K / block]`. Every 64 bytes of a tile, the c-th, hold 4 of each
+      row: of int8 the numbers 4c to 4c + 3; of int4 byte j has number 8c + j in its low nibble and 8c + 4 + j in its
+      high one. Scales are in the order of the blocks, 16 rows' of each.
+    """
+
+    bits: Literal[4, 8]
+    block: Literal[32, 64, 128]
+    layout: Literal["raw", "tiled"] = "raw"
+
+    def __str__(self) -> str:
+        return f"int{self.bits}/{self.block}{' tiled' if self.layout == 'tiled' else ''}"
+
+    @property
+    def zero(self) -> int:
+        """The code of the number zero."""
+        return 1 << (self.bits - 1)
+
+    def problem(self, type: TensorType) -> str | None:
+        """Why a tensor cannot be stored so, or None."""
+        *rows, columns = type.shape()
+        if columns % self.block:
+            return f"blocks of {self.block} do not divide its last axis"
+        axis = self._tiled_axis(type)
+        if self.layout == "tiled" and len(rows) > -axis and rows[axis] % TILE_ROWS:
+            return f"tiles of {TILE_ROWS} do not divide the rows of an expert"
+        return None
+
+    def parts(self, type: TensorType) -> dict[str, TensorType]:
+        *rows, columns = type.shape()
+        tile = 1
+        if self.layout == "tiled":
+            tile = TILE_ROWS
+            rows[self._tiled_axis(type)] = -(-rows[self._tiled_axis(type)] // tile)
+        return {
+            "codes": TensorType("uint8", (*rows, tile * columns * self.bits // 8)),
+            "scales": TensorType("float16", (*rows, tile * columns // self.block)),
+        }
+
+    @staticmethod
+    def _tiled_axis(type: TensorType) -> int:
+        """The axis R, counted from the end of all axes but K."""
+        return -2 if len(type.dims) > 2 and type.dims[-2] == 2 else -1
+
+
+def blocks_of(bits: object, block: object, layout: object) -> Blocks:
+    """The storage that a file describes so, or ValueError."""
+    for known in (Blocks(b, n, way) for b in (4, 8) for n in (32, 64, 128) for way in ("raw", "tiled")):
+        if (known.bits, known.block, known.layout) == (bits, block, layout):
+            return known
+    raise ValueError(f"no storage of {bits!r} bits in blocks of {block!r}, layout {layout!r}")
+
+
+Storage = Plain | RopeTable | Blocks
+"""How a weight is stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ernie_rt.graph.graph import Builder, Graph
-from ernie_rt.graph.types import Attr, Dim, DType, Plain, RopeTable, TensorType, Value, Weight
+from ernie_rt.graph.types import Attr, Dim, DType, Plain, RopeTable, Storage, TensorType, Value, Weight
 from ernie_rt.model.config import ModelConfig, MoeConfig
 
 INDEX_INPUTS: tuple[tuple[str, tuple[Dim, ...]], ...] = (
@@ -20,18 +22,22 @@ INDEX_INPUTS: tuple[tuple[str, tuple[Dim, ...]], ...] = (
 """The graph's int32 inputs: N new tokens, C context rows, L rows whose logits are wanted."""
 
 
-def build_graph(config: ModelConfig, dtype: DType | None = None) -> Graph:
+def build_graph(
+    config: ModelConfig, dtype: DType | None = None, storages: Mapping[str, Storage] | None = None
+) -> Graph:
     """The `main` graph: token ids and index arrays to the output `logits` `[L, V]`.
 
-    `dtype` is what activations are computed in (the config's own when None); weights keep the config's as storage.
+    `dtype` is what activations are computed in (the config's own when None); weights are stored as `storages` says by
+    their names, the others in the config's dtype.
     """
-    return _Model(config, dtype or config.dtype).build()
+    return _Model(config, dtype or config.dtype, storages or {}).build()
 
 
 class _Model:
-    def __init__(self, config: ModelConfig, dtype: DType) -> None:
+    def __init__(self, config: ModelConfig, dtype: DType, storages: Mapping[str, Storage]) -> None:
         self.config = config
         self.dtype = dtype
+        self.storages = storages
         # transformers keeps the router in float32; in a float64 graph nothing is narrower than float64.
         self.router_dtype: DType = "float64" if dtype == "float64" else "float32"
         self.b = Builder()
@@ -63,8 +69,8 @@ class _Model:
         """A weight named under the current scope; the router's are float32 in every model."""
         scope = self.b.current_scope
         type = TensorType(self.router_dtype if router else self.dtype, dims)
-        storage = Plain("float32" if router else self.config.dtype)
-        return Weight(f"{scope}.{name}" if scope else name, type, storage)
+        full = f"{scope}.{name}" if scope else name
+        return Weight(full, type, self.storages.get(full) or Plain("float32" if router else self.config.dtype))
 
     def bias(self, name: str, *dims: int) -> Weight | None:
         return self.weight(name, *dims) if self.config.use_bias else None

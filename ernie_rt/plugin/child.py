@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from typing import Any, Final
 
 from ernie_rt.errors import ErnieRtError, PluginError
@@ -29,8 +30,8 @@ def call(target: str, *arguments: str, seconds: float, doing: str) -> tuple[Any,
     """What a function ("package.module:function") of `arguments` returns, which is JSON, and what it printed.
 
     PluginError when it raises anything, ends its process, or takes longer than `seconds`; `doing` is what it does, in
-    words. The child has this process's
-    import path; its standard input is empty, and its standard error goes nowhere.
+    words. The child has this process's import path; its standard input is empty, and its standard error goes nowhere.
+    Whatever it began ends with it.
     """
     request = json.dumps({"path": sys.path, "target": target, "arguments": arguments})
     with tempfile.TemporaryFile() as answer:  # not a pipe, which a grandchild could keep open
@@ -39,13 +40,15 @@ def call(target: str, *arguments: str, seconds: float, doing: str) -> tuple[Any,
             stdin=subprocess.DEVNULL,
             stdout=answer,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             code = child.wait(seconds)
         except subprocess.TimeoutExpired:
             raise PluginError(f"{doing} takes longer than {seconds:g} s") from None
         finally:
-            child.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
             child.wait()
         answer.seek(0)
         data = answer.read(ANSWER_BYTES + 1)

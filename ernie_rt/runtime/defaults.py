@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +12,7 @@ from ernie_rt.errors import ConfigError, OptionError
 from ernie_rt.files import member, read_json
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.runtime.options import GenerateOptions, plan
+from ernie_rt.sampling.params import check_ids
 
 NAME: Final = "generation_config.json"
 SAMPLING: Final = ("temperature", "top_k", "top_p", "min_p")
@@ -31,6 +32,20 @@ class Defaults:
     options: GenerateOptions = field(default_factory=GenerateOptions)
     ignored: tuple[str, ...] = ()
 
+    def settle(
+        self, options: GenerateOptions, *, room: int, new_tokens: int, stop_ids: Iterable[int] = ()
+    ) -> GenerateOptions:
+        """The given options, then these, then `new_tokens` as far as there is `room`.
+
+        `stop_ids` end an answer as the end-of-sequence tokens do.
+        """
+        settled = GenerateOptions(**self.options)
+        settled["max_new_tokens"] = max(1, min(room, settled.get("max_new_tokens", new_tokens)))
+        ends = () if options.get("ignore_eos") else (*settled.get("stop_ids", ()), *stop_ids)
+        settled.update(options)
+        settled["stop_ids"] = (*check_ids("stop_ids", options.get("stop_ids", ())), *ends)
+        return settled
+
 
 def read_defaults(folder: Path, config: ModelConfig) -> Defaults:
     """Read generation_config.json; no defaults when there is none. ConfigError for an impossible value.
@@ -42,9 +57,12 @@ def read_defaults(folder: Path, config: ModelConfig) -> Defaults:
         return Defaults()
     path = member(folder, NAME)
     fields: Mapping[str, Any] = {name: value for name, value in read_json(path).items() if value is not None}
-    wanted = OTHERS if fields.get("do_sample") is False else (*SAMPLING, *OTHERS)
+    sampling = fields.get("do_sample")
+    if sampling is not None and not isinstance(sampling, bool):
+        raise ConfigError("do_sample is neither true nor false", where=str(path), found=repr(sampling)[:40])
+    wanted = OTHERS if sampling is False else (*SAMPLING, *OTHERS)
     options: dict[str, Any] = {name: fields[name] for name in wanted if name in fields}
-    if fields.get("do_sample") is True:
+    if sampling:
         options.setdefault("temperature", 1.0)
     elif "temperature" not in options:
         options = {name: value for name, value in options.items() if name not in SAMPLING}
@@ -60,6 +78,14 @@ def read_defaults(folder: Path, config: ModelConfig) -> Defaults:
             found=error.found,
             hint="Correct the file, or remove it",
         ) from None
+    beyond = [id for id in options["stop_ids"] if id >= config.vocab_size]
+    if beyond:
+        raise ConfigError(
+            "eos_token_id is outside the vocabulary",
+            where=str(path),
+            expected=f"0 to {config.vocab_size - 1}",
+            found=beyond[0],
+        )
     options["stop_ids"] = [id for id in options["stop_ids"] if id not in config.eos_token_id]
     if not options["stop_ids"]:
         del options["stop_ids"]

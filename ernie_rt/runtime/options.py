@@ -5,21 +5,26 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, SupportsIndex, TypedDict, Unpack
+from typing import Any, Final, SupportsIndex, TypedDict, Unpack
 
 from ernie_rt.errors import OptionError
 from ernie_rt.runtime.sequence import Request
 from ernie_rt.sampling.params import SamplingParams, check_ids
 from ernie_rt.text.stops import check_stops
 
-SAMPLING = frozenset(field.name for field in fields(SamplingParams))
+NEW_TOKENS: Final = 128
+"""How long a continuation may become when nobody says: a base model seldom ends by itself."""
+NEW_CHAT_TOKENS: Final = 2048
+"""The same of an answer in a conversation, which ends by itself."""
+SAMPLING: Final = frozenset(field.name for field in fields(SamplingParams))
 
 
 class GenerateOptions(TypedDict, total=False):
     """The options of everything that generates; those of SamplingParams are documented there."""
 
     max_new_tokens: int
-    """128 when not given."""
+    """When not given 2,048 for an answer and 128 for a continuation; `chat` and `generate` take less where the context
+    ends."""
     ignore_eos: bool
     """Go on past the end-of-sequence tokens of the model; `stop_ids` still end it."""
     stop: Sequence[str]
@@ -66,7 +71,7 @@ def positive(name: str, value: object) -> int:
 def plan(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[GenerateOptions]) -> Plan:
     """Check options for a model with these end-of-sequence tokens and so many ids; raises OptionError."""
     given: dict[str, Any] = dict(options)
-    max_new_tokens = given.pop("max_new_tokens", 128)
+    max_new_tokens = given.pop("max_new_tokens", NEW_TOKENS)
     max_new_tokens = positive("max_new_tokens", max_new_tokens)
     eos = () if given.pop("ignore_eos", False) else eos_ids
     stop = check_stops(given.pop("stop", ()))

@@ -13,21 +13,23 @@ from ernie_rt.text.messages import Message, message_context, parse_messages
 
 FORMAT: Final = "ernie-rt chat 1"
 MAX_BYTES: Final = 64 * MIB
+DEPTH: Final = 80
+"""Tool calls are nested up to 64 levels deep, and lie a few levels down."""
 
 
 def write_transcript(path: Path, model: str, messages: Iterable[Message], *, overwrite: bool) -> None:
-    """Write a conversation, whole or not at all; `model` names who answered.
+    """Write a conversation, whole or not at all, readable for its owner alone; `model` names who answered.
 
     WriteError when that is not possible, or the file exists and may not be overwritten.
     """
     content: dict[str, Any] = {"format": FORMAT, "model": model, "messages": [message_context(m) for m in messages]}
-    with write_atomic(path, overwrite=overwrite) as out:
+    with write_atomic(path, overwrite=overwrite, mode=0o600) as out:
         out.write(json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n")
 
 
 def read_transcript(path: Path) -> tuple[Message, ...]:
     """The messages of a conversation; FileFormatError for a file that holds none."""
-    content = read_json(path, limit=MAX_BYTES)
+    content = read_json(path, limit=MAX_BYTES, depth=DEPTH)
     if content.get("format") != FORMAT:
         raise FileFormatError(
             "not a saved conversation",

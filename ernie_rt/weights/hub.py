@@ -11,6 +11,7 @@ from typing import Final
 from ernie_rt import files
 from ernie_rt.errors import InputError, ModelNotFoundError, WriteError
 from ernie_rt.weights.checkpoint import INDEX, INDEX_LIMIT, SINGLE
+from ernie_rt.weights.manifest import MANIFEST, read_manifest
 
 FILES: Final = (
     "config.json",
@@ -23,6 +24,7 @@ FILES: Final = (
     "added_tokens.json",
     "special_tokens_map.json",
     "chat_template*",
+    MANIFEST,
 )
 """What is fetched of a repository: no code and no pickles."""
 
@@ -77,6 +79,10 @@ def _whole(folder: Path) -> bool:
     try:
         files.member(folder, "config.json")
         files.member(folder, "tokenizer.model")
+        if (folder / MANIFEST).exists():
+            for shard in read_manifest(files.member(folder, MANIFEST)).shards:
+                files.member(folder, shard)
+            return True
         if (folder / SINGLE).exists():
             files.member(folder, SINGLE)
             return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import mmap
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ NUMPY_DTYPE: Final[Mapping[str, np.dtype[Any]]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
 }
 """The stored dtypes that can be read; a header may hold others."""
 
@@ -81,6 +83,13 @@ class SafetensorsFile:
         stop = (tensor.offset + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
         if start < stop:
             self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
+    def sha256(self) -> str:
+        """The digest of the whole file, in hexadecimal."""
+        digest = hashlib.sha256(self._map).hexdigest()
+        if hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+        return digest
 
     def close(self) -> None:
         """Unmap the file, or leave that to the last array that still shows it."""

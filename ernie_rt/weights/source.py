@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
+from types import EllipsisType
 from typing import Any, Final, Protocol
 
 import ml_dtypes
 import numpy as np
 
 from ernie_rt.errors import BackendError, GraphError
-from ernie_rt.graph.types import RopeTable, Weight
+from ernie_rt.graph.types import DType, RopeTable, Weight
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.rope import rope_table
 from ernie_rt.weights.checkpoint import Checkpoint
@@ -27,11 +29,24 @@ from ernie_rt.weights.expressions import (
     stored_in,
 )
 from ernie_rt.weights.recipes import dialect_of, recipe
+from ernie_rt.weights.safetensors import NUMPY_DTYPE
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Index = tuple[int | slice | EllipsisType, ...]
 
 TILE: Final = 256
 """Side of the squares in which a transpose is copied: 2 to 6 times as fast as NumPy's order, which misses the cache."""
+
+SAMPLE: Final = 1024
+"""Numbers of each tensor that a fingerprint looks at."""
+
+STORED_AS: Final[Mapping[str, DType]] = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "U16": "bfloat16",
+}
 
 
 class WeightSource(Protocol):
@@ -40,8 +55,9 @@ class WeightSource(Protocol):
     def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
         """Write one stored part of `weight`, or its slice at leading indices `index`, into `out`, converting.
 
-        `out` is any writable float array of the logical shape, strided as it likes; a RopeTable's `out` may have any
-        number of rows. Allocates little beside it, and lets the file pages go that were read.
+        `out` is any writable array of the part's shape, strided as it likes: of floats, of the codes of Blocks uint8. A
+        RopeTable's `out` may have any number of rows. Allocates little beside it, and lets the file pages go that were
+        read.
         """
         ...
 
@@ -67,6 +83,22 @@ class CheckpointSource:
     def unused(self) -> list[tuple[str, str]]:
         """Stored tensors that no graph reads, each with the reason."""
         return list(self._unused)
+
+    def stored_dtype(self, name: str) -> DType:
+        """The dtype of a weight in the checkpoint; float32 where it is made of tensors of several."""
+        stored = {self._checkpoint.tensors[each.name].dtype for each in stored_in(self._recipe.weights[name])}
+        found = {STORED_AS[dtype] for dtype in stored}
+        return found.pop() if len(found) == 1 else "float32"
+
+    def fingerprint(self) -> str:
+        """A digest of the names, shapes and dtypes of all tensors and the first numbers of each: quick, and enough to
+        tell a model from its finetunes."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._checkpoint.tensors.items()):
+            digest.update(f"{name} {tensor.dtype} {tensor.shape} ".encode())
+            if tensor.dtype in NUMPY_DTYPE:
+                digest.update(self._checkpoint.array(name).reshape(-1)[:SAMPLE].tobytes())
+        return digest.hexdigest()
 
     def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
         check_request(weight, part, out, index)
@@ -133,6 +165,22 @@ def _squares(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
     for row in range(0, rows, TILE):
         for column in range(0, columns, TILE):
             yield slice(row, row + TILE), slice(column, column + TILE)
+
+
+def pieces(shape: tuple[int, ...], most: int) -> Iterator[tuple[Index, int, int]]:
+    """Cut an array into pieces of at most `most` elements in C order: each one's index, first element and size."""
+    axis, inner = len(shape), 1  # axes from `axis` on are taken whole; they hold `inner` elements
+    while axis > 0 and inner * shape[axis - 1] <= most:
+        axis -= 1
+        inner *= shape[axis]
+    if axis == 0:
+        yield (...,), 0, inner
+        return
+    rows, step = shape[axis - 1], most // inner
+    for n, outer in enumerate(np.ndindex(*shape[: axis - 1])):
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
+            yield (*outer, slice(start, stop)), (n * rows + start) * inner, (stop - start) * inner
 
 
 def check_request(weight: Weight, part: str, out: Array, index: tuple[int, ...]) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
 from statistics import NormalDist
-from types import EllipsisType
 from typing import Any, Final
 
 import numpy as np
 
-from ernie_rt.graph.types import RopeTable, Weight
-from ernie_rt.weights.source import Array, check_request, fill_rope
+from ernie_rt.graph.types import Blocks, RopeTable, Weight
+from ernie_rt.weights.source import Array, check_request, fill_rope, pieces
 
 CHUNK: Final = 1 << 17
 """Elements drawn at once; the random words, table indices and results of a chunk stay in cache."""
@@ -20,8 +18,6 @@ CHUNK: Final = 1 << 17
 WORDS: Final = 1 << 16
 PER_COUNT: Final = 16
 """Random 16-bit words in a step of Philox's counter."""
-
-Index = tuple[int | slice | EllipsisType, ...]
 
 
 def distribution(weight: Weight) -> tuple[float, float]:
@@ -44,7 +40,8 @@ class Synthetic:
     """Normal weights that depend on the seed and each weight's name alone; rope tables are the real ones.
 
     An element takes one 16-bit word of a Philox stream keyed by seed and name, at its place in the whole weight, so a
-    slice has the numbers it has in the whole; the word chooses one of 65,536 quantiles of the normal distribution.
+    slice has the numbers it has in the whole; the word chooses one of 65,536 quantiles of the normal distribution. Of
+    weights in blocks the codes are drawn evenly, and scales have one size, for the same standard deviation, and a sign.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -57,14 +54,14 @@ class Synthetic:
         if isinstance(weight.storage, RopeTable):
             fill_rope(weight, weight.storage, out, index)
             return
-        mean, std = distribution(weight)
-        table = (mean + std * self._quantiles).astype(out.dtype)
+        table = self._table(weight, part).astype(out.dtype)
         bits = table.view(f"u{table.itemsize}")  # NumPy gathers integers faster than bfloat16
-        digest = hashlib.blake2b(f"{self._seed}:{weight.name}".encode(), digest_size=16).digest()
+        name = weight.name if part == "data" else f"{weight.name}.{part}"
+        digest = hashlib.blake2b(f"{self._seed}:{name}".encode(), digest_size=16).digest()
         key = int.from_bytes(digest, "little")
-        first = _offset(weight.type.shape(), index)
+        first = _offset(weight.storage.parts(weight.type)[part].shape(), index)
         scratch = np.empty(CHUNK, bits.dtype)
-        for block, start, count in _blocks(out.shape):
+        for block, start, count in pieces(out.shape, CHUNK):
             words = _words(key, first + start, count)
             values = np.take(bits, words, out=scratch[:count], mode="clip").view(out.dtype)
             target = out[block]
@@ -72,6 +69,18 @@ class Synthetic:
 
     def close(self) -> None:
         pass
+
+    def _table(self, weight: Weight, part: str) -> Array:
+        """What each word stands for."""
+        mean, std = distribution(weight)
+        if not isinstance(weight.storage, Blocks):
+            table: Array = mean + std * self._quantiles
+            return table
+        codes = np.arange(WORDS) % (1 << 8)
+        if part == "codes":
+            return codes
+        spread = std * math.sqrt(12 / (4**weight.storage.bits - 1))  # of one of 2 ** bits numbers, evenly drawn
+        return np.where(codes % 2, spread, -spread)
 
 
 def _words(key: int, start: int, count: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
@@ -85,19 +94,3 @@ def _words(key: int, start: int, count: int) -> np.ndarray[Any, np.dtype[np.uint
 def _offset(shape: tuple[int, ...], index: tuple[int, ...]) -> int:
     """Elements before the slice at leading indices `index`, in C order."""
     return sum(i * math.prod(shape[axis + 1 :]) for axis, i in enumerate(index))
-
-
-def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[Index, int, int]]:
-    """Cut an array into blocks of at most CHUNK elements in C order: each one's index, first element and size."""
-    axis, inner = len(shape), 1  # axes from `axis` on are taken whole; they hold `inner` elements
-    while axis > 0 and inner * shape[axis - 1] <= CHUNK:
-        axis -= 1
-        inner *= shape[axis]
-    if axis == 0:
-        yield (...,), 0, inner
-        return
-    rows, step = shape[axis - 1], CHUNK // inner
-    for n, outer in enumerate(np.ndindex(*shape[: axis - 1])):
-        for start in range(0, rows, step):
-            stop = min(start + step, rows)
-            yield (*outer, slice(start, stop)), (n * rows + start) * inner, (stop - start) * inner

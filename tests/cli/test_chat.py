@@ -9,6 +9,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import subprocess
 import termios
 import time
@@ -19,10 +20,13 @@ from typing import Any
 import pytest
 
 from ernie_rt import loading
+from ernie_rt.cli import store
+from ernie_rt.cli.output import AnswerWriter
+from ernie_rt.generation import Stream
 from ernie_rt.location import locate
 from ernie_rt.text.spans import Span, encode_spans, special_pattern
 from support.commands import Outcome, command, start
-from support.scripted import scripted, write_chat_checkpoint
+from support.scripted import ScriptedExecutable, scripted, write_chat_checkpoint
 from support.templates import PLAIN, THINKING
 
 
@@ -76,10 +80,11 @@ def test_a_conversation(plain: Path, state: Path, monkeypatch: pytest.MonkeyPatc
     second = "User: Hi there\nAssistant: Hello 🙂<|end_of_sentence|>User: First\n  second\nAssistant: "
     assert says.asked == [f"{begin}User: Hi there\nAssistant: ", begin + second, f"{begin}Be brief.\n{second}"]
     assert "system prompt set" in ran.err and "the temperature is 0" in ran.err
-    (messages,) = kept(state)
+    before, messages = kept(state)  # a retry leaves what was there
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user", "assistant"]
     assert messages[3]["content"] == "First\n  second" and messages[4]["content"] == "Again"
-    assert state.stat().st_mode & 0o077 == 0
+    assert before[3]["content"] == "Two lines."
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (state, *state.iterdir()))
 
 
 def test_reset_begins_another_file(plain: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +112,7 @@ def test_save_and_load(plain: Path, state: Path, tmp_path: Path, monkeypatch: py
     # What another talk saved is not overwritten, and the latest one is at hand.
     Says(plain, monkeypatch, "five</s>")
     ran = chat(plain, "/load\ne\n/save first\n")
-    assert ran.code == 1 and "first.json: cannot be written; found File exists" in ran.err
+    assert ran.code == 1 and "first.json: exists, and holds another conversation. Choose another name" in ran.err
     assert len(kept(state)[-1]) == 6
 
 
@@ -159,7 +164,7 @@ def test_seeds_differ_from_answer_to_answer(plain: Path, monkeypatch: pytest.Mon
         ("/nope\n", (), 2, "no command '/nope'. /help lists them"),
         ("/retry\n", (), 2, "nothing to answer anew"),
         ("/save x\n", (), 2, "nothing to save"),
-        ("/load\n", (), 2, "no conversation is kept here"),
+        ("/load\n", (), 2, "no other conversation is kept here"),
         ("/load ../x\n", (), 2, "not a name for a conversation"),
         ("/load gone\n", (), 2, "gone.json"),
         ("", ("--load", "/etc/hostname"), 2, "not a name for a conversation"),
@@ -209,6 +214,21 @@ def test_run_answers_through_the_template(plain: Path, monkeypatch: pytest.Monke
     ]  # fmt: skip
 
 
+def test_run_leaves_out_the_end_of_a_line(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `echo` and editors write it; an argument is taken as it is, and so is text to continue."""
+    says = Says(plain, monkeypatch, *["x</s>"] * 4)
+    (tmp_path / "prompt").write_text("Capital?\n")
+    for arguments in (
+        ["Capital?", "--system", ""],
+        ["--file", tmp_path / "prompt"],
+        ["--file", tmp_path / "prompt", "--raw"],
+    ):
+        assert command("run", plain, *arguments, "--backend", "scripted").code == 0
+    assert command("run", plain, "--backend", "scripted", stdin=b"Capital?\n").code == 0
+    rendered = "<|begin_of_sentence|>User: Capital?\nAssistant: "
+    assert says.asked == [rendered, rendered, "Capital?\n", rendered]
+
+
 def test_run_tells_reasoning_apart(thinking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = "Hm.</think>\n<response>\nYes.\n</response>\n<|im_end|>"
     Says(thinking, monkeypatch, said, said)
@@ -233,10 +253,152 @@ def test_run_says_what_it_took_from_the_checkpoint(tmp_path: Path, monkeypatch: 
     assert re.search(r"^seed \d+$", ran.err, re.MULTILINE), "it samples, so the seed is said"
 
 
+def test_a_backend_that_prints_does_not_spoil_the_answer(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    says = Says(plain, monkeypatch, "Paris.</s>", "Paris.</s>")
+    submit = ScriptedExecutable.submit
+
+    def loud(self: ScriptedExecutable, step: Any) -> Any:
+        print("banner")
+        return submit(self, step)
+
+    monkeypatch.setattr(ScriptedExecutable, "submit", loud)
+    ran = command("run", plain, "?", "--backend", "scripted", "--json")
+    assert json.loads(ran.out)["text"] == "Paris." and "banner\n" in ran.err
+    assert chat(plain, "a\n").out == "Paris.\n" and len(says.asked) == 2
+
+
 def test_run_refuses_what_has_no_place(demo: Path, plain: Path) -> None:
     for folder, options in ((demo, ()), (plain, ("--raw",))):
         ran = command("run", folder, "x", "--system", "y", *options)
         assert ran.code == 2 and "--system needs a chat template" in ran.err
+    for given in ("", " \n"):
+        ran = command("run", plain, given)
+        assert ran.code == 2 and "the prompt is empty" in ran.err
+
+
+def test_a_saved_conversation_is_not_overwritten_by_the_next(
+    plain: Path, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Says(plain, monkeypatch, "one</s>", "two</s>")
+    ran = chat(plain, f"a\n/save {tmp_path}/x.json\n/reset\nb\n/save {tmp_path}/x.json\n")
+    assert ran.code == 1 and "holds another conversation" in ran.err
+    assert json.loads((tmp_path / "x.json").read_text())["messages"][1]["content"] == "one"
+
+
+def test_the_latest_conversation_is_not_the_present_one(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Says(plain, monkeypatch, "one</s>")
+    assert "no other conversation" in chat(plain, "a\n/load\n").err
+    Says(plain, monkeypatch, "two</s>")
+    assert "assistant: one" in chat(plain, "b\n/load\n").err
+
+
+def test_names_that_lead_nowhere(plain: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, message in (("~nobody/x.json", "cannot be written"), ("a\0b.json", "a null character in the path")):
+        Says(plain, monkeypatch, "one</s>")
+        ran = chat(plain, f"a\n/save {name}\n")
+        assert ran.code == 1 and message in ran.err
+    (state / "gone.json").symlink_to(state / "nowhere")
+    Says(plain, monkeypatch, "one</s>")
+    assert chat(plain, "/load\nb\n").code == 0
+
+
+def test_a_talk_that_cannot_fit_is_cut_to_what_does(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Says(plain, monkeypatch, "a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a")
+    ran = chat(plain, "word word\n", "--max-context", "32", "-n", "9999")
+    assert ran.code == 0 and "the answer was cut after" in ran.err
+
+
+def test_every_answer_ends_its_line(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Says(plain, monkeypatch, "</s>", "two</s>")
+    assert chat(plain, "a\nb\n").out == "\ntwo\n"
+
+
+def test_quotes_of_several_lines(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    says = Says(plain, monkeypatch, "x</s>", "y</s>")
+    assert chat(plain, '"""   \none\ntwo\n"""\n"""three"""\n').out == "x\ny\n"
+    assert says.asked[0].endswith("User: one\ntwo\nAssistant: ") and says.asked[1].endswith("User: three\nAssistant: ")
+
+
+def test_the_largest_seed_has_a_next(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Says(plain, monkeypatch, "x</s>", "y</s>")
+    assert chat(plain, "a\nb\n", "--seed", str(2**64 - 1), "--temperature", "1").out == "x\ny\n"
+
+
+def test_text_around_tool_calls_has_lines_of_its_own(thinking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
+    Says(thinking, monkeypatch, f"x</think>before{call}{call}after<|im_end|>")
+    assert chat(thinking, "a\n").out == "before\ntool call: f {}\ntool call: f {}\nafter\n"
+
+
+def test_bytes_that_are_no_text(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Says(plain, monkeypatch, "x</s>")
+    ran = command("chat", plain, "--backend", "scripted", stdin=b"a\n\xff\xfe\n")
+    assert (ran.code, ran.out) == (2, "x\n") and "the prompt is not UTF-8" in ran.err
+
+
+def test_a_broken_template_is_said_before_loading(plain: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(plain, tmp_path / "model")
+    (folder / "chat_template.jinja").write_text("{{ 1 / 0 }}")
+    ran = command("chat", folder, stdin=b"a\n")
+    assert ran.code == 2 and "division by zero" in ran.err and "backend" not in ran.err
+
+
+def test_a_nested_call_can_be_loaded_again(thinking: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nested = "[" * 60 + "]" * 60
+    call = f'x</think><tool_call>{{"name": "f", "arguments": {{"x": {nested}}}}}</tool_call><|im_end|>'
+    Says(thinking, monkeypatch, call)
+    assert chat(thinking, "a\n/save deep\n").code == 0
+    Says(thinking, monkeypatch)
+    assert chat(thinking, "/load deep\n").code == 0
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_an_interrupt_keeps_what_is_worth_it(
+    anew: bool, plain: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second Ctrl-C cuts nothing off, and a retry that is stopped leaves the former answer."""
+    Says(plain, monkeypatch, "one</s>", "two three four</s>")
+    shown = AnswerWriter.show
+    answers = 0
+
+    def interrupted(self: AnswerWriter, piece: Any) -> None:
+        nonlocal answers
+        shown(self, piece)
+        answers += piece.id is not None
+        if answers == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    def again(*arguments: Any, **options: Any) -> None:
+        signal.raise_signal(signal.SIGINT)  # nobody listens any more
+        written(*arguments, **options)
+
+    written = store.write_transcript
+    monkeypatch.setattr(AnswerWriter, "show", interrupted)
+    monkeypatch.setattr(store, "write_transcript", again)
+    ran = chat(plain, "a\n/retry\n" if anew else "a\nb\n")
+    assert ran.code == 130 and "stopped; " in ran.err
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    messages = kept(state)[-1]
+    if anew:
+        assert "the former answer stays" in ran.err and [m["content"] for m in messages] == ["a", "one"]
+    else:
+        assert (
+            messages[1]["content"] == "one"
+            and "two three".startswith(messages[3]["content"])
+            and messages[3]["content"]
+        )
+
+
+def test_nothing_else_is_asked_after_an_interrupt(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first token, in a pipe."""
+    says = Says(plain, monkeypatch, "one</s>", "two</s>")
+
+    def interrupted(self: Stream) -> Any:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Stream, "__next__", interrupted)
+    ran = chat(plain, "a\nb\n")
+    assert ran.code == 130 and "stopped before an answer" in ran.err and says.asked == []
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_the_text_comes_piece_by_piece(demo: Path, monkeypatch: pytest.MonkeyPat
     following = Stream.__next__
 
     def watched(self: Stream) -> Piece:
-        seen.append(sys.stdout.buffer.tell())
+        seen.append(sys.stdout.answers.buffer.tell())
         return following(self)
 
     monkeypatch.setattr(Stream, "__next__", watched)
@@ -216,7 +216,7 @@ def test_an_interrupt_keeps_what_there_is(
     assert err.count(b"\n") == 1 and SUMMARY.fullmatch(err.decode().rstrip())
     if as_json:
         answer = json.loads(text)
-        assert answer["finish"] == "interrupted" and len(answer["ids"]) == answer["new_tokens"] < 4000
+        assert answer["finish"] == "cancelled" and len(answer["ids"]) == answer["new_tokens"] < 4000
     else:
         assert len(text) > 50 and text.endswith("\n")
 

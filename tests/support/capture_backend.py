@@ -32,7 +32,7 @@ from ernie_rt.backend import (
     Target,
     WeightSource,
 )
-from ernie_rt.graph.types import Weight
+from ernie_rt.graph.types import Storage, Weight
 from ernie_rt.hooks import PLUGIN_API, hookimpl
 from ernie_rt.reference.ops import MEANINGS
 
@@ -59,6 +59,9 @@ class CaptureBackend:
 
     def claims(self, node: Node, target: Target) -> Accept | Reject:
         return Accept() if node.spec.level == "block" else Reject("blocks alone")
+
+    def accepts(self, storage: Storage, target: Target) -> bool:
+        return False
 
     def numerics(self, target: Target) -> Numerics:
         return Numerics(OpNumerics("float64", "float64"))

@@ -33,7 +33,7 @@ from ernie_rt.backend import (
     WeightSource,
     check_memory,
 )
-from ernie_rt.graph.types import Operand, State, Value, Weight
+from ernie_rt.graph.types import Operand, State, Storage, Value, Weight
 from ernie_rt.hooks import PLUGIN_API, hookimpl
 
 __all__ = ["PLUGIN_API", "ernie_rt_backends"]
@@ -56,6 +56,9 @@ class OnnxBackend:
 
     def claims(self, node: Node, target: Target) -> Accept | Reject:
         return Accept() if node.op in EMIT else Reject("no single operator of ONNX Runtime")
+
+    def accepts(self, storage: Storage, target: Target) -> bool:
+        return False
 
     def numerics(self, target: Target) -> Numerics:
         return Numerics(OpNumerics("float32", "float32"))

@@ -25,6 +25,7 @@ from ernie_rt.backend import (
     WeightSource,
 )
 from ernie_rt.backend.contents import PagedContents
+from ernie_rt.graph.types import Storage
 from ernie_rt.hooks import PLUGIN_API, hookimpl
 from ernie_rt.host import PluginHost
 from support.configs import DENSE
@@ -71,6 +72,9 @@ class ScriptedBackend:
 
     def claims(self, node: Node, target: Target) -> Accept:
         return Accept()
+
+    def accepts(self, storage: Storage, target: Target) -> bool:
+        return False
 
     def numerics(self, target: Target) -> Numerics:
         return Numerics(OpNumerics("float32", "float32"))

@@ -11,8 +11,10 @@ from huggingface_hub import constants, errors
 from safetensors.numpy import save_file
 
 from ernie_rt.errors import ModelNotFoundError, WriteError
+from ernie_rt.graph.types import Plain
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.hub import FILES, resolve
+from ernie_rt.weights.manifest import MANIFEST, Manifest, Shard
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "baidu/ERNIE-4.5-0.3B-PT"
@@ -147,3 +149,14 @@ def test_failed_downloads_are_named(monkeypatch: pytest.MonkeyPatch, error: Exce
     replace_download(monkeypatch, fail)
     with pytest.raises(WriteError if type(error) is OSError else ModelNotFoundError, match=reason):
         resolve("org/name@v1.0")
+
+
+def test_a_quantised_model_is_whole_with_all_its_files(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = store(cache, without="model.safetensors.index.json")
+    shard = Shard(1, "0" * 64, {"head.norm": Plain("float32")}, {})
+    (snapshot / "tokenizer.model").touch()
+    replace_download(monkeypatch, lambda **_: cache)
+    Manifest({}, {"model-00001-of-00001.safetensors": shard}).write(snapshot / MANIFEST)
+    assert resolve(REPOSITORY) == snapshot
+    Manifest({}, {"model-00001-of-00001.safetensors": shard, "more": shard}).write(snapshot / MANIFEST)
+    assert resolve(REPOSITORY) == cache

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from ernie_rt.errors import BackendError
-from ernie_rt.graph.types import Plain, RopeTable, TensorType, Weight
+from ernie_rt.graph.types import Blocks, Plain, RopeTable, TensorType, Weight
 from ernie_rt.model.rope import rope_table
+from ernie_rt.weights.blocks import dequantize
 from ernie_rt.weights.synthetic import CHUNK, Synthetic, distribution
 
 
@@ -86,3 +87,20 @@ def test_rope_tables_are_the_real_ones_and_requests_are_checked() -> None:
     np.testing.assert_array_equal(out, rope_table(storage, 5, 4))
     with pytest.raises(BackendError, match="does not fit"):
         Synthetic().fill(EXPERTS, "data", out)
+
+
+@pytest.mark.parametrize("storage", [Blocks(4, 32), Blocks(8, 128)], ids=str)
+def test_blocks_have_the_spread_of_plain_numbers(storage: Blocks) -> None:
+    source, logical = Synthetic(5), TensorType("bfloat16", (3, 256, 512))
+    weight = Weight("layers.1.mlp.experts.down", logical, storage)
+    parts = {}
+    for name, part in storage.parts(logical).items():
+        parts[name] = np.zeros(part.shape(), part.dtype)
+        source.fill(weight, name, parts[name])
+        row = np.zeros(part.shape()[1:], part.dtype)
+        source.fill(weight, name, row, (2,))
+        np.testing.assert_array_equal(row, parts[name][2])
+    numbers = dequantize(parts["codes"], parts["scales"], storage)
+    assert numbers.std() == pytest.approx(512**-0.5, rel=0.02)
+    assert abs(numbers.mean()) < 0.002
+    assert len(np.unique(parts["codes"])) == 256

@@ -1,0 +1,117 @@
+"""`ernie-rt quantize`: write a model with int4 or int8 weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from ernie_rt.cli.options import Json, Ref, Threads
+
+if TYPE_CHECKING:
+    from ernie_rt.weights.manifest import Manifest
+
+
+class Weights(StrEnum):
+    int4 = "int4"
+    int8 = "int8"
+
+
+class Block(StrEnum):
+    small = "32"
+    middle = "64"
+    large = "128"
+
+
+class Layout(StrEnum):
+    raw = "raw"
+    tiled = "tiled"
+
+
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="The new folder; one that exists is never touched.")]
+
+
+def quantize(
+    model: Ref,
+    out: Out,
+    weights: Annotated[Weights, typer.Option(help="What linears and experts become; embedding and head become int8.")],
+    block: Annotated[Block, typer.Option(help="How many weights share a scale.")] = Block.small,
+    layout: Annotated[
+        Layout, typer.Option(help="raw: the order of ONNX Runtime. tiled: in tiles of 16 rows.")
+    ] = Layout.raw,
+    clip_search: Annotated[
+        bool, typer.Option("--clip-search/--no-clip-search", help="Try several ranges for each block, keep the best.")
+    ] = True,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model with int4 or int8 weights into a new folder, and say what error that makes.
+
+    Memory stays small. Interrupted, the same command goes on where it stopped, in the folder OUT.partial.
+    """
+    from ernie_rt.cli.loaded import progress_bar
+    from ernie_rt.cli.output import say
+    from ernie_rt.location import locate
+    from ernie_rt.weights.quantize import Quantization, quantize_model
+
+    located = locate(model)
+    assert located.folder is not None
+    how = Quantization(
+        4 if weights is Weights.int4 else 8,
+        cast(Literal[32, 64, 128], int(block)),
+        layout.value,
+        clip_search,
+    )
+    began = time.perf_counter()
+    with progress_bar("quantising") as progress:
+        manifest = quantize_model(
+            located.folder, located.config, out, how, threads=threads or os.cpu_count() or 1, progress=progress
+        )
+    say(f"{time.perf_counter() - began:.1f} s")
+    report(out, manifest, as_json)
+
+
+def report(out: Path, manifest: Manifest, as_json: bool) -> None:
+    """Print a folder's size and the error of each kind of weight in each layer."""
+    from ernie_rt.cli.output import columns, write
+
+    nbytes = sum(shard.nbytes for shard in manifest.shards.values())
+    errors = manifest.errors
+    kinds = by_kind(errors)
+    if as_json:
+        found = {"out": str(out), "plan": dict(manifest.plan), "nbytes": nbytes, "kinds": kinds, "errors": errors}
+        write(json.dumps(found) + "\n")
+        return
+    layers: dict[str, dict[str, float]] = {}
+    for name, error in errors.items():
+        layer, kind = split(name)
+        layers.setdefault(layer, {})[kind] = error
+    rows = [["", *kinds], *([layer, *(_percent(found.get(kind)) for kind in kinds)] for layer, found in layers.items())]
+    rows.append(["all", *map(_percent, kinds.values())])
+    write(f"relative rms error of the weights\n{columns(rows)}\n{out}: {nbytes:,} bytes\n")
+
+
+def split(name: str) -> tuple[str, str]:
+    """A weight's layer and kind: `layers.3` and `mlp.down`, `head` and `weight`."""
+    parts = name.split(".")
+    depth = 2 if parts[0] == "layers" else 1
+    return ".".join(parts[:depth]), ".".join(parts[depth:])
+
+
+def by_kind(errors: Mapping[str, float]) -> dict[str, float]:
+    """The root mean square over the layers of each kind of weight."""
+    found: dict[str, list[float]] = {}
+    for name, error in errors.items():
+        found.setdefault(split(name)[1], []).append(error)
+    return {kind: math.sqrt(sum(e * e for e in each) / len(each)) for kind, each in found.items()}
+
+
+def _percent(error: float | None) -> str:
+    return "" if error is None else f"{100 * error:.2f} %"

@@ -1,0 +1,102 @@
+"""Conversations on disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ernie_rt.cli.output import one_line, say
+from ernie_rt.errors import ErnieRtError, OptionError, WriteError
+from ernie_rt.text.transcript import read_transcript, write_transcript
+
+if TYPE_CHECKING:
+    from ernie_rt.text.messages import Message
+
+
+class Store:
+    """Conversations, each kept in a file of its own as it grows, named by when it began, or saved under a name.
+
+    `folder` is made when it is first needed; None keeps nothing by itself.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._complained = False
+        self.begin()
+
+    def begin(self) -> None:
+        """From now on it is another conversation; what was written of the last one stays."""
+        self._name = f"{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(2)}.json"
+        self._mine: set[Path] = set()
+
+    def keep(self, model: str, messages: list[Message]) -> None:
+        """Write the conversation as it stands; a disk that does not take it is mentioned once."""
+        if self.folder is None:
+            return
+        try:
+            write_transcript(self._make() / self._name, model, messages, overwrite=True)
+        except ErnieRtError as error:
+            if not self._complained:
+                say(f"the conversation is not kept: {one_line(error)}")
+            self._complained = True
+
+    def save(self, name: str, model: str, messages: list[Message]) -> Path:
+        """Write the conversation under a name; a file that holds another one is left alone."""
+        if not messages:
+            raise OptionError("nothing to save", hint="Say something first")
+        path = self._path(name, make=True)
+        if path not in self._mine and os.path.lexists(path):
+            raise WriteError("exists, and holds another conversation", where=str(path), hint="Choose another name")
+        write_transcript(path, model, messages, overwrite=path in self._mine)
+        self._mine.add(path)
+        return path
+
+    def load(self, name: str) -> tuple[Path, tuple[Message, ...]]:
+        """Read a conversation; it goes on in a file of its own, so the one that was read stays as it is."""
+        path = self._path(name) if name else self._latest()
+        messages = read_transcript(path)
+        self.begin()
+        return path, messages
+
+    def _path(self, name: str, make: bool = False) -> Path:
+        if name.endswith(".json"):
+            try:
+                return Path(name).expanduser()
+            except RuntimeError:  # nobody of that name has a home
+                return Path(name)
+        if not re.fullmatch(r"\w[\w. -]{0,99}", name):
+            raise OptionError(
+                "not a name for a conversation",
+                expected="letters and digits, or a path ending in .json",
+                found=repr(name[:40]),
+            )
+        if self.folder is None:
+            raise OptionError("names need the folder that --forget does without", hint="Give a path ending in .json")
+        return (self._make() if make else self.folder) / f"{name}.json"
+
+    def _latest(self) -> Path:
+        others = [path for path in (self.folder.glob("*.json") if self.folder else ()) if path.name != self._name]
+        if not others:
+            raise OptionError(
+                "no other conversation is kept here", where=str(self.folder), hint="/load takes a name or a path"
+            )
+        return max(others, key=_changed)
+
+    def _make(self) -> Path:
+        assert self.folder is not None
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError("cannot be made", where=str(self.folder), found=error.strerror) from error
+        return self.folder
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # it has gone meanwhile, or leads nowhere
+        return 0.0

@@ -1,0 +1,174 @@
+"""A conversation with a model, and the commands that change it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from ernie_rt.cli.output import AnswerWriter, safe, say
+from ernie_rt.cli.store import Store
+from ernie_rt.errors import OptionError
+from ernie_rt.text.messages import Message
+
+if TYPE_CHECKING:
+    from ernie_rt.generation import Generation
+    from ernie_rt.runtime.options import GenerateOptions
+    from ernie_rt.session import Model
+
+HELP: Final = '''\
+/system TEXT   set the system prompt; without TEXT, remove it
+/reset         forget the conversation; the system prompt stays
+/retry         answer the last message anew
+/save NAME     keep the conversation under a name, or in a file (a path ending in .json)
+/load NAME     take up a conversation; without NAME, the latest one
+/help          this
+/exit          leave, as Ctrl-D does
+"""            begins a text of several lines, and ends it
+Ctrl-C         stops an answer; what there is of it stays in the conversation'''
+QUOTES: Final = '"""'
+
+
+class Talk:
+    """What was said so far; `ref` names the model, `options` are those of every answer."""
+
+    def __init__(self, ref: str, options: GenerateOptions, store: Store, verbose: bool = False) -> None:
+        self.messages: list[Message] = []
+        self.store = store
+        self._ref = ref
+        self._options = options
+        self._verbose = verbose
+        self._answers = 0
+
+    def take(self, text: str, model: Model) -> bool:
+        """Obey a command or answer a message; False when it was to leave."""
+        command, _, argument = text.partition(" ")
+        argument = argument.strip()
+        match command:
+            case "/exit":
+                return False
+            case "/help":
+                say(HELP)
+            case "/system":
+                self.system(argument)
+            case "/reset":
+                self.messages = self.messages[:1] if self._has_system() else []
+                self.store.begin()
+                say("a new conversation")
+            case "/retry":
+                self._retry(model)
+            case "/save":
+                say(f"saved in {self.store.save(argument, self._ref, self.messages)}")
+            case "/load":
+                self.load(argument)
+            case _ if command.startswith("/") and "\n" not in text:
+                raise OptionError(
+                    f"no command {command[:40]!r}", hint=f"/help lists them; {QUOTES} goes around a message with a /"
+                )
+            case _:
+                if text.startswith(QUOTES):
+                    text = text.removeprefix(QUOTES).rstrip().removesuffix(QUOTES).rstrip("\n")
+                    text = re.sub(r"\A[ \t]*\n", "", text)
+                if text.strip():
+                    self._answer([*self.messages, Message("user", text)], model)
+        return True
+
+    def system(self, text: str) -> None:
+        """Set the system prompt, or remove it when the text is empty."""
+        rest = self.messages[1:] if self._has_system() else self.messages
+        self.messages = [Message("system", text), *rest] if text else rest
+        say("system prompt set" if text else "no system prompt")
+
+    def load(self, name: str) -> None:
+        """Take up a conversation, and show how it ended."""
+        path, messages = self.store.load(name)
+        self.messages = list(messages)
+        turns = sum(message.role == "user" for message in messages)
+        say(f"{path}: {turns} messages of yours")
+        for message in messages[-2:]:
+            say(safe(f"{message.role}: {message.content}", sys.stderr))
+
+    def _has_system(self) -> bool:
+        return bool(self.messages) and self.messages[0].role == "system"
+
+    def _retry(self, model: Model) -> None:
+        asked = max((n for n, message in enumerate(self.messages) if message.role == "user"), default=None)
+        if asked is None:
+            raise OptionError("nothing to answer anew", hint="Say something first")
+        if (model.defaults.options | self._options).get("temperature", 0) == 0:
+            say("the temperature is 0, so the same message gets the same answer; --temperature 0.8 varies it")
+        self._answer(self.messages[: asked + 1], model, anew=True)
+
+    def _answer(self, messages: list[Message], model: Model, anew: bool = False) -> None:
+        """Answer `messages` and, if something came, take them and the answer for the conversation.
+
+        One that is answered `anew` goes on in another file, so the former answer stays on disk; when it is interrupted,
+        the former one stays in the conversation too.
+        """
+        assert model.template is not None
+        prompt = model.template.prompt(messages, model.tokenizer)
+        stream = model.chat(prompt, stream=True, **self._options_now(model, len(prompt.ids)))
+        interrupted = False
+        with one_interrupt():
+            try:
+                with stream, AnswerWriter() as writer:
+                    for piece in stream:
+                        writer.show(piece)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                answer = stream.generation
+                if answer.ids and not (interrupted and anew):
+                    if anew:
+                        self.store.begin()
+                    self._answers += 1
+                    self.messages = [*messages, answer.message]
+                    self.store.keep(self._ref, self.messages)
+            self._remark(answer, interrupted, anew)
+        if interrupted and not sys.stdin.isatty():
+            raise typer.Exit(130)
+
+    def _options_now(self, model: Model, prompt_tokens: int) -> GenerateOptions:
+        options = self._options.copy()
+        if "max_new_tokens" in options:
+            options["max_new_tokens"] = max(1, min(options["max_new_tokens"], model.capacity + 1 - prompt_tokens))
+        if (seed := options.get("seed")) is not None:
+            # Each answer of a conversation has a seed of its own, or a retry could change nothing.
+            options["seed"] = (seed + self._answers) % 2**64
+        return options
+
+    def _remark(self, answer: Generation, interrupted: bool, anew: bool) -> None:
+        if interrupted and anew:
+            say("stopped; the former answer stays part of the conversation")
+        elif interrupted and not answer.ids:
+            say("stopped before an answer; your message is not part of the conversation")
+        elif interrupted:
+            say("stopped; what there is of the answer is part of the conversation")
+        elif answer.finish == "length":
+            say(f"the answer was cut after {len(answer.ids)} tokens; --max-new-tokens and --max-context lengthen it")
+        if self._verbose:
+            rate = f"{(len(answer.ids) - 1) / answer.decode_seconds:.1f} tokens/s" if len(answer.ids) > 1 else "-"
+            say(f"{answer.prompt_tokens} tokens in {answer.prefill_seconds:.1f} s · {len(answer.ids)} new, {rate}")
+
+
+@contextmanager
+def one_interrupt() -> Iterator[None]:
+    """The first Ctrl-C in the block raises KeyboardInterrupt; a second one, out of impatience, cuts nothing off."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def first(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

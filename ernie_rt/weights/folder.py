@@ -1,0 +1,161 @@
+"""Write a quantised folder, file by file.
+
+It grows beside its place, with a manifest of the files that are whole; a run that was interrupted goes on where it
+stopped when it is asked for the same. The bytes are the same either way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from ernie_rt import files
+from ernie_rt.errors import WriteError
+from ernie_rt.graph.types import Weight
+from ernie_rt.weights.hub import FILES
+from ernie_rt.weights.manifest import (
+    MANIFEST,
+    Manifest,
+    Shard,
+    file_bytes,
+    header_of,
+    padding,
+    parts_of,
+    read_manifest,
+    shard_weights,
+)
+from ernie_rt.weights.source import Array
+
+PROGRESS: Final = "ernie_rt.partial.json"
+"""The manifest of what is whole, while a folder grows."""
+
+BESIDE: Final = tuple(pattern for pattern in FILES if "safetensors" not in pattern and pattern != MANIFEST)
+"""What else of a model's folder is taken along."""
+
+BESIDE_LIMIT: Final = 64 * files.MIB
+
+Put = Callable[[Array], None]
+Produce = Callable[[Weight, Put], float | None]
+"""Puts the parts of a weight, in their order, and returns the relative rms error; None where nothing was rounded."""
+Progress = Callable[[int, int], None]
+"""Called with the bytes written so far and in all."""
+
+
+def write_quantized(
+    out: Path,
+    beside: Path | None,
+    weights: Sequence[Weight],
+    plan: Mapping[str, object],
+    produce: Produce,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Write the folder `out`: the weights as their storages say, what lies in the folder `beside`, and the manifest.
+
+    Raises WriteError when `out` exists, `out.partial` is of another plan, or the disk has too little room.
+    """
+    groups = shard_weights(weights)
+    sizes = {name: file_bytes(group) for name, group in groups.items()}
+    with files.build_folder(out) as folder:
+        shards = _begun(folder, plan)
+        room, needed = files.free_bytes(folder), sum(sizes[name] for name in groups if name not in shards)
+        if needed > room:
+            raise WriteError(
+                "the disk has too little room",
+                where=str(out),
+                expected=f"{needed / 1e9:.1f} GB",
+                found=f"{room / 1e9:.1f} GB",
+                hint="Choose another disk, fewer bits, or larger blocks",
+            )
+        done = 0
+        for name, group in groups.items():
+            if name not in shards:
+                Manifest(plan, shards).write(folder / PROGRESS)
+                shards[name] = _Writer(group, produce, done, sum(sizes.values()), progress).write(folder / name)
+            done += sizes[name]
+        manifest = Manifest(plan, {name: shards[name] for name in groups})
+        manifest.write(folder / PROGRESS)
+        if beside is not None:
+            _take_along(beside, folder)
+        (folder / PROGRESS).replace(folder / MANIFEST)
+    return manifest
+
+
+def _begun(folder: Path, plan: Mapping[str, object]) -> dict[str, Shard]:
+    """The whole files that an earlier run by the same plan has written; WriteError where something else lies there."""
+    for name in (PROGRESS, MANIFEST):
+        if not (folder / name).exists():
+            continue
+        begun = read_manifest(files.member(folder, name))
+        if begun.plan != plan:
+            raise WriteError(
+                "a run of another model or with other options was interrupted here",
+                where=str(folder),
+                expected=dict(plan),
+                found=dict(begun.plan),
+                hint="Finish that one, or remove this folder",
+            )
+        return {name: shard for name, shard in begun.shards.items() if _size(folder / name) == shard.nbytes}
+    if any(folder.iterdir()):
+        raise WriteError("this folder is in the way", where=str(folder), hint="Choose another name, or remove it")
+    return {}
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+class _Writer:
+    """Writes one file of weights; `before` and `total` are bytes of all files."""
+
+    def __init__(
+        self, weights: Sequence[Weight], produce: Produce, before: int, total: int, progress: Progress | None
+    ) -> None:
+        self._weights = weights
+        self._produce = produce
+        self._before = before
+        self._total = total
+        self._progress = progress
+        self._digest = hashlib.sha256()
+        self._written = 0
+
+    def write(self, path: Path) -> Shard:
+        errors: dict[str, float] = {}
+        with files.write_atomic(path) as self._file:
+            self._write(header_of(self._weights))
+            for weight in self._weights:
+                self._lengths = [type.nbytes() for type in parts_of([weight]).values()]
+                error = self._produce(weight, self._put)
+                assert not self._lengths, f"{weight.name} is not whole"
+                if error is not None:
+                    errors[weight.name] = error
+        storages = {weight.name: weight.storage for weight in self._weights}
+        return Shard(self._written, self._digest.hexdigest(), storages, errors)
+
+    def _put(self, array: Array) -> None:
+        """The next bytes of the weight; a part that they end is padded."""
+        self._write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        self._lengths[0] -= array.nbytes
+        if self._lengths[0] == 0:
+            del self._lengths[0]
+            self._write(bytes(padding(self._written)))
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self._written += len(data)
+        if self._progress is not None:
+            self._progress(self._before + self._written, self._total)
+
+
+def _take_along(source: Path, folder: Path) -> None:
+    """Copy config, tokenizer, templates and defaults."""
+    for name in sorted(entry.name for entry in source.iterdir()):
+        if any(fnmatch(name, pattern) for pattern in BESIDE):
+            data = files.read_bytes(files.member(source, name), BESIDE_LIMIT)
+            with files.write_atomic(folder / name) as file:
+                file.write(data)

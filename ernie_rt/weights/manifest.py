@@ -1,0 +1,155 @@
+"""A quantised folder: its manifest `ernie_rt.json`, and how weights lie in its files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ernie_rt import files
+from ernie_rt.errors import ErnieRtError, JsonError
+from ernie_rt.graph.json import storage_from_json, storage_to_json
+from ernie_rt.graph.types import DType, RopeTable, Storage, TensorType, Weight
+
+MANIFEST: Final = "ernie_rt.json"
+FORMAT: Final = 1
+LIMIT: Final = 4 * files.MIB
+
+ALIGNMENT: Final = 4096
+"""Where a tensor may begin in a file, so that it can be mapped by itself: a multiple of a page."""
+
+PADDING: Final = "padding."
+"""Begins the names of tensors that hold nothing: safetensors leaves no gaps otherwise."""
+
+STORED_DTYPE: Final[Mapping[DType, str]] = {
+    "float64": "F64",
+    "float32": "F32",
+    "bfloat16": "BF16",
+    "float16": "F16",
+    "uint8": "U8",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A file: its size and digest, how each of its weights is stored, and the relative rms error that this made."""
+
+    nbytes: int
+    sha256: str
+    storages: Mapping[str, Storage]
+    errors: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a folder was made of and how, and its files."""
+
+    plan: Mapping[str, object]
+    shards: Mapping[str, Shard] = field(default_factory=dict)
+
+    @property
+    def storages(self) -> dict[str, Storage]:
+        return {name: storage for shard in self.shards.values() for name, storage in shard.storages.items()}
+
+    @property
+    def errors(self) -> dict[str, float]:
+        return {name: error for shard in self.shards.values() for name, error in shard.errors.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        shards = {
+            name: {
+                "nbytes": shard.nbytes,
+                "sha256": shard.sha256,
+                "weights": {
+                    weight: {"storage": storage_to_json(storage)}
+                    | ({"error": shard.errors[weight]} if weight in shard.errors else {})
+                    for weight, storage in shard.storages.items()
+                },
+            }
+            for name, shard in self.shards.items()
+        }
+        return {"format": FORMAT, "plan": dict(self.plan), "shards": shards}
+
+    def write(self, path: Path) -> None:
+        with files.write_atomic(path) as file:
+            file.write(json.dumps(self.to_json(), indent=1).encode() + b"\n")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a file; JsonError for anything else."""
+    data = files.read_json(path, limit=LIMIT)
+    if data.get("format") != FORMAT:
+        raise JsonError(
+            "a manifest of another format",
+            where=str(path),
+            expected=FORMAT,
+            found=repr(data.get("format"))[:40],
+            hint="Quantise the model again, or use the ernie-rt that wrote it",
+        )
+    try:
+        shards = {name: _shard(entry) for name, entry in data["shards"].items()}
+        return Manifest(dict(data["plan"]), shards)
+    except (KeyError, TypeError, ValueError, AttributeError, ErnieRtError) as error:
+        raise JsonError(
+            "not a manifest of a quantised folder", where=str(path), found=f"{type(error).__name__}: {error}"[:200]
+        ) from None
+
+
+def _shard(entry: Mapping[str, Any]) -> Shard:
+    nbytes, sha256 = entry["nbytes"], entry["sha256"]
+    if not (type(nbytes) is int and nbytes > 0) or not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ValueError("an impossible size or digest")
+    storages = {name: storage_from_json(weight["storage"]) for name, weight in entry["weights"].items()}
+    if any(isinstance(storage, RopeTable) for storage in storages.values()):
+        raise ValueError("tables are not stored")
+    errors = {name: float(weight["error"]) for name, weight in entry["weights"].items() if "error" in weight}
+    return Shard(nbytes, sha256, storages, errors)
+
+
+def shard_weights(weights: Sequence[Weight]) -> dict[str, tuple[Weight, ...]]:
+    """Which weights each file holds, by its name: a layer a file, the embedding and the head in others."""
+    groups: dict[str, list[Weight]] = {}
+    for weight in weights:
+        if not isinstance(weight.storage, RopeTable):
+            match = re.match(r"layers\.\d+", weight.name)
+            groups.setdefault(match[0] if match else weight.name.split(".")[0], []).append(weight)
+    count = len(groups)
+    return {
+        f"model-{number:05}-of-{count:05}.safetensors": tuple(group)
+        for number, group in enumerate(groups.values(), start=1)
+    }
+
+
+def parts_of(weights: Sequence[Weight]) -> dict[str, TensorType]:
+    """The tensors of a file in their order, by name."""
+    return {
+        f"{weight.name}.{part}": type for weight in weights for part, type in weight.storage.parts(weight.type).items()
+    }
+
+
+def header_of(weights: Sequence[Weight]) -> bytes:
+    """The first bytes of a file, up to where the first tensor begins; each begins at a multiple of ALIGNMENT."""
+    entries: dict[str, object] = {}
+    end = 0
+    for name, type in parts_of(weights).items():
+        start, end = end, end + type.nbytes()
+        entries[name] = {"dtype": STORED_DTYPE[type.dtype], "shape": list(type.shape()), "data_offsets": [start, end]}
+        if end % ALIGNMENT:
+            start, end = end, end + padding(end)
+            entries[f"{PADDING}{len(entries)}"] = {"dtype": "U8", "shape": [end - start], "data_offsets": [start, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * padding(8 + len(text))
+    return len(text).to_bytes(8, "little") + text
+
+
+def padding(offset: int) -> int:
+    """Bytes up to the next place where a tensor may begin."""
+    return -offset % ALIGNMENT
+
+
+def file_bytes(weights: Sequence[Weight]) -> int:
+    """The size of a file."""
+    return len(header_of(weights)) + sum(type.nbytes() + padding(type.nbytes()) for type in parts_of(weights).values())

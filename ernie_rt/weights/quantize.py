@@ -1,0 +1,235 @@
+"""Quantise a model, and bring a quantised one into another layout."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+import numpy as np
+
+from ernie_rt.errors import OptionError
+from ernie_rt.graph.types import TILE_ROWS, Blocks, DType, Plain, RopeTable, Storage, Weight
+from ernie_rt.model.config import ModelConfig
+from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.weights.blocks import quantize, to_tiles
+from ernie_rt.weights.folder import Progress, Put, write_quantized
+from ernie_rt.weights.manifest import Manifest
+from ernie_rt.weights.quantized import QuantizedSource, open_weights, row_shape
+from ernie_rt.weights.source import Array, WeightSource
+
+LINEAR: Final = frozenset({"qkv", "out", "gate_up", "down"})
+"""What the names of weights end in that take the bits asked for; the embedding and the head take eight."""
+
+PIECE: Final = 1 << 22
+"""Numbers that a thread takes at once of a weight without experts."""
+
+Layout = Literal["raw", "tiled"]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How a model is to be quantised."""
+
+    bits: Literal[4, 8]
+    block: Literal[32, 64, 128] = 32
+    layout: Layout = "raw"
+    clip_search: bool = True
+
+    def storage(self, weight: Weight) -> Storage:
+        """Linears in `bits`, the embedding and the head in 8; norms, biases and the router as they are."""
+        if weight.name in ("embed.weight", "head.weight"):
+            return Blocks(8, self.block, self.layout)
+        if weight.name.rpartition(".")[2] in LINEAR:
+            return Blocks(self.bits, self.block, self.layout)
+        return weight.storage
+
+    def plan(self, source: str) -> dict[str, object]:
+        """What a manifest says of it, of a model with this fingerprint."""
+        return {
+            "source": source,
+            "weights": f"int{self.bits}",
+            "block": self.block,
+            "layout": self.layout,
+            "clip_search": self.clip_search,
+            "version": version("ernie-rt"),
+        }
+
+    def weights(self, config: ModelConfig) -> list[Weight]:
+        """The weights of a model with their storages; OptionError when one of them cannot be stored so."""
+        weights = [weight for weight in build_graph(config).weights if not isinstance(weight.storage, RopeTable)]
+        return _checked([replace(weight, storage=self.storage(weight)) for weight in weights])
+
+
+def quantize_model(
+    folder: Path,
+    config: ModelConfig,
+    out: Path,
+    how: Quantization,
+    *,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Write the checkpoint in `folder`, quantised, into the new folder `out`.
+
+    Weights pass through memory one by one as float32, those of experts expert by expert. Raises OptionError when the
+    model cannot be quantised so, CheckpointError for numbers that cannot be, WriteError, and what opening a checkpoint
+    raises.
+    """
+    source = open_weights(folder, config)
+    try:
+        if isinstance(source, QuantizedSource):
+            raise OptionError("the model is quantised already", where=str(folder), hint="Quantise what it was made of")
+        weights = [
+            replace(weight, storage=Plain(source.stored_dtype(weight.name)))
+            if isinstance(weight.storage, Plain)
+            else weight
+            for weight in how.weights(config)
+        ]
+        plan = how.plan(source.fingerprint())
+        return write_quantized(out, folder, weights, plan, Quantizer(source, how.clip_search, threads), progress)
+    finally:
+        source.close()
+
+
+def convert_model(
+    folder: Path, config: ModelConfig, out: Path, layout: Layout, *, progress: Progress | None = None
+) -> Manifest:
+    """Write the quantised model in `folder` in another layout into the new folder `out`.
+
+    The bytes are those that quantising into that layout gives. Raises OptionError when it is no quantised model, has
+    that layout or cannot have it, CheckpointError, WriteError.
+    """
+    source = open_weights(folder, config)
+    try:
+        if not isinstance(source, QuantizedSource):
+            raise OptionError("the model is not quantised", where=str(folder), hint="See `ernie-rt quantize --help`")
+        if source.manifest.plan.get("layout") == layout:
+            raise OptionError(f"the model has the layout {layout} already", where=str(folder))
+        weights = _checked(
+            replace(weight, storage=replace(weight.storage, layout=layout))
+            if isinstance(weight.storage, Blocks)
+            else weight
+            for weight in source.weights
+        )
+        plan = {**source.manifest.plan, "layout": layout}
+        return write_quantized(out, folder, weights, plan, Converter(source), progress)
+    finally:
+        source.close()
+
+
+class Quantizer:
+    """Puts weights of a source, quantised as their storages say."""
+
+    def __init__(self, source: WeightSource, search: bool, threads: int = 1) -> None:
+        self._source = source
+        self._search = search
+        self._threads = threads
+
+    def __call__(self, weight: Weight, put: Put) -> float | None:
+        storage = weight.storage
+        if not isinstance(storage, Blocks):
+            assert isinstance(storage, Plain)
+            put(self._numbers(weight, storage.dtype))
+            return None
+        scales = []
+        error = energy = 0.0
+        work = partial(self._quantize, storage=storage, name=weight.name)
+        for codes, scale, lost, total in in_order(work, self._slices(weight), self._threads):
+            put(codes)
+            scales.append(scale)
+            error += lost
+            energy += total
+        for scale in scales:
+            put(scale)
+        return float(f"{math.sqrt(error / energy):.6g}") if energy else 0.0
+
+    def _slices(self, weight: Weight) -> Iterator[Callable[[], Array]]:
+        """What reads each piece of a weight, of rows that are whole tiles."""
+        shape = weight.type.shape()
+        experts = shape[: len(shape) - len(row_shape(weight)) - 1]
+        if experts:
+            for index in np.ndindex(*experts):
+                yield partial(self._numbers, weight, "float32", index)
+            return
+        whole, step = self._numbers(weight, "float32"), _rows_at_once(weight)
+        for start in range(0, shape[0], step):
+            yield partial(whole.__getitem__, slice(start, start + step))
+
+    def _numbers(self, weight: Weight, dtype: DType, index: tuple[int, ...] = ()) -> Array:
+        out = np.empty(weight.type.shape()[len(index) :], dtype)
+        self._source.fill(replace(weight, storage=Plain(dtype)), "data", out, index)
+        return out
+
+    def _quantize(self, read: Callable[[], Array], storage: Blocks, name: str) -> tuple[Array, Array, float, float]:
+        values = read()
+        *rows, columns = values.shape
+        codes, scales, error, energy = quantize(values.reshape(-1, columns), storage, search=self._search, where=name)
+        codes, scales = codes.reshape(*rows, -1), scales.reshape(*rows, -1)
+        if storage.layout == "tiled":
+            codes, scales = to_tiles(codes, scales, storage)
+        return codes, scales, error, energy
+
+
+class Converter:
+    """Puts weights of a quantised folder in the layout that their storages say."""
+
+    def __init__(self, source: QuantizedSource) -> None:
+        self._source = source
+
+    def __call__(self, weight: Weight, put: Put) -> float | None:
+        storage = weight.storage
+        if not isinstance(storage, Blocks):
+            put(self._source.array(weight.name, "data"))
+            return None
+        total, step = math.prod(weight.type.shape()) // math.prod(row_shape(weight)), _rows_at_once(weight)
+        scales = []
+        for start in range(0, total, step):
+            codes, scale = self._source.rows(weight.name, start, min(start + step, total))
+            if storage.layout == "tiled":
+                codes, scale = to_tiles(codes, scale, storage)
+            put(codes)
+            scales.append(scale)
+        for scale in scales:
+            put(scale)
+        self._source.release(weight.name)
+        return self._source.manifest.errors.get(weight.name)
+
+
+def _rows_at_once(weight: Weight) -> int:
+    """How many rows make a piece: whole tiles."""
+    return max(1, PIECE // math.prod(row_shape(weight)) // TILE_ROWS) * TILE_ROWS
+
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """What `work` makes of each item, in their order, by so many threads and few items ahead."""
+    with ThreadPoolExecutor(threads) as pool:
+        running: deque[Future[Result]] = deque()
+        for item in items:
+            running.append(pool.submit(work, item))
+            if len(running) > threads:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+
+def _checked(weights: Iterable[Weight]) -> list[Weight]:
+    """The weights; OptionError for one that cannot be stored as it is to be."""
+    checked = []
+    for weight in weights:
+        problem = weight.storage.problem(weight.type) if isinstance(weight.storage, Blocks) else None
+        if problem is not None:
+            raise OptionError(
+                f"{weight.name} {list(weight.type.dims)} cannot be stored as {weight.storage}: {problem}",
+                hint="Choose a smaller block, or the layout raw",
+            )
+        checked.append(weight)
+    return checked

@@ -1,0 +1,202 @@
+"""The weights of a quantised folder, as they are stored or as numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from ernie_rt import files
+from ernie_rt.errors import CheckpointError, GraphError
+from ernie_rt.graph.types import TILE_ROWS, Blocks, Plain, RopeTable, Storage, Weight
+from ernie_rt.model.config import ModelConfig
+from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.weights.blocks import Float32, dequantize, from_tiles
+from ernie_rt.weights.checkpoint import Checkpoint, listed
+from ernie_rt.weights.manifest import MANIFEST, PADDING, STORED_DTYPE, Shard, parts_of, read_manifest, shard_weights
+from ernie_rt.weights.safetensors import SafetensorsFile
+from ernie_rt.weights.source import Array, CheckpointSource, check_request, copy, fill_rope, pieces
+
+CHUNK: Final = 1 << 17
+"""Numbers made at once."""
+
+
+class QuantizedSource:
+    """The weights of a quantised folder. Opening it checks all names, shapes and sizes; the digest of a file is checked
+    when it is first read.
+
+    A weight is filled part by part as it is stored, or, where the graph says Plain, with the numbers.
+    """
+
+    def __init__(self, folder: Path, config: ModelConfig) -> None:
+        """Raises JsonError, CheckpointError, FileFormatError or UnsafePathError."""
+        self.manifest = read_manifest(files.member(folder, MANIFEST))
+        self.storages = self.manifest.storages
+        self._lock = threading.Lock()
+        self._verified: set[str] = set()
+        self._homes: dict[str, str] = {}
+        self._files: dict[str, SafetensorsFile] = {}
+        weights = _checked(folder, config, self.manifest.storages)
+        self._weights = {weight.name: weight for group in weights.values() for weight in group}
+        with contextlib.ExitStack() as cleanup:
+            for name, group in weights.items():
+                self._files[name] = _open(folder, name, self.manifest.shards.get(name), group)
+                cleanup.callback(self._files[name].close)
+                self._homes.update((weight.name, name) for weight in group)
+            cleanup.pop_all()
+
+    @property
+    def weights(self) -> list[Weight]:
+        return list(self._weights.values())
+
+    def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
+        check_request(weight, part, out, index)
+        if isinstance(weight.storage, RopeTable):
+            fill_rope(weight, weight.storage, out, index)
+            return
+        stored = self._weights.get(weight.name)
+        if stored is None or stored.type.dims != weight.type.dims:
+            raise GraphError(
+                f"the folder has no weight {weight.name!r} of this shape",
+                expected=weight.type,
+                found=None if stored is None else stored.type,
+            )
+        if isinstance(weight.storage, Blocks) and weight.storage != stored.storage:
+            raise GraphError(
+                f"weight {weight.name!r} is stored in another way", expected=weight.storage, found=stored.storage
+            )
+        if isinstance(weight.storage, Plain) and isinstance(stored.storage, Blocks):
+            self._fill_numbers(stored, stored.storage, out, index)
+        else:
+            copy(self.array(weight.name, part)[index], out)
+        self.release(weight.name)
+
+    def array(self, name: str, part: str) -> Array:
+        """A read-only view of a part in the mapped file, whose digest holds; CheckpointError when it does not."""
+        home = self._homes[name]
+        with self._lock:
+            if home not in self._verified:
+                self._verify(home)
+                self._verified.add(home)
+        return self._files[home].array(f"{name}.{part}")
+
+    def release(self, name: str) -> None:
+        """Let the system drop the file pages of a weight."""
+        weight = self._weights[name]
+        for part in weight.storage.parts(weight.type):
+            self._files[self._homes[name]].release(f"{name}.{part}")
+
+    def rows(self, name: str, start: int, stop: int) -> tuple[Array, Array]:
+        """Codes and scales, in the raw layout, of rows of a weight `[.., R, (2,) K]` whose axes up to R are one."""
+        weight = self._weights[name]
+        storage, tail = weight.storage, row_shape(weight)
+        assert isinstance(storage, Blocks)
+        codes, scales = (self._flat(name, part, tail) for part in ("codes", "scales"))
+        if storage.layout == "raw":
+            return codes[start:stop], scales[start:stop]
+        tiles, inside = slice(start // TILE_ROWS, -(-stop // TILE_ROWS)), start % TILE_ROWS
+        codes, scales = from_tiles(codes[tiles], scales[tiles], storage)
+        return codes[inside : inside + stop - start], scales[inside : inside + stop - start]
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def _fill_numbers(self, weight: Weight, storage: Blocks, out: Array, index: tuple[int, ...]) -> None:
+        shape, tail = weight.type.shape(), row_shape(weight)
+        axes = shape[: len(shape) - len(tail)]
+        outer = index[: len(axes)]
+        first = sum(i * math.prod(axes[axis + 1 :]) for axis, i in enumerate(outer))
+        if len(index) > len(axes):
+            np.copyto(
+                out, self._numbers(weight.name, storage, first, first + 1)[0][index[len(axes) :]], casting="unsafe"
+            )
+            return
+        row = math.prod(tail)
+        for piece, begin, count in pieces(out.shape, max(CHUNK // (row * TILE_ROWS), 1) * TILE_ROWS * row):
+            numbers = self._numbers(weight.name, storage, first + begin // row, first + (begin + count) // row)
+            target = out[piece]
+            np.copyto(target, numbers.reshape(target.shape), casting="unsafe")
+
+    def _numbers(self, name: str, storage: Blocks, start: int, stop: int) -> Float32:
+        codes, scales = self.rows(name, start, stop)
+        return dequantize(codes, scales, storage)
+
+    def _flat(self, name: str, part: str, tail: tuple[int, ...]) -> Array:
+        array = self.array(name, part)
+        return array.reshape(-1, *array.shape[array.ndim - len(tail) :])
+
+    def _verify(self, name: str) -> None:
+        file, wanted = self._files[name], self.manifest.shards[name].sha256
+        found = file.sha256()
+        if found != wanted:
+            raise CheckpointError(
+                "the file is not the one that was written: its digest differs",
+                where=str(file.path),
+                expected=f"sha256 {wanted}",
+                found=found,
+                hint="Fetch it again, or quantise the model again",
+            )
+
+
+def open_weights(folder: Path, config: ModelConfig) -> CheckpointSource | QuantizedSource:
+    """The weights of a folder: a quantised one when it has a manifest, else a checkpoint."""
+    if (folder / MANIFEST).exists():
+        return QuantizedSource(folder, config)
+    return CheckpointSource(Checkpoint.open(folder), config)
+
+
+def row_shape(weight: Weight) -> tuple[int, ...]:
+    """The axes of a row: K, or of gate and up 2 and K."""
+    shape = weight.type.shape()
+    return shape[-2:] if len(shape) > 2 and shape[-2] == 2 else shape[-1:]
+
+
+def _checked(folder: Path, config: ModelConfig, storages: Mapping[str, Storage]) -> dict[str, tuple[Weight, ...]]:
+    """The weights of the config's graph by the files that must hold them; CheckpointError unless the manifest fits."""
+    graph = build_graph(config, storages=storages)
+    known = {weight.name: weight for weight in graph.weights if not isinstance(weight.storage, RopeTable)}
+    troubles = {
+        "missing": [name for name in known if name not in storages],
+        "left over": [name for name in storages if name not in known],
+        "that cannot be stored so": [
+            f"{name}: {problem}"
+            for name, weight in known.items()
+            if isinstance(weight.storage, Blocks) and (problem := weight.storage.problem(weight.type))
+        ],
+    }
+    found = "; ".join(f"weights {what}, {listed(names)}" for what, names in troubles.items() if names)
+    if found:
+        raise _misfit(folder, f"{MANIFEST} does not fit config.json: {found}")
+    return shard_weights(graph.weights)
+
+
+def _open(folder: Path, name: str, shard: Shard | None, weights: tuple[Weight, ...]) -> SafetensorsFile:
+    if shard is None:
+        raise _misfit(folder, f"{MANIFEST} has no file {name!r}")
+    path = files.member(folder, name, missing=CheckpointError)
+    size = path.stat().st_size
+    if size != shard.nbytes:
+        raise CheckpointError(
+            "the file has another size than when it was written",
+            where=str(path),
+            expected=f"{shard.nbytes} bytes",
+            found=size,
+            hint="Fetch it again, or quantise the model again",
+        )
+    file = SafetensorsFile(path)
+    found = {n: (t.dtype, t.shape) for n, t in file.tensors.items() if not n.startswith(PADDING)}
+    wanted = {n: (STORED_DTYPE[type.dtype], type.shape()) for n, type in parts_of(weights).items()}
+    if found != wanted:
+        file.close()
+        raise _misfit(path, f"other tensors than {MANIFEST} says, {listed(dict(found.items() ^ wanted.items()))}")
+    return file
+
+
+def _misfit(where: Path, what: str) -> CheckpointError:
+    return CheckpointError(what, where=str(where), hint="Fetch the folder again, or quantise the model again")

@@ -1,0 +1,108 @@
+"""`ernie-rt quantize` and `ernie-rt convert`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from support.commands import command
+
+
+@pytest.fixture(scope="module")
+def folders(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the demo model quantised as `q`."""
+    folder = tmp_path_factory.mktemp("quantize")
+    ran = command("quantize", demo, folder / "q", "--weights", "int4", "--threads", 1)
+    assert ran.code == 0, ran.err
+    (folder / "report").write_text(ran.out)
+    return folder
+
+
+def test_the_report(folders: Path) -> None:
+    lines = (folders / "report").read_text().splitlines()
+    assert lines[0] == "relative rms error of the weights"
+    assert lines[1].split() == [
+        "weight", "attention.qkv", "attention.out", "mlp.gate_up", "mlp.down", "mlp.experts.gate_up",
+        "mlp.experts.down", "mlp.shared.gate_up", "mlp.shared.down",
+    ]  # fmt: skip
+    assert [line.split()[0] for line in lines[2:-1]] == ["embed", *(f"layers.{i}" for i in range(4)), "all"]
+    assert lines[2].split()[1:] == ["0.51", "%"]
+    assert 8.0 < float(lines[-2].split()[3]) < 8.5
+    size = sum(path.stat().st_size for path in (folders / "q").glob("*.safetensors"))
+    assert lines[-1] == f"{folders / 'q'}: {size:,} bytes"
+
+
+def test_json_and_options(demo: Path, folders: Path) -> None:
+    ran = command(
+        "quantize", demo, folders / "q8", "--weights", "int8", "--block", 64, "--layout", "tiled",
+        "--no-clip-search", "--json",
+    )  # fmt: skip
+    found = json.loads(ran.out)
+    plan = found["plan"]
+    assert (plan["weights"], plan["block"], plan["layout"], plan["clip_search"]) == ("int8", 64, "tiled", False)
+    assert found["errors"]["layers.3.mlp.experts.down"] == pytest.approx(0.0059, rel=0.1)
+    assert found["kinds"].keys() >= {"weight", "mlp.experts.down"}
+    assert found["nbytes"] == sum(path.stat().st_size for path in (folders / "q8").glob("*.safetensors"))
+    searched = json.loads(
+        command("quantize", demo, folders / "q8s", "--weights", "int8", "--block", "64", "--json").out
+    )
+    assert searched["kinds"]["mlp.experts.down"] < found["kinds"]["mlp.experts.down"]
+
+
+def test_convert_and_run(folders: Path) -> None:
+    ran = command("convert", folders / "q", folders / "t", "--layout", "tiled", "--json")
+    assert ran.code == 0 and json.loads(ran.out)["plan"]["layout"] == "tiled"
+    back = command("convert", folders / "t", folders / "r", "--layout", "raw")
+    assert back.out.splitlines()[:-1] == (folders / "report").read_text().splitlines()[:-1]
+    answers = set()
+    for name in ("q", "t", "r"):
+        done = command(
+            "run", folders / name, "The old teacher", "-n", 8, "--backend", "reference", "--dtype", "float32"
+        )
+        assert done.code == 0, done.err
+        assert "bytes of weights dequantised from int4/32" in done.err
+        answers.add(done.out)
+    assert len(answers) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("quantize", "{demo}", "{here}/q", "--weights", "int4"), 1, "q: cannot be written; found File exists"),
+        (("quantize", "{here}/q", "{here}/x", "--weights", "int4"), 2, "the model is quantised already"),
+        (("convert", "{demo}", "{here}/x", "--layout", "raw"), 2, "the model is not quantised"),
+        (("convert", "{here}/q", "{here}/x", "--layout", "raw"), 2, "has the layout raw already"),
+        (("quantize", "{demo}", "{here}/x", "--weights", "int4", "--block", "128"), 2, "blocks of 128 do not divide"),
+        (("quantize", "{demo}", "{here}/no/x", "--weights", "int8"), 1, "No such file or directory"),
+        (("quantize", "{here}/nothing", "{here}/x", "--weights", "int8"), 2, "no such model"),
+        (("quantize", "{demo}", "{here}/x", "--weights", "int5"), 2, "int5"),
+        (("quantize", "{demo}", "{here}/x"), 2, "--weights"),
+        (("quantize", "{demo}", "{here}/x", "--weights", "int4", "--block", "48"), 2, "48"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_refusals(folders: Path, demo: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
+    before = sorted(folders.iterdir())
+    ran = command(*(argument.format(demo=demo, here=folders) for argument in arguments))
+    assert (ran.code, ran.out) == (code, "")
+    assert message in ran.err and "Traceback" not in ran.err
+    assert sorted(folders.iterdir()) == before
+
+
+def test_an_edited_file(folders: Path, tmp_path: Path) -> None:
+    shutil.copytree(folders / "q", tmp_path / "q")
+    path = tmp_path / "q" / "model-00003-of-00006.safetensors"
+    data = bytearray(path.read_bytes())
+    data[8192] ^= 0x10
+    path.write_bytes(data)
+    for arguments in (
+        ("run", tmp_path / "q", "Hello"),
+        ("convert", tmp_path / "q", tmp_path / "x", "--layout", "tiled"),
+    ):
+        ran = command(*arguments)
+        assert (ran.code, ran.out) == (2, "")
+        assert "model-00003-of-00006.safetensors: the file is not the one that was written" in ran.err
+    assert not (tmp_path / "x").exists()
