@@ -113,7 +113,7 @@ class Model:
         self,
         messages: ChatPrompt | Iterable[Message | Mapping[str, Any]],
         *,
-        tools: Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Mapping[str, Any]] | None = None,
         stream: Literal[False] = False,
         **options: Unpack[GenerateOptions],
     ) -> Generation: ...
@@ -122,7 +122,7 @@ class Model:
         self,
         messages: ChatPrompt | Iterable[Message | Mapping[str, Any]],
         *,
-        tools: Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Mapping[str, Any]] | None = None,
         stream: Literal[True],
         **options: Unpack[GenerateOptions],
     ) -> Stream: ...
@@ -130,17 +130,20 @@ class Model:
         self,
         messages: ChatPrompt | Iterable[Message | Mapping[str, Any]],
         *,
-        tools: Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Mapping[str, Any]] | None = None,
         stream: bool = False,
         **options: Unpack[GenerateOptions],
     ) -> Generation | Stream:
         """Answer a conversation, by the checkpoint's chat template; with `stream`, piece by piece.
 
-        `messages` are Message or OpenAI-style objects (`{"role": "user", "content": "…"}`), or what the template made
-        of them; `tools` are JSON schemas of functions, in the same style. Reasoning and tool calls come apart from the
-        text. PromptError where the model has no chat template, or the template no place for such messages.
+        `messages` are Message or OpenAI-style objects (`{"role": "user", "content": "…"}`), or the ChatPrompt that the
+        template made of them; `tools` are JSON schemas of functions, in the same style. Reasoning and tool calls come
+        apart from the text. PromptError where the model has no chat template, or the template no place for such
+        messages.
         """
         if isinstance(messages, ChatPrompt):
+            if tools:
+                raise OptionError("a prompt that is rendered takes no more tools", hint="Give them to the template")
             prompt = messages
         elif self.template is None:
             raise PromptError("the model has no chat template", hint="`generate` completes plain text")

@@ -150,6 +150,12 @@ def test_what_has_no_place(loader: Loader) -> None:
         loader("plain").chat([user], tools=[TOOL])
     with pytest.raises(PromptError, match="without messages"):
         loader("plain").chat([])
+    with pytest.raises(PromptError, match="not a list of messages"):
+        loader("plain").chat(None)
+    with pytest.raises(PromptError, match="message 1: content is not Unicode text"):
+        loader("chatml").chat([Message("user", "\ud800")])
+    with pytest.raises(PromptError, match="tool 1: not a tool"):
+        loader("chatml").chat([user], tools="weather")
     with pytest.raises(PromptError, match="message 2: unknown role"):
         loader("plain").chat([user, {"role": "judge", "content": "x"}])
     with pytest.raises(PromptError, match="longer than the context"):

@@ -7,6 +7,7 @@ models wrote. Special tokens are recognised in scaffold alone, so no content can
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from ernie_rt.errors import TemplateError, TemplateLimitError
 from ernie_rt.files import MIB, member, read_bytes, read_json
 from ernie_rt.text import sandbox
 from ernie_rt.text.foreign import render_foreign, template_context
-from ernie_rt.text.messages import Conversation, Message, parse_messages
+from ernie_rt.text.messages import Conversation, Message, check_tools, parse_messages
 from ernie_rt.text.native import NATIVE, PROBES
 from ernie_rt.text.parsers import TAGS, OutputParser
 from ernie_rt.text.spans import Span, encode_spans, spans_text, special_pattern
@@ -67,23 +68,12 @@ class ChatTemplate:
         tokens: dict[str, str] = {}
         for key, value in settings.items():
             content = value.get("content") if isinstance(value, dict) else value
-            if key.endswith("_token") and isinstance(content, str):
+            if key.endswith("_token") and isinstance(content, str) and content:
                 tokens[key] = content
-        if os.path.lexists(folder / "chat_template.jinja"):
-            path = member(folder, "chat_template.jinja")
-            try:
-                return cls(read_bytes(path, sandbox.TEMPLATE_BYTES).decode(), tokens, str(path))
-            except UnicodeDecodeError as error:
-                raise TemplateError("the chat template is not UTF-8", where=str(path), found=str(error)) from None
-        for name in ("chat_template.json", "tokenizer_config.json"):
-            source = _read(folder, name).get("chat_template")
-            if isinstance(source, list):  # several, by name
-                named = {item.get("name"): item.get("template") for item in source if isinstance(item, dict)}
-                source = named.get("default", "")
-            if isinstance(source, str) and source:
+        for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json"):
+            source = _source(folder, name)
+            if source:
                 return cls(source, tokens, str(folder / name))
-            if source is not None:
-                raise TemplateError("chat_template is not text", where=str(folder / name), found=repr(source)[:40])
         return None
 
     @cached_property
@@ -99,11 +89,11 @@ class ChatTemplate:
         self,
         messages: Iterable[Message | Mapping[str, Any]],
         tokenizer: Tokenizer,
-        tools: Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Mapping[str, Any]] | None = (),
         add_generation_prompt: bool = True,
     ) -> list[Span]:
         """Render a conversation; PromptError for one that the template has no place for, or TemplateError."""
-        chat = Conversation(parse_messages(messages), tuple(tools), add_generation_prompt)
+        chat = Conversation(parse_messages(messages), check_tools(tools), add_generation_prompt)
         native = NATIVE.get(self.kind)
         if native is not None:
             return native(chat, self._tokens)
@@ -113,11 +103,15 @@ class ChatTemplate:
         self,
         messages: Iterable[Message | Mapping[str, Any]],
         tokenizer: Tokenizer,
-        tools: Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Mapping[str, Any]] | None = (),
     ) -> ChatPrompt:
-        """The prompt that asks for an answer to a conversation; raises as `spans` does."""
+        """The prompt that asks for an answer to a conversation; raises as `spans` does.
+
+        TokenizerError where the tokenizer lacks a token of a native template.
+        """
         spans = self.spans(messages, tokenizer, tools)
-        thinking = spans_text(spans[-1:]).rstrip("\n").endswith("<think>")
+        ending = [*itertools.takewhile(lambda span: span.scaffold, reversed(spans))]
+        thinking = spans_text(reversed(ending)).rstrip("\n").endswith("<think>")
         return ChatPrompt(
             tuple(encode_spans(spans, tokenizer, _specials(tokenizer))),
             self.stop_ids(tokenizer),
@@ -129,28 +123,20 @@ class ChatTemplate:
         self,
         messages: Iterable[Message | Mapping[str, Any]],
         tokenizer: Tokenizer,
-        tools: Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Mapping[str, Any]] | None = (),
         add_generation_prompt: bool = True,
     ) -> str:
         """The text of the prompt, to be read: encoded as text it would lack its special tokens."""
         return spans_text(self.spans(messages, tokenizer, tools, add_generation_prompt))
 
-    def encode(
-        self,
-        messages: Iterable[Message | Mapping[str, Any]],
-        tokenizer: Tokenizer,
-        tools: Sequence[Mapping[str, Any]] = (),
-        add_generation_prompt: bool = True,
-    ) -> list[int]:
-        """The ids of the prompt; those of special tokens come from the template alone."""
-        spans = self.spans(messages, tokenizer, tools, add_generation_prompt)
-        return encode_spans(spans, tokenizer, _specials(tokenizer))
-
     def stop_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
-        """What ends an answer besides eos: the token that a native template puts after a past one."""
+        """What ends an answer besides eos: the token that a native template puts after a past one.
+
+        TokenizerError where the tokenizer lacks it.
+        """
         tokens = {"ernie": self._tokens.get("sep_token", "<|end_of_sentence|>"), "ernie-thinking": "<|im_end|>"}
-        id = tokenizer.reserved.get(tokens.get(self.kind, ""))
-        return () if id is None else (id,)
+        token = tokens.get(self.kind)
+        return () if token is None else (tokenizer.encode_special(token),)
 
     def _probe(self) -> str:
         contexts = [template_context(probe, self._tokens) for probe in max(PROBES.values(), key=len)]
@@ -169,6 +155,26 @@ class ChatTemplate:
 
 def _specials(tokenizer: Tokenizer) -> re.Pattern[str]:
     return special_pattern(tokenizer.reserved)
+
+
+def _source(folder: Path, name: str) -> str:
+    """The template that a file has; "" for none."""
+    where = str(folder / name)
+    if name.endswith(".jinja"):
+        data = read_bytes(member(folder, name), sandbox.TEMPLATE_BYTES) if os.path.lexists(where) else b""
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            raise TemplateError("the chat template is not UTF-8", where=where, found=str(error)) from None
+    source = _read(folder, name).get("chat_template")
+    if isinstance(source, list):  # several, by name
+        named = [item for item in source if isinstance(item, dict) and item.get("name") == "default"]
+        if not named:
+            raise TemplateError("no template named default", where=where, found=ascii(source)[:80])
+        source = named[-1].get("template")
+    if not isinstance(source, str | None):
+        raise TemplateError("chat_template is not text", where=where, found=repr(source)[:40])
+    return source or ""
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:

@@ -13,12 +13,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ernie_rt.errors import PromptError, TemplateError
+from ernie_rt.files import MIB
 from ernie_rt.text import sandbox
 from ernie_rt.text.messages import Conversation, message_context
 from ernie_rt.text.spans import Span
 
 KEPT: Final = frozenset({"role", "type"})
 """Values that templates compare with their own words; as special tokens they are refused."""
+MAX_BYTES: Final = sandbox.OUTPUT_BYTES // 2
+"""What messages and tools may take as JSON; a template writes them once, with something around them."""
 
 
 def template_context(chat: Conversation, tokens: Mapping[str, str]) -> dict[str, Any]:
@@ -39,20 +42,38 @@ def render_foreign(
 
     A template may look into its texts (strip white space, cut thinking out of history), so that placeholders do not
     give the same. Then its output counts as scaffold as a whole, provided that it has the same special tokens in the
-    same order as with placeholders: none of them came with a text. Otherwise TemplateError.
+    same order as with placeholders, and none of a text's own, which a third rendering marks. Otherwise TemplateError.
+
+    PromptError for messages that are too large, and for tools and messages that the template leaves out; answers may
+    be cut.
     """
     context = template_context(chat, tokens)
+    size = len(json.dumps([context["messages"], context["tools"]], ensure_ascii=False).encode())
+    if size > MAX_BYTES:
+        raise PromptError(
+            "the conversation is too large for the chat template",
+            expected=f"at most {MAX_BYTES / MIB:g} MiB",
+            found=f"{size / MIB:.1f} MiB",
+            hint="Shorten the messages",
+        )
     masks: dict[str, str] = {}
     nonce = secrets.token_hex(8)
     masked = {**context, **{key: _mask(context[key], masks, nonce, specials) for key in ("messages", "tools")}}
     text, pattern = sandbox.render(template, (context, masked), where)
     assert text is not None
     if pattern is not None:
-        spans = _align(text, pattern, masks, nonce)
+        placeholder = re.compile(f"(z{nonce}z[0-9]+z)")
+        _check_shown(masked, pattern, placeholder)
+        spans = _align(text, pattern, masks, placeholder)
         if spans is not None:
             return spans
         if specials.findall(text) == specials.findall(pattern):
-            return [Span(text, True)]
+            cores = {name: specials.sub(rf"{nonce}\g<1>", core) for name, core in masks.items()}
+            marked = placeholder.sub(lambda found: json.dumps(cores[found[1]])[1:-1], json.dumps(masked))
+            (shown,) = sandbox.render(template, [json.loads(marked)], where)
+            assert shown is not None
+            if specials.findall(shown) == specials.findall(text) and not re.search(nonce + specials.pattern, shown):
+                return [Span(text, True)]
     raise TemplateError(
         "the chat template mixes special tokens with what the messages say",
         where=where,
@@ -82,16 +103,28 @@ def _mask(value: Any, masks: dict[str, str], nonce: str, specials: re.Pattern[st
     return f"{before}{placeholder}{after}"
 
 
-def _align(text: str, pattern: str, masks: Mapping[str, str], nonce: str) -> list[Span] | None:
+def _check_shown(masked: Mapping[str, Any], pattern: str, placeholder: re.Pattern[str]) -> None:
+    """PromptError for tools, or the content of a message that is no answer, of which no placeholder is in `pattern`."""
+    parts = {f"message {n}, of role {m['role']}": m["content"] for n, m in enumerate(masked["messages"], 1)}
+    parts = {what: part for what, part in parts.items() if not what.endswith("assistant")} | {"tools": masked["tools"]}
+    for what, part in parts.items():
+        names = placeholder.findall(json.dumps(part))
+        if names and not any(name in pattern for name in names):
+            hint = "Use a model that was trained to call tools" if "tool" in what else "Leave it out"
+            raise PromptError(f"the model's chat template leaves out {what}", hint=hint)
+
+
+def _align(text: str, pattern: str, masks: Mapping[str, str], placeholder: re.Pattern[str]) -> list[Span] | None:
     """`pattern` with its placeholders filled in, as spans, if that is `text`: as they are, or as JSON strings."""
     spans: list[Span] = []
     position = 0
     # Split by one group: scaffold, placeholder, scaffold, …, scaffold.
-    for number, part in enumerate(re.split(f"(z{nonce}z[0-9]+z)", pattern)):
+    for number, part in enumerate(placeholder.split(pattern)):
         if number % 2:
             core = masks.get(part, "")
-            escaped = (json.dumps(core, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True))
-            found = next((form for form in (core, *escaped) if text.startswith(form, position)), None)
+            # From the longest: what JSON makes of a backslash begins with it.
+            escaped = (json.dumps(core, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False))
+            found = next((form for form in (*escaped, core) if text.startswith(form, position)), None)
             if found is None:
                 return None
             part = found

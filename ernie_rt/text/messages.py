@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from ernie_rt.errors import PromptError
+from ernie_rt.errors import JsonError, PromptError
+from ernie_rt.files import parse_json
 
 ROLES: Final = ("system", "user", "assistant", "tool")
 
@@ -45,21 +46,33 @@ class Conversation:
 def parse_messages(messages: Iterable[Message | Mapping[str, Any]]) -> tuple[Message, ...]:
     """Check messages, given as Message or as OpenAI-style objects; PromptError names the first that is wrong.
 
-    An object's `content` may be None or a list of `{"type": "text", "text": …}`, its reasoning is under `reasoning` or
-    `reasoning_content`, and a tool call's `arguments` may be JSON in a string.
+    An object's `content` may be a list of `{"type": "text", "text": …}`, or None beside tool calls, its reasoning is
+    under `reasoning` or `reasoning_content`, and a tool call's `arguments` may be JSON in a string.
     """
-    parsed = tuple(
-        message if isinstance(message, Message) else _message(message, f"message {number}")
-        for number, message in enumerate(messages, 1)
-    )
+    if isinstance(messages, (str, Mapping)) or not isinstance(messages, Iterable):
+        raise PromptError(
+            "not a list of messages",
+            expected='[{"role": "user", "content": text}, …]',
+            found=type(messages).__name__,
+        )
+    parsed = tuple(_message(message, f"message {number}") for number, message in enumerate(messages, 1))
     if not parsed:
         raise PromptError("a conversation without messages", hint="Give at least one user message")
-    for number, message in enumerate(parsed, 1):
-        if message.role not in ROLES:
-            raise PromptError(
-                "unknown role", where=f"message {number}", expected=", ".join(ROLES), found=ascii(message.role)[:40]
-            )
     return parsed
+
+
+def check_tools(tools: Sequence[Mapping[str, Any]] | None) -> tuple[Mapping[str, Any], ...]:
+    """Check the tools of a conversation, as plain JSON objects; PromptError for what is none."""
+    if tools is None:
+        return ()
+    if not isinstance(tools, Sequence):
+        raise PromptError("tools is not a list", expected="a list of JSON schemas", found=type(tools).__name__)
+    for number, tool in enumerate(tools, 1):
+        if not isinstance(tool, Mapping):
+            raise PromptError(
+                "not a tool", where=f"tool {number}", expected="a JSON schema, as an object", found=type(tool).__name__
+            )
+    return tuple(_json(tool, f"tool {number}") for number, tool in enumerate(tools, 1))
 
 
 def message_context(message: Message) -> dict[str, Any]:
@@ -77,54 +90,84 @@ def message_context(message: Message) -> dict[str, Any]:
     return context | {key: value for key, value in named.items() if value is not None}
 
 
-def _message(value: Mapping[str, Any], where: str) -> Message:
+def _message(value: Message | Mapping[str, Any], where: str) -> Message:
+    if isinstance(value, Message):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
     if not isinstance(value, Mapping):
         raise PromptError("not a message", where=where, found=type(value).__name__)
-    reasoning = value.get("reasoning", value.get("reasoning_content"))
-    texts = {"role": value.get("role"), "reasoning": reasoning}
-    texts |= {key: value.get(key) for key in ("tool_call_id", "name")}
-    for key, text in texts.items():
-        if not isinstance(text, str) and (text is not None or key == "role"):
-            raise PromptError(f"{key} is not text", where=where, found=type(text).__name__)
-    calls = value.get("tool_calls") or []
+    role = _text(value.get("role"), "role", where)
+    if role not in ROLES:
+        raise PromptError("unknown role", where=where, expected=", ".join(ROLES), found=ascii(role)[:40])
+    calls = value.get("tool_calls") or ()
     if not isinstance(calls, (list, tuple)):
         raise PromptError("tool_calls is not a list", where=where, found=type(calls).__name__)
+    content = value.get("content")
+    if content is None and (role != "assistant" or not calls):
+        keys = ascii(", ".join(map(str, value)))[:80]
+        raise PromptError(
+            "no content", where=where, expected='"content": text', found="None" if "content" in value else keys
+        )
+    reasoning = value.get("reasoning", value.get("reasoning_content"))
+    optional = {"reasoning": reasoning} | {key: value.get(key) for key in ("tool_call_id", "name")}
     return Message(
-        role=value["role"],
-        content=_content(value.get("content"), where),
-        reasoning=reasoning,
+        role,
+        _content(content, where),
         tool_calls=tuple(_call(call, where) for call in calls),
-        tool_call_id=value.get("tool_call_id"),
-        name=value.get("name"),
+        **{key: _text(text, key, where) for key, text in optional.items() if text is not None},
     )
 
 
 def _content(value: object, where: str) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
     if isinstance(value, (list, tuple)):
         texts = [part.get("text") for part in value if isinstance(part, Mapping) and part.get("type") == "text"]
         strings = [text for text in texts if isinstance(text, str)]
-        if len(strings) == len(value):
-            return "".join(strings)
-    raise PromptError("content is not text", where=where, expected='text, or a list of {"type": "text", "text": …}')
+        if len(strings) < len(value):
+            expected = 'text, or a list of {"type": "text", "text": …}'
+            raise PromptError("content is not text", where=where, expected=expected)
+        value = "".join(strings)
+    return _text("" if value is None else value, "content", where)
 
 
 def _call(value: object, where: str) -> ToolCall:
+    where = f"{where}, tool call"
+    name = arguments = id = None
     if isinstance(value, ToolCall):
-        return value
-    function = value.get("function", value) if isinstance(value, Mapping) else None
-    if isinstance(value, Mapping) and isinstance(function, Mapping):
+        name, arguments, id = value.name, value.arguments, value.id
+    elif isinstance(value, Mapping) and isinstance(function := value.get("function", value), Mapping):
         name, arguments, id = function.get("name"), function.get("arguments", {}), value.get("id")
         if isinstance(arguments, str):
-            try:
-                arguments = json.loads(arguments or "{}")
-            except (ValueError, RecursionError):
-                arguments = None
-        if isinstance(name, str) and isinstance(arguments, Mapping) and (id is None or isinstance(id, str)):
-            return ToolCall(name, arguments, id)
-    raise PromptError(
-        "not a tool call", where=where, expected='{"function": {"name": text, "arguments": an object or its JSON}}'
-    )
+            arguments = _json(arguments or "{}", where)
+    if not isinstance(name, str) or not isinstance(arguments, Mapping) or not isinstance(id, str | None):
+        raise PromptError(
+            "not a tool call", where=where, expected='{"function": {"name": text, "arguments": an object or its JSON}}'
+        )
+    id = None if id is None else _text(id, "id", where)
+    return ToolCall(_text(name, "name", where), _json(arguments, where), id)
+
+
+def _text(value: object, what: str, where: str) -> str:
+    if not isinstance(value, str):
+        raise PromptError(f"{what} is not text", where=where, found=type(value).__name__)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        found = f"a lone surrogate at character {error.start}"
+        raise PromptError(f"{what} is not Unicode text", where=where, found=found) from None
+    return value
+
+
+def _json(value: object, where: str) -> Any:
+    """A value, or what JSON text says, as the plain JSON that it is."""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, default=_object)
+        return parse_json(text.encode(), where=where)
+    except JsonError as error:
+        raise PromptError("not JSON", where=where, found=error.found or error.what) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PromptError("not JSON", where=where, found=ascii(str(error))[:80]) from None
+
+
+def _object(value: object) -> dict[Any, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a value of type {type(value).__name__}")

@@ -8,6 +8,7 @@ checkpoint's template counts as one of these only when it renders the same (`PRO
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
@@ -18,6 +19,8 @@ from ernie_rt.text.spans import Span
 Render = Callable[[Conversation, Mapping[str, str]], list[Span]]
 
 THINK_MODE: Final = "<global_setting>\nthink_mode=True\n</global_setting>"
+TOKENS: Final = re.compile(r"(<\|im_start\|>|<\|im_end\|>|</?think>)")
+"""What a Thinking model cannot do without. Its other tags are tokens where the tokenizer has them."""
 
 
 def render_plain(chat: Conversation, tokens: Mapping[str, str]) -> list[Span]:
@@ -25,18 +28,18 @@ def render_plain(chat: Conversation, tokens: Mapping[str, str]) -> list[Span]:
     if chat.tools or any(message.role == "tool" or message.tool_calls for message in chat.messages):
         raise PromptError("the model's chat template has no tools", hint="Use a model that was trained to call tools")
     sep = tokens.get("sep_token", "<|end_of_sentence|>")
-    spans = [_scaffold(tokens.get("cls_token", "<|begin_of_sentence|>"))]
+    spans = [_token(tokens.get("cls_token", "<|begin_of_sentence|>"))]
     for message in chat.messages:
         content = Span(message.content, False)
         match message.role:
             case "system":
-                spans += [content, _scaffold("\n")]
+                spans += [content, *_scaffold("\n")]
             case "user":
-                spans += [_scaffold("User: "), content, _scaffold("\n")]
+                spans += [*_scaffold("User: "), content, *_scaffold("\n")]
             case "assistant":
-                spans += [_scaffold("Assistant: "), content, _scaffold(sep)]
+                spans += [*_scaffold("Assistant: "), content, _token(sep)]
     if chat.add_generation_prompt:
-        spans.append(_scaffold("Assistant: "))
+        spans += _scaffold("Assistant: ")
     return spans
 
 
@@ -47,27 +50,27 @@ def render_thinking(chat: Conversation, tokens: Mapping[str, str]) -> list[Span]
     system message is the first one or none.
     """
     messages = chat.messages
-    spans = [_scaffold("<|im_start|>system\n")]
+    spans = _scaffold("<|im_start|>system\n")
     if messages[0].role == "system":
-        spans += [_scaffold("<system_setting>\n"), Span(messages[0].content, False)]
-        spans.append(_scaffold("\n</system_setting>\n\n"))
+        spans += [*_scaffold("<system_setting>\n"), Span(messages[0].content, False)]
+        spans += _scaffold("\n</system_setting>\n\n")
         messages = messages[1:]
-    spans.append(_scaffold(THINK_MODE))
+    spans += _scaffold(THINK_MODE)
     if chat.tools:
-        spans += [_scaffold("\n\n<tool_list>\n"), Span(_json(list(chat.tools)), False), _scaffold("\n</tool_list>")]
-    spans.append(_scaffold("<|im_end|>\n\n"))
+        spans += [*_scaffold("\n\n<tool_list>\n"), Span(_json(list(chat.tools)), False), *_scaffold("\n</tool_list>")]
+    spans += _scaffold("<|im_end|>\n\n")
     last_user = max((n for n, message in enumerate(messages) if message.role == "user"), default=-1)
     for number, message in enumerate(messages):
         if message.role == "system":
             raise PromptError("a system message after the first message", hint="Put it first")
-        spans.append(_scaffold(f"<|im_start|>{message.role}\n"))
+        spans += _scaffold(f"<|im_start|>{message.role}\n")
         if message.role == "assistant":
             spans += _answer(message, thinking=number > last_user)
         else:
             spans.append(Span(message.content, False))
-        spans.append(_scaffold("<|im_end|>\n\n"))
+        spans += _scaffold("<|im_end|>\n\n")
     if chat.add_generation_prompt:
-        spans.append(_scaffold("<|im_start|>assistant\n<think>\n"))
+        spans += _scaffold("<|im_start|>assistant\n<think>\n")
     return spans
 
 
@@ -76,16 +79,21 @@ NATIVE: Final[Mapping[str, Render]] = {"ernie": render_plain, "ernie-thinking": 
 
 def _answer(message: Message, thinking: bool) -> Iterator[Span]:
     if thinking and message.reasoning:
-        yield from (_scaffold("<think>\n"), Span(message.reasoning, False), _scaffold("\n</think>\n"))
+        yield from (*_scaffold("<think>\n"), Span(message.reasoning, False), *_scaffold("\n</think>\n"))
     if message.content:
-        yield from (_scaffold("<response>\n"), Span(message.content, False), _scaffold("\n</response>\n"))
+        yield from (*_scaffold("<response>\n"), Span(message.content, False), *_scaffold("\n</response>\n"))
     for call in message.tool_calls:
         body = _json({"name": call.name, "arguments": dict(call.arguments)})
-        yield from (_scaffold("<tool_call>\n"), Span(body, False), _scaffold("\n</tool_call>\n"))
+        yield from (*_scaffold("<tool_call>\n"), Span(body, False), *_scaffold("\n</tool_call>\n"))
 
 
-def _scaffold(text: str) -> Span:
-    return Span(text, True)
+def _scaffold(text: str) -> list[Span]:
+    # Split by one group: text, token, text, …, text.
+    return [Span(part, True, token=number % 2 == 1) for number, part in enumerate(TOKENS.split(text)) if part]
+
+
+def _token(text: str) -> Span:
+    return Span(text, True, token=True)
 
 
 def _json(value: object) -> str:

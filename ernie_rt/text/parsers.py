@@ -30,13 +30,12 @@ PATTERNS: Final = {section: re.compile("|".join(tags)) for section, tags in TAGS
 class Part:
     """A piece of an answer: some more `text` of a kind, or a whole `call`, whose text is its JSON.
 
-    `malformed` marks text that was meant as a tool call: the tags and what was between them, as it was written.
+    What was meant as a tool call and is none is text: the tags and what was between them, as it was written.
     """
 
     kind: Kind
     text: str
     call: ToolCall | None = None
-    malformed: bool = False
 
 
 class OutputParser:
@@ -123,4 +122,4 @@ def _parse_call(body: str, *, closed: bool) -> Part:
         arguments = None
     if isinstance(arguments, dict) and isinstance(value.get("name"), str):
         return Part("tool_call", body.strip(), ToolCall(value["name"], arguments))
-    return Part("text", f"<tool_call>{body}{'</tool_call>' if closed else ''}", malformed=True)
+    return Part("text", f"<tool_call>{body}{'</tool_call>' if closed else ''}")

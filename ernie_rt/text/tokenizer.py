@@ -74,7 +74,12 @@ class Tokenizer:
         """The id of a reserved token by its string: what a chat template puts between contents."""
         id = self.reserved.get(token)
         if id is None:
-            raise TokenizerError("the tokenizer has no such special token", found=ascii(token[:40]))
+            raise TokenizerError(
+                "the tokenizer has no such special token",
+                found=ascii(token[:40]),
+                hint="Download the checkpoint's added_tokens.json and tokenizer_config.json anew, "
+                "or its tokenizer.json: one is missing or of another model",
+            )
         return id
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:

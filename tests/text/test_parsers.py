@@ -21,7 +21,7 @@ def merge(parts: list[Part]) -> list[Part]:
     merged: list[Part] = []
     for part in parts:
         last = merged[-1] if merged else None
-        if last and not (part.call or part.malformed or last.call or last.malformed) and last.kind == part.kind:
+        if last and not (part.call or last.call) and last.kind == part.kind:
             merged[-1] = Part(part.kind, last.text + part.text)
         else:
             merged.append(part)
@@ -63,12 +63,12 @@ CASES = [
     (
         '<tool_call>\n{"name": "f", \n</tool_call>\nb',
         False,
-        [Part("text", '<tool_call>\n{"name": "f", \n</tool_call>', malformed=True), Part("text", "b")],
+        [Part("text", '<tool_call>\n{"name": "f", \n</tool_call>b')],
     ),
-    ("<tool_call>[1]</tool_call>", False, [Part("text", "<tool_call>[1]</tool_call>", malformed=True)]),
-    ("<tool_call>{", False, [Part("text", "<tool_call>{", malformed=True)]),
-    ("<tool_call>", False, [Part("text", "<tool_call>", malformed=True)]),
-    ("<tool_call></tool_call>", False, [Part("text", "<tool_call></tool_call>", malformed=True)]),
+    ("<tool_call>[1]</tool_call>", False, [Part("text", "<tool_call>[1]</tool_call>")]),
+    ("<tool_call>{", False, [Part("text", "<tool_call>{")]),
+    ("<tool_call>", False, [Part("text", "<tool_call>")]),
+    ("<tool_call></tool_call>", False, [Part("text", "<tool_call></tool_call>")]),
     ('<tool_call>{"name":"f"}</tool_call>', False, [Part("tool_call", '{"name":"f"}', ToolCall("f", {}))]),
     (
         '<tool_call>{"name":"f","arguments":"{\\"a\\": 1}"}</tool_call>',
