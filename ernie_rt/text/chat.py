@@ -119,16 +119,6 @@ class ChatTemplate:
             thinking=thinking,
         )
 
-    def render(
-        self,
-        messages: Iterable[Message | Mapping[str, Any]],
-        tokenizer: Tokenizer,
-        tools: Sequence[Mapping[str, Any]] | None = (),
-        add_generation_prompt: bool = True,
-    ) -> str:
-        """The text of the prompt, to be read: encoded as text it would lack its special tokens."""
-        return spans_text(self.spans(messages, tokenizer, tools, add_generation_prompt))
-
     def stop_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
         """What ends an answer besides eos: the token that a native template puts after a past one.
 

@@ -1,0 +1,239 @@
+"""The demo's trainer: it goes on where it stopped, keeps experts busy, and exports what transformers agrees with."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import ernie_rt
+from demo.batches import Encoder, pack, training_batch
+from demo.curriculum import EXAMINED, held_out_items
+from demo.export import FILES, MAX_BYTES, MAX_PARAMETERS, load
+from demo.model import CONFIG, Ernie, Experts, demo_config, stored_tensors
+from demo.optimizer import orthogonal
+from demo.quality import Answered, ask, balance, exact_match, foreseen, measure, perplexity, routers
+from demo.train import COLUMNS, Recipe, Trainer, orthogonal_loss, train, z_loss
+from demo.train import balance as move_bias
+from support.demo import SMALL, write_untaught_demo
+
+RECIPE = Recipe(steps=6, rows=2, changes=SMALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return write_untaught_demo(tmp_path_factory.mktemp("demo") / "model")
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path) -> Encoder:
+    return Encoder(folder, demo_config(**SMALL))
+
+
+def numbers(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def test_it_goes_on_where_it_stopped(encoder: Encoder) -> None:
+    whole = Trainer(RECIPE, encoder)
+    said = [whole.step() for _ in range(RECIPE.steps)]
+    assert [entry["step"] for entry in said] == list(range(RECIPE.steps))
+    assert ["mtp_loss" in entry for entry in said] == [False] * 3 + [True] * 3
+    half = Trainer(RECIPE, encoder)
+    for _ in range(4):
+        half.step()
+    file = io.BytesIO()
+    torch.save(half.state(), file)
+    file.seek(0)
+    rest = Trainer(RECIPE, encoder)
+    rest.restore(torch.load(file, weights_only=True))
+    assert [rest.step(), rest.step()] == said[4:]
+    for name, tensor in numbers(whole).items():
+        assert torch.equal(tensor, numbers(rest)[name]), name
+    other = Trainer(dataclasses.replace(RECIPE, seed=1), encoder)
+    assert other.step()["loss"] != said[0]["loss"]
+
+
+def test_train_writes_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demo.train.EXAM_ITEMS", 4)
+    recipe = dataclasses.replace(RECIPE, steps=4)
+    assert not train(tmp_path / "a", recipe, "cpu", minutes=0.0, save_every=2)
+    assert (tmp_path / "a" / "training.pt").exists()
+    assert train(tmp_path / "a", recipe, "cpu", None, save_every=2)
+    assert train(tmp_path / "b", recipe, "cpu", None, save_every=3)
+    assert sorted(path.name for path in (tmp_path / "a" / "demo").iterdir()) == sorted(FILES)
+    for name in FILES:
+        assert (tmp_path / "a" / "demo" / name).read_bytes() == (tmp_path / "b" / "demo" / name).read_bytes()
+    log = [json.loads(line) for line in (tmp_path / "a" / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log] == [0, 1, 2, 3] and set(log[1]["exam"]) == set(EXAMINED)
+    plot = (tmp_path / "a" / "plot.svg").read_text()
+    assert plot.startswith("<svg") and plot.count("<polyline") == 5 and "nan" not in plot
+
+
+def test_it_learns(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demo.train.WARMUP", 4)
+    trainer = Trainer(Recipe(steps=40, rows=4, changes=SMALL), encoder)
+    losses = [trainer.step()["loss"] for _ in range(12)]
+    assert losses[0] == pytest.approx(math.log(4032), rel=0.05)
+    assert losses[-1] < losses[0] - 1
+
+
+def test_rates() -> None:
+    recipe = Recipe(steps=1000)
+    rates = [recipe.rate(step) for step in range(1000)]
+    assert rates[0] == 0.01 and max(rates) == 1.0 and rates[700] == 1.0 and 0 < rates[-1] < 0.01
+    assert all(a >= b for a, b in itertools.pairwise(rates[100:]))
+
+
+def test_balance_moves_the_load() -> None:
+    moe = demo_config().moe
+    assert moe is not None
+    experts = Experts(32, moe)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in experts.parameters():
+        parameter.data.normal_(0, 0.1, generator=generator)
+    experts.gate.weight.data[:4] += 0.2
+    x = torch.randn(8, 64, 32, generator=generator) + 0.5
+
+    def spread() -> float:
+        load = experts(x)[1].load.float()
+        assert load.sum() == 8 * 64 * moe.moe_k
+        return float(load.max() / load.mean())
+
+    before = spread()
+    weights = {name: parameter.clone() for name, parameter in experts.named_parameters()}
+    for _ in range(200):
+        move_bias(experts, experts(x)[1].load, 2e-3)
+    assert before > 3 and spread() < 1.6
+    assert abs(experts.correction_bias.mean()) < 1e-6
+    assert all(torch.equal(weights[name], parameter) for name, parameter in experts.named_parameters())
+
+
+def test_losses_of_the_router() -> None:
+    moe = demo_config().moe
+    assert moe is not None
+    experts = Experts(32, moe)
+    experts.gate.weight.data = torch.eye(16, 32)
+    assert orthogonal_loss([experts]).item() == 0
+    experts.gate.weight.data[1] = experts.gate.weight.data[0]
+    assert orthogonal_loss([experts]).item() == pytest.approx(2 / 16**2)
+    for parameter in (experts.gate_up, experts.down):
+        parameter.data.zero_()
+    _, routing = experts(torch.zeros(1, 3, 32))
+    assert z_loss([routing]).item() == pytest.approx(math.log(16) ** 2)
+
+
+def test_orthogonal() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((6, 10), (10, 6), (3, 8, 8)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=generator)))
+        assert values.min() > 0.3 and values.max() < 1.3
+
+
+def test_packed_documents_do_not_see_each_other(encoder: Encoder) -> None:
+    model = Ernie(demo_config(**SMALL))
+    documents = [encoder.chat(item) for item in held_out_items("json", 4)]
+    batch = pack(documents, 1, 300)
+    packed, _ = model(batch.ids, batch.documents)
+    further = model.further(packed, batch.ids, batch.documents)
+    start = 0
+    for document in documents:
+        ids = torch.tensor([document.ids])
+        alone, _ = model(ids, torch.zeros_like(ids))
+        size = len(document.ids)
+        torch.testing.assert_close(packed[:, start : start + size], alone, rtol=1e-4, atol=1e-4)
+        drafts = model.further(alone, ids, torch.zeros_like(ids))
+        torch.testing.assert_close(further[:, start : start + size - 1], drafts, rtol=1e-4, atol=1e-4)
+        start += size
+
+
+def test_size() -> None:
+    model = Ernie(demo_config())
+    stored = stored_tensors(model)
+    assert sum(tensor.numel() for tensor in stored.values()) <= MAX_PARAMETERS
+    assert sum(tensor.nbytes for tensor in stored.values()) < MAX_BYTES - 200_000
+    assert CONFIG["moe_k"] == 4 and CONFIG["moe_num_experts"] == 16 and not model.config.is_moe_layer(0)
+    assert stored["model.mtp_linear_proj.0.weight"].shape == (192, 384)
+    assert stored["model.layers.1.mlp.moe_statics.e_score_correction_bias"].shape == (1, 16)
+
+
+@torch.no_grad()
+def test_everybody_agrees_on_the_export(folder: Path, encoder: Encoder) -> None:
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    network = load(folder)
+    biases = [experts.correction_bias for experts in network.modules() if isinstance(experts, Experts)]
+    assert len(biases) == 2
+    ids = [id for item in held_out_items("passage", 4) for id in encoder.chat(item).ids][:150]
+    tensor = torch.tensor([ids])
+    hidden, _ = network(tensor, torch.zeros_like(tensor))
+    ours = network.logits(hidden)[0].numpy()
+    judge: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    np.testing.assert_allclose(judge(tensor).logits[0].numpy(), ours, rtol=0, atol=2e-5 * float(np.abs(ours).max()))
+    with ernie_rt.load(folder, backend="eager", dtype="float32", max_context=512) as model:
+        np.testing.assert_allclose(model.logits(ids), ours, rtol=0, atol=2e-5 * float(np.abs(ours).max()))
+        assert {name.split(".")[1] for name, _ in model.unused} == {
+            "mtp_emb_norm",
+            "mtp_hidden_norm",
+            "mtp_linear_proj",
+            "mtp_block",
+        }
+        assert {reason for _, reason in model.unused} == {"speculative head, not used by the main graph"}
+
+
+def test_quality(folder: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demo.quality.MAX_ANSWER", 8)
+    monkeypatch.setattr("demo.quality.BIGRAM_DOCUMENTS", 20)
+    items = held_out_items("count", 4)
+    right = [Answered(item, (1,), (2,), item.answer) for item in items]
+    wrong = [dataclasses.replace(each, text=each.text + " ") for each in right]
+    assert exact_match(right) == {"items": 4, "all": 1, "en": 1, "zh": 1, "known phrasing": 1, "new phrasing": 1}
+    assert exact_match([*right[:3], wrong[3]])["all"] == 0.75
+    options = {"backend": "eager", "dtype": "float32", "max_context": 512}
+    with ernie_rt.load(folder, **options, taps=routers(demo_config(**SMALL))) as model:
+        answered = ask(model, encoder, items)
+        document = encoder.chat(items[0])
+        tensor = torch.tensor([document.ids])
+        network = load(folder)
+        with torch.no_grad():
+            logits = network.logits(network(tensor, torch.zeros_like(tensor))[0])[0]
+        taught = torch.tensor(document.learned[1:])
+        expected = F.cross_entropy(logits[:-1][taught], tensor[0, 1:][taught]).exp().item()
+        assert perplexity(model, [document]) == pytest.approx(expected, rel=1e-3)
+        loads = balance(model, [document])
+        assert list(loads) == ["layers.1.mlp.route", "layers.2.mlp.route"]
+        assert all(len(load) == 16 and sum(load) == pytest.approx(16) for load in loads.values())
+    found = foreseen(folder, encoder, answered)
+    assert found["tokens"] == sum(len(each.ids) - 1 for each in answered)
+
+
+def test_measure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demo.quality.STORIES", 2)
+    monkeypatch.setattr("demo.quality.MAX_ANSWER", 3)
+    monkeypatch.setattr("demo.quality.BIGRAM_DOCUMENTS", 20)
+    report = measure(folder, 2, 0, {"backend": "eager", "dtype": "float32"})
+    assert set(report["exact_match"]) == set(EXAMINED) and report["macro_average"] == 0
+    assert json.loads(json.dumps(report)) == report
+    assert report["perplexity"]["answers"] > 100
+    assert 0 <= report["expert_load"]["least"] <= 1 <= report["expert_load"]["most"]
+
+
+def test_batches_are_full_and_repeatable(encoder: Encoder) -> None:
+    batch = training_batch(encoder, 0, 5, 8, COLUMNS)
+    again = training_batch(encoder, 0, 5, 8, COLUMNS)
+    assert torch.equal(batch.ids, again.ids) and torch.equal(batch.learned, again.learned)
+    assert not torch.equal(batch.ids, training_batch(encoder, 0, 6, 8, COLUMNS).ids)
+    assert (batch.documents >= 0).float().mean() > 0.9
+    assert 0.15 < batch.learned.float().mean() < 0.5

@@ -1,0 +1,1 @@
+"""The demo model: its curriculum, its tokenizer, and its training."""

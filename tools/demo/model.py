@@ -1,0 +1,283 @@
+"""ERNIE 4.5's mixture of experts for training: plain PyTorch, float32, documents packed in rows.
+
+The computation is that of transformers' Ernie4_5_MoeForCausalLM, with ERNIE's layer for predicting one token further
+(multi-token prediction, MTP), which transformers has not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ernie_rt.graph.types import RopeTable
+from ernie_rt.model.config import ModelConfig, MoeConfig, parse_config
+from ernie_rt.model.rope import rope_table
+
+CONFIG: Final[dict[str, object]] = {
+    "architectures": ["Ernie4_5_MoeForCausalLM"],
+    "model_type": "ernie4_5_moe",
+    "vocab_size": 4032,
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "hidden_act": "silu",
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 500000.0,
+    "use_bias": False,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "moe_num_experts": 16,
+    "moe_k": 4,
+    "moe_intermediate_size": 64,
+    "moe_num_shared_experts": 2,
+    "moe_layer_start_index": 1,
+    "moe_layer_end_index": -1,
+    "moe_layer_interval": 1,
+    "moe_use_aux_free": True,
+    "num_nextn_predict_layers": 1,
+}
+"""21B-A3B's config.json, made small."""
+
+
+def demo_config(**changes: object) -> ModelConfig:
+    return parse_config(CONFIG | changes, "the demo's config")
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What one layer's router did: tokens sent to each expert `[E]`, and its logits `[N, E]`."""
+
+    load: Tensor
+    logits: Tensor
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        H, D = config.hidden_size, config.head_dim
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_dim = D
+        self.q_proj = nn.Linear(H, self.heads * D, bias=False)
+        self.k_proj = nn.Linear(H, self.kv_heads * D, bias=False)
+        self.v_proj = nn.Linear(H, self.kv_heads * D, bias=False)
+        self.o_proj = nn.Linear(self.heads * D, H, bias=False)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        B, T, _ = x.shape
+        fused = F.linear(x, torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)))
+        q, k, v = torch.split(fused.view(B, T, -1, self.head_dim), [self.heads, self.kv_heads, self.kv_heads], dim=2)
+        q, k = rotate(q, rope), rotate(k, rope)
+        groups = self.heads // self.kv_heads
+        k, v = (each.repeat_interleave(groups, dim=2) for each in (k, v))
+        out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
+        return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))  # type: ignore[no-any-return]
+
+
+def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate adjacent pairs of `[B, T, heads, D]` by the tables `[T, 1, D/2]`."""
+    even, odd = x[..., ::2], x[..., 1::2]
+    cos, sin = rope
+    return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2)
+
+
+class Mlp(nn.Module):
+    def __init__(self, hidden: int, width: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden, width, bias=False)
+        self.up_proj = nn.Linear(hidden, width, bias=False)
+        self.down_proj = nn.Linear(width, hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+
+
+class Experts(nn.Module):
+    """Shared experts, and `moe_k` of the others by a router whose correction bias only chooses."""
+
+    def __init__(self, hidden: int, moe: MoeConfig) -> None:
+        super().__init__()
+        E, width = moe.moe_num_experts, moe.moe_intermediate_size
+        self.top_k, self.norm_min = moe.moe_k, moe.moe_norm_min
+        self.gate = nn.Linear(hidden, E, bias=False)
+        self.correction_bias = nn.Buffer(torch.zeros(E))
+        self.gate_up = nn.Parameter(torch.empty(E, 2 * width, hidden))
+        self.down = nn.Parameter(torch.empty(E, hidden, width))
+        self.shared_experts = Mlp(hidden, moe.shared_intermediate_size)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
+        flat = x.flatten(0, 1)
+        logits = self.gate(flat)
+        probabilities = logits.softmax(-1)
+        chosen = (probabilities + self.correction_bias).topk(self.top_k).indices  # [N, A]
+        weights = probabilities.gather(1, chosen)
+        weights = weights / weights.sum(-1, keepdim=True).clamp_min(self.norm_min)
+        # Sorted by expert, so that each works on one stretch of rows.
+        order = chosen.flatten().argsort(stable=True)
+        load = torch.bincount(chosen.flatten(), minlength=len(self.correction_bias))
+        tokens = order // self.top_k
+        sizes = load.tolist()
+        rows, shares = torch.split(flat[tokens], sizes), torch.split(weights.flatten()[order, None], sizes)
+        parts = []
+        for x_e, share, gate_up, down in zip(rows, shares, self.gate_up, self.down, strict=True):
+            gate, up = F.linear(x_e, gate_up).chunk(2, dim=-1)
+            parts.append(F.linear(F.silu(gate) * up * share, down))
+        out = self.shared_experts(flat).index_add(0, tokens, torch.cat(parts))
+        return out.view_as(x), Routing(load, logits)
+
+
+class Layer(nn.Module):
+    def __init__(self, config: ModelConfig, moe: MoeConfig | None) -> None:
+        super().__init__()
+        H, eps = config.hidden_size, config.rms_norm_eps
+        self.input_layernorm = nn.RMSNorm(H, eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = nn.RMSNorm(H, eps)
+        self.mlp = Mlp(H, config.intermediate_size) if moe is None else Experts(H, moe)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor) -> tuple[Tensor, Routing | None]:
+        x = x + self.self_attn(self.input_layernorm(x), rope, mask)
+        out = self.mlp(self.post_attention_layernorm(x))
+        added, routing = out if isinstance(out, tuple) else (out, None)
+        return x + added, routing
+
+
+class Mtp(nn.Module):
+    """From a token's last hidden state and the token after it, the hidden state that predicts the one after that."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        H, eps = config.hidden_size, config.rms_norm_eps
+        self.emb_norm = nn.RMSNorm(H, eps)
+        self.hidden_norm = nn.RMSNorm(H, eps)
+        self.linear_proj = nn.Linear(2 * H, H, bias=False)
+        self.block = Layer(config, None)
+
+    def forward(self, hidden: Tensor, embedded: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        x = self.linear_proj(torch.cat((self.emb_norm(embedded), self.hidden_norm(hidden)), dim=-1))
+        return self.block(x, rope, mask)[0]  # type: ignore[no-any-return]
+
+
+class Ernie(nn.Module):
+    """The model; `documents` of a batch tells which tokens may see each other."""
+
+    def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(
+            Layer(config, config.moe if config.is_moe_layer(index) else None)
+            for index in range(config.num_hidden_layers)
+        )
+        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mtp = Mtp(config)
+        columns = config.head_dim // 2
+        tables = (RopeTable(f, config.rope_theta, config.compression_ratio) for f in ("cos", "sin"))
+        cos, sin = (torch.from_numpy(rope_table(t, config.max_position_embeddings, columns)) for t in tables)
+        self.cos = nn.Buffer(cos[:, None], persistent=False)
+        self.sin = nn.Buffer(sin[:, None], persistent=False)
+        self._initialise(seed)
+
+    def _initialise(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        depth = (2 * self.config.num_hidden_layers) ** -0.5
+        for name, parameter in self.named_parameters():
+            if "norm" in name:
+                continue
+            fan_in = parameter.shape[-1]
+            scale = 0.02 if name == "embed.weight" else fan_in**-0.5
+            if name.endswith(".gate.weight"):  # almost no preference yet, which a small bias can balance
+                scale *= 0.1
+            if name.endswith(("o_proj.weight", "down_proj.weight", "mlp.down")):
+                scale *= depth
+            parameter.data.normal_(0.0, scale, generator=generator)
+
+    def forward(self, ids: Tensor, documents: Tensor) -> tuple[Tensor, list[Routing]]:
+        """Hidden states before the last norm `[B, T, H]`, and what the routers did; ids and documents are `[B, T]`."""
+        rope, mask = self._surroundings(documents)
+        x, routings = self.embed(ids), []
+        for layer in self.layers:
+            x, routing = layer(x, rope, mask)
+            if routing is not None:
+                routings.append(routing)
+        return x, routings
+
+    def further(self, hidden: Tensor, ids: Tensor, documents: Tensor) -> Tensor:
+        """Hidden states `[B, T - 1, H]` that predict the token after the next, by the MTP layer."""
+        rope, mask = self._surroundings(documents[:, :-1])
+        out: Tensor = self.mtp(hidden[:, :-1], self.embed(ids[:, 1:]), rope, mask)
+        return out
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return F.linear(self.norm(hidden), self.embed.weight)
+
+    def _surroundings(self, documents: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        T = documents.shape[1]
+        mask = (documents[:, :, None] == documents[:, None, :]).tril()[:, None]  # [B, 1, T, T]
+        return (self.cos[:T], self.sin[:T]), mask
+
+
+def experts_of(model: Ernie) -> list[Experts]:
+    return [layer.mlp for layer in model.layers if isinstance(layer.mlp, Experts)]
+
+
+def stored_tensors(model: Ernie) -> dict[str, Tensor]:
+    """The model under the tensor names of a -PT release: bfloat16, the router float32."""
+    state: dict[str, Any] = dict(model.state_dict())
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name.endswith("mlp.correction_bias"):
+            tensors[name.replace("correction_bias", "moe_statics.e_score_correction_bias")] = tensor[None]
+        elif name.endswith("mlp.gate_up"):
+            for expert, (gate, up) in enumerate(each.chunk(2) for each in tensor):
+                at = name.replace("gate_up", f"experts.{expert}")
+                tensors |= {f"{at}.gate_proj.weight": gate, f"{at}.up_proj.weight": up}
+        elif name.endswith("mlp.down"):
+            for expert, down in enumerate(tensor):
+                tensors[name.replace("mlp.down", f"mlp.experts.{expert}.down_proj.weight")] = down
+        elif name.startswith("mtp."):
+            part, _, rest = name.removeprefix("mtp.").partition(".")
+            tensors[f"mtp_{part}.0.{rest}"] = tensor
+        else:
+            tensors[name.replace("embed.weight", "embed_tokens.weight")] = tensor
+    router = ("mlp.gate.weight", "e_score_correction_bias")
+    return {
+        f"model.{name}": tensor.detach()
+        .to("cpu", torch.float32 if name.endswith(router) else torch.bfloat16)
+        .contiguous()
+        for name, tensor in tensors.items()
+    }
+
+
+def load_tensors(model: Ernie, stored: dict[str, Tensor]) -> None:
+    """Read back what `stored_tensors` gave."""
+    state: dict[str, Any] = model.state_dict()
+    own = {name: tensor.detach().float() for name, tensor in stored.items()}
+
+    def experts(at: str, part: str, count: int) -> Tensor:
+        return torch.stack([own[f"model.{at}experts.{expert}.{part}_proj.weight"] for expert in range(count)])
+
+    for name, tensor in state.items():
+        at = name.rpartition("mlp.")[0] + "mlp."
+        if name.endswith("mlp.correction_bias"):
+            value = own[f"model.{at}moe_statics.e_score_correction_bias"][0]
+        elif name.endswith("mlp.gate_up"):
+            value = torch.cat((experts(at, "gate", len(tensor)), experts(at, "up", len(tensor))), dim=1)
+        elif name.endswith("mlp.down"):
+            value = experts(at, "down", len(tensor))
+        elif name.startswith("mtp."):
+            part, _, rest = name.removeprefix("mtp.").partition(".")
+            value = own[f"model.mtp_{part}.0.{rest}"]
+        else:
+            value = own["model." + name.replace("embed.weight", "embed_tokens.weight")]
+        tensor.copy_(value)

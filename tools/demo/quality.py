@@ -1,0 +1,164 @@
+"""How good a trained model is: right answers, perplexity, balance of the experts, and what its MTP layer foresees.
+
+Everything but the last is measured through ernie_rt, on any backend, in any dtype and storage.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+import ernie_rt
+from demo.batches import Document, Encoder, draw_document
+from demo.curriculum import EXAMINED, LANGUAGES, Item, draw, held_out_items, phrasing_is_held_out
+from demo.export import load
+from ernie_rt.model.config import ModelConfig
+
+MAX_ANSWER: Final = 64
+STORIES: Final = 100
+ROUTED_DOCUMENTS: Final = 200
+BIGRAM_DOCUMENTS: Final = 4000
+"""Of the training stream: what the baseline of MTP counts pairs of tokens in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An item, the ids that asked it, and what the model answered, to the end token and with it."""
+
+    item: Item
+    prompt: tuple[int, ...]
+    ids: tuple[int, ...]
+    text: str
+
+    @property
+    def right(self) -> bool:
+        return self.text == self.item.answer
+
+
+def ask(model: ernie_rt.Model, encoder: Encoder, items: Sequence[Item]) -> list[Answered]:
+    """The model's greedy answers."""
+    prompts = [encoder.prompt(item) for item in items]
+    stop_ids = encoder.template.stop_ids(encoder.tokenizer)
+    generated = model.generate_batch(prompts, temperature=0.0, max_new_tokens=MAX_ANSWER, stop_ids=stop_ids)
+    return [
+        Answered(item, tuple(prompt), tuple(ids), encoder.tokenizer.decode(ids))
+        for item, prompt, ids in zip(items, prompts, generated, strict=True)
+    ]
+
+
+def exact_match(answered: Iterable[Answered]) -> dict[str, float | int]:
+    """The share of right answers: in all, by language, and by whether training knows the phrasing."""
+    marks: dict[str, list[bool]] = collections.defaultdict(list)
+    for each in answered:
+        item = each.item
+        new = phrasing_is_held_out(item.form, item.language, item.phrasing)
+        for group in ("all", item.language, "new phrasing" if new else "known phrasing"):
+            marks[group].append(each.right)
+    return {"items": len(marks["all"]), **{group: sum(right) / len(right) for group, right in marks.items()}}
+
+
+def perplexity(model: ernie_rt.Model, documents: Sequence[Document]) -> float:
+    """Of the tokens that a document is there to teach."""
+    total, count = 0.0, 0
+    for document in documents:
+        rows = model.logits(document.ids)[:-1].astype(np.float64)
+        rows -= rows.max(axis=1, keepdims=True)
+        rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
+        taken = rows[np.arange(len(rows)), document.ids[1:]][np.array(document.learned[1:])]
+        total, count = total - float(taken.sum()), count + len(taken)
+    return math.exp(total / count)
+
+
+def held_out_stories(encoder: Encoder, count: int = STORIES) -> list[Document]:
+    rng = random.Random("stories")
+    return [encoder.plain(draw(rng, "story", LANGUAGES[n % 2], "held_out")) for n in range(count)]
+
+
+def routers(config: ModelConfig) -> list[str]:
+    """The scopes whose taps are the experts' ids."""
+    return [f"layers.{layer}.mlp.route" for layer in range(config.num_hidden_layers) if config.is_moe_layer(layer)]
+
+
+def balance(model: ernie_rt.Model, documents: Sequence[Document]) -> dict[str, list[float]]:
+    """What share of its fair share each expert got of the documents' tokens, by layer; needs the taps of `routers`."""
+    assert model.config.moe is not None
+    loads: dict[str, Any] = collections.defaultdict(int)
+    for document in documents:
+        for scope, chosen in model.tapped(document.ids).items():
+            loads[scope] += np.bincount(chosen.ravel(), minlength=model.config.moe.moe_num_experts)
+    return {scope: (load / load.mean()).tolist() for scope, load in loads.items()}
+
+
+@torch.no_grad()
+def foreseen(folder: Path, encoder: Encoder, answered: Sequence[Answered]) -> dict[str, float | int]:
+    """How often the token after the next is foreseen: by the MTP layer, and by the likeliest successor (bigram).
+
+    Counted over the tokens of the model's own greedy answers but the first of each, which no draft precedes.
+    """
+    network = load(folder)
+    successors = _successors(encoder)
+    hits = bigram_hits = count = 0
+    for each in answered:
+        ids = torch.tensor([[*each.prompt, *each.ids]])
+        documents = torch.zeros_like(ids)
+        hidden, _ = network(ids, documents)
+        drafts = network.logits(network.further(hidden, ids, documents))[0].argmax(-1).tolist()
+        sequence, first = ids[0].tolist(), len(each.prompt) - 1
+        for position in range(first, len(sequence) - 2):
+            following, target = sequence[position + 1 : position + 3]
+            hits += drafts[position] == target
+            bigram_hits += successors.get(following) == target
+            count += 1
+    return {"tokens": count, "mtp": hits / max(count, 1), "bigram": bigram_hits / max(count, 1)}
+
+
+def _successors(encoder: Encoder) -> dict[int, int]:
+    """The likeliest token after each, among those of the training stream that are learned."""
+    rng = random.Random("bigram")
+    pairs: dict[int, collections.Counter[int]] = collections.defaultdict(collections.Counter)
+    for _ in range(BIGRAM_DOCUMENTS):
+        document = draw_document(rng, encoder)
+        for (first, second), learned in zip(itertools.pairwise(document.ids), document.learned[1:], strict=True):
+            if learned:
+                pairs[first][second] += 1
+    return {first: counts.most_common(1)[0][0] for first, counts in pairs.items()}
+
+
+def measure(folder: Path, items: int, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything, of a folder loaded with `options`."""
+    config = ernie_rt.locate(folder).config
+    encoder = Encoder(folder, config)
+    tasks = {task: held_out_items(task, items, seed) for task in EXAMINED}
+    with ernie_rt.load(folder, max_context=512, max_sequences=16, **options) as model:
+        choice = model.choice
+        answered = {task: ask(model, encoder, asked) for task, asked in tasks.items()}
+        questions = [encoder.chat(item) for asked in tasks.values() for item in asked[: max(1, items // 10)]]
+        found = {
+            "stories": perplexity(model, held_out_stories(encoder)),
+            "answers": perplexity(model, questions),
+        }
+    scores = {task: exact_match(each) for task, each in answered.items()}
+    routed = random.Random(seed).sample(questions, min(ROUTED_DOCUMENTS, len(questions)))
+    with ernie_rt.load(folder, max_context=512, taps=routers(config), **options) as model:
+        loads = balance(model, [*routed, *held_out_stories(encoder, 20)])
+    shares = [share for layer in loads.values() for share in layer]
+    return {
+        "backend": choice.backend,
+        "device": choice.device,
+        "dtype": choice.dtype,
+        "exact_match": scores,
+        "macro_average": sum(score["all"] for score in scores.values()) / len(scores),
+        "weakest": min(scores, key=lambda task: scores[task]["all"]),
+        "perplexity": found,
+        "expert_load": {"least": min(shares), "most": max(shares), "layers": loads},
+        "second_token": foreseen(folder, encoder, [each for task in answered.values() for each in task]),
+    }

@@ -1,0 +1,235 @@
+"""Train the demo model: write its tokenizer, teach the curriculum step by step, export what was learned."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from demo.batches import Batch, Encoder, pack, training_batch
+from demo.curriculum import EXAMINED, held_out_items
+from demo.export import export
+from demo.model import Ernie, Experts, Routing, demo_config, experts_of
+from demo.optimizer import optimizers
+from demo.plot import write_plot
+from demo.tokenizer import write_tokenizer
+from ernie_rt.files import write_atomic
+
+COLUMNS: Final = 192
+WARMUP: Final = 100
+"""Steps over which the learning rate rises; it falls over the last `COOL` of all steps, and is constant between."""
+COOL: Final = 0.3
+MTP_FROM: Final = 0.5
+"""The MTP layer learns over the rest of the steps: it has a trained model to look at, and half of the time is saved."""
+MTP_WEIGHT: Final = 0.3
+EXAM_ITEMS: Final = 32
+"""Held-out items of each task in the examinations on the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What decides the result, the machine's rounding aside."""
+
+    seed: int = 0
+    steps: int = 4000
+    rows: int = 32
+    balance_rate: float = 2e-3
+    orthogonal_weight: float = 0.0
+    z_weight: float = 1e-4
+    changes: Mapping[str, object] | None = None
+    """Departures from the demo's config."""
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, as a share of the highest."""
+        return min((step + 1) / WARMUP, self.left(step))
+
+    def left(self, step: int) -> float:
+        """What the end leaves of a rate."""
+        return max(0.0, min(1.0, (self.steps - step) / (COOL * self.steps)))
+
+
+class Trainer:
+    """A model in training. Two trainers that took the same steps hold the same numbers, bit for bit on one machine."""
+
+    def __init__(self, recipe: Recipe, encoder: Encoder, device: str = "cpu") -> None:
+        self.recipe, self.encoder, self.device = recipe, encoder, device
+        self.model = Ernie(demo_config(**(recipe.changes or {})), recipe.seed).to(device)
+        self.optimizers = optimizers(self.model)
+        self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        self.step_number = 0
+
+    def step(self) -> dict[str, Any]:
+        """Take one step, and say how it went."""
+        recipe, number = self.recipe, self.step_number
+        batch = training_batch(self.encoder, recipe.seed, number, recipe.rows, COLUMNS).to(self.device)
+        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * recipe.rate(number)
+            optimizer.zero_grad(set_to_none=True)
+        hidden, routings = self.model(batch.ids, batch.documents)
+        loss = self._cross_entropy(hidden, batch, 1)
+        said: dict[str, Any] = {"step": number, "loss": loss.item(), "rate": recipe.rate(number)}
+        total = loss
+        if number >= MTP_FROM * recipe.steps:
+            further = self._cross_entropy(self.model.further(hidden, batch.ids, batch.documents), batch, 2)
+            said["mtp_loss"] = further.item()
+            total = total + MTP_WEIGHT * further
+        total = total + recipe.z_weight * z_loss(routings)
+        if recipe.orthogonal_weight:
+            total = total + recipe.orthogonal_weight * orthogonal_loss(experts_of(self.model))
+        total.backward()  # type: ignore[no-untyped-call]
+        for optimizer in self.optimizers:
+            optimizer.step()
+        for experts, routing in zip(experts_of(self.model), routings, strict=True):
+            balance(experts, routing.load, recipe.balance_rate * recipe.left(number))
+        loads = torch.stack([routing.load / routing.load.float().mean() for routing in routings])
+        said["load_min"], said["load_max"] = loads.amin(1).tolist(), loads.amax(1).tolist()
+        self.step_number += 1
+        return said
+
+    def _cross_entropy(self, hidden: Tensor, batch: Batch, ahead: int) -> Tensor:
+        """Of the tokens to be learned, predicted from the position `ahead` of them."""
+        at = batch.positions(ahead)
+        row, column = at // COLUMNS, at % COLUMNS
+        return F.cross_entropy(self.model.logits(hidden[row, column]), batch.ids[row, column + ahead])
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step_number,
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.step_number = state["step"]
+        self.model.load_state_dict(state["model"])
+        for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
+
+    @torch.no_grad()
+    def examine(self) -> dict[str, float]:
+        """The share of held-out items of each task whose answer greedy decoding would write.
+
+        It writes an answer exactly when, given the answer, each of its tokens is the likeliest.
+        """
+        scores = {}
+        for task in EXAMINED:
+            documents = [self.encoder.chat(item) for item in held_out_items(task, EXAM_ITEMS)]
+            batch = pack(documents, EXAM_ITEMS, COLUMNS).to(self.device)
+            hidden, _ = self.model(batch.ids, batch.documents)
+            at = batch.positions(1)
+            row, column = at // COLUMNS, at % COLUMNS
+            wrong = self.model.logits(hidden[row, column]).argmax(-1) != batch.ids[row, column + 1]
+            failed = set(zip(row[wrong].tolist(), batch.documents[row, column][wrong].tolist(), strict=True))
+            scores[task] = 1 - len(failed) / EXAM_ITEMS
+        return scores
+
+
+def balance(experts: Experts, load: Tensor, rate: float) -> None:
+    """Move the correction bias: up where an expert got less than its share, down where it got more.
+
+    Auxiliary-loss-free balancing (Wang et al., 2024), as ERNIE 4.5 was trained; the bias chooses and never weighs.
+    """
+    share = load.float()
+    bias = experts.correction_bias
+    bias.add_(torch.sign(share.mean() - share), alpha=rate)
+    bias.sub_(bias.mean())
+
+
+def z_loss(routings: list[Routing]) -> Tensor:
+    """Keeps router logits small (Zoph et al., 2022)."""
+    return torch.stack([routing.logits.logsumexp(-1).square().mean() for routing in routings]).mean()
+
+
+def orthogonal_loss(layers: list[Experts]) -> Tensor:
+    """Pulls the rows of each router apart (ERNIE 4.5's technical report): squared cosines between experts."""
+    losses = []
+    for experts in layers:
+        rows = F.normalize(experts.gate.weight, dim=-1)
+        losses.append((rows @ rows.T - torch.eye(len(rows), device=rows.device)).square().mean())
+    return torch.stack(losses).mean()
+
+
+def train(out: Path, recipe: Recipe, device: str, minutes: float | None, save_every: int) -> bool:
+    """Train until the recipe's end or the time's; whether it reached the former.
+
+    `out` gets the model's folder `demo`, and beside it training.pt (from which the same call goes on), log.jsonl and
+    plot.svg.
+    """
+    folder, state, log = out / "demo", out / "training.pt", out / "log.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "tokenizer.model").exists():
+        write_tokenizer(folder)
+    trainer = Trainer(recipe, Encoder(folder, demo_config(**(recipe.changes or {}))), device)
+    if state.exists():
+        trainer.restore(torch.load(state, map_location=device, weights_only=True))
+        if log.exists():  # what came after the state was saved comes again
+            lines = log.read_text().splitlines()[: trainer.step_number]
+            log.write_text("".join(f"{line}\n" for line in lines))
+    began = time.monotonic()
+
+    def save() -> None:
+        with write_atomic(state) as file:
+            torch.save(trainer.state(), file)
+        export(trainer.model, folder, dict(recipe.changes or {}))
+        if log.exists():
+            write_plot(log, out / "plot.svg")
+
+    while trainer.step_number < recipe.steps:
+        if minutes is not None and time.monotonic() - began > 60 * minutes:
+            save()
+            return False
+        started = time.monotonic()
+        said = trainer.step()
+        said["seconds"] = round(time.monotonic() - started, 3)
+        if trainer.step_number % save_every == 0:
+            said["exam"] = trainer.examine()
+            average = sum(said["exam"].values()) / len(said["exam"])
+            print(f"step {trainer.step_number} loss {said['loss']:.3f} exam {average:.1%}", said["exam"], flush=True)
+        with log.open("a") as file:
+            file.write(json.dumps(said) + "\n")
+        if trainer.step_number % save_every == 0:
+            save()
+    save()
+    return True
+
+
+def main() -> None:
+    usual = Recipe()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="where to write; a training that was stopped there goes on")
+    parser.add_argument("--seed", type=int, default=usual.seed)
+    parser.add_argument("--steps", type=int, default=usual.steps)
+    parser.add_argument("--rows", type=int, default=usual.rows, help=f"rows of {COLUMNS} tokens in a batch")
+    parser.add_argument("--balance-rate", type=float, default=usual.balance_rate)
+    parser.add_argument("--orthogonal-weight", type=float, default=usual.orthogonal_weight)
+    parser.add_argument("--z-weight", type=float, default=usual.z_weight)
+    parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on from there")
+    parser.add_argument("--save-every", type=int, default=100, help="steps between saving and examining")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int)
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    recipe = Recipe(
+        seed=given.seed,
+        steps=given.steps,
+        rows=given.rows,
+        balance_rate=given.balance_rate,
+        orthogonal_weight=given.orthogonal_weight,
+        z_weight=given.z_weight,
+    )
+    finished = train(given.out, recipe, given.device, given.minutes, given.save_every)
+    print(f"{given.out / 'demo'}: {'trained' if finished else 'stopped on the way; the same command goes on'}")
+
+
+if __name__ == "__main__":
+    main()
