@@ -54,7 +54,11 @@ def rounded(values: Array, dtype: DType) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class OpCase:
-    """One op on operands of fixed shapes. `steps` say how many tokens each sequence brings to each step in turn."""
+    """One op on operands of fixed shapes.
+
+    `steps` say how many tokens each sequence brings to each step in turn, `rows` of which of each step's tokens logits
+    are wanted; None of every second one.
+    """
 
     op: str
     name: str
@@ -62,6 +66,7 @@ class OpCase:
     attrs: Mapping[str, Any]
     steps: tuple[tuple[int, ...], ...] = ((5,),)
     needs: tuple[str, ...] = ()
+    rows: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def key(self) -> str:
@@ -131,13 +136,18 @@ class OpCase:
 
 @dataclass(frozen=True, slots=True)
 class ModelCase:
-    """A micro-model: its config, prompts, and how its weights are drawn."""
+    """A micro-model: its config, prompts, and how its weights are drawn.
+
+    It is compiled for so many `sequences` at once, and steps of so many tokens.
+    """
 
     name: str
     config: ModelConfig
     lengths: tuple[int, ...]
     more: tuple[int, int]
     new_tokens: int
+    sequences: int
+    batch_tokens: int
     weights: tuple[tuple[str, float, float | None], ...]
     needs: tuple[str, ...]
 
@@ -190,6 +200,7 @@ def op_cases() -> tuple[OpCase, ...]:
             entry.get("attrs", {}),
             tuple(map(tuple, entry.get("steps", [[5]]))),
             tuple(entry.get("needs", ())),
+            tuple(map(tuple, entry["rows"])) if "rows" in entry else None,
         )
         for entry in _read("ops.json")["cases"]
     )
@@ -205,6 +216,8 @@ def model_cases() -> tuple[ModelCase, ...]:
             tuple(entry.get("lengths", read["lengths"])),
             tuple(read["more"]),
             read["new_tokens"],
+            entry.get("sequences", read["sequences"]),
+            entry.get("batch_tokens", read["batch_tokens"]),
             tuple(weights),
             tuple(entry.get("needs", ())),
         )

@@ -11,7 +11,7 @@ import numpy as np
 from ernie_rt.backend.protocols import CacheShape, Executable, MemoryReport, StepLimits
 from ernie_rt.backend.step import Pending, Step
 from ernie_rt.conformance.cases import words
-from ernie_rt.conformance.judge import Judge
+from ernie_rt.conformance.judge import Judge, Verdict, worse
 from ernie_rt.conformance.models import NEW_TOKENS, Run, Specimen, drive, run_model
 from ernie_rt.conformance.subject import Outcome, Skip, Subject
 from ernie_rt.runtime.engine import Engine
@@ -36,35 +36,55 @@ class Setting:
     taps: bool
     factor: float
 
+    @property
+    def chunk(self) -> int:
+        """Of how many tokens a chunk is: the longest prompt has at least eight."""
+        return max(map(len, self.specimen.prompts)) // 8
+
     def run(self, **options: object) -> Run:
         given: dict[str, object] = {"batches": self.batches, "taps": self.taps} | options
         return run_model(self.subject, self.specimen, **given)  # type: ignore[arg-type]
 
-    def judged(self, run: Run) -> Outcome:
+    def verdict(self, **options: object) -> Verdict:
+        """Run it, tapped where that is promised, and judge it. Where taps split pieces, these are also run whole."""
+        run = self.run(**options)
         verdict = self.judge.verdict(run, self.factor)
+        if self.taps and run.lowering.graph != self.subject.lower(self.judge.graph).graph:
+            whole = self.judge.verdict(self.run(**options, taps=False), self.factor)
+            return Verdict(worse(verdict.logits, whole.logits), verdict.router, worse(verdict.greedy, whole.greedy))
+        return verdict
+
+    def judged(self, **options: object) -> Outcome:
+        verdict = self.verdict(**options)
         figures = dict(verdict.logits.figures) | {f"router_{k}": v for k, v in verdict.router.figures.items()}
         return Outcome(figures, verdict.problems)
 
 
 def steps(setting: Setting) -> Outcome:
     """A prompt token by token is the prompt at once."""
-    return setting.judged(setting.run(chunk=1))
+    return setting.judged(chunk=1)
 
 
 def chunks(setting: Setting) -> Outcome:
     """A prompt in chunks is the prompt at once."""
-    return setting.judged(setting.run(chunk=5))
+    return setting.judged(chunk=setting.chunk, drive=_longest_first)
+
+
+def lean(setting: Setting) -> Outcome:
+    """What generating asks for: prompts in chunks that end with no logits, then those of the last token alone; or none
+    at all of an executable that samples."""
+    return setting.judged(chunk=setting.chunk, all_logits=False, drive=_longest_first)
 
 
 def alone(setting: Setting) -> Outcome:
     """One sequence after another, the longest first, in the rows that the one before has left."""
     prompts = sorted(setting.specimen.prompts, key=len, reverse=True)
-    return setting.judged(setting.run(batches=False, prompts=prompts))
+    return setting.judged(batches=False, prompts=prompts)
 
 
 def neighbours(setting: Setting) -> Outcome:
     """A sequence beside others, in another order than that of their coming before."""
-    return setting.judged(setting.run(prompts=setting.specimen.prompts[::-1]))
+    return setting.judged(prompts=setting.specimen.prompts[::-1])
 
 
 def cancel(setting: Setting) -> Outcome:
@@ -80,7 +100,7 @@ def cancel(setting: Setting) -> Outcome:
             engine.cancel(sequence)
         return drive(engine, executable, requests)
 
-    return setting.judged(setting.run(drive=interrupted))
+    return setting.judged(drive=interrupted)
 
 
 def preempt(setting: Setting) -> Outcome:
@@ -100,7 +120,7 @@ def preempt(setting: Setting) -> Outcome:
         ids = [tuple((prompt % vocabulary).tolist()) for prompt in prompts]
         return drive(engine, executable, [replace(requests[0], ids=prompt) for prompt in ids])
 
-    return setting.judged(setting.run(wrap=small, drive=crowded, context=PAGE + NEW_TOKENS))
+    return setting.judged(wrap=small, drive=crowded, context=PAGE + NEW_TOKENS)
 
 
 def context_end(setting: Setting) -> Outcome:
@@ -108,7 +128,7 @@ def context_end(setting: Setting) -> Outcome:
     specimen = setting.specimen
     length = min(END, specimen.config.max_position_embeddings - specimen.new_tokens)
     ids = tuple((words(f"{specimen.name}/end", length) % np.uint32(specimen.config.vocab_size)).tolist())
-    return setting.judged(setting.run(prompts=(ids,), context=length + specimen.new_tokens - 1))
+    return setting.judged(prompts=(ids,), context=length + specimen.new_tokens - 1)
 
 
 def reopen(setting: Setting) -> Outcome:
@@ -118,7 +138,7 @@ def reopen(setting: Setting) -> Outcome:
         setting.run()
         return drive(engine, executable, requests)
 
-    return setting.judged(setting.run(drive=beside))
+    return setting.judged(drive=beside)
 
 
 def repeat(setting: Setting) -> Outcome:
@@ -127,9 +147,10 @@ def repeat(setting: Setting) -> Outcome:
     def twice(engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
         return drive(engine, executable, requests) + drive(engine, executable, requests)
 
-    told = setting.run(drive=twice).told
+    told = setting.run(drive=twice, taps=False).told
     half = len(told) // 2
     for place, (first, second) in enumerate(zip(told[:half], told[half:], strict=True)):
+        assert first.logits is not None and second.logits is not None
         if first.generated != second.generated or not np.array_equal(first.logits, second.logits):
             off = np.abs(first.logits.astype(np.float64) - second.logits).max()
             return Outcome({"max": float(off)}, f"prompt {place} gives other bits the second time, by {off:.2g}")
@@ -139,6 +160,7 @@ def repeat(setting: Setting) -> Outcome:
 INVARIANTS: Final[Mapping[str, tuple[Callable[[Setting], Outcome], tuple[str, ...]]]] = {
     "steps": (steps, ()),
     "chunks": (chunks, ()),
+    "lean": (lean, ()),
     "alone": (alone, ()),
     "neighbours": (neighbours, ("batches",)),
     "cancel": (cancel, ()),
@@ -148,6 +170,12 @@ INVARIANTS: Final[Mapping[str, tuple[Callable[[Setting], Outcome], tuple[str, ..
     "repeat": (repeat, ("deterministic",)),
 }
 """Each with the features that it needs."""
+
+
+def _longest_first(engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
+    """The longest by itself, so that its chunks are all that a step has; then all of them."""
+    longest = max(requests, key=lambda request: len(request.ids))
+    return drive(engine, executable, [longest]) + drive(engine, executable, requests)
 
 
 class _Smaller:

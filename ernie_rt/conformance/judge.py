@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ernie_rt.backend.step import Step
-from ernie_rt.conformance.metrics import MODEL_LIMIT, model_figures, ties
+from ernie_rt.conformance.metrics import MODEL_LIMIT, TIE_LIMIT, model_figures, ties
 from ernie_rt.conformance.models import MAX_LOGITS, Prompt, Run, Specimen, Told
 from ernie_rt.conformance.oracle import Route, Walk, Walked, bad_choice
 from ernie_rt.conformance.rounding import EPSILON, multiples
@@ -54,19 +54,30 @@ class Judge:
         scores, and greedy tokens beside the oracle's best."""
         parts = [self._consult(group) for group in _groups(run.told)]
         told = [one for group in _groups(run.told) for one in group]
-        found = np.concatenate([one.logits for one in told]).astype(np.float64)
+        kept = [one.logits for one in told if one.logits is not None]
         exact, noisy = (np.concatenate([p[i].outputs["logits"] for p in parts]) for i in (1, 2))
         router, unclear = self._router(told, parts)
         lengths = [len(one.ids) for one in told]
         activation = self._subject.target.dtype
         output: Any = self.graph.output("logits").type.dtype
+        if not kept:
+            clear = ~_from_there_on(unclear, lengths)
+            return Verdict(Outcome(), router, self._greedy(told, exact, noisy, clear, None))
+        found = np.concatenate(kept).astype(np.float64)
         if found.shape != exact.shape:
             return Verdict(Outcome({}, f"logits have the shape {list(found.shape)}, not {list(exact.shape)}"))
         # Of a choice that the run does not tell, rows may be excused, and only those that need it.
         within = multiples(found, exact, noisy, EPSILON[output]) <= MODEL_LIMIT * factor
         clear = within | ~_from_there_on(unclear, lengths)
         if clear.mean() < 1 - MAX_EXCUSED:
-            return Verdict(Outcome({}, f"{(~clear).mean():.0%} of the positions are off, too many for flipped experts"))
+            off = model_figures(found, exact, noisy, output, activation, factor)
+            return Verdict(
+                Outcome(
+                    off | {"margin": np.inf},
+                    f"{(~clear).mean():.0%} of the positions are off, too many for flipped experts: by "
+                    f"{off['error']:.3g} of their rms, {off['times']:.3g} times the noise; promise `taps` to see which",
+                )
+            )
         figures = model_figures(found[clear], exact[clear], noisy[clear], output, activation, factor)
         figures["excused"] = float((~clear).sum())
         problem = ""
@@ -126,7 +137,7 @@ class Judge:
         agreed, flips, worst, problem = [], 0, 0.0, ""
         for scope in self._specimen.routers:
             free, exact, noisy = (_joined([p[i].routes[scope] for p in parts]) for i in range(3))
-            noise = MODEL_LIMIT * exact.noise(noisy)
+            noise = TIE_LIMIT * exact.noise(noisy)
             if not told[0].experts:
                 unclear |= exact.distance() <= noise
                 continue
@@ -143,15 +154,16 @@ class Judge:
                 best = np.argsort(-exact.scores[token], kind="stable")[: ids.shape[1]]
                 problem = (
                     f"{scope}, token {token}: experts {ids[token].tolist()}, but {best.tolist()} score better by "
-                    f"{gap[token]:.2g}, {MODEL_LIMIT * gap[token] / noise[token]:.3g} times the noise"
+                    f"{gap[token]:.2g}, {TIE_LIMIT * gap[token] / noise[token]:.3g} times the noise"
                 )
         if not agreed:
             return Outcome({}, problem), unclear
         figures = {"agreement": float(np.mean(agreed)), "flips": float(flips), "margin": worst}
         return Outcome(figures, problem), unclear
 
-    def _greedy(self, told: list[Told], exact: Array, noisy: Array, clear: Array, found: Array) -> Outcome:
-        """Whether each token that was chosen is the oracle's best, or nearly."""
+    def _greedy(self, told: list[Told], exact: Array, noisy: Array, clear: Array, found: Array | None) -> Outcome:
+        """Whether each token that was chosen is the oracle's best, or nearly; and that of its own logits, if they were
+        kept."""
         matches, wrong, start, ties_met = [], "", 0, 0
         for one in told:
             first = start + len(one.ids) - max(len(one.generated) - 1, 0) - 1
@@ -164,13 +176,16 @@ class Judge:
             matches.append(len(rows) if best.all() else int((~best).argmax()))
             near = best | ties(exact[rows], noisy[rows], chosen) | ~clear[rows]
             ties_met += int((~best).sum())
-            own = np.take_along_axis(found[rows], chosen[:, None], -1)[:, 0] < found[rows].max(-1)
-            if (own | ~near).any() and not wrong:
-                place = int((own | ~near).argmax())
+            bad = ~near
+            if found is not None:
+                # Logits that were made again, after a sequence had been preempted, may round otherwise.
+                bad |= ~ties(found[rows], found[rows] + (noisy - exact)[rows], chosen)
+            if bad.any() and not wrong:
+                place = int(bad.argmax())
                 wrong = (
                     f"after {len(one.ids)} tokens, number {place} of the answer is {chosen[place]}; "
-                    f"the oracle's best is {exact[rows[place]].argmax()}, its own {found[rows[place]].argmax()}"
-                )
+                    f"the oracle's best is {exact[rows[place]].argmax()}"
+                ) + ("" if found is None else f", its own {found[rows[place]].argmax()}")
         if not matches:
             return Outcome()
         longest = max(len(one.generated) for one in told)
@@ -181,6 +196,11 @@ class Judge:
             "ties": float(ties_met),
         }
         return Outcome(figures, wrong)
+
+
+def worse(a: Outcome, b: Outcome) -> Outcome:
+    """The one of two outcomes that has the problem or, if both or neither have, that is nearer to its limit."""
+    return max(a, b, key=lambda outcome: (bool(outcome.problem), outcome.figures.get("margin", 0.0)))
 
 
 def _groups(told: Sequence[Told]) -> list[list[Told]]:

@@ -15,8 +15,11 @@ Array = npt.NDArray[Any]
 
 OP_LIMIT: Final = 4.0
 """How many times its noise an op may be off: another order of summation is worth about one."""
-MODEL_LIMIT: Final = 8.0
-"""The same end to end, where noise also depends on what it meets on the way."""
+MODEL_LIMIT: Final = 4.0
+"""The same end to end."""
+TIE_LIMIT: Final = 8.0
+"""How many times the noise may lie between choices, of tokens or experts, that rounding decides: here the worst of many
+single numbers is met, and no rms of a row."""
 OP_BACKSTOP: Final = 8.0
 """No declaration excuses an op that is off by more than so many epsilons of its dtype, of the rms of its values."""
 MODEL_BACKSTOP: Final[Mapping[DType, float]] = {"float64": 1e-11, "float32": 3e-5, "float16": 1e-2, "bfloat16": 8e-2}
@@ -79,7 +82,7 @@ def ties(exact: Array, noisy: Array, chosen: Array) -> Array:
     noise = rows_rms(noisy - exact)
     noise = np.maximum(noise, np.median(noise))
     behind = exact.max(-1) - np.take_along_axis(exact, chosen[:, None], -1)[:, 0]
-    return np.asarray(behind <= MODEL_LIMIT * noise)
+    return np.asarray(behind <= TIE_LIMIT * noise)
 
 
 def _log_softmax(x: Array) -> Array:

@@ -30,7 +30,10 @@ MAX_LOGITS: Final = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class Specimen:
-    """A model to examine: config, prompts, how many tokens to continue each by, and where its weights come from."""
+    """A model to examine: config, prompts, how many tokens to continue each by, and where its weights come from.
+
+    It is compiled for so many `sequences` at once, and steps of so many tokens.
+    """
 
     name: str
     config: ModelConfig
@@ -38,11 +41,16 @@ class Specimen:
     new_tokens: int
     open: Callable[[], WeightSource]
     needs: tuple[str, ...] = ()
+    sequences: int = 4
+    batch_tokens: int = 96
 
     @classmethod
     def of_case(cls, case: ModelCase, full: bool) -> Specimen:
         weights = CaseWeights(case)  # once, so that they are drawn once
-        return cls(case.name, case.config, case.prompts(full), case.new_tokens, lambda: weights, case.needs)
+        return cls(
+            case.name, case.config, case.prompts(full), case.new_tokens, lambda: weights, case.needs, case.sequences,
+            case.batch_tokens,
+        )  # fmt: skip
 
     @classmethod
     def of_checkpoint(cls, name: str, config: ModelConfig, open: Callable[[], WeightSource], full: bool) -> Specimen:
@@ -66,11 +74,11 @@ class Specimen:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the backend said on one prompt: the tokens `[T]` that entered, logits after each `[T, V]`, those that it
-    chose, and the experts `[T, A]` by scope, where it shows them."""
+    """What the backend said on one prompt: the tokens `[T]` that entered, logits after each `[T, V]` (None when the run
+    kept none), those that it chose, and the experts `[T, A]` by scope, where it shows them."""
 
     ids: Prompt
-    logits: Array
+    logits: Array | None
     generated: tuple[int, ...]
     experts: Mapping[str, Array]
 
@@ -103,27 +111,32 @@ def run_model(
     chunk: int | None = None,
     drive: Drive = drive,
     prompts: Sequence[Prompt] | None = None,
-    new_tokens: int | None = None,
-    context: int = 0,
+    context: int | None = None,
+    all_logits: bool = True,
     wrap: Callable[[Executable], Executable] = lambda executable: executable,
 ) -> Run:
-    """Compile a model and let it continue prompts greedily, keeping all logits and, with `taps`, the routers' ids."""
+    """Compile a model and let it continue prompts greedily, keeping all logits and, with `taps`, the routers' ids.
+
+    `context` is what it is compiled for; None: what the prompts need.
+    """
     prompts = specimen.prompts if prompts is None else prompts
-    new = specimen.new_tokens if new_tokens is None else new_tokens
+    new = specimen.new_tokens
     graph = build_graph(specimen.config, subject.target.dtype)
     lowering = subject.lower(graph, specimen.routers if taps else ())
     limits = Limits(
-        max(context, max(map(len, prompts)) + new), min(len(prompts), 4) if batches else 1, max_batch_tokens=96
+        context or max(map(len, prompts)) + new,
+        min(len(prompts), specimen.sequences) if batches else 1,
+        specimen.batch_tokens,
     )
     source = specimen.open()
     with subject.compiled(lowering, source, limits) as compiled:
         executable = wrap(compiled)
-        requests = [Request(ids, new, all_logits=True, chunk=chunk, taps=taps) for ids in prompts]
+        requests = [Request(ids, new, all_logits=all_logits, chunk=chunk, taps=taps) for ids in prompts]
         sequences = drive(Engine(executable, limits.max_context), executable, requests)
     return Run(lowering, tuple(map(_told, sequences)))
 
 
 def _told(sequence: Running) -> Told:
-    logits = np.concatenate(sequence.logits)
+    logits = np.concatenate(sequence.logits) if sequence.logits else None
     experts = {name: np.concatenate([step[name] for step in sequence.taps]) for name in (sequence.taps or [{}])[0]}
-    return Told(tuple(sequence.tokens[: len(logits)]), logits, tuple(sequence.generated), experts)
+    return Told(tuple(sequence.tokens[: sequence.cached]), logits, tuple(sequence.generated), experts)

@@ -74,11 +74,12 @@ def make_steps(case: OpCase, executable: Executable, dtype: DType) -> list[Step]
     tables = _tables(executable.cache, case.lengths)
     steps, start = [], 0
     past = np.zeros(len(case.lengths), np.int32)
-    for counts in case.steps:
+    for place, counts in enumerate(case.steps):
         new = np.array(counts, np.int32)
         there = np.nonzero(new)[0].astype(np.int32)
         _check_admitted(executable.admits, new[there])
         stop = start + int(new.sum())
+        rows = range(0, stop - start, 2) if case.rows is None else case.rows[place]
         steps.append(
             Step(
                 ids=ids[start:stop],
@@ -87,7 +88,7 @@ def make_steps(case: OpCase, executable: Executable, dtype: DType) -> list[Step]
                 tables=tables[there],
                 page_size=executable.cache.page_size,
                 seats=there,
-                rows=np.arange(0, stop - start, 2, dtype=np.int32),
+                rows=np.array(rows, np.int32),
                 want_logits=True,
                 extra={name: array[start:stop] for name, array in given.items()},
             )

@@ -14,6 +14,8 @@ FLOOR: Final = 1e-9
 """Where a bar or a chart begins; a bar ends at 1, an error as large as the values."""
 BAR: Final = 18
 """Characters of a full bar: two for each power of ten."""
+MAX_WRONG: Final = 3
+"""How many wrong pieces are named: more are the same mistake in further layers."""
 EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 
 
@@ -102,6 +104,8 @@ def _side_text(label: str, side: Side, bars: bool) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     wrong = [f"wrong: {piece.scope}: {piece.finding}" for piece in side.pieces if piece.wrong]
+    if len(wrong) > MAX_WRONG:
+        wrong[MAX_WRONG:] = [f"… and {len(wrong) - MAX_WRONG} more"]
     untapped = "  (hands back no taps, so it is judged as a whole)" if len(side.pieces) == 1 else ""
     return "\n".join([f"{label}  {side.name}{untapped}", *table, *wrong])
 

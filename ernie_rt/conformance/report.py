@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
@@ -13,6 +14,7 @@ from ernie_rt import __version__
 FORMAT: Final = 1
 Status = Literal["passed", "failed", "skipped", "xfailed", "xpassed"]
 STATUSES: Final[tuple[Status, ...]] = ("passed", "failed", "skipped", "xfailed", "xpassed")
+UNPROMISED: Final = "not promised: "
 BAD: Final = frozenset({"failed", "xpassed"})
 
 
@@ -22,6 +24,7 @@ class Result:
 
     `figures` are what it measured (`margin` is the worst of them over its limit: above 1 it failed); `reason` says what
     is wrong, or why it was skipped; `route` of an op is "native", or "decomposed" where the backend runs its parts.
+    What was skipped by the backend's own word has that in `because`: "not promised: FEATURES" or "declared: PATTERN".
     """
 
     check: str
@@ -29,6 +32,7 @@ class Result:
     figures: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     route: str = ""
+    because: str = ""
     seconds: float = 0.0
 
     @property
@@ -45,8 +49,19 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Nothing failed, and nothing passed that was said to fail."""
-        return not any(result.status in BAD for result in self.results)
+        """Nothing failed, nothing passed that was said to fail, and there is no level of which nothing is known."""
+        return not any(result.status in BAD for result in self.results) and not self.untried
+
+    @property
+    def untried(self) -> tuple[str, ...]:
+        """The levels in which nothing passed. One of which nothing is promised does not count, beside others."""
+        none = [level for level in self.levels if not self.count(level, "passed")]
+        if len(none) < len(self.levels):
+            none = [
+                level for level in none
+                if not all(r.because.startswith(UNPROMISED) for r in self.results if r.level == level)
+            ]  # fmt: skip
+        return tuple(none)
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -91,7 +106,8 @@ class Report:
         }
 
     def table(self) -> str:
-        """A line for each level, then one for each check that needs attention."""
+        """A line for each level, then one for each check that needs attention, and for what was skipped by the
+        backend's own word."""
         rows = [["LEVEL", *STATUSES, "WORST", "OF ITS LIMIT"]]
         for level in self.levels:
             worst = self.worst(level)
@@ -100,6 +116,10 @@ class Report:
         lines = _columns(rows)
         for status in ("failed", "xpassed", "xfailed"):
             lines += [f"{r.status} {r.check}: {r.reason}" for r in self.results if r.status == status]
+        lines += [f"nothing passed in {level}" for level in self.untried]
+        for (because, reason), count in Counter((r.because, r.reason) for r in self.results if r.because).items():
+            told = because if because.startswith(UNPROMISED) else f"skipped, as {because}: {reason}"
+            lines.append(f"{told} ({count})")
         return "\n".join(lines)
 
 

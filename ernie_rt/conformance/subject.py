@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from ernie_rt.backend.protocols import Backend, Executable, Limits, Numerics, Ta
 from ernie_rt.choice import choose
 from ernie_rt.errors import ErnieRtError
 from ernie_rt.graph.graph import Graph, Node
-from ernie_rt.graph.legalize import Accept, Lowering, Reject, legalize
+from ernie_rt.graph.legalize import Accept, Lowering, Reject, decompose, legalize
 from ernie_rt.hooks import BackendInfo
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.weights.source import WeightSource
@@ -52,6 +52,24 @@ class Subject:
     def lower(self, graph: Graph, taps: tuple[str, ...] = ()) -> Lowering:
         with blame(self.info.name):
             return legalize(graph, self.claims, taps)
+
+    def refusal(self, nodes: Iterable[Node]) -> str:
+        """Of the first node that the backend runs neither whole nor in parts, what it says: of the node itself, and of
+        what that decomposes into, as far down as it says something new. Empty when it runs them all."""
+        with blame(self.info.name):
+            reasons: dict[str, str] = {}
+            for op, reason in self._refused(nodes):
+                reasons.setdefault(reason, op)
+        return "; ".join(f"{op}: {reason}" for reason, op in reasons.items())
+
+    def _refused(self, nodes: Iterable[Node]) -> list[tuple[str, str]]:
+        for node in nodes:
+            verdict = self.claims(node)
+            if isinstance(verdict, Reject):
+                below = self._refused(decompose(node)[0]) if node.spec.decompose is not None else []
+                if below or node.spec.decompose is None:
+                    return [(node.op, verdict.reason), *below]
+        return []
 
     @contextmanager
     def compiled(self, lowering: Lowering, source: WeightSource, limits: Limits) -> Iterator[Executable]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -16,17 +17,24 @@ from ernie_rt.conformance.judge import Judge, Verdict
 from ernie_rt.conformance.metadata import METADATA
 from ernie_rt.conformance.models import Specimen
 from ernie_rt.conformance.ops import measure_op
-from ernie_rt.conformance.report import BAD, Report, Result, Status
+from ernie_rt.conformance.report import BAD, UNPROMISED, Report, Result, Status
 from ernie_rt.conformance.subject import Outcome, Skip, Subject
 from ernie_rt.errors import ConformanceError, OptionError
 from ernie_rt.host import PluginHost
 from ernie_rt.location import Located, locate
+from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.source import CheckpointSource, WeightSource
 
 LEVELS: Final = ("L0", "L1", "L2", "L3")
 """Metadata; each op; micro-models; invariants. L4 and L5 are golden logits and tokens of trained weights."""
-INVARIANT_MODELS: Final = ("dense", "moe")
+INVARIANT_MODELS: Final[Mapping[str, Collection[str]]] = {
+    "dense": INVARIANTS,
+    "moe": INVARIANTS,
+    "large-dense": ("chunks", "lean"),
+    "large-moe": ("chunks", "lean"),
+}
+"""The micro-models of level 3, each with its invariants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,7 @@ class Suite:
         self._located = None if model is None else locate(model)
         self._name = "" if model is None else Path(model).name or str(model)
         self._judges: dict[str, Judge] = {}
-        self._runs: dict[str, Verdict] = {}
+        self._verdicts: dict[tuple[str, float], Verdict] = {}
 
     @cached_property
     def subject(self) -> Subject:
@@ -139,13 +147,17 @@ class Suite:
         """Run one check and hold its outcome to what is declared."""
         began = time.perf_counter()
 
-        def result(status: Status, reason: str = "", outcome: Outcome | None = None) -> Result:
+        def result(status: Status, reason: str = "", outcome: Outcome | None = None, because: str = "") -> Result:
             told = outcome or Outcome()
-            return Result(check.name, status, told.figures, reason, told.route, time.perf_counter() - began)
+            figures = dict(told.figures)
+            if status == "failed" and figures.get("margin", 0) <= 1:
+                figures["margin"] = math.inf
+            return Result(check.name, status, figures, reason, told.route, because, time.perf_counter() - began)
 
-        lacking = [need for need in check.needs if not getattr(self.expectations.features, need)]
+        lacking = self._lacking(check.needs)
         if lacking:
-            return result("skipped", f"the backend does not promise {', '.join(lacking)}")
+            reason = f"the backend does not promise {lacking}"
+            return result("skipped", reason, because=UNPROMISED + lacking)
         target = self.subject.target
 
         def declared(entries: tuple[Deviation, ...]) -> Deviation | None:
@@ -155,7 +167,7 @@ class Suite:
             declared(e) for e in (self.expectations.skips, self.expectations.xfails, self.expectations.quirks)
         )
         if skip is not None:
-            return result("skipped", skip.reason)
+            return result("skipped", skip.reason, because=f"declared: {skip.check}")
         try:
             outcome = check.measure(1.0 if quirk is None else quirk.factor)
         except Skip as reason:
@@ -183,6 +195,7 @@ class Suite:
     def _models(self) -> list[Check]:
         def measure(specimen: Specimen, part: str) -> Callable[[float], Outcome]:
             def judged(factor: float) -> Outcome:
+                self._check_lowers(specimen)
                 outcome: Outcome = getattr(self._verdict(specimen, factor), part)
                 return outcome
 
@@ -197,13 +210,17 @@ class Suite:
 
     def _invariants(self) -> list[Check]:
         def measure(specimen: Specimen, invariant: Callable[[Setting], Outcome]) -> Callable[[float], Outcome]:
-            return lambda factor: invariant(self._setting(specimen, factor))
+            def judged(factor: float) -> Outcome:
+                self._check_lowers(specimen)
+                return invariant(self._setting(specimen, factor))
 
-        chosen = [s for s in self._specimens(False) if self._located is not None or s.name in INVARIANT_MODELS]
+            return judged
+
         return [
             self._check(f"L3/{specimen.name}/{name}", (*specimen.needs, *needs), measure(specimen, invariant))
-            for specimen in chosen
+            for specimen in self._specimens(False)
             for name, (invariant, needs) in INVARIANTS.items()
+            if self._located is not None or name in INVARIANT_MODELS.get(specimen.name, ())
         ]
 
     def _specimens(self, full: bool) -> list[Specimen]:
@@ -211,6 +228,22 @@ class Suite:
         if located is None:
             return [Specimen.of_case(case, full) for case in model_cases()]
         return [Specimen.of_checkpoint(self._name, located.config, lambda: _open(located), full)]
+
+    def _lacking(self, needs: Iterable[str]) -> str:
+        """Those features that are not promised, in words."""
+        return ", ".join(need for need in needs if not getattr(self.expectations.features, need))
+
+    def _check_lowers(self, specimen: Specimen) -> None:
+        """Raise Skip for a model that the backend refuses, when it runs others of each kind that it promises."""
+        refusal = self._refusal(specimen)
+        promised = [other for other in self._specimens(False) if not self._lacking(other.needs)]
+        if refusal and all(
+            any(kind in _kinds(other) and not self._refusal(other) for other in promised) for kind in _kinds(specimen)
+        ):
+            raise Skip(f"it does not run this model: {refusal}")
+
+    def _refusal(self, specimen: Specimen) -> str:
+        return self.subject.refusal(build_graph(specimen.config, self.subject.target.dtype).nodes)
 
     def _setting(self, specimen: Specimen, factor: float) -> Setting:
         features = self.expectations.features
@@ -220,21 +253,14 @@ class Suite:
 
     def _verdict(self, specimen: Specimen, factor: float) -> Verdict:
         """A model's verdict, which several checks read."""
-        key = f"{specimen.name}*{factor}"
-        if key not in self._runs:
-            setting = self._setting(specimen, factor)
-            run = setting.run()
-            verdict = setting.judge.verdict(run, factor)
-            if setting.taps and run.lowering.graph != self.subject.lower(setting.judge.graph).graph:
-                # To be seen, the routers were split off larger pieces; those are judged as they are as well.
-                whole = setting.judge.verdict(setting.run(taps=False), factor)
-                logits, greedy = (
-                    w if w.problem or w.figures.get("margin", 0) > s.figures.get("margin", 0) else s
-                    for w, s in ((whole.logits, verdict.logits), (whole.greedy, verdict.greedy))
-                )
-                verdict = replace(verdict, logits=logits, greedy=greedy)
-            self._runs[key] = verdict
-        return self._runs[key]
+        key = specimen.name, factor
+        if key not in self._verdicts:
+            self._verdicts[key] = self._setting(specimen, factor).verdict()
+        return self._verdicts[key]
+
+
+def _kinds(specimen: Specimen) -> set[str]:
+    return {"moe" if specimen.routers else "dense", *specimen.needs}
 
 
 def _open(located: Located) -> WeightSource:

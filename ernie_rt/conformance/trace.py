@@ -9,8 +9,18 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import Executable, Limits, Numerics, Target
+from ernie_rt.backend.protocols import (
+    CacheShape,
+    Executable,
+    Limits,
+    MemoryReport,
+    Numerics,
+    StepLimits,
+    Target,
+)
+from ernie_rt.backend.step import Done, Pending, Step
 from ernie_rt.choice import Choice
+from ernie_rt.conformance.models import MAX_LOGITS
 from ernie_rt.errors import BackendError
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import Claim, Lowering, legalize
@@ -25,14 +35,20 @@ from ernie_rt.weights.source import WeightSource
 
 Array = npt.NDArray[Any]
 
-MAX_TOKENS: Final = 256
-"""Of prompt and answer together, since every value of every token is kept."""
+MAX_TOKENS: Final = 2048
+
+
+def most_tokens(config: ModelConfig) -> int:
+    """How many tokens prompt and answer may have together, since every value of every token is kept: most of that are
+    the logits, of which MAX_LOGITS fit."""
+    return min(MAX_TOKENS, MAX_LOGITS // config.vocab_size, config.max_position_embeddings)
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A run: the graph as the backend runs it, the greedy tokens, and what was tapped, by the name of the value its
-    scope and `[N, ..]`, the logits among it. `failure` kept it from continuing the prompt."""
+    """A run: the graph as the backend runs it, the greedy tokens as it says them to a user, who asks for no other
+    logits, and what was tapped while it was given these, by the name of the value its scope and `[N, ..]`, the logits
+    of every token among it. `failure` kept it from continuing the prompt."""
 
     choice: Choice
     graph: Graph
@@ -49,23 +65,28 @@ class Trace:
 def trace(
     config: ModelConfig, choice: Choice, request: Request, source: WeightSource, host: PluginHost, threads: int | None
 ) -> Trace:
-    """Run a request of one sequence, with `all_logits` and `taps`, on the backend that was chosen.
+    """Run a request of one sequence on the backend that was chosen, twice: as it is, for the answer, and with
+    `all_logits` and `taps` for the values, along that same answer.
 
     Taps that it does not hand back are missing among what was found. What keeps the backend from continuing the prompt,
     such as NaN among its logits, is kept as well: the prompt alone then shows where that comes from.
     """
     target, backend = Target((choice.device,), choice.dtype, threads), host.backend(choice.backend)
-    limits = Limits(request.cached_tokens, max_batch_tokens=MAX_TOKENS)
+    limits = Limits(request.cached_tokens, max_batch_tokens=len(request.ids))
     with blame(choice.backend):
         numerics = backend.numerics(target)
         graph = build_graph(config, choice.dtype)
         lowering = _tapped(graph, lambda node: backend.claims(node, target), config.vocab_size)
         executable = backend.compile({graph.name: lowering}, source, target, limits)
+        failure: BackendError | None = None
+        answer: tuple[int, ...] = ()
         try:
-            failure: BackendError | None = None
-            sequence = _run(executable, request)
-        except BackendError as error:
-            failure, sequence = error, _run(executable, replace(request, max_new_tokens=0))
+            try:
+                answer = tuple(_run(executable, request).generated)
+            except BackendError as error:
+                failure = error
+            seen = replace(request, max_new_tokens=len(answer), all_logits=True, taps=True, stop_ids=frozenset())
+            sequence = _run(_Prompted(executable, (*request.ids, *answer)), seen)
         finally:
             executable.close()
         logits = lowering.graph.output("logits").name
@@ -73,7 +94,7 @@ def trace(
         for scope, value in lowering.taps:
             if all(scope in step for step in sequence.taps):
                 found[value.name] = (scope, np.concatenate([step[scope] for step in sequence.taps]))
-    return Trace(choice, lowering.graph, numerics, tuple(sequence.generated), found, failure)
+    return Trace(choice, lowering.graph, numerics, answer, found, failure)
 
 
 def _tapped(graph: Graph, claims: Claim, vocab_size: int) -> Lowering:
@@ -99,6 +120,37 @@ def _names(scope: str, values: Sequence[tuple[str, Value]]) -> Iterator[tuple[st
             yield (f"{scope}.moe" if op == "moe" else scope), value
         else:
             yield (f"{scope}.weights" if ids else f"{scope}.{op}{place}"), value
+
+
+class _Prompted:
+    """An executable that chooses the tokens of a text, whatever its logits say. One sequence runs on it."""
+
+    samples = False
+
+    def __init__(self, inner: Executable, text: Sequence[int]) -> None:
+        self._inner = inner
+        self._text = np.array((*text, 0), np.int32)
+
+    @property
+    def cache(self) -> CacheShape:
+        return self._inner.cache
+
+    @property
+    def admits(self) -> StepLimits:
+        return self._inner.admits
+
+    def submit(self, step: Step) -> Pending:
+        result = self._inner.submit(step).result()
+        return Done(replace(result, tokens=self._text[step.past[0] + step.rows + 1]))
+
+    def copy(self, source: int, destination: int, length: int) -> None:
+        self._inner.copy(source, destination, length)
+
+    def memory(self) -> MemoryReport:
+        return self._inner.memory()
+
+    def close(self) -> None:
+        self._inner.close()
 
 
 def _run(executable: Executable, request: Request) -> Running:

@@ -64,3 +64,13 @@ def test_what_fails_is_named(tmp_path: Path) -> None:
 def test_wishes_that_cannot_be_met(arguments: list[str], told: str) -> None:
     done = command("conform", *arguments)
     assert done.code == 2 and told in done.err and done.out == ""
+
+
+def test_a_report_of_nothing_fails(tmp_path: Path) -> None:
+    expect = tmp_path / "expect.json"
+    expect.write_text('{"features": []}')
+    done = command("conform", "reference", "--level", "L1", "--expect", expect)
+    assert done.code == 1 and "\nnothing passed in L1\nnot promised: ops (" in done.out
+    expect.write_text('{"features": ["ops"], "skips": [{"check": "L1/*", "reason": "too slow"}]}')
+    done = command("conform", "reference", "--level", "L1", "--expect", expect)
+    assert done.code == 1 and "\nskipped, as declared: L1/*: too slow (" in done.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +18,8 @@ import ernie_rt_eager.backend
 from ernie_rt.backend import Interpreter, Node, Weight
 from ernie_rt.conformance.drift import Contender, Drift, compare
 from ernie_rt.conformance.metrics import OP_LIMIT
-from ernie_rt.conformance.trace import MAX_TOKENS
+from ernie_rt.conformance.models import MAX_LOGITS
+from ernie_rt.conformance.trace import MAX_TOKENS, most_tokens
 from ernie_rt.errors import BackendError, OptionError, PromptError
 from ernie_rt.host import PluginHost
 from ernie_rt.location import locate
@@ -289,6 +291,34 @@ def test_a_token_that_the_logits_do_not_say(monkeypatch: pytest.MonkeyPatch) -> 
     assert drift.verdict == "bug" and "): sampling: token 0 of the answer is " in drift.reason
 
 
+def test_the_answer_is_what_a_user_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that chooses well as long as somebody looks at all of its logits."""
+    right = CaptureExecutable.catch_up
+
+    def catch_up(self: CaptureExecutable) -> None:
+        late = self._late
+        right(self)
+        if late is not None and late.value is not None and late.value.tokens is not None and not late.step.want_logits:
+            late.value.tokens[:] = (late.value.tokens + 1) % 60
+
+    monkeypatch.setattr(CaptureExecutable, "catch_up", catch_up)
+    drift = run(a=Contender("capture"))
+    assert drift.verdict == "bug" and "): sampling: token 0 of the answer is " in drift.reason
+
+
+def test_how_many_tokens_can_be_compared() -> None:
+    config = MODELS["moe"].config
+    long = dataclasses.replace(config, max_position_embeddings=131072)
+    assert most_tokens(config) == 256 and most_tokens(long) == MAX_TOKENS
+    assert most_tokens(dataclasses.replace(long, vocab_size=103424)) == MAX_LOGITS // 103424 > 600
+
+
+def test_the_same_in_a_coarse_dtype_is_no_proof() -> None:
+    drift = run(a=Contender("eager", dtype="bfloat16"), max_new_tokens=1)
+    assert drift.verdict == "same"
+    assert drift.reason.endswith("(bfloat16 tells 1 from 1.00781: a smaller mistake may show in eager:float32)")
+
+
 TIED = {"a": Contender("eager", dtype="bfloat16"), "b": Contender("eager"), "prompt": PROMPTS[4], "max_new_tokens": 12}
 
 
@@ -305,14 +335,14 @@ def test_a_tie(monkeypatch: pytest.MonkeyPatch) -> None:
         logits = model.logits((*drift.prompt, *a[: split.index]))[-1]
     best = np.sort(logits)[::-1]
     assert split.margin == pytest.approx(best[0] - best[1]) and int(logits.argmax()) == split.best[0]
-    monkeypatch.setattr("ernie_rt.conformance.drift.MODEL_LIMIT", 1.0)  # then the noise does not excuse it
+    monkeypatch.setattr("ernie_rt.conformance.drift.TIE_LIMIT", 1.0)  # then the noise does not excuse it
     assert "no piece is wrong by itself, and " in run(**TIED).reason and run(**TIED).verdict == "bug"
 
 
 def test_a_router_tie(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     located = locate(demo)
     ids = located.tokenizer().encode("老师 says that the morning train is late, and the others know it")
-    monkeypatch.setattr("ernie_rt.conformance.drift.MODEL_LIMIT", 0.1)
+    monkeypatch.setattr("ernie_rt.conformance.drift.TIE_LIMIT", 0.1)
     drift = compare(located, Contender("eager", dtype="bfloat16"), Contender("eager", dtype="float32"), ids)
     assert drift.verdict == "tie" and "a router tie came before: layers.2.mlp.route, token " in drift.reason
     flip = drift.sides[0].flips[0]
@@ -362,9 +392,9 @@ def test_wrong_inputs() -> None:
     with pytest.raises(PromptError, match="the prompt is empty"):
         run(prompt=())
     with pytest.raises(
-        PromptError, match=f"too long to compare.*at most {MAX_TOKENS} tokens; found 256 of prompt and 6"
-    ):
-        run(prompt=(1,) * MAX_TOKENS)
+        PromptError, match=r"too long to compare.*at most 256 tokens; found 251 of prompt and 6"
+    ):  # what the model has positions for
+        run(prompt=(1,) * 251)
     with pytest.raises(OptionError, match="needs `weights`"):
         compare(MODELS["moe"], EAGER, EAGER, PROMPT)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from html.parser import HTMLParser
@@ -118,6 +119,14 @@ def test_the_same_as_text() -> None:
     assert "  A says <6> (6), 0.25 below the oracle's best; rounding moves its logits by 0.1" in text
     assert "  B says <7> (7), the oracle's best; rounding moves its logits by 1e-09" in text
     assert text.endswith("bug: A: layers.0.mlp\n")
+
+
+def test_one_mistake_in_many_layers_is_named_three_times() -> None:
+    drift = made()
+    wrong = tuple(Piece(f"layers.{i}.mlp", 0.1, 0.1, 9.0, "off by 9 times its noise") for i in range(13))
+    side = dataclasses.replace(drift.sides[0], pieces=wrong)
+    lines = drift_text(dataclasses.replace(drift, sides=(side, drift.sides[1]))).splitlines()
+    assert len([line for line in lines if "off by 9 times" in line]) == 3 and "… and 10 more" in lines
 
 
 def test_written_whole_or_not_at_all(tmp_path: Path) -> None:

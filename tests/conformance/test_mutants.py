@@ -9,13 +9,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import torch.nn.functional as F
 
 from ernie_rt.backend import Step
 from ernie_rt.conformance import Expectations, Features, Suite
 from ernie_rt.conformance.oracle import Route
 from ernie_rt.conformance.report import BAD
-from ernie_rt.reference.ops import attention, moe_experts, moe_route, rms_norm, rope_attention, sigmoid, softmax
+from ernie_rt.reference.ops import (
+    MEANINGS,
+    attention,
+    moe_experts,
+    moe_route,
+    rms_norm,
+    rope_attention,
+    sigmoid,
+    softmax,
+)
 from support.mutants import Mutant, blocks, eager, host_of, sampling
 
 Function = Callable[..., Any]
@@ -189,11 +199,81 @@ def mixed_up(step: Step, logits: Any) -> Any:
     return logits[::-1] if len(step.new) > 2 and len(logits) > 2 else logits
 
 
-def second_best(logits: Any) -> Any:
+def few_rows(step: Step, logits: Any) -> Any:
+    """Right when the logits of all tokens are wanted, and of the wrong tokens when they are not."""
+    return logits if len(step.rows) == len(step.ids) else logits[:, ::-1]
+
+
+def no_empty_head(x: Any, norm: Any, weight: Any, bias: Any, rows: Any, *, eps: float) -> Any:
+    if not len(rows):
+        raise RuntimeError("a launch of size 0")
+    return MEANINGS["head"](x, norm, weight, bias, rows, eps=eps)
+
+
+def half_a_vocabulary(step: Step, logits: Any) -> Any:
+    """The argmax by itself, without logits, forgets the end of the vocabulary."""
+    return (logits if step.want_logits else logits[:, :48]).argmax(-1)
+
+
+def up_to(rows: int | None = None, columns: int | None = None) -> Callable[[Function], Function]:
+    """Tiles beyond these are forgotten."""
+
+    def change(y: Any) -> Any:
+        y = y.copy()
+        y[len(y) if rows is None else rows :] = 0
+        y[:, y.shape[1] if columns is None else columns :] = 0
+        return y
+
+    return after(change)
+
+
+def first_sequences(function: Function) -> Function:
+    """All but four sequences of a step are forgotten."""
+
+    def attend(*args: Any, **attrs: Any) -> Any:
+        return np.where(args[5][:, None] < 4, function(*args, **attrs), 0)  # the sequence of each token
+
+    return attend
+
+
+def narrow_heads(function: Function) -> Function:
+    return lambda *args, **attrs: function(*args, **attrs) * (attrs["head_dim"] < 128)
+
+
+def few_heads_a_group(function: Function) -> Function:
+    return lambda *args, **attrs: function(*args, **attrs) * (attrs["num_heads"] < 4 * attrs["num_kv_heads"])
+
+
+def few_experts(x: Any, ids: Any, weights: Any, *rest: Any, **attrs: Any) -> Any:
+    return moe_experts(x, ids, np.where(ids < 32, weights, 0), *rest, **attrs)
+
+
+def four_experts(x: Any, ids: Any, weights: Any, *rest: Any, **attrs: Any) -> Any:
+    return moe_experts(x, ids, weights * (np.arange(ids.shape[1]) < 4), *rest, **attrs)
+
+
+def table_without_end(cos: Any, sin: Any, positions: Any) -> Any:
+    return cos, sin, np.minimum(positions, len(cos) - 2)
+
+
+def five_tokens(function: Function) -> Function:
+    return lambda x, *rest, **attrs: function(x, *rest, **attrs) * (1.01 if len(x) == 5 else 1)
+
+
+def torch_theta(function: Function) -> Function:
+    def attend(qkv: Any, cos: Any, sin: Any, *rest: Any, **attrs: Any) -> Any:
+        half = cos.shape[1]
+        angles = torch.arange(len(cos))[:, None] * 505000.0 ** (-torch.arange(half) / half)
+        return function(qkv, angles.cos(), angles.sin(), *rest, **attrs)
+
+    return attend
+
+
+def second_best(step: Step, logits: Any) -> Any:
     return np.argsort(-logits, axis=-1)[:, 1]
 
 
-def penalised(logits: Any) -> Any:
+def penalised(step: Step, logits: Any) -> Any:
     """Every tenth token is slightly disliked."""
     return (logits - 0.5 * (np.arange(logits.shape[-1]) % 10 == 7)).argmax(-1)
 
@@ -247,6 +327,9 @@ MUTANTS: dict[str, Mutant] = {
     # rotation
     "halves for adjacent pairs": Mutant("L1/rope_attention/whole", {"rope_attention": instead(halves)}),
     "theta 1 % off": Mutant("L1/rope_attention/long-context", {"rope_attention": rotated(theta)}),
+    "theta 1 % off, in bfloat16": Mutant(
+        "L1/rope_attention/long-context", {"rope_attention": torch_theta}, eager, "bfloat16"
+    ),
     "theta 1 % off, in a model": Mutant("L2/dense/logits", {"rope_attention": rotated(theta)}),
     "rotated backwards": Mutant("L1/rope_attention/whole", {"rope_attention": rotated(lambda c, s, p: (c, -s, p))}),
     "queries one position off": Mutant("L1/rope_attention/whole", {"rope_attention": instead(late_queries)}),
@@ -297,6 +380,27 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "the second best token": Mutant("L2/dense/greedy", {"choose": staticmethod(second_best)}, sampling),
     "greedy with a penalty": Mutant("L2/*/greedy", {"choose": staticmethod(penalised)}, sampling),
+    # what generating asks for
+    "few rows of logits are others": Mutant("L3/dense/lean", {"spoil": staticmethod(few_rows)}),
+    "no head of no rows": Mutant("L1/head/no-rows", {"head": instead(no_empty_head)}, blocks),
+    "no head of no rows, in a model": Mutant("L3/dense/lean", {"head": instead(no_empty_head)}, blocks),
+    "half a vocabulary": Mutant("L3/moe/lean", {"choose": staticmethod(half_a_vocabulary)}, sampling),
+    # what only large sizes show
+    "128 rows": Mutant("L1/linear/many-rows-and-outputs", {"linear": up_to(rows=128)}),
+    "128 rows, in a model": Mutant("L2/large-dense/logits", {"linear": up_to(rows=128)}),
+    "256 outputs": Mutant("L1/linear/many-rows-and-outputs", {"linear": up_to(columns=256)}),
+    "a window of 512": Mutant("L1/rope_attention/past-512-rows", {"rope_attention": attending(window=512)}),
+    "a window of 512, in a model": Mutant("L2/large-dense/logits", {"rope_attention": attending(window=512)}),
+    "four sequences at once": Mutant("L2/large-dense/logits", {"rope_attention": first_sequences}),
+    "narrow heads": Mutant("L1/rope_attention/past-512-rows", {"rope_attention": narrow_heads}),
+    "narrow heads, in a model": Mutant("L2/large-dense/logits", {"rope_attention": narrow_heads}),
+    "few heads a group": Mutant("L2/large-dense/logits", {"rope_attention": few_heads_a_group}),
+    "32 experts": Mutant("L1/moe_experts/many-experts", {"moe_experts": instead(few_experts)}),
+    "32 experts, in a model": Mutant("L2/large-moe/logits", {"moe_experts": instead(few_experts)}),
+    "four experts a token": Mutant("L2/large-moe/logits", {"moe_experts": instead(four_experts)}),
+    # what a run that shows its experts, or one that is not at its end, does not enter
+    "a block wrong in chunks": Mutant("L3/moe/chunks", {"moe_block": five_tokens}, blocks),
+    "no last position": Mutant("L3/dense/context-end", {"rope_attention": rotated(table_without_end)}),
     "NaN in the logits": Mutant("L2/dense/logits", {"spoil": staticmethod(lambda step, y: y + math.nan)}),
 }
 

@@ -27,7 +27,7 @@ class Executable(SimpleExecutable):
     """A NumPy executable whose logits, and choice of tokens, a mutant may change."""
 
     spoil: Callable[[Step, np.ndarray], np.ndarray]
-    choose: Callable[[np.ndarray], np.ndarray] | None
+    choose: Callable[[Step, np.ndarray], np.ndarray] | None
 
     def submit(self, step: Step) -> Done:
         if self.choose is not None:
@@ -40,9 +40,9 @@ class Executable(SimpleExecutable):
         result = replace(result, logits=self.spoil(step, result.logits))
         assert result.logits is not None
         if self.choose is not None:
-            tokens = self.choose(result.logits).astype(np.int32)
+            tokens = self.choose(step, result.logits).astype(np.int32)
             self._last[step.seats[step.sequence[step.rows]]] = tokens
-            result = replace(result, tokens=tokens)
+            result = replace(result, tokens=tokens, logits=result.logits if step.want_logits else None)
         return Done(result)
 
     @property
@@ -89,7 +89,7 @@ def eager() -> type:
 
 
 def sampling() -> type:
-    return type("Sampling", (NumpyBackend,), {"choose": staticmethod(lambda logits: logits.argmax(-1))})
+    return type("Sampling", (NumpyBackend,), {"choose": staticmethod(lambda step, logits: logits.argmax(-1))})
 
 
 def blocks() -> type:
