@@ -21,7 +21,7 @@ from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.model.families import find
 from ernie_rt.runtime.options import positive
 from ernie_rt.session import Model
-from ernie_rt.weights.quantized import QuantizedSource, open_weights
+from ernie_rt.weights.quantized import QuantizedSource
 from ernie_rt.weights.source import CheckpointSource, WeightSource
 
 DEFAULT_CONTEXT = 32768
@@ -59,7 +59,7 @@ def load(
     limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes)
     threads = None if threads is None else positive("threads", threads)
     # First the headers of the weights: whatever is wrong with a folder is said before a backend is imported.
-    source = weights if weights is not None else _open(located)
+    source = weights if weights is not None else located.weights()
     try:
         host = host or PluginHost()
         choice = choose(host, backend=backend, device=device, dtype=dtype, stored=config.dtype)
@@ -118,12 +118,6 @@ class _Reported:
 def _locate_for(ref: str, weights: WeightSource | None) -> Located:
     family = find(ref) if weights is not None else None
     return locate(ref) if family is None else Located(family.config)
-
-
-def _open(located: Located) -> WeightSource:
-    if located.folder is None:
-        raise OptionError("a model without a folder needs `weights`")
-    return open_weights(located.folder, located.config)
 
 
 def _limits(

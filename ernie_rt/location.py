@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ernie_rt.errors import TokenizerError
+from ernie_rt.errors import OptionError, TokenizerError
 from ernie_rt.model.config import ModelConfig, read_config
 from ernie_rt.runtime.defaults import Defaults, read_defaults
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.weights.hub import resolve
+from ernie_rt.weights.quantized import QuantizedSource, open_weights
+from ernie_rt.weights.source import CheckpointSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,12 @@ class Located:
         if self.folder is None:
             raise TokenizerError("a model without a folder has no tokenizer", hint="Use generate_ids, or load a folder")
         return Tokenizer.load(self.folder, self.config)
+
+    def weights(self) -> CheckpointSource | QuantizedSource:
+        """The weights, opened for reading: their headers are checked, and the caller closes them."""
+        if self.folder is None:
+            raise OptionError("a model without a folder needs `weights`")
+        return open_weights(self.folder, self.config)
 
     def template(self) -> ChatTemplate | None:
         """The chat template; None when there is none, as with base models."""

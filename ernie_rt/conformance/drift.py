@@ -21,8 +21,7 @@ from ernie_rt.graph.types import DType
 from ernie_rt.host import PluginHost
 from ernie_rt.location import Located
 from ernie_rt.runtime.sequence import Request
-from ernie_rt.weights.checkpoint import Checkpoint
-from ernie_rt.weights.source import CheckpointSource, WeightSource
+from ernie_rt.weights.source import WeightSource
 
 Array = npt.NDArray[Any]
 
@@ -132,7 +131,7 @@ def compare(
     host = host or PluginHost()
     choices = [choose(host, backend=x.backend, device=x.device, dtype=x.dtype, stored=config.dtype) for x in (a, b)]
     request = Request(tuple(prompt), max_new_tokens, frozenset(config.eos_token_id), vocab_size=_known_ids(located))
-    source = _open(located) if weights is None else weights
+    source = located.weights() if weights is None else weights
     try:
         traces = []
         for choice in choices:
@@ -248,12 +247,6 @@ def _known_ids(located: Located) -> int | None:
         return located.tokenizer().vocab_size
     except TokenizerError:
         return None
-
-
-def _open(located: Located) -> WeightSource:
-    if located.folder is None:
-        raise OptionError("a model without a folder needs `weights`")
-    return CheckpointSource(Checkpoint.open(located.folder), located.config)
 
 
 def _check_length(prompt: int, new: int, limit: int) -> None:

@@ -21,10 +21,8 @@ from ernie_rt.conformance.report import BAD, UNPROMISED, Report, Result, Status
 from ernie_rt.conformance.subject import Outcome, Skip, Subject
 from ernie_rt.errors import ConformanceError, OptionError
 from ernie_rt.host import PluginHost
-from ernie_rt.location import Located, locate
+from ernie_rt.location import locate
 from ernie_rt.model.ernie45 import build_graph
-from ernie_rt.weights.checkpoint import Checkpoint
-from ernie_rt.weights.source import CheckpointSource, WeightSource
 
 LEVELS: Final = ("L0", "L1", "L2", "L3")
 """Metadata; each op; micro-models; invariants. L4 and L5 are golden logits and tokens of trained weights."""
@@ -227,7 +225,7 @@ class Suite:
         located = self._located
         if located is None:
             return [Specimen.of_case(case, full) for case in model_cases()]
-        return [Specimen.of_checkpoint(self._name, located.config, lambda: _open(located), full)]
+        return [Specimen.of_checkpoint(self._name, located.config, located.weights, full)]
 
     def _lacking(self, needs: Iterable[str]) -> str:
         """Those features that are not promised, in words."""
@@ -261,8 +259,3 @@ class Suite:
 
 def _kinds(specimen: Specimen) -> set[str]:
     return {"moe" if specimen.routers else "dense", *specimen.needs}
-
-
-def _open(located: Located) -> WeightSource:
-    assert located.folder is not None
-    return CheckpointSource(Checkpoint.open(located.folder), located.config)

@@ -447,7 +447,7 @@ def test_tokenizers(case: str, folder: Path) -> None:
 
 def test_prompts_over_the_context(demo: Path, tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text("the harbour " * 20_000)
-    for arguments in (("x", "-n", "4096"), ("-f", tmp_path / "long.txt"), ("x", "-n", str(10**12))):
+    for arguments in (("x", "-n", "4097"), ("-f", tmp_path / "long.txt"), ("x", "-n", str(10**12))):
         began = time.process_time()
         ran = command("run", demo, *arguments)
         assert time.process_time() - began < SECONDS

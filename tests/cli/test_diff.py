@@ -47,6 +47,12 @@ def test_two_that_agree(demo: Path) -> None:
     assert "█" not in ran.out
 
 
+def test_a_quantised_folder_is_a_model_like_others(demo: Path, tmp_path: Path) -> None:
+    assert command("quantize", demo, tmp_path / "int8", "--weights", "int8").code == 0
+    ran = diff("eager:float32", "reference", "--model", tmp_path / "int8", "--prompt", PROMPT, "-n", "2")
+    assert ran.code == 0 and ran.out.splitlines()[-1].startswith("same: ")
+
+
 def test_a_tie_is_no_failure(demo: Path) -> None:
     ran = diff("eager:bfloat16", "eager:float32", "-m", demo, "-p", PROMPT)
     assert ran.code == 0

@@ -67,7 +67,10 @@ CLEAN: dict[str, tuple[Callable[[], type], str, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CLEAN)
+SLOW = {"eager float16", "sampling", "experts weighed before down", "summed in four"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name in SLOW else ()) for name in CLEAN])
 def test_a_sound_backend_passes(name: str) -> None:
     backend, dtype, levels = CLEAN[name]
     report = Suite("mutant", host_of(backend()), dtype=dtype).run(levels)
