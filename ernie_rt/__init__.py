@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 __all__ = ["ErnieRtError", "Generation", "Located", "Message", "Model", "Piece", "Stream", "ToolCall", "load", "locate"]
 __version__ = "0.1.0"
 
+_HOMES = {
+    "Generation": "generation", "Piece": "generation", "Stream": "generation", "load": "loading", "Located": "location",
+    "locate": "location", "Model": "session", "Message": "text.messages", "ToolCall": "text.messages",
+}  # fmt: skip
+
 
 def __getattr__(name: str) -> object:
     # `import ernie_rt` stays light: NumPy and the rest come with the first use of one of these.
-    if name in __all__:
-        from ernie_rt import generation, loading, location, session
-        from ernie_rt.text import messages
+    if name in _HOMES:
+        from importlib import import_module
 
-        return next(getattr(m, name) for m in (generation, loading, location, session, messages) if hasattr(m, name))
+        return getattr(import_module(f"ernie_rt.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

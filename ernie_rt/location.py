@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from ernie_rt.errors import OptionError, TokenizerError
+from ernie_rt.errors import ErnieRtError, OptionError, TokenizerError
 from ernie_rt.model.config import ModelConfig, read_config
 from ernie_rt.runtime.defaults import Defaults, read_defaults
 from ernie_rt.text.chat import ChatTemplate
@@ -15,31 +16,46 @@ from ernie_rt.weights.quantized import QuantizedSource, open_weights
 from ernie_rt.weights.source import CheckpointSource
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Located:
-    """A model on disk: its folder and its config, read and checked; no weights yet. Of a family alone, no folder."""
+    """A model on disk: its folder and its config, read and checked; no weights yet. Of a family alone, no folder.
+
+    What else the folder says is read when it is first asked for, and once.
+    """
 
     config: ModelConfig
     folder: Path | None = None
 
+    @cached_property
     def tokenizer(self) -> Tokenizer:
+        """The checkpoint's tokenizer; TokenizerError when it has none."""
         if self.folder is None:
             raise TokenizerError("a model without a folder has no tokenizer", hint="Use generate_ids, or load a folder")
         return Tokenizer.load(self.folder, self.config)
+
+    @cached_property
+    def known_ids(self) -> int | None:
+        """How many ids stand for something: those beyond the tokenizer's are never chosen. None without a tokenizer."""
+        try:
+            return self.tokenizer.vocab_size
+        except ErnieRtError:
+            return None
+
+    @cached_property
+    def template(self) -> ChatTemplate | None:
+        """The chat template; None when there is none, as with base models."""
+        return None if self.folder is None else ChatTemplate.load(self.folder)
+
+    @cached_property
+    def defaults(self) -> Defaults:
+        """What the checkpoint's generation_config.json asks for."""
+        return Defaults() if self.folder is None else read_defaults(self.folder, self.config)
 
     def weights(self) -> CheckpointSource | QuantizedSource:
         """The weights, opened for reading: their headers are checked, and the caller closes them."""
         if self.folder is None:
             raise OptionError("a model without a folder needs `weights`")
         return open_weights(self.folder, self.config)
-
-    def template(self) -> ChatTemplate | None:
-        """The chat template; None when there is none, as with base models."""
-        return None if self.folder is None else ChatTemplate.load(self.folder)
-
-    def defaults(self) -> Defaults:
-        """What the checkpoint's generation_config.json asks for."""
-        return Defaults() if self.folder is None else read_defaults(self.folder, self.config)
 
 
 def locate(ref: str | Path) -> Located:

@@ -6,7 +6,6 @@ import operator
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Unpack, overload
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from ernie_rt.backend.protocols import Executable, Limits, MemoryReport
 from ernie_rt.choice import Choice
-from ernie_rt.errors import BackendError, ErnieRtError, OptionError, PromptError
+from ernie_rt.errors import BackendError, OptionError, PromptError
 from ernie_rt.generation import Generation, Stream
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import Lowering
@@ -64,20 +63,20 @@ class Model:
             self._engine = Engine(executable, limits.max_context)
         self._closed = False
 
-    @cached_property
+    @property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer; TokenizerError when it has none."""
-        return self._located.tokenizer()
+        return self._located.tokenizer
 
-    @cached_property
+    @property
     def template(self) -> ChatTemplate | None:
         """The checkpoint's chat template, or None."""
-        return self._located.template()
+        return self._located.template
 
-    @cached_property
+    @property
     def defaults(self) -> Defaults:
         """What `generate` and `chat` take where their options say nothing: the checkpoint's generation_config.json."""
-        return self._located.defaults()
+        return self._located.defaults
 
     @property
     def capacity(self) -> int:
@@ -178,14 +177,14 @@ class Model:
     def generate_batch(self, prompts: Iterable[Iterable[int]], **options: Unpack[GenerateOptions]) -> list[list[int]]:
         """`generate_ids` of several prompts at once; with a `seed`, each gets the tokens that it gets alone."""
         chosen = self._plan(options)
-        requests = [chosen.request(self._check(ids), self._known_ids) for ids in prompts]
+        requests = [chosen.request(self._check(ids), self._located.known_ids) for ids in prompts]
         return [sequence.generated for sequence in self._run(requests, chosen.stop)]
 
     def stream_ids(self, ids: Iterable[int], **options: Unpack[GenerateOptions]) -> Iterator[int]:
         """`generate_ids`, the new ids as they come; leaving the loop early frees their cache."""
         chosen = self._plan(options)
         text = TextStream(self.tokenizer, chosen.stop) if chosen.stop else None
-        for event in self._events(chosen.request(self._check(ids), self._known_ids), text):
+        for event in self._events(chosen.request(self._check(ids), self._located.known_ids), text):
             if event.token is not None:
                 yield event.token
 
@@ -247,19 +246,11 @@ class Model:
         chosen = self.defaults.settle(options, room=room, new_tokens=new_tokens, stop_ids=stop_ids)
         settled = self._plan(chosen)
         text = TextStream(self.tokenizer, settled.stop)
-        request = settled.request(numbers, self._known_ids)
+        request = settled.request(numbers, self._located.known_ids)
         return Stream(lambda: self._events(request, text), text, len(numbers), parser)
 
     def _plan(self, options: GenerateOptions) -> Plan:
         return plan(self.config.eos_token_id, self.config.vocab_size, **options)
-
-    @cached_property
-    def _known_ids(self) -> int | None:
-        """How many ids stand for something: those beyond the tokenizer's are never chosen. None without a tokenizer."""
-        try:
-            return self.tokenizer.vocab_size
-        except ErnieRtError:
-            return None
 
     def _check(self, ids: Iterable[int]) -> tuple[int, ...]:
         """The ids as Python ints, each within the vocabulary."""

@@ -51,7 +51,7 @@ def loader(folders: dict[str, Path]) -> Iterator[Loader]:
 
 def spell(folder: Path, text: str, *ends: str) -> list[int]:
     """The ids of an answer, tags and `ends` as the special tokens that they are."""
-    tokenizer = locate(folder).tokenizer()
+    tokenizer = locate(folder).tokenizer
     ids: list[int] = []
     from ernie_rt.text.spans import Span, encode_spans, special_pattern
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ernie_rt.errors import TokenizerError
-from ernie_rt.loading import Located, load
+from ernie_rt.loading import load
+from ernie_rt.location import Located, locate
 from ernie_rt.session import Model
 from ernie_rt.weights.synthetic import Synthetic
 from support.configs import small
@@ -132,10 +133,11 @@ def test_bad_words_and_allowed_ids(model: Model) -> None:
 
 
 def test_ids_without_a_token_are_never_chosen(demo: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    located = locate(demo)
+    assert located.known_ids == located.tokenizer.vocab_size
     told = model.generate_ids([5, 6], max_new_tokens=12, ignore_eos=True)
-    assert model._known_ids == model.tokenizer.vocab_size
-    with load(demo, backend="eager", device="cpu", dtype="float32", threads=1) as loaded:
-        monkeypatch.setitem(loaded.__dict__, "_known_ids", max(told))
+    monkeypatch.setitem(located.__dict__, "known_ids", max(told))
+    with load(located, backend="eager", device="cpu", dtype="float32", threads=1) as loaded:
         for options in ({}, SAMPLED):
             new = loaded.generate_ids([5, 6], max_new_tokens=12, ignore_eos=True, **options)
             assert max(new) < max(told)

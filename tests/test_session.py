@@ -427,7 +427,7 @@ def test_a_reference_that_leads_nowhere(tmp_path: Path) -> None:
 
 def test_a_located_model_is_loaded_as_it_is(demo: Path) -> None:
     located = locate(demo)
-    assert located.folder == demo and located.tokenizer().vocab_size == located.config.vocab_size
+    assert located.folder == demo and located.tokenizer.vocab_size == located.config.vocab_size
     with load(located, backend="reference") as loaded:
         assert loaded.config is located.config
 

@@ -44,7 +44,7 @@ def diff(
     contenders = Contender.parse(a), Contender.parse(b)
     text = read_prompt(prompt, file)
     located = locate(model)
-    tokenizer = located.tokenizer()
+    tokenizer = located.tokenizer
 
     def show(token: int) -> str:
         return json.dumps(tokenizer.decode([token], skip_special=False), ensure_ascii=False)

@@ -57,7 +57,7 @@ def loaded(
 def explain(located: Located, template: ChatTemplate | None, settled: GenerateOptions) -> None:
     """Say what was settled, given or not."""
     say("the prompt is continued as plain text" if template is None else f"chat template {template.kind}")
-    defaults = located.defaults()
+    defaults = located.defaults
     if defaults.options:
         say(f"generation_config.json: {describe(defaults.options)}")
     if defaults.ignored:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -38,7 +38,7 @@ IgnoreEos = Annotated[bool, typer.Option(help="Go on past an end-of-sequence tok
 
 def given_options(**options: object) -> GenerateOptions:
     """Those that were given on the command line; the checkpoint's defaults stand in for the others."""
-    return {name: value for name, value in options.items() if value is not None}  # type: ignore[return-value]
+    return cast("GenerateOptions", {name: value for name, value in options.items() if value is not None})
 
 
 def describe(options: GenerateOptions) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from ernie_rt.cli.options import Json
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
 
 def plugins(as_json: Json = False) -> None:
     """List the plugins and try those of strangers: each is imported, and its backend run once, in a child process."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from ernie_rt.cli.output import columns, write
     from ernie_rt.conformance.trial import attempt
     from ernie_rt.host import PluginHost

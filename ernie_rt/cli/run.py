@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -54,6 +53,8 @@ def run(
     The answer streams to standard output, everything else goes to standard error. What no option says is taken from the
     checkpoint's generation_config.json, or greedy; -v prints it.
     """
+    import secrets
+
     from ernie_rt.cli.loaded import explain, loaded
     from ernie_rt.location import locate
     from ernie_rt.runtime.options import NEW_CHAT_TOKENS, NEW_TOKENS, plan
@@ -66,13 +67,13 @@ def run(
     # What is wrong is said before the weights are read.
     located = locate(model)
     vocabulary, longest = located.config.vocab_size, located.config.max_position_embeddings
-    plan(located.config.eos_token_id, vocabulary, **(located.defaults().options | options))
-    template = None if raw else located.template()
+    plan(located.config.eos_token_id, vocabulary, **(located.defaults.options | options))
+    template = None if raw else located.template
     if template is not None and prompt in (None, "-"):
         text = text.removesuffix("\n")  # of a file, or of echo
     request = _request(located, template, text, system)
     ids = request if isinstance(request, list) else request.ids
-    settled = located.defaults().settle(
+    settled = located.defaults.settle(
         options, room=longest + 1 - len(ids), new_tokens=NEW_TOKENS if template is None else NEW_CHAT_TOKENS
     )
     max_context = len(ids) + settled["max_new_tokens"] - 1
@@ -112,7 +113,7 @@ def run(
 
 def _request(located: Located, template: ChatTemplate | None, text: str, system: str | None) -> list[int] | ChatPrompt:
     """The prompt as a conversation to answer, or as ids to continue."""
-    tokenizer = located.tokenizer()
+    tokenizer = located.tokenizer
     if template is not None and text.strip():
         messages = [{"role": "system", "content": system}] if system else []
         return template.prompt([*messages, {"role": "user", "content": text}], tokenizer)

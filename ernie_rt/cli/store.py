@@ -100,3 +100,9 @@ def _changed(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:  # it has gone meanwhile, or leads nowhere
         return 0.0
+
+
+def state_folder() -> Path:
+    """Where conversations are kept."""
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "ernie-rt" / "chat"

@@ -28,7 +28,7 @@ def tokenize(
     from ernie_rt.location import locate
 
     given = read_prompt(text, file)
-    tokenizer = locate(model).tokenizer()
+    tokenizer = locate(model).tokenizer
     numbers = _parse_ids(given) if ids else tokenizer.encode(given)
     said = tokenizer.decode(numbers, skip_special=False)
     if as_json:

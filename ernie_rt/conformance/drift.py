@@ -16,7 +16,7 @@ from ernie_rt.conformance.metrics import TIE_LIMIT
 from ernie_rt.conformance.replay import Flip, Piece, Replay, replay
 from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.trace import Trace, most_tokens, trace
-from ernie_rt.errors import OptionError, PromptError, TokenizerError
+from ernie_rt.errors import OptionError, PromptError
 from ernie_rt.graph.types import DType
 from ernie_rt.host import PluginHost
 from ernie_rt.location import Located
@@ -130,7 +130,7 @@ def compare(
     _check_length(len(prompt), max_new_tokens, most_tokens(config))
     host = host or PluginHost()
     choices = [choose(host, backend=x.backend, device=x.device, dtype=x.dtype, stored=config.dtype) for x in (a, b)]
-    request = Request(tuple(prompt), max_new_tokens, frozenset(config.eos_token_id), vocab_size=_known_ids(located))
+    request = Request(tuple(prompt), max_new_tokens, frozenset(config.eos_token_id), vocab_size=located.known_ids)
     source = located.weights() if weights is None else weights
     try:
         traces = []
@@ -239,14 +239,6 @@ def _agreed(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens two answers begin with alike."""
     pairs = zip(a, b, strict=False)
     return next((place for place, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
-
-
-def _known_ids(located: Located) -> int | None:
-    """How many ids stand for something, where the model has a tokenizer."""
-    try:
-        return located.tokenizer().vocab_size
-    except TokenizerError:
-        return None
 
 
 def _check_length(prompt: int, new: int, limit: int) -> None:

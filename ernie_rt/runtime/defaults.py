@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from ernie_rt.errors import ConfigError, OptionError
 from ernie_rt.files import member, read_json
@@ -90,4 +90,4 @@ def read_defaults(folder: Path, config: ModelConfig) -> Defaults:
     if not options["stop_ids"]:
         del options["stop_ids"]
     known = {*SAMPLING, *OTHERS, *MEANINGLESS}
-    return Defaults(GenerateOptions(**options), tuple(sorted(fields.keys() - known)))  # type: ignore[typeddict-item]
+    return Defaults(cast(GenerateOptions, options), tuple(sorted(fields.keys() - known)))

@@ -50,7 +50,7 @@ class Says:
     """The backend says these answers, and `asked` is what it was asked, as text."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
-        self.tokenizer = locate(folder).tokenizer()
+        self.tokenizer = locate(folder).tokenizer
         pattern = special_pattern(self.tokenizer.reserved)
         ids = [encode_spans([Span(text, True)], self.tokenizer, pattern) for text in answers]
         host = scripted(*ids)
