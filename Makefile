@@ -9,9 +9,9 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: .venv/.ready  ## run a small model, written on the spot
-	$(BIN)/python tools/demo_checkpoint.py demo-checkpoint
-	$(BIN)/ernie-rt run demo-checkpoint "The capital of France is" --max-new-tokens 40
+demo: .venv/.ready  ## ask the model that comes along
+	$(BIN)/ernie-rt run demo "How many grams are in 5 kilograms?"
+	$(BIN)/ernie-rt run demo "5公里等于多少米?"
 
 test: .venv/.ready  ## the default suite
 	$(BIN)/pytest
@@ -29,4 +29,4 @@ bench: .venv/.ready  ## speed and memory beside transformers
 	$(BIN)/python benchmarks/vs_transformers.py
 
 clean:
-	rm -rf .venv demo-checkpoint build *.egg-info
+	rm -rf .venv build *.egg-info

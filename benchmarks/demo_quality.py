@@ -9,48 +9,83 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import ernie_rt
+from ernie_rt.conformance.goldens import weights_digest
+from ernie_rt.files import write_atomic
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))
 
+HEADER: Final = ("exact match", "items", "all", "English", "Chinese", "known phrasing", "new phrasing")
+MARKS: Final = re.compile(r"(?<=<!-- by benchmarks/demo_quality\.py, of )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The scores by task; a task may have no items in phrasings that training knows."""
+    groups = ("all", "en", "zh", "known phrasing", "new phrasing")
+    return [
+        (task, str(score["items"]), *(f"{score[group]:.1%}" if group in score else "-" for group in groups))
+        for task, score in report["exact_match"].items()
+    ]
+
+
+def figures(report: dict[str, Any]) -> list[tuple[str, str]]:
+    load, second = report["expert_load"], report["second_token"]
+    found = [
+        ("macro average", f"{report['macro_average']:.1%}, weakest {report['weakest']}"),
+        ("perplexity", ", ".join(f"{name} {value:.3f}" for name, value in report["perplexity"].items())),
+        ("expert load", f"{load['least']:.2f} to {load['most']:.2f} of the fair share"),
+    ]
+    if second is not None:
+        found.append(("second token", f"MTP {second['mtp']:.1%}, bigram {second['bigram']:.1%} of {second['tokens']}"))
+    return found
+
 
 def table(report: dict[str, Any]) -> str:
-    lines = [
-        f"{report['backend']} on {report['device']} in {report['dtype']}",
-        f"{'exact match':14}{'items':>8}{'all':>9}{'English':>9}{'Chinese':>9}{'known':>9}{'new phrasing':>14}",
-    ]
-    for task, score in report["exact_match"].items():
-        shares = "".join(f"{score.get(key, float('nan')):9.1%}" for key in ("all", "en", "zh", "known phrasing"))
-        lines.append(f"{task:14}{score['items']:8}{shares}{score['new phrasing']:14.1%}")
-    load, second = report["expert_load"], report["second_token"]
-    return "\n".join(
-        [
-            *lines,
-            f"macro average  {report['macro_average']:.1%}, weakest {report['weakest']}",
-            "perplexity     " + ", ".join(f"{name} {value:.3f}" for name, value in report["perplexity"].items()),
-            f"expert load    {load['least']:.2f} to {load['most']:.2f} of the fair share",
-            f"second token   MTP {second['mtp']:.1%}, bigram {second['bigram']:.1%} of {second['tokens']}",
-        ]
-    )
+    scores = [f"{row[0]:14}" + "".join(f"{cell:>16}" for cell in row[1:]) for row in (HEADER, *rows(report))]
+    return "\n".join([subject(report), *scores, *(f"{name:15}{value}" for name, value in figures(report))])
+
+
+def subject(report: dict[str, Any]) -> str:
+    return f"{report['backend']} on {report['device']} in {report['dtype']}"
+
+
+def page(text: str, report: dict[str, Any], weights: str) -> str:
+    """A page with the report between its marks."""
+    lines = [f"| {' | '.join(row)} |" for row in (HEADER, ("---",) * len(HEADER), *rows(report))]
+    lines += ["", *(f"- {name}: {value}" for name, value in figures(report)), f"- measured with {subject(report)}"]
+    written = "\n".join(lines)
+    found, count = MARKS.subn(lambda match: f"{weights}{match[2]}{written}\n", text)
+    assert count == 1, f"{count} places for the table"
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="the folder of the demo model")
+    parser.add_argument("model", nargs="?", default="demo", help="the model's folder; the one that comes along if none")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--items", type=int, default=300, help="questions of each task")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--page", type=Path, help="write the table into this page, between its marks")
     given = parser.parse_args()
     from demo.quality import measure
 
+    folder = ernie_rt.locate(given.model).folder
+    assert folder is not None
     options = {"backend": given.backend, "device": given.device, "dtype": given.dtype}
-    report = measure(given.model, given.items, given.seed, options)
+    report = measure(folder, given.items, given.seed, options)
     print(json.dumps(report, indent=2) if given.json else table(report))
+    if given.page is not None:
+        text = page(given.page.read_text("utf-8"), report, weights_digest(folder))
+        with write_atomic(given.page) as file:
+            file.write(text.encode())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python tools/backend_table.py          # write the table
     python tools/backend_table.py --run    # first run the suite on this machine: all built-in backends, devices, dtypes
 
-The results are `docs/conformance/BACKEND-DEVICE-DTYPE.json`, what `ernie-rt conform BACKEND --json` prints.
+The results are `docs/conformance/BACKEND-DEVICE-DTYPE[-STORAGE].json`, what `ernie-rt conform BACKEND --json` prints.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from ernie_rt.backend import Blocks, Target
 from ernie_rt.choice import PREFERENCE
 from ernie_rt.conformance import Suite
 from ernie_rt.files import write_atomic
@@ -36,7 +37,7 @@ def stored(root: Path) -> list[Mapping[str, Any]]:
 def table(reports: list[Mapping[str, Any]]) -> str:
     """A row for each report: what became of the checks of each level, and the figure nearest to its limit."""
     levels = list(dict.fromkeys(level for report in reports for level in report["levels"]))
-    rows = [["backend", "device", "dtype", *levels, "nearest to a limit", "native ops"]]
+    rows = [["backend", "device", "dtype", "weights", *levels, "nearest to a limit", "native ops"]]
     rows.append(["---"] * len(rows[0]))
     for report in reports:
         subject = report["subject"]
@@ -44,7 +45,7 @@ def table(reports: list[Mapping[str, Any]]) -> str:
         routes = list(report["ops"].values())
         rows.append(
             [
-                f"**{subject['backend']}**", subject["device"], subject["dtype"],
+                f"**{subject['backend']}**", subject["device"], subject["dtype"], subject["storage"],
                 *(_passed(report["levels"].get(level, {})) for level in levels),
                 f"{100 * max(margins):.0f} %" if margins else "",
                 f"{routes.count('native')} of {len(routes)}",
@@ -67,14 +68,24 @@ def page(text: str, reports: list[Mapping[str, Any]]) -> str:
 
 
 def examine() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Run the suite on each device of this machine that a built-in backend has, in each of its dtypes."""
+    """Run the suite on each device of this machine that a built-in backend has, in each of its dtypes, and with
+    quantised weights where it takes them."""
     host = PluginHost()
     for name in (plugin.name for plugin in discover() if plugin.built_in):
         for device in dict.fromkeys(d.partition(":")[0] for d in host.backend(name).devices()):
-            for dtype in host.info(name).dtypes.get(device, ()):
-                report = Suite(name, host, device=device, dtype=dtype).run()
-                print(f"{name} {device} {dtype}\n{report.table()}")
-                yield f"{name}-{device}-{dtype}", report.to_json()
+            for dtype, storage in settings(host, name, device):
+                report = Suite(name, host, device=device, dtype=dtype, storage=storage).run()
+                print(f"{name} {device} {dtype} {storage}\n{report.table()}")
+                yield "-".join([name, device, dtype] + [storage] * (storage != "plain")), report.to_json()
+
+
+def settings(host: PluginHost, name: str, device: str) -> Iterator[tuple[str, str]]:
+    """The dtypes of a backend with plain weights, and the first one with int8 if it takes that."""
+    dtypes = host.info(name).dtypes.get(device, ())
+    yield from ((dtype, "plain") for dtype in dtypes)
+    for dtype in dtypes[:1]:
+        if host.backend(name).accepts(Blocks(8, 32), Target((device,), dtype)):
+            yield dtype, "int8"
 
 
 def main() -> None:

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 def conform(
     backend: Annotated[str, typer.Argument(metavar="BACKEND", help="A backend by name (`ernie-rt backends`).")],
     level: Annotated[
-        list[str] | None, typer.Option(help="L0, L1, L2 or L3; may be given several times. All when not given.")
+        list[str] | None, typer.Option(help="L0 to L5; may be given several times. All when not given.")
     ] = None,
     device: opt.Device = "auto",
     dtype: Annotated[
         str, typer.Option(help="auto (float32 where it can), float32, bfloat16, float16 or float64.")
     ] = "auto",
-    storage: Annotated[str, typer.Option(help="How weights are stored: plain.")] = "plain",
+    storage: Annotated[
+        str, typer.Option(help="How weights are stored: plain, int8 or int4, perhaps with /BLOCK and /tiled.")
+    ] = "plain",
     model: Annotated[
-        str | None, typer.Option(help="L2 and L3 on this checkpoint, in place of the micro-models.")
+        str | None, typer.Option(help="L2 and L3 on this checkpoint, in place of the micro-models; no L4 and L5.")
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="At least 16,000 teacher-forced positions.")] = False,
     expect: Annotated[
@@ -37,18 +39,18 @@ def conform(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Name every check, with its figures.")] = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Put a backend through the conformance suite: metadata, each op, whole models, invariants.
+    """Put a backend through the conformance suite: metadata, ops, whole models, invariants, trained weights.
 
     Every limit is derived from the arithmetic that the backend declares; WORST is the check nearest to its own, as a
     share of it: above 1 it fails. Exit code 1: something failed, or passed that was declared to fail.
     """
-    from ernie_rt.conformance.suite import LEVELS, Suite
+    from ernie_rt.conformance.suite import Suite
 
     suite = Suite(backend, None, device, dtype, storage, full, expect, model)
-    levels = tuple(level or LEVELS)
+    levels = tuple(level or suite.levels)
     suite.checks(levels)
     target = suite.subject.target
-    say(f"{backend} on {target.device} in {target.dtype}")
+    say(f"{backend} on {target.device} in {target.dtype}" + (f", weights {storage}" if storage != "plain" else ""))
 
     def progress(result: Result, number: int, count: int) -> None:
         if verbose:
@@ -60,6 +62,9 @@ def conform(
         report = suite.run(levels, progress)
     if sys.stderr.isatty() and not verbose:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    for stored, taken in report.subject["accepts"].items():
+        if not taken:
+            say(f"{stored} is not accepted: the backend was given the numbers, in {target.dtype}")
     if html is not None:
         from ernie_rt.conformance.html import report_html, write_page
 

@@ -112,6 +112,10 @@ class OpCase:
             return (words(key, int(np.prod(shape))) % np.uint32(spec["below"])).astype(dtype).reshape(shape)
         return rounded(numbers(key, shape, spec.get("mean", 0.0), spec.get("scale", 1.0)), dtype)
 
+    def param(self, weight: Weight) -> str:
+        """The operand that a weight of the graph is."""
+        return next(p for p, spec in self.operands.items() if spec is not None and spec.get("name", p) == weight.name)
+
     def _operand(self, b: Builder, param: str, dtype: DType) -> Operand:
         spec = self.operands.get(param)
         if spec is None:
@@ -126,7 +130,7 @@ class OpCase:
             return Weight(f"rope.{spec['rope']}", TensorType("float32", ("P", spec["columns"])), table)
         if "state" in spec:
             return b.state("kv", TensorType(dtype, ("R", 2, *spec["state"])))
-        return Weight(param, TensorType(kind, tuple(spec["weight"])), Plain(kind))
+        return Weight(spec.get("name", param), TensorType(kind, tuple(spec["weight"])), Plain(kind))
 
     def _attr(self, value: Any, dtype: DType) -> Any:
         if isinstance(value, list):
@@ -184,7 +188,7 @@ class CaseWeights:
             if isinstance(case, ModelCase):
                 self._made[weight.name] = case.values(weight)
             else:
-                self._made[weight.name] = case.values(weight.name, weight.type.dtype)
+                self._made[weight.name] = case.values(case.param(weight), weight.type.dtype)
         np.copyto(out, self._made[weight.name][index], casting="unsafe")
 
     def close(self) -> None:

@@ -1,11 +1,13 @@
 """What a backend declares about itself: features that it promises, and what is known to deviate, with the reason.
 
-The file is JSON: `features` (a list of names), `quirks`, `xfails` and `skips` (lists of `{"check": PATTERN, "reason":
-…}`, where `dtype` and `device` narrow an entry down and a quirk has a `factor`).
+The file is JSON: `features` (a list of names), `sampler` (the name of a function), `quirks`, `xfails` and `skips`
+(lists of `{"check": PATTERN, "reason": …}`, where `dtype` and `device` narrow an entry down and a quirk has a
+`factor`).
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -68,6 +70,8 @@ class Expectations:
     quirks: tuple[Deviation, ...] = ()
     xfails: tuple[Deviation, ...] = ()
     skips: tuple[Deviation, ...] = ()
+    sampler: str = ""
+    """`pkg.mod:function` of a sampler on a device, which `sampler.py` says how to call."""
 
     @classmethod
     def read(cls, path: Path) -> Expectations:
@@ -91,7 +95,7 @@ class Expectations:
 
     @classmethod
     def _parse(cls, read: Mapping[str, Any], where: str) -> Expectations:
-        unknown = sorted(read.keys() - {"features", "quirks", "xfails", "skips"})
+        unknown = sorted(read.keys() - {"features", "quirks", "xfails", "skips", "sampler"})
         if unknown:
             raise FileFormatError(f"unknown field {unknown[0]!r}", where=where)
         known = {field.name for field in fields(Features)}
@@ -108,7 +112,13 @@ class Expectations:
                 raise FileFormatError(f"{name} is no list", where=where)
             return tuple(_deviation(entry, f"{where}: {name}", name == "quirks") for entry in entries)
 
-        return cls(Features(**dict.fromkeys(promised, True)), each("quirks"), each("xfails"), each("skips"))
+        sampler = read.get("sampler", "")
+        if not isinstance(sampler, str) or (sampler and not re.fullmatch(r"[\w.]+:\w+", sampler)):
+            raise FileFormatError(
+                "sampler names no function", where=where, expected="pkg.mod:function", found=str(sampler)[:80]
+            )
+        features = Features(**dict.fromkeys(promised, True))
+        return cls(features, each("quirks"), each("xfails"), each("skips"), sampler)
 
 
 def _deviation(entry: Any, where: str, factor: bool) -> Deviation:

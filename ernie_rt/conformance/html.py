@@ -21,6 +21,9 @@ TOP: Final = 10
 BOTTOM: Final = 40
 """The size of a chart and its margins, in SVG units."""
 
+TRAINED: Final = ("positions", "error", "noise", "kl", "kl_plain", "top1", "excused", "match", "length", "ties")
+"""The figures of levels 4 and 5 that are shown."""
+
 STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --paper: #fff; --faint: #d8d8dc; --dim: #6b6b70;
   --a: #1f6feb; --b: #c2570c; --bad: #c62828; --good: #2e7d32; }
@@ -86,10 +89,20 @@ def report_html(report: Mapping[str, Any]) -> str:
     verdict = "same" if report["ok"] else "bug"
     return (
         f'<p class="verdict {verdict}">{"passed" if report["ok"] else "failed"}</p>\n'
-        f"{_rows([], subject)}\n<h2>Levels</h2>\n{_rows(['level', *statuses], levels)}\n"
+        f"{_rows([], subject)}\n<h2>Levels</h2>\n{_rows(['level', *statuses], levels)}\n{_trained(report['results'])}"
         f"<h2>Checks</h2>\n<p>Margin: the worst figure over its limit; above 1 a check fails.</p>\n"
         f"{_rows(['status', 'check', 'margin', 'route', 'seconds', 'reason'], checks)}"
     )
+
+
+def _trained(results: Sequence[Mapping[str, Any]]) -> str:
+    """What was measured on trained weights: how far logits diverge, and how long answers are the oracle's."""
+    rows = [
+        [r["check"], *(_figure(r["figures"].get(name)) for name in TRAINED)]
+        for r in results
+        if r["level"] in ("L4", "L5") and r["figures"]
+    ]
+    return f"<h2>Trained weights</h2>\n{_rows(['check', *TRAINED], rows)}\n" if rows else ""
 
 
 def _figure(value: Any) -> str:

@@ -8,12 +8,12 @@ from typing import Final
 
 import numpy as np
 
-from ernie_rt.backend.protocols import CacheShape, Executable, MemoryReport, StepLimits
-from ernie_rt.backend.step import Pending, Step
+from ernie_rt.backend.protocols import CacheShape, Executable
 from ernie_rt.conformance.cases import words
 from ernie_rt.conformance.judge import Judge, Verdict, worse
 from ernie_rt.conformance.models import NEW_TOKENS, Run, Specimen, drive, run_model
-from ernie_rt.conformance.subject import Outcome, Skip, Subject
+from ernie_rt.conformance.sampler import ROWS, Watched
+from ernie_rt.conformance.subject import Around, Outcome, Skip, Subject
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request
 from ernie_rt.runtime.sequence import Sequence as Running
@@ -27,7 +27,7 @@ END: Final = 120
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What an invariant is tried on; `batches` and `taps` as far as the backend promises them."""
+    """What an invariant is tried on; `batches` and `taps` as far as the backend promises them. `full` asks for more."""
 
     subject: Subject
     specimen: Specimen
@@ -35,6 +35,7 @@ class Setting:
     batches: bool
     taps: bool
     factor: float
+    full: bool = False
 
     @property
     def chunk(self) -> int:
@@ -141,6 +142,26 @@ def reopen(setting: Setting) -> Outcome:
     return setting.judged(drive=beside)
 
 
+def tokens(setting: Setting) -> Outcome:
+    """What an executable chooses by itself, after prompts and word by word, is the largest of the logits that the same
+    step gives."""
+    specimen, seen = setting.specimen, []
+
+    def watch(executable: Executable) -> Executable:
+        if not executable.samples:
+            raise Skip("it leaves the choice of tokens to the core")
+        seen.append(Watched(executable))
+        return seen[0]
+
+    length = min(specimen.batch_tokens, specimen.config.max_position_embeddings - specimen.new_tokens)
+    rows = ROWS[setting.full] // 2  # and as many of the other model
+    count = -(-rows // (length + specimen.new_tokens - 1))
+    vocabulary = np.uint32(specimen.config.vocab_size)
+    prompts = [tuple((words(f"{specimen.name}/tokens.{i}", length) % vocabulary).tolist()) for i in range(count)]
+    setting.run(prompts=prompts, taps=False, wrap=watch)
+    return Outcome({"rows": float(seen[0].rows)}, seen[0].problem)
+
+
 def repeat(setting: Setting) -> Outcome:
     """The same steps twice give the same bits."""
 
@@ -167,6 +188,7 @@ INVARIANTS: Final[Mapping[str, tuple[Callable[[Setting], Outcome], tuple[str, ..
     "preempt": (preempt, ("batches",)),
     "context-end": (context_end, ()),
     "reopen": (reopen, ()),
+    "tokens": (tokens, ()),
     "repeat": (repeat, ("deterministic",)),
 }
 """Each with the features that it needs."""
@@ -178,29 +200,13 @@ def _longest_first(engine: Engine, executable: Executable, requests: list[Reques
     return drive(engine, executable, [longest]) + drive(engine, executable, requests)
 
 
-class _Smaller:
+class _Smaller(Around):
     """An executable that says it has fewer pages than it has."""
 
     def __init__(self, inner: Executable, pages: int) -> None:
-        self._inner = inner
-        self.cache = CacheShape(inner.cache.kind, inner.cache.page_size, pages)
+        super().__init__(inner)
+        self._pages = pages
 
     @property
-    def admits(self) -> StepLimits:
-        return self._inner.admits
-
-    @property
-    def samples(self) -> bool:
-        return self._inner.samples
-
-    def submit(self, step: Step) -> Pending:
-        return self._inner.submit(step)
-
-    def copy(self, source: int, destination: int, length: int) -> None:
-        self._inner.copy(source, destination, length)
-
-    def memory(self) -> MemoryReport:
-        return self._inner.memory()
-
-    def close(self) -> None:
-        self._inner.close()
+    def cache(self) -> CacheShape:
+        return replace(self.inner.cache, pages=self._pages)

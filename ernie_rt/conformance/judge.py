@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ernie_rt.backend.step import Step
-from ernie_rt.conformance.metrics import MODEL_LIMIT, TIE_LIMIT, model_figures, ties
+from ernie_rt.conformance.metrics import MODEL_LIMIT, TIE_LIMIT, Rows, ties
 from ernie_rt.conformance.models import MAX_LOGITS, Prompt, Run, Specimen, Told
 from ernie_rt.conformance.oracle import Route, Walk, Walked, bad_choice
-from ernie_rt.conformance.rounding import EPSILON, multiples
+from ernie_rt.conformance.rounding import EPSILON, growth, multiples
+from ernie_rt.conformance.storage import numbers_of
 from ernie_rt.conformance.subject import Outcome, Subject
 from ernie_rt.graph.graph import Graph
-from ernie_rt.graph.types import Weight
+from ernie_rt.graph.types import DType, Weight
 from ernie_rt.model.ernie45 import build_graph
 
 Array = npt.NDArray[Any]
@@ -46,7 +47,7 @@ class Judge:
     def __init__(self, subject: Subject, specimen: Specimen) -> None:
         self._subject = subject
         self._specimen = specimen
-        self.graph: Graph = build_graph(specimen.config, subject.target.dtype)
+        self.graph: Graph = subject.stored(build_graph(specimen.config, subject.target.dtype))
         self._said: dict[tuple[Any, ...], tuple[Walked, Walked, Walked]] = {}
 
     def verdict(self, run: Run, factor: float = 1.0) -> Verdict:
@@ -58,7 +59,7 @@ class Judge:
         exact, noisy = (np.concatenate([p[i].outputs["logits"] for p in parts]) for i in (1, 2))
         router, unclear = self._router(told, parts)
         lengths = [len(one.ids) for one in told]
-        activation = self._subject.target.dtype
+        activation = self._subject.grain(self.graph)
         output: Any = self.graph.output("logits").type.dtype
         if not kept:
             clear = ~_from_there_on(unclear, lengths)
@@ -66,32 +67,11 @@ class Judge:
         found = np.concatenate(kept).astype(np.float64)
         if found.shape != exact.shape:
             return Verdict(Outcome({}, f"logits have the shape {list(found.shape)}, not {list(exact.shape)}"))
-        # Of a choice that the run does not tell, rows may be excused, and only those that need it.
-        within = multiples(found, exact, noisy, EPSILON[output]) <= MODEL_LIMIT * factor
-        clear = within | ~_from_there_on(unclear, lengths)
-        if clear.mean() < 1 - MAX_EXCUSED:
-            off = model_figures(found, exact, noisy, output, activation, factor)
-            return Verdict(
-                Outcome(
-                    off | {"margin": np.inf},
-                    f"{(~clear).mean():.0%} of the positions are off, too many for flipped experts: by "
-                    f"{off['error']:.3g} of their rms, {off['times']:.3g} times the noise; promise `taps` to see which",
-                )
-            )
-        figures = model_figures(found[clear], exact[clear], noisy[clear], output, activation, factor)
-        figures["excused"] = float((~clear).sum())
-        problem = ""
-        if not figures["margin"] <= 1:
-            problem = (
-                f"logits are off by {figures['error']:.3g} of their rms, {figures['times']:.3g} times the noise "
-                f"(allowed {figures['limit']:g} times, and {figures['backstop']:.2g}); "
-                f"divergence {figures['kl']:.2g} (allowed {figures['kl_limit']:.2g})"
-            )
-        near = ties(exact, noisy, found.argmax(-1)) | ~clear
-        if not near.all() and not problem:
-            row = int((~near).argmax())
-            problem = f"position {row}: its best token is {found[row].argmax()}, the oracle's {exact[row].argmax()}"
-        return Verdict(Outcome(figures, problem), router, self._greedy(told, exact, noisy, clear, found))
+        rows, unclear = Rows.of(found, exact, noisy), _from_there_on(unclear, lengths)
+        outcome, counted = judge_rows(rows, unclear, output, activation, factor)
+        if counted is None:
+            return Verdict(outcome)
+        return Verdict(outcome, router, self._greedy(told, exact, noisy, counted, found))
 
     def _consult(self, group: list[Told]) -> tuple[Walked, Walked, Walked]:
         """The free oracle, the oracle with the run's experts, and the yardstick with those, on some sequences."""
@@ -99,15 +79,13 @@ class Judge:
         forced = {scope: np.concatenate([one.experts[scope] for one in group]) for scope in scopes}
         key = (tuple(one.ids for one in group), *(ids.tobytes() for ids in forced.values()))
         if key not in self._said:
-            step = _step([one.ids for one in group])
+            step = whole_step([one.ids for one in group])
             source = self._specimen.open()
             rows = len(group) * step.page_size
             dtype, numerics = self._subject.target.dtype, self._subject.numerics.of
 
             def load(weight: Weight) -> Array:
-                out = np.empty(weight.type.shape({"P": step.page_size}))
-                source.fill(weight, "data", out)
-                return out
+                return numbers_of(source, weight, {"P": step.page_size})
 
             def walk(noisy: bool, choice: Mapping[str, Array]) -> Walked:
                 graph = Walk(self.graph, load, rows, dtype, numerics if noisy else None)
@@ -135,6 +113,7 @@ class Judge:
         tokens = sum(len(one.ids) for one in told)
         unclear = np.zeros(tokens, bool)
         agreed, flips, worst, problem = [], 0, 0.0, ""
+        allowed = growth(tokens)
         for scope in self._specimen.routers:
             free, exact, noisy = (_joined([p[i].routes[scope] for p in parts]) for i in range(3))
             noise = TIE_LIMIT * exact.noise(noisy)
@@ -149,8 +128,8 @@ class Judge:
             gap = exact.gap(ids)
             flips += int((gap > 0).sum())
             token = int((gap / noise).argmax())
-            worst = max(worst, float(gap[token] / noise[token]))
-            if gap[token] > noise[token] and not problem:
+            worst = max(worst, float(gap[token] / noise[token]) / allowed)
+            if gap[token] > allowed * noise[token] and not problem:
                 best = np.argsort(-exact.scores[token], kind="stable")[: ids.shape[1]]
                 problem = (
                     f"{scope}, token {token}: experts {ids[token].tolist()}, but {best.tolist()} score better by "
@@ -198,6 +177,38 @@ class Judge:
         return Outcome(figures, wrong)
 
 
+def judge_rows(
+    rows: Rows, unclear: Array, output: DType, activation: DType, factor: float
+) -> tuple[Outcome, Array | None]:
+    """Judge logits of the dtype `output`, and say which rows of them count; None when too many are off.
+
+    At the rows that are `unclear` other experts may have been chosen: of these, such as need it are excused.
+    """
+    within = multiples(rows.found, rows.exact, rows.noisy, EPSILON[output]) <= MODEL_LIMIT * factor
+    clear = within | ~unclear
+    if clear.mean() < 1 - MAX_EXCUSED:
+        off = rows.figures(np.ones_like(clear), output, activation, factor)
+        problem = (
+            f"{(~clear).mean():.0%} of the positions are off, too many for flipped experts: by {off['error']:.3g} of "
+            f"their rms, {off['times']:.3g} times the noise; promise `taps` to see which"
+        )
+        return Outcome(off | {"margin": np.inf}, problem), None
+    figures = rows.figures(clear, output, activation, factor)
+    figures["excused"] = float((~clear).sum())
+    problem = ""
+    if not figures["margin"] <= 1:
+        problem = (
+            f"logits are off by {figures['error']:.3g} of their rms, {figures['times']:.3g} times the noise "
+            f"(allowed {figures['limit']:g} times, and {figures['backstop']:.2g}); "
+            f"divergence {figures['kl']:.2g} (allowed {figures['kl_limit']:.2g})"
+        )
+    near = rows.near | ~clear
+    if not near.all() and not problem:
+        row = int((~near).argmax())
+        problem = f"position {row}: its best token is {rows.chosen[row]}, the oracle's {rows.best[row]}"
+    return Outcome(figures, problem), clear
+
+
 def worse(a: Outcome, b: Outcome) -> Outcome:
     """The one of two outcomes that has the problem or, if both or neither have, that is nearer to its limit."""
     return max(a, b, key=lambda outcome: (bool(outcome.problem), outcome.figures.get("margin", 0.0)))
@@ -216,7 +227,7 @@ def _groups(told: Sequence[Told]) -> list[list[Told]]:
     return groups
 
 
-def _step(sequences: list[Prompt]) -> Step:
+def whole_step(sequences: list[Prompt]) -> Step:
     """One step that brings whole sequences, each in a page of its own, and wants the logits of every token."""
     lengths = [len(ids) for ids in sequences]
     count = np.arange(len(sequences), dtype=np.int32)

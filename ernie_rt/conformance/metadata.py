@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from packaging.requirements import Requirement
-
 from ernie_rt.backend.protocols import Executable, Limits
 from ernie_rt.conformance.cases import CaseWeights, ModelCase, model_cases
 from ernie_rt.conformance.rounding import EPSILON
@@ -15,6 +13,7 @@ from ernie_rt.errors import CapacityError, PluginError
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import Lowering, Reject, decompose
 from ernie_rt.graph.ops import OPS
+from ernie_rt.host import requirements
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.plugin import child
 from ernie_rt.plugin.announcement import SECONDS, check
@@ -45,7 +44,7 @@ def light_import(subject: Subject) -> Outcome:
         raise Skip("not installed: it was handed over as a module")
     module = plugin.module.partition(":")[0]
     loaded, _ = child.call("ernie_rt.plugin.child:modules_of", module, seconds=SECONDS, doing=f"importing {module}")
-    required = {Requirement(text).name.replace("-", "_") for text in subject.info.requires}
+    required = {requirement.name.replace("-", "_") for requirement in requirements(subject.info)}
     heavy = sorted({*HEAVY, *required, subject.info.target.partition(":")[0]} & set(loaded))
     return Outcome({"modules": float(len(loaded))}, f"importing {module} imports {', '.join(heavy)}" if heavy else "")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.conformance.rounding import EPSILON, multiples, rms, rows_rms, summary
+from ernie_rt.conformance.rounding import EPSILON, growth, multiples, rms, rows_rms, summary
 from ernie_rt.graph.types import DType
 
 Array = npt.NDArray[Any]
@@ -34,29 +35,56 @@ def op_figures(
     return _figures(found, exact, noisy, dtype, OP_LIMIT * factor, backstop)
 
 
-def model_figures(
-    found: Array, exact: Array, noisy: Array, dtype: DType, activation: DType, factor: float = 1.0
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Logits of some positions, or a sketch of them, beside those of the oracle and of the yardstick `[n, ..]`.
+
+    `divergence` and `unavoidable` are what the first and the last diverge from the oracle, in nats; `chosen` and `best`
+    are the best tokens of the first and the oracle, `near` whether the chosen one is best, or so near that noise
+    decides; each `[n]`.
+    """
+
+    found: Array
+    exact: Array
+    noisy: Array
+    divergence: Array
+    unavoidable: Array
+    chosen: Array
+    best: Array
+    near: Array
+
+    @classmethod
+    def of(cls, found: Array, exact: Array, noisy: Array) -> Rows:
+        chosen = found.argmax(-1)
+        divergences = kl(exact, found), kl(exact, noisy)
+        near = ties(exact, noisy, chosen, growth(len(exact)))
+        return cls(found, exact, noisy, *divergences, chosen, exact.argmax(-1), near)
+
+    def figures(self, kept: Array, dtype: DType, activation: DType, factor: float) -> dict[str, float]:
+        """The figures of the rows that are to be kept, all of which count when none is."""
+        kept = kept if kept.any() else ~kept
+        limits = MODEL_LIMIT * factor, MODEL_BACKSTOP[activation], growth(int(kept.sum()))
+        figures = _figures(self.found[kept], self.exact[kept], self.noisy[kept], dtype, *limits)
+        divergence, unavoidable = self.divergence[kept], float(self.unavoidable[kept].mean())
+        # A divergence grows with the square of the error.
+        limit = (MODEL_LIMIT * factor) ** 2 * max(unavoidable, 1e-15)
+        figures |= {
+            "nmse": figures["error"] ** 2,
+            "kl": float(divergence.mean()),
+            "kl_max": float(divergence.max()),
+            "kl_noise": unavoidable,
+            "kl_limit": limit,
+            "top1": float(np.mean(self.chosen[kept] == self.best[kept])),
+            "positions": float(len(divergence)),
+        }
+        figures["margin"] = max(figures["margin"], float(divergence.mean()) / limit)
+        return figures
+
+
+def _figures(
+    found: Array, exact: Array, noisy: Array, dtype: DType, limit: float, backstop: float, allowed: float = 1.0
 ) -> dict[str, float]:
-    """The figures of logits `[rows, V]`, with Kullback-Leibler divergences in nats."""
-    figures = _figures(found, exact, noisy, dtype, MODEL_LIMIT * factor, MODEL_BACKSTOP[activation])
-    divergence, unavoidable = kl(exact, found), kl(exact, noisy)
-    # A divergence grows with the square of the error.
-    limit = (MODEL_LIMIT * factor) ** 2 * max(float(unavoidable.mean()), 1e-15)
-    figures |= {
-        "nmse": figures["error"] ** 2,
-        "kl": float(divergence.mean()),
-        "kl_max": float(divergence.max()),
-        "kl_noise": float(unavoidable.mean()),
-        "kl_limit": limit,
-        "top1": float(np.mean(found.argmax(-1) == exact.argmax(-1))),
-        "positions": float(len(found)),
-    }
-    figures["margin"] = max(figures["margin"], float(divergence.mean()) / limit)
-    return figures
-
-
-def _figures(found: Array, exact: Array, noisy: Array, dtype: DType, limit: float, backstop: float) -> dict[str, float]:
-    times = summary(multiples(found, exact, noisy, EPSILON[dtype]))
+    times = summary(multiples(found, exact, noisy, EPSILON[dtype]), allowed)
     scale = rms(exact)
     error = rms(found - exact) / scale if scale else (0.0 if np.array_equal(found, exact) else np.inf)
     error = error if np.isfinite(error) else np.inf
@@ -77,12 +105,12 @@ def kl(exact: Array, found: Array) -> Array:
     return np.asarray(np.maximum((np.exp(p) * (p - q)).sum(-1), 0.0))
 
 
-def ties(exact: Array, noisy: Array, chosen: Array) -> Array:
-    """Whether the choices `[rows]` are the best ones, or so near that noise decides `[rows]`."""
+def ties(exact: Array, noisy: Array, chosen: Array, allowed: float = 1.0) -> Array:
+    """Whether the choices `[rows]` are the best ones, or so near that noise, or `allowed` times as much, decides."""
     noise = rows_rms(noisy - exact)
     noise = np.maximum(noise, np.median(noise))
     behind = exact.max(-1) - np.take_along_axis(exact, chosen[:, None], -1)[:, 0]
-    return np.asarray(behind <= TIE_LIMIT * noise)
+    return np.asarray(behind <= TIE_LIMIT * allowed * noise)
 
 
 def _log_softmax(x: Array) -> Array:

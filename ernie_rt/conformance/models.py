@@ -121,7 +121,7 @@ def run_model(
     """
     prompts = specimen.prompts if prompts is None else prompts
     new = specimen.new_tokens
-    graph = build_graph(specimen.config, subject.target.dtype)
+    graph = subject.stored(build_graph(specimen.config, subject.target.dtype))
     lowering = subject.lower(graph, specimen.routers if taps else ())
     limits = Limits(
         context or max(map(len, prompts)) + new,

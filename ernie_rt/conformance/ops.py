@@ -14,17 +14,20 @@ from ernie_rt.conformance.cases import CaseWeights, OpCase
 from ernie_rt.conformance.metrics import OP_LIMIT, op_figures
 from ernie_rt.conformance.oracle import Route, Walk, bad_choice
 from ernie_rt.conformance.rounding import EPSILON
+from ernie_rt.conformance.storage import Quantized, numbers_of
 from ernie_rt.conformance.subject import Outcome, Skip, Subject
 from ernie_rt.errors import LoweringError
 from ernie_rt.graph.legalize import Lowering
 from ernie_rt.graph.types import DType, Weight
+from ernie_rt.weights.source import WeightSource
 
 Array = npt.NDArray[Any]
 
 
 def measure_op(subject: Subject, case: OpCase, factor: float) -> Outcome:
     """Run a case through the backend, the oracle and the yardstick. Raises Skip where the backend runs no such op."""
-    graph = case.graph(subject.target.dtype)
+    plain = case.graph(subject.target.dtype)
+    graph = subject.stored(plain)
     try:
         lowering = subject.lower(graph)
     except LoweringError as error:
@@ -32,17 +35,17 @@ def measure_op(subject: Subject, case: OpCase, factor: float) -> Outcome:
     route = "native" if lowering.decisions[0].kept else "decomposed"
     lowering = replace(lowering, taps=lowering.graph.outputs)
     limits = Limits(max(case.lengths), len(case.lengths), max(map(sum, case.steps)))
-    source = CaseWeights(case)
+    source: WeightSource = CaseWeights(case)
+    if subject.quantization is not None:
+        drawn = source
+        source = Quantized(lambda: drawn, subject.quantization, plain.weights)
     with subject.compiled(lowering, source, limits) as executable:
         steps = make_steps(case, executable, subject.target.dtype)
         found = [executable.submit(step).result().taps for step in steps]
     rows = executable.cache.page_size * executable.cache.pages
 
     def load(weight: Weight) -> Array:
-        shape = weight.type.shape({"P": limits.max_context})
-        out = np.empty(shape, np.float64)
-        source.fill(weight, "data", out)
-        return out
+        return numbers_of(source, weight, {"P": limits.max_context})
 
     dtype = subject.target.dtype
     oracle = Walk(graph, load, rows, dtype, None)
@@ -63,7 +66,7 @@ def measure_op(subject: Subject, case: OpCase, factor: float) -> Outcome:
         exact.append(walked.outputs)
         noisy.append(rough.outputs)
         routes += [(done, rough.routes[scope]) for scope, done in walked.routes.items()]
-    return _judge(case, lowering, found, exact, noisy, routes, route, dtype, factor)
+    return _judge(case, lowering, found, exact, noisy, routes, route, subject.grain(graph), factor)
 
 
 def make_steps(case: OpCase, executable: Executable, dtype: DType) -> list[Step]:

@@ -7,7 +7,7 @@ it, read from the taps, and only what it adds counts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +19,7 @@ from ernie_rt.conformance.oracle import Route, bad_choice
 from ernie_rt.conformance.rounding import EPSILON, Rounding, evaluate, multiples, rms, rows_rms, summary
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import decompose
-from ernie_rt.graph.types import DType, Operand, Plain, State, Value, Weight
+from ernie_rt.graph.types import Blocks, DType, Operand, Plain, State, Value, Weight
 from ernie_rt.weights.source import WeightSource
 
 Array = npt.NDArray[Any]
@@ -145,6 +145,8 @@ class _Replayer:
         """A weight for each lane: as it is stored, as the backend was given it, and as that rounds."""
         shape = weight.type.shape({"P": self.tokens})
         given = np.empty(shape, weight.type.dtype)
+        if isinstance(weight.storage, Blocks):  # what the codes stand for is what was stored
+            weight = replace(weight, storage=Plain(weight.type.dtype))
         self.source.fill(weight, "data", given)
         exact = stored = given.astype(np.float64)
         if isinstance(weight.storage, Plain) and not _holds(weight.type.dtype, weight.storage.dtype):

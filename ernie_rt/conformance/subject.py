@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ernie_rt.backend.protocols import Backend, Executable, Limits, Numerics, Target
+from ernie_rt.backend.protocols import (
+    Backend,
+    CacheShape,
+    Executable,
+    Limits,
+    MemoryReport,
+    Numerics,
+    StepLimits,
+    Target,
+)
+from ernie_rt.backend.step import Pending, Step
 from ernie_rt.choice import choose
+from ernie_rt.conformance.rounding import EPSILON
+from ernie_rt.conformance.storage import planned
 from ernie_rt.errors import ErnieRtError
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject, decompose, legalize
+from ernie_rt.graph.types import Blocks, DType, Operand, Plain, Weight
 from ernie_rt.hooks import BackendInfo
 from ernie_rt.host import PluginHost, blame
+from ernie_rt.weights.quantize import Quantization
 from ernie_rt.weights.source import WeightSource
 
 
@@ -31,23 +45,56 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A backend with what it announces, and the target that it is examined on."""
+    """A backend with what it announces, the target that it is examined on, and how weights are stored: as their cases
+    say, or quantised."""
 
     info: BackendInfo
     backend: Backend
     target: Target
     numerics: Numerics
+    quantization: Quantization | None = None
 
     @classmethod
-    def of(cls, host: PluginHost, name: str, device: str, dtype: str) -> Subject:
+    def of(
+        cls, host: PluginHost, name: str, device: str, dtype: str, quantization: Quantization | None = None
+    ) -> Subject:
         """Import a backend and settle what is "auto"; raises what `choose` raises."""
         choice = choose(host, backend=name, device=device, dtype=dtype, stored="float32")
         backend, target = host.backend(name), Target((choice.device,), choice.dtype)
         with blame(name):
-            return cls(host.info(name), backend, target, backend.numerics(target))
+            return cls(host.info(name), backend, target, backend.numerics(target), quantization)
 
     def claims(self, node: Node) -> Accept | Reject:
         return self.backend.claims(node, self.target)
+
+    def stored(self, graph: Graph) -> Graph:
+        """A graph with its weights stored as the backend is given them: quantised where it accepts that, else as
+        numbers of the target's dtype, which are made while they are filled."""
+        if self.quantization is None:
+            return graph
+
+        def given(operand: Operand) -> Operand:
+            if not isinstance(operand, Weight):
+                return operand
+            storage = planned(self.quantization, operand)
+            if isinstance(storage, Blocks) and not self.accepts(storage):
+                storage = Plain(self.target.dtype)
+            return replace(operand, storage=storage)
+
+        return replace(graph, nodes=tuple(replace(n, inputs=tuple(map(given, n.inputs))) for n in graph.nodes))
+
+    def grain(self, graph: Graph) -> DType:
+        """The dtype as coarse as what activations are rounded to in a graph: the target's or, where they meet weights
+        in blocks as int8, that of as many bits."""
+        own = self.target.dtype
+        rounded = any(op.activations for op in (self.numerics.default, *self.numerics.ops.values()))
+        if rounded and any(isinstance(weight.storage, Blocks) for weight in graph.weights):
+            return max(own, "bfloat16", key=lambda dtype: EPSILON[dtype])
+        return own
+
+    def accepts(self, storage: Blocks) -> bool:
+        with blame(self.info.name):
+            return self.backend.accepts(storage, self.target)
 
     def lower(self, graph: Graph, taps: tuple[str, ...] = ()) -> Lowering:
         with blame(self.info.name):
@@ -80,3 +127,34 @@ class Subject:
                 yield executable
             finally:
                 executable.close()
+
+
+class Around:
+    """An executable that hands everything on to another; what differs, a subclass says."""
+
+    def __init__(self, inner: Executable) -> None:
+        self.inner = inner
+
+    @property
+    def cache(self) -> CacheShape:
+        return self.inner.cache
+
+    @property
+    def admits(self) -> StepLimits:
+        return self.inner.admits
+
+    @property
+    def samples(self) -> bool:
+        return self.inner.samples
+
+    def submit(self, step: Step) -> Pending:
+        return self.inner.submit(step)
+
+    def copy(self, source: int, destination: int, length: int) -> None:
+        self.inner.copy(source, destination, length)
+
+    def memory(self) -> MemoryReport:
+        return self.inner.memory()
+
+    def close(self) -> None:
+        self.inner.close()

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from ernie_rt.conformance import trained
 from ernie_rt.conformance.cases import OpCase, model_cases, op_cases
 from ernie_rt.conformance.declared import Deviation, Expectations
+from ernie_rt.conformance.goldens import KINDS, Text, noise_of
 from ernie_rt.conformance.invariants import INVARIANTS, Setting
 from ernie_rt.conformance.judge import Judge, Verdict
 from ernie_rt.conformance.metadata import METADATA
 from ernie_rt.conformance.models import Specimen
 from ernie_rt.conformance.ops import measure_op
 from ernie_rt.conformance.report import BAD, UNPROMISED, Report, Result, Status
+from ernie_rt.conformance.sampler import ROWS, SamplerCase, measure_sampler, sampler_cases
+from ernie_rt.conformance.storage import Quantized, parse_storage, planned
 from ernie_rt.conformance.subject import Outcome, Skip, Subject
+from ernie_rt.conformance.trained import MORE, Trained
 from ernie_rt.errors import ConformanceError, OptionError
+from ernie_rt.graph.graph import Graph
+from ernie_rt.graph.types import Blocks, DType
 from ernie_rt.host import PluginHost
 from ernie_rt.location import locate
 from ernie_rt.model.ernie45 import build_graph
 
-LEVELS: Final = ("L0", "L1", "L2", "L3")
-"""Metadata; each op; micro-models; invariants. L4 and L5 are golden logits and tokens of trained weights."""
+LEVELS: Final = ("L0", "L1", "L2", "L3", "L4", "L5")
+"""Metadata; each op; micro-models; invariants; logits and tokens of trained weights."""
+ABOUT_DEMO: Final = ("L4", "L5")
+Measure = Callable[[Setting, Sequence[Text], DType | None], Outcome]
 INVARIANT_MODELS: Final[Mapping[str, Collection[str]]] = {
     "dense": INVARIANTS,
     "moe": INVARIANTS,
@@ -67,8 +76,9 @@ class Check:
 class Suite:
     """The checks of one backend, on one device, in one dtype.
 
-    With `model`, a checkpoint takes the place of the micro-models. `full` has at least 16,000 positions teacher-forced,
-    in place of several hundred. `expectations` take the place of what the backend declares in its own file.
+    With `model`, a checkpoint takes the place of the micro-models, and there are no L4 and L5. `storage` says how
+    weights are stored, as `ernie-rt conform --storage` does. `full` has at least 16,000 positions teacher-forced, in
+    place of several hundred. `expectations` take the place of what the backend declares in its own file.
     """
 
     def __init__(
@@ -83,8 +93,7 @@ class Suite:
         model: str | Path | None = None,
     ) -> None:
         """Imports no backend. OptionError for what there is not, FileFormatError for impossible expectations."""
-        if storage != "plain":
-            raise OptionError(f"no storage {storage!r}", expected="plain")
+        self._quantization = parse_storage(storage)
         self.backend = backend
         self.device = device
         self.dtype = dtype
@@ -99,22 +108,35 @@ class Suite:
         self._name = "" if model is None else Path(model).name or str(model)
         self._judges: dict[str, Judge] = {}
         self._verdicts: dict[tuple[str, float], Verdict] = {}
+        self._sources: dict[str, Quantized] = {}
 
     @cached_property
     def subject(self) -> Subject:
         """The backend itself, imported on first use; raises what keeps it from being used."""
-        return Subject.of(self._host, self.backend, self.device, self.dtype)
+        return Subject.of(self._host, self.backend, self.device, self.dtype, self._quantization)
 
-    def checks(self, levels: Iterable[str] = LEVELS) -> tuple[Check, ...]:
-        """The checks of these levels, in order. Imports no backend."""
-        wanted = tuple(levels)
-        unknown = [level for level in wanted if level not in LEVELS]
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The levels that there are: with `model`, those that are about it."""
+        return LEVELS if self._located is None else tuple(level for level in LEVELS if level not in ABOUT_DEMO)
+
+    def checks(self, levels: Iterable[str] | None = None) -> tuple[Check, ...]:
+        """The checks of these levels, in order; of all when not given. Imports no backend."""
+        wanted = tuple(self.levels if levels is None else levels)
+        unknown = [level for level in wanted if level not in self.levels]
         if unknown:
-            raise OptionError(f"no level {unknown[0]!r}", expected=f"some of {', '.join(LEVELS)}")
-        makers = {"L0": self._metadata, "L1": self._ops, "L2": self._models, "L3": self._invariants}
+            hint = "L4 and L5 are about the demo model: leave `model` out" if unknown[0] in ABOUT_DEMO else None
+            raise OptionError(f"no level {unknown[0]!r}", expected=f"some of {', '.join(self.levels)}", hint=hint)
+        makers: dict[str, Callable[[], list[Check]]] = {
+            "L0": self._metadata, "L1": self._ops, "L2": self._models, "L3": self._invariants,
+            "L4": lambda: self._golden("L4", ("logits", "router"), trained.logits),
+            "L5": lambda: self._golden("L5", ("greedy",), trained.greedy),
+        }  # fmt: skip
         return tuple(check for level in LEVELS if level in wanted for check in makers[level]())
 
-    def run(self, levels: Iterable[str] = LEVELS, progress: Callable[[Result, int, int], None] | None = None) -> Report:
+    def run(
+        self, levels: Iterable[str] | None = None, progress: Callable[[Result, int, int], None] | None = None
+    ) -> Report:
         """Run all checks of these levels; `progress` is told each result, its number, and how many there are."""
         checks = self.checks(levels)
         results: list[Result] = []
@@ -129,6 +151,7 @@ class Suite:
             "device": subject.target.device,
             "dtype": subject.target.dtype,
             "storage": self.storage,
+            "accepts": self._accepted(),
             "setting": "full" if self.full else "quick",
             "model": self._name or None,
             "numerics": asdict(subject.numerics.default)
@@ -140,6 +163,14 @@ class Suite:
             },
         }
         return Report(about, tuple(results))
+
+    def _accepted(self) -> dict[str, bool]:
+        """Of the storages that weights have, whether the backend takes them as they are."""
+        if self._quantization is None:
+            return {}
+        graphs = [build_graph(specimen.config) for specimen in self._specimens(False)]
+        storages = (planned(self._quantization, weight) for graph in graphs for weight in graph.weights)
+        return {str(storage): self.subject.accepts(storage) for storage in storages if isinstance(storage, Blocks)}
 
     def settle(self, check: Check) -> Result:
         """Run one check and hold its outcome to what is declared."""
@@ -188,7 +219,25 @@ class Suite:
         def measure(case: OpCase) -> Callable[[float], Outcome]:
             return lambda factor: measure_op(self.subject, case, factor)
 
-        return [self._check(f"L1/{case.key}", ("ops", *case.needs), measure(case)) for case in op_cases()]
+        cases = [case for case in op_cases() if self._quantization is None or self._quantizes(case.graph("float32"))]
+        checks = [self._check(f"L1/{case.key}", ("ops", *case.needs), measure(case)) for case in cases]
+        return checks + self._sampler()
+
+    def _sampler(self) -> list[Check]:
+        """The checks of the sampler that the backend declares to have, if any."""
+        declared, cases = self.expectations.sampler, sampler_cases()
+        if not declared or self._quantization is not None:
+            return []
+        rows = -(-ROWS[self.full] // len(cases))
+
+        def measure(case: SamplerCase) -> Callable[[float], Outcome]:
+            return lambda _: measure_sampler(self.subject, declared, case, rows)
+
+        return [self._check(f"L1/sampler/{case.name}", (), measure(case)) for case in cases]
+
+    def _quantizes(self, graph: Graph) -> bool:
+        """Whether any weight of a graph is stored in another way than plainly."""
+        return any(isinstance(planned(self._quantization, weight), Blocks) for weight in graph.weights)
 
     def _models(self) -> list[Check]:
         def measure(specimen: Specimen, part: str) -> Callable[[float], Outcome]:
@@ -221,11 +270,51 @@ class Suite:
             if self._located is not None or name in INVARIANT_MODELS.get(specimen.name, ())
         ]
 
+    def _golden(self, level: str, parts: tuple[str, ...], measure: Measure) -> list[Check]:
+        """The first of `parts`, of texts of each kind; with `full` all of them, of more texts beside the oracle."""
+
+        def stored(kind: str) -> Callable[[float], Outcome]:
+            def judged(factor: float) -> Outcome:
+                specimen = self._stored(self._trained.specimen(kind))
+                self._check_lowers(specimen)
+                subject, texts = self.subject, self._trained.goldens.of(kind)
+                known = None if self._quantization else noise_of(subject.target.dtype, subject.numerics)
+                return measure(self._setting(specimen, factor), texts, known)
+
+            return judged
+
+        def live(part: str) -> Callable[[float], Outcome]:
+            def judged(factor: float) -> Outcome:
+                specimen = self._stored(self._trained.specimen(MORE))
+                self._check_lowers(specimen)
+                outcome: Outcome = getattr(self._verdict(specimen, factor), part)
+                return outcome
+
+            return judged
+
+        checks = [self._check(f"{level}/{kind}/{parts[0]}", ("moe",), stored(kind)) for kind in KINDS]
+        for part in parts if self.full else ():
+            needs = ("moe", "taps") if part == "router" else ("moe",)
+            checks.append(self._check(f"{level}/{MORE}/{part}", needs, live(part)))
+        return checks
+
+    @cached_property
+    def _trained(self) -> Trained:
+        return Trained.find()
+
     def _specimens(self, full: bool) -> list[Specimen]:
         located = self._located
         if located is None:
-            return [Specimen.of_case(case, full) for case in model_cases()]
-        return [Specimen.of_checkpoint(self._name, located.config, located.weights, full)]
+            return [self._stored(Specimen.of_case(case, full)) for case in model_cases()]
+        return [self._stored(Specimen.of_checkpoint(self._name, located.config, located.weights, full))]
+
+    def _stored(self, specimen: Specimen) -> Specimen:
+        """A model with its weights quantised, if they are to be; the same for all of its specimens."""
+        if self._quantization is None:
+            return specimen
+        weights = build_graph(specimen.config).weights
+        source = self._sources.setdefault(specimen.name, Quantized(specimen.open, self._quantization, weights))
+        return replace(specimen, open=lambda: source)
 
     def _lacking(self, needs: Iterable[str]) -> str:
         """Those features that are not promised, in words."""
@@ -241,13 +330,13 @@ class Suite:
             raise Skip(f"it does not run this model: {refusal}")
 
     def _refusal(self, specimen: Specimen) -> str:
-        return self.subject.refusal(build_graph(specimen.config, self.subject.target.dtype).nodes)
+        return self.subject.refusal(self.subject.stored(build_graph(specimen.config, self.subject.target.dtype)).nodes)
 
     def _setting(self, specimen: Specimen, factor: float) -> Setting:
         features = self.expectations.features
         judge = self._judges.setdefault(specimen.name, Judge(self.subject, specimen))
         taps = features.taps and bool(specimen.routers)
-        return Setting(self.subject, specimen, judge, features.batches, taps, factor)
+        return Setting(self.subject, specimen, judge, features.batches, taps, factor, self.full)
 
     def _verdict(self, specimen: Specimen, factor: float) -> Verdict:
         """A model's verdict, which several checks read."""

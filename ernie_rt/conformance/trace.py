@@ -9,18 +9,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import (
-    CacheShape,
-    Executable,
-    Limits,
-    MemoryReport,
-    Numerics,
-    StepLimits,
-    Target,
-)
+from ernie_rt.backend.protocols import Executable, Limits, Numerics, Target
 from ernie_rt.backend.step import Done, Pending, Step
 from ernie_rt.choice import Choice
 from ernie_rt.conformance.models import MAX_LOGITS
+from ernie_rt.conformance.subject import Around
 from ernie_rt.errors import BackendError
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import Claim, Lowering, legalize
@@ -122,35 +115,20 @@ def _names(scope: str, values: Sequence[tuple[str, Value]]) -> Iterator[tuple[st
             yield (f"{scope}.weights" if ids else f"{scope}.{op}{place}"), value
 
 
-class _Prompted:
+class _Prompted(Around):
     """An executable that chooses the tokens of a text, whatever its logits say. One sequence runs on it."""
 
-    samples = False
-
     def __init__(self, inner: Executable, text: Sequence[int]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._text = np.array((*text, 0), np.int32)
 
     @property
-    def cache(self) -> CacheShape:
-        return self._inner.cache
-
-    @property
-    def admits(self) -> StepLimits:
-        return self._inner.admits
+    def samples(self) -> bool:
+        return False
 
     def submit(self, step: Step) -> Pending:
-        result = self._inner.submit(step).result()
+        result = self.inner.submit(step).result()
         return Done(replace(result, tokens=self._text[step.past[0] + step.rows + 1]))
-
-    def copy(self, source: int, destination: int, length: int) -> None:
-        self._inner.copy(source, destination, length)
-
-    def memory(self) -> MemoryReport:
-        return self._inner.memory()
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 def _run(executable: Executable, request: Request) -> Running:

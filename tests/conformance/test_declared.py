@@ -30,6 +30,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 WRONG: dict[str, Any] = {
     "a feature that there is not": {"features": ["flying"]},
     "features that are no list": {"features": "moe"},
+    "a sampler that is no function": {"sampler": "os.system"},
     "an unknown field": {"feature": ["moe"]},
     "no reason": {"xfails": [{"check": "L1/*"}]},
     "an empty reason": {"skips": [{"check": "L1/*", "reason": ""}]},
@@ -52,7 +53,7 @@ def test_what_means_nothing_is_refused(name: str, tmp_path: Path) -> None:
 def test_a_backend_may_name_its_file() -> None:
     host = PluginHost()
     assert Expectations.of(host.info("reference")).features.moe
-    assert Expectations.of(host.info("eager")).features.taps
+    assert Expectations.of(host.info("eager")).features.taps and Expectations.of(host.info("eager")).sampler
     assert Suite("mutant", host_of(NumpyBackend, conformance="")).expectations == Expectations()
     with pytest.raises(PluginError, match=r"declares what cannot be read; found .*there is no such file"):
         Suite("mutant", host_of(NumpyBackend, conformance="ernie_rt:nothing.json"))

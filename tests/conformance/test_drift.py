@@ -261,7 +261,9 @@ def test_a_router_tie_inside_a_piece_is_excused(monkeypatch: pytest.MonkeyPatch)
     drift = compare(MODELS["moe"], Contender("blocks"), Contender("eager"), PROMPT, weights=Tied(), host=HOST)
     blocks, eager = drift.sides
     assert drift.verdict != "bug" and blocks.wrong is None
-    first = [flip for flip in eager.flips if flip.scope == eager.flips[0].scope]  # those of later layers may follow from it
+    first = [
+        flip for flip in eager.flips if flip.scope == eager.flips[0].scope
+    ]  # those of later layers may follow from it
     assert all(flip.gap < 1e-6 for flip in first)
     jumped = [piece for piece in blocks.pieces if piece.drift and piece.noise and piece.drift > 100 * piece.noise]
     assert jumped, "no expert was flipped"
@@ -340,8 +342,8 @@ def test_a_tie(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no piece is wrong by itself, and " in run(**TIED).reason and run(**TIED).verdict == "bug"
 
 
-def test_a_router_tie(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    located = locate(demo)
+def test_a_router_tie(untrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    located = locate(untrained)
     ids = located.tokenizer.encode("老师 says that the morning train is late, and the others know it")
     monkeypatch.setattr("ernie_rt.conformance.drift.TIE_LIMIT", 0.1)
     drift = compare(located, Contender("eager", dtype="bfloat16"), Contender("eager", dtype="float32"), ids)

@@ -152,3 +152,9 @@ def test_a_report() -> None:
     assert "<td>0.25</td><td>native</td>" in text
     assert '<p class="verdict same">passed</p>' in report_html(Report({}, results[:1]).to_json())
     assert check(report_html(Report({}, ()).to_json()))
+
+
+def test_a_report_shows_what_trained_weights_say() -> None:
+    result = Result("L4/chat/logits", "passed", {"margin": 0.5, "kl": 0.0125})
+    text = report_html(Report({}, (result,)).to_json())
+    assert "<h2>Trained weights</h2>" in text and "<td>0.0125</td>" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -26,7 +27,7 @@ from ernie_rt.reference.ops import (
     sigmoid,
     softmax,
 )
-from support.mutants import Mutant, blocks, eager, host_of, sampling
+from support.mutants import BlocksBackend, Mutant, blocks, eager, host_of, sampling, unpacked
 
 Function = Callable[..., Any]
 
@@ -295,6 +296,37 @@ def chunk_positions(function: Function) -> Function:
     return attend
 
 
+def endless(step: Step, logits: Any) -> Any:
+    return np.where(np.arange(logits.shape[1]) == 2, -np.inf, logits).argmax(-1)
+
+
+def now_and_then(step: Step, logits: Any) -> Any:
+    """In about one row of 300 the second best token."""
+    best = np.argsort(-logits, axis=-1)
+    return np.where(logits[:, 0].view(np.uint32) % 300 == 7, best[:, 1], best[:, 0])
+
+
+def packed() -> type:
+    return BlocksBackend
+
+
+def swapped(codes: Any, scales: Any, storage: Any) -> Any:
+    return unpacked(codes % 16 * 16 + codes // 16, scales, storage)
+
+
+def off_by_one(codes: Any, scales: Any, storage: Any) -> Any:
+    return unpacked(codes, scales, storage) + scales.reshape(-1, 1)
+
+
+def rolled(codes: Any, scales: Any, storage: Any) -> Any:
+    return unpacked(codes, np.roll(scales, 1, -1), storage)
+
+
+def small(codes: Any, scales: Any, storage: Any) -> Any:
+    wrong = np.resize(scales, (codes.size // 32,))
+    return unpacked(codes, wrong, replace(storage, block=32))
+
+
 _noise = np.random.default_rng(0)
 
 MUTANTS: dict[str, Mutant] = {
@@ -379,7 +411,7 @@ MUTANTS: dict[str, Mutant] = {
         "L3/dense/repeat", {"spoil": staticmethod(lambda step, y: y + _noise.normal(0, 1e-7, y.shape).astype(y.dtype))}
     ),
     "the second best token": Mutant("L2/dense/greedy", {"choose": staticmethod(second_best)}, sampling),
-    "greedy with a penalty": Mutant("L2/*/greedy", {"choose": staticmethod(penalised)}, sampling),
+    "greedy with a penalty": Mutant("L2/moe/greedy", {"choose": staticmethod(penalised)}, sampling),
     # what generating asks for
     "few rows of logits are others": Mutant("L3/dense/lean", {"spoil": staticmethod(few_rows)}),
     "no head of no rows": Mutant("L1/head/no-rows", {"head": instead(no_empty_head)}, blocks),
@@ -401,6 +433,21 @@ MUTANTS: dict[str, Mutant] = {
     # what a run that shows its experts, or one that is not at its end, does not enter
     "a block wrong in chunks": Mutant("L3/moe/chunks", {"moe_block": five_tokens}, blocks),
     "no last position": Mutant("L3/dense/context-end", {"rope_attention": rotated(table_without_end)}),
+    # what only trained weights, long contexts and large vocabularies show
+    "a window of 1,024": Mutant("L4/long/logits", {"rope_attention": attending(window=1024)}),
+    "tables end at 1,024": Mutant(
+        "L4/long/logits", {"rope_attention": rotated(lambda c, s, p: (c, s, np.minimum(p, 1023)))}
+    ),
+    "2,048 tokens": Mutant(
+        "L4/chat/logits", {"spoil": staticmethod(lambda step, y: y * (np.arange(y.shape[1]) < 2048))}
+    ),
+    "an end that never comes": Mutant("L5/chat/greedy", {"choose": staticmethod(endless)}, sampling),
+    "a token now and then": Mutant("L3/dense/tokens", {"choose": staticmethod(now_and_then)}, sampling),
+    # blocks of integers
+    "nibbles the wrong way round": Mutant("L1/linear/blocks", {"read": staticmethod(swapped)}, packed, storage="int4"),
+    "zero is 7": Mutant("L1/moe_experts/blocks", {"read": staticmethod(off_by_one)}, packed, storage="int4/64"),
+    "scales of the next block": Mutant("L1/head/blocks", {"read": staticmethod(rolled)}, packed, storage="int8"),
+    "blocks of 32 always": Mutant("L1/linear/blocks", {"read": staticmethod(small)}, packed, storage="int8/64"),
     "NaN in the logits": Mutant("L2/dense/logits", {"spoil": staticmethod(lambda step, y: y + math.nan)}),
 }
 
@@ -433,7 +480,7 @@ def test_not_all_is_excused_when_every_choice_is_close(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", MUTANTS)
 def test_is_seen(name: str, record_property: Callable[[str, object], None]) -> None:
     mutant = MUTANTS[name]
-    suite = Suite("mutant", host_of(mutant.backend()), dtype=mutant.dtype)
+    suite = Suite("mutant", host_of(mutant.backend()), dtype=mutant.dtype, storage=mutant.storage)
     level = mutant.caught_by[:2]
     results = [c.run() for c in suite.checks([level]) if fnmatchcase(str(c), mutant.caught_by)]
     failed = [result for result in results if result.status in BAD]
@@ -442,3 +489,11 @@ def test_is_seen(name: str, record_property: Callable[[str, object], None]) -> N
     record_property("margin", margin)
     print(f"{name}: {margin:.3g} times the limit: {failed[0].reason}")
     assert margin > 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["a window of 1,024", "tables end at 1,024", "2,048 tokens"])
+def test_only_trained_weights_show(name: str) -> None:
+    mutant = MUTANTS[name]
+    report = Suite("mutant", host_of(mutant.backend()), dtype=mutant.dtype).run(["L1", "L2", "L3"])
+    assert report.ok, report.table()

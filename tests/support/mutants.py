@@ -12,7 +12,7 @@ import numpy as np
 
 from ernie_rt.backend import BackendInfo, Limits, Lowering, SimpleBackend, SimpleExecutable, Step, Target, WeightSource
 from ernie_rt.backend.step import Done
-from ernie_rt.graph.types import DType
+from ernie_rt.graph.types import Blocks, DType, Storage, Weight
 from ernie_rt.hooks import PLUGIN_API, hookimpl
 from ernie_rt.host import PluginHost
 from ernie_rt.reference.ops import MEANINGS
@@ -67,12 +67,13 @@ class NumpyBackend(SimpleBackend):
 
 @dataclass(frozen=True)
 class Mutant:
-    """What is wrong with a backend, the checks one of which has to see it, and the dtype to run them in."""
+    """What is wrong with a backend, the checks one of which has to see it, and the dtype and storage to run them in."""
 
     caught_by: str
     changes: Mapping[str, Any]
     base: Callable[[], type] = lambda: NumpyBackend
     dtype: str = "float32"
+    storage: str = "plain"
 
     def backend(self) -> type:
         base = self.base()
@@ -111,3 +112,47 @@ def host_of(backend: type, **info: Any) -> PluginHost:
     module.ernie_rt_backends = ernie_rt_backends  # type: ignore[attr-defined]
     sys.modules[module.__name__] = module
     return PluginHost(entry_points=False, extra=[module])
+
+
+class Packed:
+    """A WeightSource that fetches codes and scales, as they are stored, and turns them into numbers by `read`."""
+
+    def __init__(self, inner: WeightSource, read: Callable[..., np.ndarray]) -> None:
+        self.inner, self.read = inner, read
+
+    def fill(self, weight: Weight, part: str, out: np.ndarray, index: tuple[int, ...] = ()) -> None:
+        storage = weight.storage
+        if not isinstance(storage, Blocks):
+            self.inner.fill(weight, part, out, index)
+            return
+        parts = storage.parts(weight.type)
+        codes, scales = (np.empty(p.shape(), p.dtype) for p in (parts["codes"], parts["scales"]))
+        self.inner.fill(weight, "codes", codes)
+        self.inner.fill(weight, "scales", scales)
+        out[...] = self.read(codes, scales, storage).reshape(weight.type.shape())[index]
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def unpacked(codes: np.ndarray, scales: np.ndarray, storage: Blocks) -> np.ndarray:
+    """What raw codes and scales say, number by number."""
+    pairs = codes if storage.bits == 8 else np.stack((codes % 16, codes // 16), -1)
+    numbers = pairs.reshape(-1, storage.block).astype(np.float32) - 2 ** (storage.bits - 1)
+    return numbers * scales.reshape(-1, 1).astype(np.float32)
+
+
+class BlocksBackend(NumpyBackend):
+    """Takes weights in raw blocks as they are."""
+
+    read = staticmethod(unpacked)
+    seen: ClassVar[list[Storage]] = []
+
+    def accepts(self, storage: Storage, target: Target) -> bool:
+        return isinstance(storage, Blocks) and storage.layout == "raw"
+
+    def compile(
+        self, lowerings: Mapping[str, Lowering], weights: WeightSource, target: Target, limits: Limits
+    ) -> Executable:
+        self.seen += [weight.storage for lowering in lowerings.values() for weight in lowering.graph.weights]
+        return super().compile(lowerings, Packed(weights, self.read), target, limits)

@@ -29,17 +29,17 @@ def test_the_table_is_current(path: str) -> None:
 def test_the_results_are_of_this_suite() -> None:
     host = PluginHost()
     names = [plugin.name for plugin in discover() if plugin.built_in]
-    stored = {(r["subject"]["backend"], r["subject"]["device"], r["subject"]["dtype"]): r for r in reports()}
-    assert stored.keys() >= {(name, "cpu", dtype) for name in names for dtype in host.info(name).dtypes["cpu"]}
-    for (name, device, dtype), report in stored.items():
-        assert report["ok"], (name, device, dtype)
-        checks = [str(check) for check in Suite(name, host, device, dtype).checks()]
+    stored = {tuple(r["subject"][key] for key in ("backend", "device", "dtype", "storage")): r for r in reports()}
+    assert stored.keys() >= {(name, "cpu", *each) for name in names for each in TOOL["settings"](host, name, "cpu")}
+    for (name, device, dtype, storage), report in stored.items():
+        assert report["ok"], (name, device, dtype, storage)
+        checks = [str(check) for check in Suite(name, host, device, dtype, storage).checks()]
         assert [result["check"] for result in report["results"]] == checks, "run it with --run"
 
 
 def test_the_table() -> None:
     report = {
-        "subject": {"backend": "eager", "device": "cpu", "dtype": "float32"},
+        "subject": {"backend": "eager", "device": "cpu", "dtype": "float32", "storage": "plain"},
         "levels": {
             "L0": {"passed": 8, "failed": 0, "margin": None},
             "L1": {"passed": 40, "failed": 2, "skipped": 3, "margin": 1.5},
@@ -47,7 +47,7 @@ def test_the_table() -> None:
         "ops": {"rope": "native", "moe": "decomposed"},
     }
     assert TOOL["table"]([report]).splitlines() == [
-        "| backend | device | dtype | L0 | L1 | nearest to a limit | native ops |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        "| **eager** | cpu | float32 | 8 passed | 40 passed, 2 failed, 3 skipped | 150 % | 1 of 2 |",
+        "| backend | device | dtype | weights | L0 | L1 | nearest to a limit | native ops |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| **eager** | cpu | float32 | plain | 8 passed | 40 passed, 2 failed, 3 skipped | 150 % | 1 of 2 |",
     ]

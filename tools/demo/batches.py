@@ -18,9 +18,9 @@ from ernie_rt.model.config import ModelConfig
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.tokenizer import Tokenizer
 
-PLAIN_SHARE: Final = 0.15
+PLAIN_SHARE: Final = 0.1
 """Of documents, those without the chat format."""
-SECOND_TURN_SHARE: Final = 0.15
+SECOND_TURN_SHARE: Final = 0.1
 """Of conversations, those with another turn in front; and of these, those with one more."""
 LOOSE_SHARE: Final = 0.25
 """Of questions, those said a little differently: politely, without a full stop, in small letters."""

@@ -16,6 +16,7 @@ MAX_BYTES: Final = 16_000_000
 """What the files of the folder may hold together."""
 MAX_PARAMETERS: Final = 7_500_000
 FILES: Final = (
+    "README.md",
     "config.json",
     "generation_config.json",
     "model.safetensors",
@@ -24,14 +25,16 @@ FILES: Final = (
     "special_tokens_map.json",
     "tokenizer_config.json",
 )
+CARD: Final = Path(__file__).with_name("card.md")
 GENERATION: Final = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "do_sample": False}
 
 
 def export(model: Ernie, folder: Path, changes: dict[str, object] | None = None) -> None:
-    """Write config.json, generation_config.json and model.safetensors; `changes` are the model's own to CONFIG."""
+    """Write the model card, configs and weights; `changes` are the model's own to CONFIG."""
     fields = CONFIG | (changes or {})
     assert demo_config(**(changes or {})) == model.config
     contents = {
+        "README.md": CARD.read_bytes(),
         "config.json": (json.dumps(fields, indent=2) + "\n").encode(),
         "generation_config.json": (json.dumps(GENERATION, indent=2) + "\n").encode(),
         "model.safetensors": save(stored_tensors(model), {"format": "pt"}),

@@ -134,7 +134,7 @@ def _successors(encoder: Encoder) -> dict[int, int]:
 
 
 def measure(folder: Path, items: int, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything, of a folder loaded with `options`."""
+    """Everything, of a folder loaded with `options`; a quantised one has no MTP layer, so no `second_token`."""
     config = ernie_rt.locate(folder).config
     encoder = Encoder(folder, config)
     tasks = {task: held_out_items(task, items, seed) for task in EXAMINED}
@@ -151,6 +151,7 @@ def measure(folder: Path, items: int, seed: int, options: Mapping[str, Any]) -> 
     with ernie_rt.load(folder, max_context=512, taps=routers(config), **options) as model:
         loads = balance(model, [*routed, *held_out_stories(encoder, 20)])
     shares = [share for layer in loads.values() for share in layer]
+    said = [each for task in answered.values() for each in task]
     return {
         "backend": choice.backend,
         "device": choice.device,
@@ -160,5 +161,5 @@ def measure(folder: Path, items: int, seed: int, options: Mapping[str, Any]) -> 
         "weakest": min(scores, key=lambda task: scores[task]["all"]),
         "perplexity": found,
         "expert_load": {"least": min(shares), "most": max(shares), "layers": loads},
-        "second_token": foreseen(folder, encoder, [each for task in answered.values() for each in task]),
+        "second_token": foreseen(folder, encoder, said) if (folder / "model.safetensors").exists() else None,
     }

@@ -80,12 +80,12 @@ def _has(language: Language, name: str, thing: str, place: str, color: str) -> F
 
 
 def passage(rng: random.Random, language: Language, answerable: bool = True) -> tuple[str, str, str, str]:
-    """Two to four facts about different people, things and places, a question about one, its answer, and its key.
+    """Two or three facts about different people, things and places, a question about one, its answer, and its key.
 
     When not `answerable`, the fact that is asked about is left out.
     """
     column = language == "zh"
-    count = rng.randint(2, 4) + (not answerable)
+    count = rng.randint(2, 3) + (not answerable)
     kinds = [rng.choice((_put, _went, _has)) for _ in range(count)]
     lots = zip(
         [name[column] for name in rng.sample(NAMES, count)],

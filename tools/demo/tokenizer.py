@@ -16,7 +16,7 @@ from demo.words import DICTIONARY, SPELLING
 from ernie_rt.files import write_atomic
 
 PIECES: Final = 4000
-MAX_LETTERS: Final = 4
+MAX_LETTERS: Final = 3
 """A piece has at most so many characters, a space in front among them: few enough pieces that each one's spelling is
 met often."""
 CONTROLS: Final = ("<|begin_of_sentence|>", "<|end_of_sentence|>", "<mask:1>")

@@ -26,7 +26,7 @@ from ernie_rt.files import write_atomic
 COLUMNS: Final = 192
 WARMUP: Final = 100
 """Steps over which the learning rate rises; it falls over the last `COOL` of all steps, and is constant between."""
-COOL: Final = 0.3
+COOL: Final = 0.7
 MTP_FROM: Final = 0.5
 """The MTP layer learns over the rest of the steps: it has a trained model to look at, and half of the time is saved."""
 MTP_WEIGHT: Final = 0.3

@@ -1,17 +1,14 @@
-"""Write a small ERNIE 4.5 mixture-of-experts checkpoint with random weights: something to run without a download.
+"""A small mixture-of-experts checkpoint with random weights: quick to load and to run.
 
-    python tools/demo_checkpoint.py OUT
-
-The folder has the layout of a -PT release: config.json, model.safetensors, tokenizer.model. The same bytes every time.
+The folder has the layout of a -PT release of a base model, with no chat template: config.json, model.safetensors,
+tokenizer.model. The same bytes every time.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -150,10 +147,10 @@ def weights(config: ModelConfig) -> dict[str, np.ndarray[Any, Any]]:
     return tensors
 
 
-def write_demo_checkpoint(folder: Path) -> None:
-    """Write the three files into `folder`, which is made if need be."""
-    config = parse_config(CONFIG, "the demo's config")
-    folder.mkdir(parents=True, exist_ok=True)
+def write_untrained(folder: Path) -> None:
+    """Write the three files into `folder`, which is made."""
+    config = parse_config(CONFIG, "the untrained checkpoint's config")
+    folder.mkdir()
     contents = {
         "config.json": (json.dumps(CONFIG, indent=2) + "\n").encode(),
         "model.safetensors": save(weights(config), {"format": "pt"}),
@@ -162,18 +159,3 @@ def write_demo_checkpoint(folder: Path) -> None:
     for name, data in contents.items():
         with write_atomic(folder / name) as file:
             file.write(data)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write a small ERNIE 4.5 checkpoint with random weights.")
-    parser.add_argument("out", type=Path, help="the folder to write")
-    out: Path = parser.parse_args().out
-    write_demo_checkpoint(out)
-    print(
-        "The weights are random: the model runs like a real one, but its continuations are gibberish.", file=sys.stderr
-    )
-    print(out)
-
-
-if __name__ == "__main__":
-    main()
