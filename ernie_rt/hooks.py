@@ -35,7 +35,10 @@ class BackendInfo:
     is "package.module:Class"; `requires` are requirements such as "torch>=2.8", checked by metadata alone, and
     `hint` is the command that brings them; `dtypes` gives, by kind of device ("cpu", "cuda", "mps"), the activation
     dtypes that it computes in, its preferred one first. `conformance` is "package:file.json", what it declares to the
-    conformance suite (`ernie_rt.conformance.declared`).
+    conformance suite (`ernie_rt.conformance.declared`). `exporter` is "package.module:function", an
+    `ernie_rt.export.Exporter` to the backend's own format.
+
+    A requirement such as "a>=1 | b>=2" is met by either.
     """
 
     name: str
@@ -45,6 +48,7 @@ class BackendInfo:
     requires: tuple[str, ...] = ()
     hint: str = ""
     conformance: str = ""
+    exporter: str = ""
 
 
 def is_name(value: object) -> bool:

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from ernie_rt.backend.protocols import Backend
 from ernie_rt.errors import BackendError, ErnieRtError, OptionError, PluginError
 from ernie_rt.hooks import BackendInfo
-from ernie_rt.plugin.announcement import SECONDS, announced, examine
+from ernie_rt.plugin.announcement import SECONDS, alternatives, announced, examine
 from ernie_rt.plugin.discovery import Plugin, discover
 
 
@@ -142,7 +142,7 @@ class PluginHost:
 
 def lack(info: BackendInfo) -> str | None:
     """What a backend needs and this machine has not, by package metadata, or None."""
-    absent = [requirement for requirement in info.requires if not _satisfied(requirement)]
+    absent = [text for text in info.requires if not any(_satisfied(each) for each in alternatives(text))]
     return None if not absent else f"needs {', '.join(absent)}"
 
 
@@ -159,8 +159,12 @@ def _notice_when_slow(info: BackendInfo) -> Iterator[None]:
         timer.cancel()
 
 
-def _satisfied(text: str) -> bool:
-    requirement = Requirement(text)
+def requirements(info: BackendInfo) -> list[Requirement]:
+    """All that a backend names, alternatives side by side."""
+    return [requirement for text in info.requires for requirement in alternatives(text)]
+
+
+def _satisfied(requirement: Requirement) -> bool:
     if requirement.marker is not None and not requirement.marker.evaluate():
         return True  # not needed on this machine
     try:

@@ -22,7 +22,7 @@ from ernie_rt.model.families import find
 from ernie_rt.runtime.options import positive
 from ernie_rt.session import Model
 from ernie_rt.weights.quantized import QuantizedSource
-from ernie_rt.weights.source import CheckpointSource, WeightSource
+from ernie_rt.weights.source import CheckpointSource, Place, PlacedSource, WeightSource
 
 DEFAULT_CONTEXT = 32768
 """What `max_context` is when nobody says, if the model has as much: a cache of 131,072 tokens is seldom needed."""
@@ -49,10 +49,10 @@ def load(
 ) -> Model:
     """Load a model, ready to run; use it in a `with` block, or call `close`.
 
-    `ref` is a folder, a family name ("21B-A3B"), a hub id ("baidu/ERNIE-4.5-0.3B-PT") or what `locate` returned. With
-    `weights` (such as `Synthetic`) a family name needs no checkpoint. `max_context` counts prompt and answer together;
-    it is at most the model's own, and 32,768 when not given. `taps` are scopes whose values
-    `Model.tapped` returns.
+    `ref` is a folder, a known name ("demo", "21B-A3B"), a hub id ("baidu/ERNIE-4.5-0.3B-PT") or what `locate`
+    returned. With `weights` (such as `Synthetic`) the name of a published model needs no checkpoint. `max_context`
+    counts prompt and answer together; it is at most the model's own, and 32,768 when not given. `taps` are scopes whose
+    values `Model.tapped` returns.
     """
     located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights)
     config = located.config
@@ -107,12 +107,21 @@ class _Reported:
 
     def fill(self, weight: Weight, part: str, out: npt.NDArray[Any], index: tuple[int, ...] = ()) -> None:
         self._source.fill(weight, part, out, index)
-        if not isinstance(weight.storage, RopeTable):
-            self._done += out.size
-            self._progress(self._done, self._total)
+        self._count(weight, out.size)
+
+    def place(self, weight: Weight, part: str) -> Place | None:
+        place = self._source.place(weight, part) if isinstance(self._source, PlacedSource) else None
+        if place is not None:
+            self._count(weight, weight.storage.parts(weight.type)[part].elements())
+        return place
 
     def close(self) -> None:
         self._source.close()
+
+    def _count(self, weight: Weight, read: int) -> None:
+        if not isinstance(weight.storage, RopeTable):
+            self._done += read
+            self._progress(self._done, self._total)
 
 
 def _locate_for(ref: str, weights: WeightSource | None) -> Located:

@@ -59,6 +59,6 @@ class Located:
 
 
 def locate(ref: str | Path) -> Located:
-    """Find a model by folder, family name or hub id, and read its config."""
+    """Find a model by folder, known name or hub id, and read its config."""
     folder = resolve(str(ref))
     return Located(read_config(folder), folder)

@@ -194,7 +194,7 @@ def with_defaults(folder: Path, **fields: object) -> Path:
 def test_defaults_of_a_checkpoint(
     tmp_path: Path, fields: dict[str, object], options: dict[str, object], ignored: tuple[str, ...]
 ) -> None:
-    defaults = locate(with_defaults(tmp_path, **fields)).defaults()
+    defaults = locate(with_defaults(tmp_path, **fields)).defaults
     assert dict(defaults.options) == options and defaults.ignored == ignored
 
 
@@ -212,7 +212,7 @@ def test_defaults_of_a_checkpoint(
 )
 def test_impossible_defaults_are_named(tmp_path: Path, fields: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        locate(with_defaults(tmp_path, **fields)).defaults()
+        _ = locate(with_defaults(tmp_path, **fields)).defaults
 
 
 def test_defaults_give_way_to_options(tmp_path: Path) -> None:

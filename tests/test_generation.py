@@ -21,8 +21,8 @@ SAMPLED: dict[str, Any] = {"temperature": 1.2, "top_p": 0.95, "seed": 7, "repeti
 
 
 @pytest.fixture(scope="module")
-def model(demo: Path) -> Iterator[Model]:
-    with load(demo, backend="eager", device="cpu", dtype="float32", max_sequences=3, threads=1) as loaded:
+def model(untrained: Path) -> Iterator[Model]:
+    with load(untrained, backend="eager", device="cpu", dtype="float32", max_sequences=3, threads=1) as loaded:
         yield loaded
 
 
@@ -132,8 +132,8 @@ def test_bad_words_and_allowed_ids(model: Model) -> None:
     assert set(only) <= {8, 9, 10}
 
 
-def test_ids_without_a_token_are_never_chosen(demo: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    located = locate(demo)
+def test_ids_without_a_token_are_never_chosen(untrained: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    located = locate(untrained)
     assert located.known_ids == located.tokenizer.vocab_size
     told = model.generate_ids([5, 6], max_new_tokens=12, ignore_eos=True)
     monkeypatch.setitem(located.__dict__, "known_ids", max(told))

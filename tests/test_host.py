@@ -38,9 +38,9 @@ def test_a_stranger_is_imported_when_it_is_asked_for(site: Path) -> None:
     install(site, "good", GOOD)
     install(site, "other", GOOD)
     host = PluginHost()
-    assert {"eager", "reference"} == set(host.backends)
+    assert {"eager", "onnx", "reference"} == set(host.backends)
     host.info("eager")
-    with pytest.raises(OptionError, match="no backend 'nope'; expected one of eager, good, other, reference"):
+    with pytest.raises(OptionError, match="no backend 'nope'; expected one of eager, good, onnx, other, reference"):
         host.info("nope")
     assert imported(site) == []
     assert host.info("good") == BackendInfo("good", "good_engine:Engine", "made for tests", {"cpu": ("float32",)})
@@ -48,9 +48,9 @@ def test_a_stranger_is_imported_when_it_is_asked_for(site: Path) -> None:
     assert imported(site) == ["good"] and "good" not in sys.modules
     assert host.backend("good").devices() == ("cpu",)
     assert host.backend("good") is host.backend("good")
-    assert [plugin.status for plugin in host.examine()] == 4 * ["ok"]
+    assert [plugin.status for plugin in host.examine()] == 5 * ["ok"]
     assert sorted(imported(site)) == ["good", "other"]
-    assert set(host.backends) == {"eager", "good", "other", "reference"}
+    assert set(host.backends) == {"eager", "good", "onnx", "other", "reference"}
 
 
 def test_a_plugin_that_is_broken_is_named_with_its_remedy(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_backends_are_found_by_the_names_of_entry_points(site: Path) -> None:
     install(site, "first", Stranger(both, "ok", None, entry="first = NAME\nsecond = NAME"))
     install(site, "third", Stranger(both, "broken", None))
     host = PluginHost()
-    assert host.info("second").target == "m:C" and set(host.backends) == {"eager", "reference", "second"}
+    assert host.info("second").target == "m:C" and set(host.backends) == {"eager", "onnx", "reference", "second"}
     assert host.info("first").target == "first_engine:Engine"
     with pytest.raises(PluginError, match="announces backend 'second', and has no entry point of that name"):
         host.info("third")
@@ -92,7 +92,7 @@ def test_one_of_two_may_be_off(site: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("ERNIE_RT_PLUGINS", "no:second")
     host = PluginHost()
     host.examine()
-    assert set(host.backends) == {"eager", "reference", "first"}
+    assert set(host.backends) == {"eager", "onnx", "reference", "first"}
     with pytest.raises(PluginError, match="'second' cannot be used: switched off by -p or ERNIE_RT_PLUGINS"):
         host.info("second")
 
@@ -100,14 +100,14 @@ def test_one_of_two_may_be_off(site: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_no_announcement_replaces_a_built_in_backend(site: Path) -> None:
     install(site, "eager", Stranger(PLUGIN, "ok", None, entry="eager = NAME\nmine = NAME"))
     host = PluginHost()
-    assert [plugin.status for plugin in host.examine()] == ["ok", "ok", "shadows a built-in", "ok"]
+    assert [plugin.status for plugin in host.examine()] == ["ok", "ok", "ok", "shadows a built-in", "ok"]
     assert host.info("eager").target == "ernie_rt_eager.backend:EagerBackend"
 
 
 def test_a_built_in_plugin_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ERNIE_RT_PLUGINS", "no:eager")
     host = PluginHost()
-    assert set(host.backends) == {"reference"} and host.absence("eager") == "off"
+    assert set(host.backends) == {"onnx", "reference"} and host.absence("eager") == "off"
     assert not host.failures
 
 
@@ -125,7 +125,7 @@ def info(target: str = "some_module:Engine", **fields: object) -> BackendInfo:
 def test_extra_plugins_take_no_name_that_is_there() -> None:
     for infos in ([info(), info()], [info(), BackendInfo("eager", "a:b", "", {"cpu": ("float32",)})]):
         host = PluginHost(extra=[announcing(*infos)])
-        assert set(host.backends) == {"eager", "reference"}  # all of a plugin's backends, or none
+        assert set(host.backends) == {"eager", "onnx", "reference"}  # all of a plugin's backends, or none
         (failure,) = host.failures
         assert failure.cause == f"announces backend {infos[1].name!r}, which exists already"
 
@@ -166,12 +166,12 @@ def test_a_package_with_broken_metadata_is_not_there(
     assert host.missing("extra") == f"needs {requirement}"
 
 
-def test_a_missing_requirement_is_an_error_with_its_remedy(site: Path, demo: Path) -> None:
+def test_a_missing_requirement_is_an_error_with_its_remedy(site: Path, untrained: Path) -> None:
     needs = '("float32",)}, ("absent-package>=3", "numpy"), "pip install absent-package"'
     install(site, "needy", Stranger(PLUGIN.replace('("float32",)}', needs), "unmet", None))
     with pytest.raises(BackendError, match=r"it needs absent-package>=3\. pip install absent-package"):
         PluginHost().backend("needy")
-    ran = command("run", demo, "hello", "--backend", "needy")
+    ran = command("run", untrained, "hello", "--backend", "needy")
     assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
     assert "pip install absent-package" in ran.err
     (row,) = [row for row in json.loads(command("backends", "--json").out) if row["name"] == "needy"]
@@ -215,23 +215,23 @@ def test_a_backend_that_takes_long_to_import_is_named(
 
 @pytest.mark.parametrize("how", ["RuntimeError", "SystemExit"])
 @pytest.mark.parametrize("method", ["submit", "memory", "close"])
-def test_what_a_backend_raises_names_it(method: str, how: str, site: Path, demo: Path) -> None:
+def test_what_a_backend_raises_names_it(method: str, how: str, site: Path, untrained: Path) -> None:
     engine = ENGINE.replace("pass", raising(method).replace("RuntimeError", how))
     install(site, "shaky", Stranger(PLUGIN, "fails when used", None, engine))
-    ran = command("run", demo, "hello", "-n", "2", "--backend", "shaky", "--json")
+    ran = command("run", untrained, "hello", "-n", "2", "--backend", "shaky", "--json")
     assert ran.code == 1
     assert ran.err.splitlines()[-1] == f"ernie-rt: backend 'shaky' failed: {how}: no {method} today"
     # An answer that is there is given, whatever happens at the end.
     assert (len(json.loads(ran.out)["ids"]) == 2) if method == "close" else ran.out == ""
 
 
-def test_closing_hides_no_error(site: Path, demo: Path) -> None:
+def test_closing_hides_no_error(site: Path, untrained: Path) -> None:
     import ernie_rt
 
     install(site, "shaky", Stranger(PLUGIN, "fails when used", None, ENGINE.replace("pass", raising("close"))))
     with (
         pytest.raises(KeyError, match="mine") as caught,
-        ernie_rt.load(demo, backend="shaky", max_context=16) as model,
+        ernie_rt.load(untrained, backend="shaky", max_context=16) as model,
     ):
         raise KeyError("mine")
     assert caught.value.__notes__ == ["backend 'shaky' failed: RuntimeError: no close today"]
@@ -239,11 +239,11 @@ def test_closing_hides_no_error(site: Path, demo: Path) -> None:
         model.close()
 
 
-def test_devices_that_are_none(site: Path, demo: Path) -> None:
+def test_devices_that_are_none(site: Path, untrained: Path) -> None:
     for source in ("return None", "return [1]", "raise SystemExit"):
         engine = f"{ENGINE}\n    def devices(self):\n        {source}"
         install(site, "shaky", Stranger(PLUGIN, "fails when used", None, engine))
-        ran = command("run", demo, "hello", "--backend", "shaky")
+        ran = command("run", untrained, "hello", "--backend", "shaky")
         assert ran.code == 1 and "ernie-rt: backend 'shaky' cannot name its devices: " in ran.err
         sys.modules.pop("shaky_engine")
         for path in sorted(site.rglob("*"), reverse=True):

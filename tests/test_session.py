@@ -55,8 +55,8 @@ def all_pages_come_back(model: Model) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def written(demo: Path) -> Iterator[Model]:
-    with load(demo, backend="eager", device="cpu", dtype="float32", max_sequences=3, threads=1) as loaded:
+def written(untrained: Path) -> Iterator[Model]:
+    with load(untrained, backend="eager", device="cpu", dtype="float32", max_sequences=3, threads=1) as loaded:
         yield loaded
 
 
@@ -148,10 +148,10 @@ def test_stop_at_eos_or_go_on() -> None:
         assert loaded.generate_batch([IDS, IDS[:3]], max_new_tokens=8)[0] == new[:stop]
 
 
-def test_why_a_generation_ended(written: Model, demo: Path, tmp_path: Path) -> None:
+def test_why_a_generation_ended(written: Model, untrained: Path, tmp_path: Path) -> None:
     generation = written.generate("The old", max_new_tokens=6, ignore_eos=True)
     assert generation.finish == "length" and len(generation.ids) == 6
-    folder = shutil.copytree(demo, tmp_path / "model")
+    folder = shutil.copytree(untrained, tmp_path / "model")
     text = (folder / "config.json").read_text()
     stop = generation.ids[2]
     (folder / "config.json").write_text(text.replace('"eos_token_id": 2', f'"eos_token_id": {stop}'))
@@ -242,7 +242,7 @@ def test_the_context_bounds_prompt_and_answer() -> None:
         ({"max_sequences": 0}, "max_sequences must be a whole number above 0; found 0"),
         ({"max_batch_tokens": -1}, "max_batch_tokens must be a whole number above 0; found -1"),
         ({"dtype": "fp32"}, "unknown dtype 'fp32'"),
-        ({"backend": "nope"}, "no backend 'nope'; expected one of eager, reference"),
+        ({"backend": "nope"}, "no backend 'nope'; expected one of eager, onnx, reference"),
         ({"taps": ["layers.7.mlp"]}, "no scope 'layers.7.mlp' to tap"),
     ],
 )
@@ -284,7 +284,7 @@ def test_a_chunk_is_positive(chunk: int, model: Model) -> None:
         model.logits(IDS, chunk=chunk)
 
 
-def test_a_model_without_a_tokenizer(model: Model, demo: Path, tmp_path: Path) -> None:
+def test_a_model_without_a_tokenizer(model: Model, untrained: Path, tmp_path: Path) -> None:
     for call in (
         lambda: model.tokenizer,
         lambda: model.generate("x"),
@@ -294,7 +294,7 @@ def test_a_model_without_a_tokenizer(model: Model, demo: Path, tmp_path: Path) -
         with pytest.raises(TokenizerError, match="without a folder has no tokenizer"):
             call()
     assert not model._engine._scheduler.waiting
-    folder = shutil.copytree(demo, tmp_path / "model")
+    folder = shutil.copytree(untrained, tmp_path / "model")
     (folder / "tokenizer.model").unlink()
     with load(folder, backend="reference") as loaded:
         assert len(loaded.generate_ids(IDS, max_new_tokens=2, ignore_eos=True)) == 2
@@ -345,8 +345,8 @@ def test_progress_ends_at_the_whole() -> None:
     assert [done for done, _ in seen] == sorted({done for done, _ in seen}) and seen[-1][0] == total
 
 
-def test_unused_tensors_are_listed_with_the_reason(demo: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(demo, tmp_path / "model")
+def test_unused_tensors_are_listed_with_the_reason(untrained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(untrained, tmp_path / "model")
     with load(folder, backend="reference") as loaded:
         assert loaded.unused == ()
         logits = loaded.logits(IDS)
@@ -425,9 +425,9 @@ def test_a_reference_that_leads_nowhere(tmp_path: Path) -> None:
         locate(tmp_path)
 
 
-def test_a_located_model_is_loaded_as_it_is(demo: Path) -> None:
-    located = locate(demo)
-    assert located.folder == demo and located.tokenizer.vocab_size == located.config.vocab_size
+def test_a_located_model_is_loaded_as_it_is(untrained: Path) -> None:
+    located = locate(untrained)
+    assert located.folder == untrained and located.tokenizer.vocab_size == located.config.vocab_size
     with load(located, backend="reference") as loaded:
         assert loaded.config is located.config
 
@@ -470,9 +470,9 @@ def mapped_files(folder: Path) -> list[str]:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 def test_no_file_stays_open_whether_loading_succeeds_or_fails(
-    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = shutil.copytree(demo, tmp_path / "model")
+    folder = shutil.copytree(untrained, tmp_path / "model")
     load(folder, backend="reference").close()  # whatever is opened once, by the first load
     before = open_files()
     with load(folder, backend="reference") as loaded:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -28,8 +27,9 @@ from ernie_rt.backend import (
     Target,
     WeightSource,
     check_memory,
+    conversions,
 )
-from ernie_rt.graph.types import ITEM_SIZE, Plain, State, Storage, Weight, dtype_of
+from ernie_rt.graph.types import State, Storage, Weight
 from ernie_rt_eager.attention import Context, LayerCache
 from ernie_rt_eager.ops import DTYPES, FUNCTIONS
 from ernie_rt_eager.products import exact_sums
@@ -84,7 +84,7 @@ class EagerExecutable:
         self._device = torch.device(target.device)
         contents = PagedContents.of(lowerings, limits)
         self.cache, self.admits, bindings = contents.cache, contents.admits, contents.bindings
-        self._report = contents.report(notes=_conversions(contents.weights))
+        self._report = contents.report(notes=conversions(contents.weights.values()))
         check_memory(self._report, limits.memory_bytes, _free_bytes(self._device))
         tensors = {name: self._load(weight, source, bindings) for name, weight in contents.weights.items()}
         caches = {name: self._allocate(state, bindings) for name, state in contents.states.items()}
@@ -173,19 +173,6 @@ def _numpy_view(tensor: Tensor) -> np.ndarray:
 
 def _to_numpy(value: Tensor) -> np.ndarray:
     return (value.float() if value.is_floating_point() else value).cpu().numpy()
-
-
-def _conversions(weights: Mapping[str, Weight]) -> tuple[str, ...]:
-    """What is stored in one dtype and held in another, in words and bytes."""
-    converted: dict[tuple[str, str], int] = {}
-    for weight in weights.values():
-        if isinstance(weight.storage, Plain) and weight.storage.dtype != weight.type.dtype:
-            key = (weight.storage.dtype, weight.type.dtype)
-            converted[key] = converted.get(key, 0) + math.prod(weight.type.shape())
-    return tuple(
-        f"{elements * ITEM_SIZE[dtype_of(held)]} bytes of weights converted from {stored} to {held}"
-        for (stored, held), elements in converted.items()
-    )
 
 
 def _free_bytes(device: torch.device) -> int | None:

@@ -1,6 +1,6 @@
 """What a backend author imports."""
 
-from ernie_rt.backend.contents import PagedContents
+from ernie_rt.backend.contents import PagedContents, conversions
 from ernie_rt.backend.interpreter import Interpreter
 from ernie_rt.backend.memory import available_memory, check_memory
 from ernie_rt.backend.protocols import (
@@ -20,7 +20,7 @@ from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
 from ernie_rt.graph.types import Blocks, DType, Plain, RopeTable, State, Storage, TensorType, Value, Weight
 from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
-from ernie_rt.weights.source import WeightSource
+from ernie_rt.weights.source import Place, PlacedSource, WeightSource
 
 __all__ = [
     "LAST_SAMPLED",
@@ -43,6 +43,8 @@ __all__ = [
     "OpNumerics",
     "PagedContents",
     "Pending",
+    "Place",
+    "PlacedSource",
     "Plain",
     "Reject",
     "RopeTable",
@@ -60,5 +62,6 @@ __all__ = [
     "WeightSource",
     "available_memory",
     "check_memory",
+    "conversions",
     "hookimpl",
 ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ernie_rt.backend.protocols import CacheShape, Limits, MemoryReport, StepLimits
 from ernie_rt.graph.legalize import Lowering
-from ernie_rt.graph.types import DType, State, Weight
+from ernie_rt.graph.types import ITEM_SIZE, DType, Plain, State, Weight, dtype_of
 
 PAGE_SIZE = 16
 
@@ -44,3 +45,16 @@ class PagedContents:
         return MemoryReport(
             sum(map(nbytes, self.weights.values())), sum(map(nbytes, self.states.values())), notes=notes
         )
+
+
+def conversions(weights: Iterable[Weight]) -> tuple[str, ...]:
+    """What is stored in one dtype and held in another, in words and bytes."""
+    converted: dict[tuple[str, str], int] = {}
+    for weight in weights:
+        if isinstance(weight.storage, Plain) and weight.storage.dtype != weight.type.dtype:
+            key = (weight.storage.dtype, weight.type.dtype)
+            converted[key] = converted.get(key, 0) + math.prod(weight.type.shape())
+    return tuple(
+        f"{elements * ITEM_SIZE[dtype_of(held)]} bytes of weights converted from {stored} to {held}"
+        for (stored, held), elements in converted.items()
+    )

@@ -73,11 +73,15 @@ class StepLimits:
 
 @dataclass(frozen=True, slots=True)
 class OpNumerics:
-    """The dtypes that an op multiplies and accumulates in, and how its activations are quantised, if they are."""
+    """The dtypes that an op multiplies and accumulates in.
+
+    `activations` says to what it rounds its activations where they meet a weight stored in Blocks: to int8, in the
+    blocks of that weight, each by its largest; None, not at all.
+    """
 
     compute: DType
     accumulate: DType
-    activations: str | None = None
+    activations: Literal["int8"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ from typing import Annotated
 import typer
 
 from ernie_rt import __version__
-from ernie_rt.cli import backends, chat, conform, convert, diff, graph, models, plugins, quantize, run, tokenize
+from ernie_rt.cli import backends, chat, conform, convert, diff, export, graph, models, plugins, quantize, run, tokenize
 from ernie_rt.cli.output import one_line, say
 from ernie_rt.errors import ErnieRtError
 
 app = typer.Typer(
     name="ernie-rt",
     help="Run Baidu's ERNIE 4.5 models on whatever hardware you have.",
+    epilog='Begin with: ernie-rt run demo "How many grams are in 5 kilograms?"',
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -25,7 +26,7 @@ app = typer.Typer(
 )
 for command in (
     run.run, chat.chat, tokenize.tokenize, graph.graph, models.models,
-    plugins.plugins, diff.diff, conform.conform, quantize.quantize, convert.convert,
+    plugins.plugins, diff.diff, conform.conform, quantize.quantize, convert.convert, export.export,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(backends.app, name="backends")

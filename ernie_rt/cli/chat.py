@@ -34,6 +34,7 @@ def chat(
     seed: opt.Seed = None,
     repetition_penalty: opt.Repetition = None,
     stop: opt.Stop = None,
+    weights: opt.Quantize = None,
     backend: opt.Backend = "auto",
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
@@ -49,7 +50,7 @@ def chat(
 
     Each conversation is kept in a file of its own, in ~/.local/state/ernie-rt/chat or where XDG_STATE_HOME says.
     """
-    from ernie_rt.cli.loaded import explain, loaded
+    from ernie_rt.cli.loaded import explain, loaded, quantized
     from ernie_rt.cli.store import Store, state_folder
     from ernie_rt.cli.talk import Talk
     from ernie_rt.cli.typed import keyboard, next_text, piped_line
@@ -76,7 +77,7 @@ def chat(
     if system is not None:
         talk.system(system)
     with loaded(
-        located, backend=backend, device=device, dtype=dtype,
+        quantized(located, weights, threads), backend=backend, device=device, dtype=dtype,
         max_context=None if max_context is None else parse_size(max_context),
         max_batch_tokens=max_batch_tokens, threads=threads, memory=memory,
     ) as ready:  # fmt: skip

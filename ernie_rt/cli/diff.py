@@ -18,7 +18,7 @@ SPELLING = "A backend, such as eager, eager:float32 or eager@cuda:1:bfloat16."
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help=SPELLING)],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one; reference is float64.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="A checkpoint folder, a known name, or a hub id.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A folder, a known name such as demo, or a hub id.")],
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="Plain text to continue; - or nothing reads standard input.")
     ] = None,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ernie_rt.cli.options import describe
 from ernie_rt.cli.output import answers_alone, parse_size, say
@@ -52,6 +53,26 @@ def loaded(
             for note in (*model.memory().notes, *_set_aside(model.unused)):
                 say(note)
             yield model
+
+
+def quantized(located: Located, weights: Literal["int4", "int8"] | None, threads: int | None) -> Located:
+    """The model with such weights, from the cache; itself when none are asked for."""
+    if weights is None or located.folder is None:
+        return located
+    from ernie_rt.backend.memory import human_bytes
+    from ernie_rt.location import Located
+    from ernie_rt.weights.cache import quantized_folder
+    from ernie_rt.weights.quantize import Quantization
+
+    def announce(nbytes: int, seconds: float) -> None:
+        say(f"quantising to {weights}: {human_bytes(nbytes)}, about {max(seconds, 1):.0f} s, once")
+
+    with progress_bar("quantising") as progress:
+        folder = quantized_folder(
+            located.folder, located.config, Quantization(4 if weights == "int4" else 8),
+            threads=threads or os.cpu_count() or 1, announce=announce, progress=progress,
+        )  # fmt: skip
+    return located if folder == located.folder else Located(located.config, folder)
 
 
 def explain(located: Located, template: ChatTemplate | None, settled: GenerateOptions) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 Ref = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A checkpoint folder, a known name (`ernie-rt models`), or a hub id."),
+    typer.Argument(metavar="MODEL", help="A folder, a known name such as demo (`ernie-rt models`), or a hub id."),
+]
+Quantize = Annotated[
+    Literal["int4", "int8"] | None,
+    typer.Option("--weights", help="Quantise the model, once, into ~/.cache/ernie-rt, and use that."),
 ]
 Backend = Annotated[str, typer.Option(help="A backend by name, or auto (`ernie-rt backends`).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]

@@ -35,6 +35,9 @@ class Layout(StrEnum):
     tiled = "tiled"
 
 
+ClipSearch = Annotated[
+    bool, typer.Option("--clip-search/--no-clip-search", help="Try several ranges for each block, keep the best.")
+]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="The new folder; one that exists is never touched.")]
 
 
@@ -46,9 +49,7 @@ def quantize(
     layout: Annotated[
         Layout, typer.Option(help="raw: the order of ONNX Runtime. tiled: in tiles of 16 rows.")
     ] = Layout.raw,
-    clip_search: Annotated[
-        bool, typer.Option("--clip-search/--no-clip-search", help="Try several ranges for each block, keep the best.")
-    ] = True,
+    clip_search: ClipSearch = True,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:

@@ -39,6 +39,7 @@ def run(
     repetition_penalty: opt.Repetition = None,
     stop: opt.Stop = None,
     ignore_eos: opt.IgnoreEos = False,
+    weights: opt.Quantize = None,
     backend: opt.Backend = "auto",
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
@@ -55,7 +56,7 @@ def run(
     """
     import secrets
 
-    from ernie_rt.cli.loaded import explain, loaded
+    from ernie_rt.cli.loaded import explain, loaded, quantized
     from ernie_rt.location import locate
     from ernie_rt.runtime.options import NEW_CHAT_TOKENS, NEW_TOKENS, plan
 
@@ -91,7 +92,7 @@ def run(
     with (
         PeakMemory() as peak,
         loaded(
-            located, backend=backend, device=device, dtype=dtype, max_context=max_context,
+            quantized(located, weights, threads), backend=backend, device=device, dtype=dtype, max_context=max_context,
             max_batch_tokens=max_batch_tokens, threads=threads, memory=memory,
         ) as ready,
     ):  # fmt: skip

@@ -149,21 +149,28 @@ def _are_dtypes(value: object) -> bool:
     )
 
 
+def alternatives(text: str) -> list[Requirement]:
+    """The requirements in `"a>=1 | b>=2"`, of which one is enough."""
+    return [Requirement(each) for each in text.split("|")]
+
+
 def _are_requirements(value: object) -> bool:
     try:
-        return isinstance(value, tuple) and all(Requirement(text) for text in value)
-    except (InvalidRequirement, TypeError):
+        return isinstance(value, tuple) and all(alternatives(text) for text in value)
+    except (InvalidRequirement, TypeError, AttributeError):
         return False
 
 
 IDENTIFIER: Final = r"[^\W\d]\w*"
+TARGET: Final = rf"{IDENTIFIER}(\.{IDENTIFIER})*:{IDENTIFIER}"
 FIELDS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "name": (hooks.is_name, hooks.NAME),
-    "target": (_matches(rf"{IDENTIFIER}(\.{IDENTIFIER})*:{IDENTIFIER}"), "package.module:Class"),
+    "target": (_matches(TARGET), "package.module:Class"),
     "summary": (_is_line, "a line of text"),
     "dtypes": (_are_dtypes, f"a tuple of {', '.join(FLOATS)} for each kind of device"),
     "requires": (_are_requirements, 'a tuple of requirements such as "torch>=2.8"'),
     "hint": (_is_line, "a line of text"),
     "conformance": (_matches(rf"({IDENTIFIER}(\.{IDENTIFIER})*:[\w.-]+\.json)?"), "package:file.json, or nothing"),
+    "exporter": (_matches(f"({TARGET})?"), "package.module:function, or nothing"),
 }
 """What each field of a BackendInfo must be."""

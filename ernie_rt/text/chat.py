@@ -56,7 +56,7 @@ class ChatTemplate:
     def __init__(self, source: str, tokens: Mapping[str, str], where: str) -> None:
         """`tokens` are the named tokens that a template refers to (cls_token, …); `where` is named in errors."""
         self.source = source
-        self._tokens = tokens
+        self.tokens = tokens
         self._where = where
 
     @classmethod
@@ -96,8 +96,8 @@ class ChatTemplate:
         chat = Conversation(parse_messages(messages), check_tools(tools), add_generation_prompt)
         native = NATIVE.get(self.kind)
         if native is not None:
-            return native(chat, self._tokens)
-        return render_foreign(self.source, chat, self._tokens, _specials(tokenizer), self._where)
+            return native(chat, self.tokens)
+        return render_foreign(self.source, chat, self.tokens, _specials(tokenizer), self._where)
 
     def prompt(
         self,
@@ -124,12 +124,12 @@ class ChatTemplate:
 
         TokenizerError where the tokenizer lacks it.
         """
-        tokens = {"ernie": self._tokens.get("sep_token", "<|end_of_sentence|>"), "ernie-thinking": "<|im_end|>"}
+        tokens = {"ernie": self.tokens.get("sep_token", "<|end_of_sentence|>"), "ernie-thinking": "<|im_end|>"}
         token = tokens.get(self.kind)
         return () if token is None else (tokenizer.encode_special(token),)
 
     def _probe(self) -> str:
-        contexts = [template_context(probe, self._tokens) for probe in max(PROBES.values(), key=len)]
+        contexts = [template_context(probe, self.tokens) for probe in max(PROBES.values(), key=len)]
         try:
             texts = sandbox.render(self.source, contexts, self._where)
         except TemplateLimitError:
@@ -137,7 +137,7 @@ class ChatTemplate:
         except TemplateError:  # it may have a use for other conversations
             return "foreign"
         for kind, render in NATIVE.items():
-            ours = [spans_text(render(probe, self._tokens)) for probe in PROBES[kind]]
+            ours = [spans_text(render(probe, self.tokens)) for probe in PROBES[kind]]
             if ours == texts[: len(ours)]:
                 return kind
         return "foreign"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+import struct
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,12 +27,24 @@ settings. ERNIE's text gets no space in front and keeps those it has.
 
 PIECES: Final = 0x0A
 """The tag of the repeated field `pieces` in a model: a message for each."""
+NAME: Final = 0x0A
+SCORE: Final = 0x15
 TYPE: Final = 0x18
-"""The tag of the field `type` in a piece's message."""
+"""The tags of a piece's fields."""
+TRAINER: Final = 0x12
+ALGORITHM: Final = 0x18
+"""The tags of `trainer_spec` in a model and of `model_type` in that."""
+BPE: Final = 2
+NORMALIZER: Final = 0x1A
+CHARSMAP: Final = 0x12
+"""The tags of `normalizer_spec` in a model and of `precompiled_charsmap` in that: text is changed by it."""
+NORMAL: Final = 1
 CONTROL: Final = 3
 """Such a piece has an id, but no text is ever encoded to it."""
 USER_DEFINED: Final = 4
 """Such a piece is matched wherever its text occurs."""
+UNUSED: Final = 5
+"""Such a piece is merged like any other, and taken apart again in the end."""
 
 
 def read_sentencepiece(path: Path, named: Collection[str]) -> Pieces:
@@ -67,6 +81,70 @@ def read_sentencepiece(path: Path, named: Collection[str]) -> Pieces:
     return Pieces(dict(enumerate(names)), byte_ids, frozenset(reserved), encode)
 
 
+@dataclass(frozen=True, slots=True)
+class Merges:
+    """What a BPE model merges by. `scores` are those of the normal pieces: of two pieces the higher is merged first."""
+
+    names: tuple[str, ...]
+    scores: Mapping[str, float]
+    matched: tuple[str, ...]
+    """User-defined pieces: found in text before anything is merged, and never merged."""
+
+
+def read_merges(path: Path) -> Merges:
+    """Read the scores and types of a tokenizer.model that `read_sentencepiece` has read.
+
+    TokenizerError for a model that is not byte-pair encoding, changes characters first, or has unused pieces.
+    """
+    data = read_bytes(path, MAX_MODEL_BYTES)
+    pieces: list[tuple[str, float, int]] = []
+    algorithm: int | None = None
+    rules = 0
+    try:
+        for tag, _, start, end in _fields(data, 0, len(data)):
+            if tag == PIECES:
+                pieces.append(_piece(data, start, end))
+            elif tag == TRAINER:
+                algorithm = _integer(data, start, end, ALGORITHM)
+            elif tag == NORMALIZER:
+                rules += sum(after - body for field, _, body, after in _fields(data, start, end) if field == CHARSMAP)
+    except (IndexError, KeyError, struct.error, UnicodeDecodeError) as error:
+        raise TokenizerError(
+            "not a usable SentencePiece model", where=str(path), hint="Fetch the file again"
+        ) from error
+    unused = sum(kind == UNUSED for _, _, kind in pieces)
+    for number, what in (
+        (algorithm != BPE, "another algorithm"),
+        (rules, f"{rules} bytes of rules that change characters"),
+        (unused, f"{unused} unused pieces"),
+    ):
+        if number:
+            raise TokenizerError(
+                "a SentencePiece model that a list of merges cannot stand for",
+                where=str(path),
+                expected="byte-pair encoding of the text as it is",
+                found=what,
+            )
+    return Merges(
+        tuple(name for name, _, _ in pieces),
+        {name: score for name, score, kind in pieces if kind == NORMAL},
+        tuple(name for name, _, kind in pieces if kind == USER_DEFINED),
+    )
+
+
+def _piece(data: bytes, start: int, end: int) -> tuple[str, float, int]:
+    """Name, score and type of a piece."""
+    name, score, kind = b"", 0.0, NORMAL
+    for tag, _, body, after in _fields(data, start, end):
+        if tag == NAME:
+            name = data[body:after]
+        elif tag == SCORE:
+            (score,) = struct.unpack_from("<f", data, body)
+        elif tag == TYPE:
+            kind, _ = _read_varint(data, body)
+    return name.decode(), score, kind
+
+
 def _load(data: bytes, where: str) -> sentencepiece.SentencePieceProcessor:
     processor = sentencepiece.SentencePieceProcessor()
     try:
@@ -98,7 +176,7 @@ def _retype(
     try:
         messages = (field for field in _fields(data, 0, len(data)) if field[0] == PIECES)
         for id, (_, start, body, end) in enumerate(messages):
-            if id in candidates and (names[id] in named or _type(data, body, end) == USER_DEFINED):
+            if id in candidates and (names[id] in named or _integer(data, body, end, TYPE) == USER_DEFINED):
                 message = data[body:end] + bytes([TYPE, CONTROL])  # of a field that occurs twice the last value counts
                 parts += [data[kept:start], bytes([PIECES]), _varint(len(message)), message]
                 kept = end
@@ -109,9 +187,10 @@ def _retype(
     return (b"".join(parts), changed) if changed else None
 
 
-def _type(data: bytes, start: int, end: int) -> int | None:
-    types = [_read_varint(data, body)[0] for tag, _, body, _ in _fields(data, start, end) if tag == TYPE]
-    return types[-1] if types else None
+def _integer(data: bytes, start: int, end: int, wanted: int) -> int | None:
+    """The field with the tag `wanted` of a message: the last one counts."""
+    values = [_read_varint(data, body)[0] for tag, _, body, _ in _fields(data, start, end) if tag == wanted]
+    return values[-1] if values else None
 
 
 def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:

@@ -44,6 +44,8 @@ Produce = Callable[[Weight, Put], float | None]
 """Puts the parts of a weight, in their order, and returns the relative rms error; None where nothing was rounded."""
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and in all."""
+Finish = Callable[[Path, Manifest], None]
+"""Adds to the folder, whose weights are written, what else belongs into it."""
 
 
 def write_quantized(
@@ -53,8 +55,10 @@ def write_quantized(
     plan: Mapping[str, object],
     produce: Produce,
     progress: Progress | None = None,
+    finish: Finish | None = None,
 ) -> Manifest:
-    """Write the folder `out`: the weights as their storages say, what lies in the folder `beside`, and the manifest.
+    """Write the folder `out`: the weights as their storages say, what lies in the folder `beside`, what `finish` adds,
+    and the manifest.
 
     Raises WriteError when `out` exists, `out.partial` is of another plan, or the disk has too little room.
     """
@@ -81,6 +85,8 @@ def write_quantized(
         manifest.write(folder / PROGRESS)
         if beside is not None:
             _take_along(beside, folder)
+        if finish is not None:
+            finish(folder, manifest)
         (folder / PROGRESS).replace(folder / MANIFEST)
     return manifest
 

@@ -13,6 +13,9 @@ from ernie_rt.errors import InputError, ModelNotFoundError, WriteError
 from ernie_rt.weights.checkpoint import INDEX, INDEX_LIMIT, SINGLE
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
 
+DEMO: Final = Path(__file__).parents[1] / "demo"
+"""The folder of the model that comes with ernie-rt, known by the name `demo`."""
+
 FILES: Final = (
     "config.json",
     "generation_config.json",
@@ -34,10 +37,11 @@ HUB_ID: Final = re.compile(
 
 
 def resolve(ref: str) -> Path:
-    """Return the folder of a model: a folder, the name of a family, or a Hugging Face id `org/name[@revision]`.
+    """Return the folder of a model: a folder, a known name, or a Hugging Face id `org/name[@revision]`.
 
-    A repository is fetched into the Hugging Face cache unless it is there whole; then the network is not touched.
-    The usual variables hold (HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN, HF_HOME). Raises ModelNotFoundError.
+    Known are `demo` and the families; a folder here outranks its name. A repository is fetched into the Hugging Face
+    cache unless it is there whole; then the network is not touched. The usual variables hold (HF_ENDPOINT,
+    HF_HUB_OFFLINE, HF_TOKEN, HF_HOME). Raises ModelNotFoundError.
     """
     from ernie_rt.model.families import FAMILIES, find
 
@@ -46,20 +50,38 @@ def resolve(ref: str) -> Path:
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, RuntimeError):  # a name too long for a path; a home folder of nobody
         is_folder = is_file = False
+    is_demo, family = ref.casefold() == DEMO.name, find(ref)
+    is_known = is_demo or family is not None
     if ref and is_folder:
+        if is_known:
+            _check_outranking(path)
         return path
-    if is_file:
+    if is_demo:
+        return DEMO
+    if is_file and not is_known:
         raise ModelNotFoundError("this is a file", where=ref, expected="a folder", hint="Name the folder it lies in")
-    family = find(ref)
     match = HUB_ID.fullmatch(ref) or (HUB_ID.fullmatch(family.hub_id) if family is not None else None)
     if match is None:
         raise ModelNotFoundError(
             "no such model",
             where=ascii(ref[:200]),
-            expected=f"a folder, {', '.join(known.name for known in FAMILIES)}, or a Hugging Face id org/name",
+            expected=f"a folder, {', '.join([DEMO.name, *(f.name for f in FAMILIES)])}, or a Hugging Face id org/name",
             hint="Check the spelling of the path or name",
         )
     return _cached(match["id"], match["revision"]) or _download(match["id"], match["revision"])
+
+
+def _check_outranking(folder: Path) -> None:
+    """Whoever meant the known model is told what is in the way."""
+    try:
+        files.member(folder, "config.json")
+    except InputError as error:
+        raise ModelNotFoundError(
+            "a folder of this name is here, outranks the known model, and holds none",
+            where=str(folder),
+            found=str(error),
+            hint="Start from another folder to use the known model",
+        ) from error
 
 
 def _cached(repo: str, revision: str | None) -> Path | None:

@@ -20,8 +20,9 @@ from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.weights.blocks import quantize, to_tiles
 from ernie_rt.weights.folder import Progress, Put, write_quantized
-from ernie_rt.weights.manifest import Manifest
+from ernie_rt.weights.manifest import STORED_DTYPE, Manifest
 from ernie_rt.weights.quantized import QuantizedSource, open_weights, row_shape
+from ernie_rt.weights.safetensors import NUMPY_DTYPE
 from ernie_rt.weights.source import Array, WeightSource
 
 LINEAR: Final = frozenset({"qkv", "out", "gate_up", "down"})
@@ -44,12 +45,17 @@ class Quantization:
     layout: Layout = "raw"
     clip_search: bool = True
 
+    @property
+    def linears(self) -> Blocks:
+        """The storage of linears and experts."""
+        return Blocks(self.bits, self.block, self.layout)
+
     def storage(self, weight: Weight) -> Storage:
         """Linears in `bits`, the embedding and the head in 8; norms, biases and the router as they are."""
         if weight.name in ("embed.weight", "head.weight"):
             return Blocks(8, self.block, self.layout)
         if weight.name.rpartition(".")[2] in LINEAR:
-            return Blocks(self.bits, self.block, self.layout)
+            return self.linears
         return weight.storage
 
     def plan(self, source: str) -> dict[str, object]:
@@ -180,7 +186,7 @@ class Quantizer:
 
 
 class Converter:
-    """Puts weights of a quantised folder in the layout that their storages say."""
+    """Puts weights of a quantised folder in the layout, and plain ones in the dtype, that their storages say."""
 
     def __init__(self, source: QuantizedSource) -> None:
         self._source = source
@@ -188,7 +194,10 @@ class Converter:
     def __call__(self, weight: Weight, put: Put) -> float | None:
         storage = weight.storage
         if not isinstance(storage, Blocks):
-            put(self._source.array(weight.name, "data"))
+            assert isinstance(storage, Plain)
+            numbers = np.empty(weight.type.shape(), NUMPY_DTYPE[STORED_DTYPE[storage.dtype]])
+            self._source.fill(weight, "data", numbers)
+            put(numbers)
             return None
         total, step = math.prod(weight.type.shape()) // math.prod(row_shape(weight)), _rows_at_once(weight)
         scales = []

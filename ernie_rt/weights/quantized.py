@@ -18,9 +18,18 @@ from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.weights.blocks import Float32, dequantize, from_tiles
 from ernie_rt.weights.checkpoint import Checkpoint, listed
-from ernie_rt.weights.manifest import MANIFEST, PADDING, STORED_DTYPE, Shard, parts_of, read_manifest, shard_weights
+from ernie_rt.weights.manifest import (
+    MANIFEST,
+    PADDING,
+    STORED_DTYPE,
+    Manifest,
+    Shard,
+    parts_of,
+    read_manifest,
+    shard_weights,
+)
 from ernie_rt.weights.safetensors import SafetensorsFile
-from ernie_rt.weights.source import Array, CheckpointSource, check_request, copy, fill_rope, pieces
+from ernie_rt.weights.source import Array, CheckpointSource, Place, check_request, copy, fill_rope, pieces
 
 CHUNK: Final = 1 << 17
 """Numbers made at once."""
@@ -33,9 +42,10 @@ class QuantizedSource:
     A weight is filled part by part as it is stored, or, where the graph says Plain, with the numbers.
     """
 
-    def __init__(self, folder: Path, config: ModelConfig) -> None:
-        """Raises JsonError, CheckpointError, FileFormatError or UnsafePathError."""
-        self.manifest = read_manifest(files.member(folder, MANIFEST))
+    def __init__(self, folder: Path, config: ModelConfig, manifest: Manifest | None = None) -> None:
+        """`manifest` is for a folder that has none yet. Raises JsonError, CheckpointError, FileFormatError or
+        UnsafePathError."""
+        self.manifest = manifest or read_manifest(files.member(folder, MANIFEST))
         self.storages = self.manifest.storages
         self._lock = threading.Lock()
         self._verified: set[str] = set()
@@ -76,14 +86,18 @@ class QuantizedSource:
             copy(self.array(weight.name, part)[index], out)
         self.release(weight.name)
 
+    def place(self, weight: Weight, part: str) -> Place | None:
+        """Where a part lies in the folder, in a file whose digest holds; None when it is stored in another way."""
+        stored = self._weights.get(weight.name)
+        if stored is None or (stored.storage, stored.type.dims) != (weight.storage, weight.type.dims):
+            return None
+        file = self._verified_file(weight.name)
+        tensor = file.tensors[f"{weight.name}.{part}"]
+        return Place(file.path, tensor.offset, tensor.nbytes)
+
     def array(self, name: str, part: str) -> Array:
         """A read-only view of a part in the mapped file, whose digest holds; CheckpointError when it does not."""
-        home = self._homes[name]
-        with self._lock:
-            if home not in self._verified:
-                self._verify(home)
-                self._verified.add(home)
-        return self._files[home].array(f"{name}.{part}")
+        return self._verified_file(name).array(f"{name}.{part}")
 
     def release(self, name: str) -> None:
         """Let the system drop the file pages of a weight."""
@@ -130,6 +144,15 @@ class QuantizedSource:
     def _flat(self, name: str, part: str, tail: tuple[int, ...]) -> Array:
         array = self.array(name, part)
         return array.reshape(-1, *array.shape[array.ndim - len(tail) :])
+
+    def _verified_file(self, name: str) -> SafetensorsFile:
+        """The file that holds a weight; its digest is checked the first time."""
+        home = self._homes[name]
+        with self._lock:
+            if home not in self._verified:
+                self._verify(home)
+                self._verified.add(home)
+        return self._files[home]
 
     def _verify(self, name: str) -> None:
         file, wanted = self._files[name], self.manifest.shards[name].sha256

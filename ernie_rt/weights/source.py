@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from types import EllipsisType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
@@ -63,6 +65,24 @@ class WeightSource(Protocol):
 
     def close(self) -> None:
         """Let go of files; `fill` must not be called any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where bytes lie: in this file, from `offset` on, `nbytes` of them."""
+
+    path: Path
+    offset: int
+    nbytes: int
+
+
+@runtime_checkable
+class PlacedSource(WeightSource, Protocol):
+    """A source some of whose parts lie in files just as a backend would fill them."""
+
+    def place(self, weight: Weight, part: str) -> Place | None:
+        """Where a stored part of `weight` lies, for a backend that maps files itself; None: it has to be filled."""
         ...
 
 

@@ -12,8 +12,9 @@ from support.commands import command
 
 def test_json() -> None:
     ran = command("backends", "--json")
-    eager, reference = json.loads(ran.out)
+    onnx, eager, reference = json.loads(ran.out)
     assert (ran.code, ran.err) == (0, "")
+    assert onnx["dtypes"] == {"cpu": ["float32", "float16"]}
     assert (eager["name"], eager["usable"], eager["status"]) == ("eager", True, "usable")
     assert eager["dtypes"]["cpu"] == ["float32", "bfloat16", "float16"]
     assert (reference["name"], reference["usable"]) == ("reference", True)
@@ -21,15 +22,16 @@ def test_json() -> None:
 
 def test_table() -> None:
     ran = command("backends")
-    header, eager, reference = ran.out.splitlines()
+    header, onnx, eager, reference = ran.out.splitlines()
     assert ran.code == 0 and header.split() == ["NAME", "STATUS", "DEVICES", "SUMMARY"]
     assert eager.split()[:5] == ["eager", "usable", "cpu,", "cuda,", "mps"] and reference.startswith("reference ")
+    assert onnx.split()[:3] == ["onnx", "usable", "cpu"]
 
 
 def test_what_is_missing_and_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     version = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.7" if name == "torch" else version(name))
-    eager, reference = json.loads(command("backends", "--json").out)
+    onnx, eager, reference = json.loads(command("backends", "--json").out)
     assert not eager["usable"] and eager["status"] == "needs torch>=2.8: pip install 'ernie-rt[torch]'"
-    assert reference["usable"]
+    assert onnx["usable"] and reference["usable"]
     assert "needs torch>=2.8: pip install 'ernie-rt[torch]'" in command("backends").out

@@ -32,18 +32,18 @@ Break = Callable[[Path], object]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm(demo: Path) -> Iterator[None]:
+def warm(untrained: Path) -> Iterator[None]:
     """Imports are not part of the second. The checkpoint that all folders link to stays as it is."""
-    before = {path.name: path.read_bytes() for path in demo.iterdir()}
-    assert command("run", demo, "hello", "-n", "2", "--backend", "reference").code == 0
+    before = {path.name: path.read_bytes() for path in untrained.iterdir()}
+    assert command("run", untrained, "hello", "-n", "2", "--backend", "reference").code == 0
     yield
-    assert before == {path.name: path.read_bytes() for path in demo.iterdir()}
+    assert before == {path.name: path.read_bytes() for path in untrained.iterdir()}
 
 
 @pytest.fixture
-def folder(demo: Path, tmp_path: Path) -> Path:
+def folder(untrained: Path, tmp_path: Path) -> Path:
     """A copy by hard links: a file in it is replaced, never written to."""
-    return shutil.copytree(demo, tmp_path / "model", copy_function=os.link)
+    return shutil.copytree(untrained, tmp_path / "model", copy_function=os.link)
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -445,11 +445,11 @@ def test_tokenizers(case: str, folder: Path) -> None:
     check(folder, str(folder), message)
 
 
-def test_prompts_over_the_context(demo: Path, tmp_path: Path) -> None:
+def test_prompts_over_the_context(untrained: Path, tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text("the harbour " * 20_000)
     for arguments in (("x", "-n", "4097"), ("-f", tmp_path / "long.txt"), ("x", "-n", str(10**12))):
         began = time.process_time()
-        ran = command("run", demo, *arguments)
+        ran = command("run", untrained, *arguments)
         assert time.process_time() - began < SECONDS
         assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
         assert "longer than the model's context; expected at most 4096 tokens; found " in ran.err

@@ -196,10 +196,10 @@ def test_files_that_are_no_conversation(content: str, message: str, plain: Path,
     assert ran.code == 2 and message in ran.err and "x.json" in ran.err
 
 
-def test_a_model_without_a_template(demo: Path) -> None:
-    ran = command("chat", demo, stdin=b"a\n")
+def test_a_model_without_a_template(untrained: Path) -> None:
+    ran = command("chat", untrained, stdin=b"a\n")
     assert ran.code == 2 and "the model has no chat template. `ernie-rt run` continues plain text" in ran.err
-    assert command("chat", demo, closed="stdin").code == 2
+    assert command("chat", untrained, closed="stdin").code == 2
 
 
 def test_run_answers_through_the_template(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,8 +267,8 @@ def test_a_backend_that_prints_does_not_spoil_the_answer(plain: Path, monkeypatc
     assert chat(plain, "a\n").out == "Paris.\n" and len(says.asked) == 2
 
 
-def test_run_refuses_what_has_no_place(demo: Path, plain: Path) -> None:
-    for folder, options in ((demo, ()), (plain, ("--raw",))):
+def test_run_refuses_what_has_no_place(untrained: Path, plain: Path) -> None:
+    for folder, options in ((untrained, ()), (plain, ("--raw",))):
         ran = command("run", folder, "x", "--system", "y", *options)
         assert ran.code == 2 and "--system needs a chat template" in ran.err
     for given in ("", " \n"):
@@ -402,8 +402,8 @@ def test_nothing_else_is_asked_after_an_interrupt(plain: Path, monkeypatch: pyte
 
 
 @pytest.fixture
-def terminal(demo: Path, tmp_path: Path) -> Iterator[Terminal]:
-    folder = shutil.copytree(demo, tmp_path / "model")
+def terminal(untrained: Path, tmp_path: Path) -> Iterator[Terminal]:
+    folder = shutil.copytree(untrained, tmp_path / "model")
     (folder / "chat_template.jinja").write_text(PLAIN)
     running = Terminal(folder)
     yield running

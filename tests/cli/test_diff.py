@@ -34,8 +34,8 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ernie_rt_eager.backend, "Interpreter", Broken)
 
 
-def test_two_that_agree(demo: Path) -> None:
-    ran = diff("eager:float32", "reference", "--model", demo, "--prompt", PROMPT, "-n", "4")
+def test_two_that_agree(untrained: Path) -> None:
+    ran = diff("eager:float32", "reference", "--model", untrained, "--prompt", PROMPT, "-n", "4")
     assert (ran.code, ran.err) == (0, "")
     lines = ran.out.splitlines()
     assert lines[0] == "A  eager@cpu:float32" and "B  reference@cpu:float32" in lines
@@ -47,28 +47,28 @@ def test_two_that_agree(demo: Path) -> None:
     assert "█" not in ran.out
 
 
-def test_a_quantised_folder_is_a_model_like_others(demo: Path, tmp_path: Path) -> None:
-    assert command("quantize", demo, tmp_path / "int8", "--weights", "int8").code == 0
+def test_a_quantised_folder_is_a_model_like_others(untrained: Path, tmp_path: Path) -> None:
+    assert command("quantize", untrained, tmp_path / "int8", "--weights", "int8").code == 0
     ran = diff("eager:float32", "reference", "--model", tmp_path / "int8", "--prompt", PROMPT, "-n", "2")
     assert ran.code == 0 and ran.out.splitlines()[-1].startswith("same: ")
 
 
-def test_a_tie_is_no_failure(demo: Path) -> None:
-    ran = diff("eager:bfloat16", "eager:float32", "-m", demo, "-p", PROMPT)
+def test_a_tie_is_no_failure(untrained: Path) -> None:
+    ran = diff("eager:bfloat16", "eager:float32", "-m", untrained, "-p", PROMPT)
     assert ran.code == 0
     assert "token 11 of the answer differs:\n  A says " in ran.out and "the oracle's best two are " in ran.out
     assert ran.out.splitlines()[-1].startswith("tie: the oracle's best two lie ")
 
 
 @pytest.mark.usefixtures("broken")
-def test_a_bug_is_exit_code_1_and_named(demo: Path, tmp_path: Path) -> None:
+def test_a_bug_is_exit_code_1_and_named(untrained: Path, tmp_path: Path) -> None:
     page = tmp_path / "drift.html"
-    ran = diff("reference", "eager:bfloat16", "-m", demo, "-p", PROMPT, "--html", page)
+    ran = diff("reference", "eager:bfloat16", "-m", untrained, "-p", PROMPT, "--html", page)
     found = "layers.2.attention.residual: off by "
     assert ran.code == 1 and f"\nbug: B (eager@cpu:bfloat16): {found}" in ran.out and f"\nwrong: {found}" in ran.out
     text = page.read_text("utf-8")
     assert text.startswith("<!doctype html>") and f"B (eager@cpu:bfloat16): {found}" in text
-    ran = diff("reference", "eager:bfloat16", "-m", demo, "-p", PROMPT, "--json")
+    ran = diff("reference", "eager:bfloat16", "-m", untrained, "-p", PROMPT, "--json")
     told = json.loads(ran.out)
     assert ran.code == 1 and told["verdict"] == "bug" and found in told["reason"]
     assert [len(side["pieces"]) for side in told["sides"]] == [10, 56]
@@ -76,19 +76,21 @@ def test_a_bug_is_exit_code_1_and_named(demo: Path, tmp_path: Path) -> None:
     assert wrong["scope"] == "layers.2.attention.residual" and wrong["finding"] in told["reason"]
 
 
-def test_prompts_come_as_for_run(demo: Path, tmp_path: Path) -> None:
+def test_prompts_come_as_for_run(untrained: Path, tmp_path: Path) -> None:
     (tmp_path / "prompt").write_text("hello")
-    by_file = diff("reference", "reference", "-m", demo, "-f", tmp_path / "prompt", "-n", "1")
-    by_pipe = command("diff", "reference", "reference", "-m", demo, "-n", "1", stdin=b"hello")
+    by_file = diff("reference", "reference", "-m", untrained, "-f", tmp_path / "prompt", "-n", "1")
+    by_pipe = command("diff", "reference", "reference", "-m", untrained, "-n", "1", stdin=b"hello")
     assert by_file.code == by_pipe.code == 0 and by_file.out == by_pipe.out
 
 
-def test_a_terminal_gets_bars_and_progress(demo: Path) -> None:
+def test_a_terminal_gets_bars_and_progress(untrained: Path) -> None:
     pty = pytest.importorskip("pty")
     import os
 
     ours, theirs = pty.openpty()
-    process = start("diff", "reference", "eager", "-m", demo, "-p", "hello", "-n", "2", stdout=theirs, stderr=theirs)
+    process = start(
+        "diff", "reference", "eager", "-m", untrained, "-p", "hello", "-n", "2", stdout=theirs, stderr=theirs
+    )
     os.close(theirs)
     shown = b""
     while True:
@@ -107,33 +109,38 @@ def test_a_terminal_gets_bars_and_progress(demo: Path) -> None:
     [
         (("eager",), "Missing argument 'B'"),
         (("eager", "eager", "-p", "x"), "Missing option '--model'"),
-        (("eager", "nope", "-m", "{demo}", "-p", "x"), "no backend 'nope'; expected one of eager, reference"),
         (
-            ("eager@", "eager", "-m", "{demo}", "-p", "x"),
+            ("eager", "nope", "-m", "{untrained}", "-p", "x"),
+            "no backend 'nope'; expected one of eager, onnx, reference",
+        ),
+        (
+            ("eager@", "eager", "-m", "{untrained}", "-p", "x"),
             "'eager@' names no backend; expected BACKEND[@DEVICE][:DTYPE]",
         ),
-        (("eager:fp8", "eager", "-m", "{demo}", "-p", "x"), "unknown dtype 'fp8'"),
-        (("eager", "reference:float16", "-m", "{demo}", "-p", "x"), "does not compute in float16 on cpu"),
-        (("eager", "eager@tpu", "-m", "{demo}", "-p", "x"), "backend 'eager' has no device 'tpu' here"),
-        (("eager", "eager", "-m", "{demo}", "-p", ""), "the prompt is empty. Give at least one token"),
-        (("eager", "eager", "-m", "{demo}", "-p", "x" * 9000), "too long to compare"),
-        (("eager", "eager", "-m", "{demo}", "-p", "x", "-n", "0"), "greater than or equal to 1"),
-        (("eager", "eager", "-m", "{demo}", "-p", "x", "-f", "y"), "a prompt was given twice"),
+        (("eager:fp8", "eager", "-m", "{untrained}", "-p", "x"), "unknown dtype 'fp8'"),
+        (("eager", "reference:float16", "-m", "{untrained}", "-p", "x"), "does not compute in float16 on cpu"),
+        (("eager", "eager@tpu", "-m", "{untrained}", "-p", "x"), "backend 'eager' has no device 'tpu' here"),
+        (("eager", "eager", "-m", "{untrained}", "-p", ""), "the prompt is empty. Give at least one token"),
+        (("eager", "eager", "-m", "{untrained}", "-p", "x" * 9000), "too long to compare"),
+        (("eager", "eager", "-m", "{untrained}", "-p", "x", "-n", "0"), "greater than or equal to 1"),
+        (("eager", "eager", "-m", "{untrained}", "-p", "x", "-f", "y"), "a prompt was given twice"),
         (("eager", "eager", "-m", "no such model", "-p", "x"), "'no such model': no such model"),
     ],
 )
-def test_bad_input(arguments: tuple[str, ...], message: str, demo: Path) -> None:
-    ran = diff(*(argument.format(demo=demo) for argument in arguments))
+def test_bad_input(arguments: tuple[str, ...], message: str, untrained: Path) -> None:
+    ran = diff(*(argument.format(untrained=untrained) for argument in arguments))
     assert (ran.code, ran.out) == (2, "") and message in ran.err and "Traceback" not in ran.err
 
 
-def test_a_model_without_a_tokenizer(demo: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(demo, tmp_path / "model")
+def test_a_model_without_a_tokenizer(untrained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(untrained, tmp_path / "model")
     (folder / "tokenizer.model").unlink()
     ran = diff("eager", "reference", "-m", folder, "-p", "hello")
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1) and "tokenizer" in ran.err
 
 
-def test_a_page_that_cannot_be_written(demo: Path, tmp_path: Path) -> None:
-    ran = diff("reference", "reference", "-m", demo, "-p", "hello", "-n", "1", "--html", tmp_path / "no" / "page.html")
+def test_a_page_that_cannot_be_written(untrained: Path, tmp_path: Path) -> None:
+    ran = diff(
+        "reference", "reference", "-m", untrained, "-p", "hello", "-n", "1", "--html", tmp_path / "no" / "page.html"
+    )
     assert (ran.code, ran.out) == (1, "") and "page.html: cannot be written; found No such file or directory" in ran.err

@@ -35,11 +35,11 @@ def test_a_known_name_needs_no_checkpoint(name: str) -> None:
     assert same == ran.out
 
 
-def test_a_folder(demo: Path) -> None:
-    ran = command("graph", demo)
+def test_a_folder(untrained: Path) -> None:
+    ran = command("graph", untrained)
     assert ran.code == 0 and "moe_block" in ran.out and "one token after 1,023: " in ran.out
-    (demo_only,) = [line for line in ran.out.splitlines() if line.startswith("parameters ")]
-    assert demo_only == "parameters 1,213,592 (1.21 M), active 771,224 (771 k)"
+    (totals,) = [line for line in ran.out.splitlines() if line.startswith("parameters ")]
+    assert totals == "parameters 1,213,592 (1.21 M), active 771,224 (771 k)"
 
 
 def test_full_prints_every_layer() -> None:
@@ -49,39 +49,39 @@ def test_full_prints_every_layer() -> None:
 
 
 @pytest.mark.parametrize("level", ["block", "composite", "primitive"])
-def test_levels(level: str, demo: Path) -> None:
-    printed = command("graph", demo, "--level", level)
-    shown = graph_from_json(json.loads(command("graph", demo, "--level", level, "--json").out))
+def test_levels(level: str, untrained: Path) -> None:
+    printed = command("graph", untrained, "--level", level)
+    shown = graph_from_json(json.loads(command("graph", untrained, "--level", level, "--json").out))
     order = ["primitive", "composite", "block"]
     levels = {OPS[node.op].level for node in shown.nodes}
     assert printed.code == 0 and level in levels
     assert all(order.index(found) <= order.index(level) for found in levels)
-    assert (command("graph", demo).out == printed.out) == (level == "block")
+    assert (command("graph", untrained).out == printed.out) == (level == "block")
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "float16", "float64"])
-def test_json_reads_back_as_the_same_graph(dtype: str, demo: Path) -> None:
-    ran = command("graph", demo, "--json", "--dtype", dtype)
-    built = build_graph(read_config(demo), None if dtype == "auto" else dtype_of(dtype))
+def test_json_reads_back_as_the_same_graph(dtype: str, untrained: Path) -> None:
+    ran = command("graph", untrained, "--json", "--dtype", dtype)
+    built = build_graph(read_config(untrained), None if dtype == "auto" else dtype_of(dtype))
     read = graph_from_json(json.loads(ran.out))
     verify(read)
     assert ran.code == 0 and ran.out.count("\n") == 1 and str(read) == str(built)
 
 
 @pytest.mark.parametrize("backend", ["eager", "reference"])
-def test_lowered_to_a_backend(backend: str, demo: Path) -> None:
-    ran = command("graph", demo, "--lowered", backend, "-v")
+def test_lowered_to_a_backend(backend: str, untrained: Path) -> None:
+    ran = command("graph", untrained, "--lowered", backend, "-v")
     assert ran.code == 0
     decisions = ran.err.splitlines()
     if backend == "reference":
-        assert ran.out.splitlines()[:-2] == command("graph", demo, "--dtype", "float32").out.splitlines()[:-2]
+        assert ran.out.splitlines()[:-2] == command("graph", untrained, "--dtype", "float32").out.splitlines()[:-2]
         assert "layers.1.mlp: moe_block: native" in decisions
     else:
         assert "moe_experts(" in ran.out and "moe_block(" not in ran.out
         assert "layers.1.mlp: moe_block: decomposed: eager runs the composites one by one" in decisions
         assert "layers.1.mlp.experts: moe_experts: native" in decisions
-    assert command("graph", demo, "--lowered", backend).err == ""
-    lowered = graph_from_json(json.loads(command("graph", demo, "--lowered", backend, "--json").out))
+    assert command("graph", untrained, "--lowered", backend).err == ""
+    lowered = graph_from_json(json.loads(command("graph", untrained, "--lowered", backend, "--json").out))
     verify(lowered)
 
 
@@ -101,7 +101,7 @@ def test_the_context_is_that_of_the_cost() -> None:
     ("arguments", "message"),
     [
         (("0.3B", "--level", "atom"), "Invalid value for '--level'"),
-        (("0.3B", "--lowered", "nope"), "no backend 'nope'; expected one of eager, reference"),
+        (("0.3B", "--lowered", "nope"), "no backend 'nope'; expected one of eager, onnx, reference"),
         (
             ("0.3B", "--lowered", "eager", "--level", "block"),
             "--level and --lowered exclude one another. Leave one out",
@@ -109,7 +109,7 @@ def test_the_context_is_that_of_the_cost() -> None:
         (("0.3B", "--dtype", "bool"), "unknown dtype 'bool'; expected auto or one of float64, float32"),
         (("0.3B", "--context", "0"), "--context must be positive; found 0"),
         (("0.3B", "--context", "-1"), "not a size"),
-        (("0.4B",), "'0.4B': no such model; expected a folder, 0.3B, 0.3B-Base"),
+        (("0.4B",), "'0.4B': no such model; expected a folder, demo, 0.3B, 0.3B-Base"),
     ],
 )
 def test_bad_options(arguments: tuple[str, ...], message: str) -> None:

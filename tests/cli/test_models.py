@@ -16,7 +16,8 @@ def test_json() -> None:
     ran = command("models", "--json")
     found = {row["name"]: row for row in json.loads(ran.out)}
     assert (ran.code, ran.err) == (0, "")
-    assert list(found) == [family.name for family in FAMILIES]
+    assert list(found) == ["demo", *(family.name for family in FAMILIES)]
+    assert found["demo"]["hub_id"] is None and found["demo"]["parameters"] < 7_500_000
     small, large = found["0.3B"], found["300B-A47B"]
     assert small["parameters"] == small["active_parameters"] == 360_748_032
     assert (large["parameters"], large["active_parameters"]) == (299_484_163_264, 47_926_586_560)
@@ -29,7 +30,9 @@ def test_table() -> None:
     ran = command("models")
     lines = ran.out.splitlines()
     assert ran.code == 0 and lines[0].split()[:3] == ["NAME", "PARAMETERS", "ACTIVE"]
-    assert [line.split()[0] for line in lines[1:]] == [family.name for family in FAMILIES]
+    assert [line.split()[0] for line in lines[1:]] == ["demo", *(family.name for family in FAMILIES)]
+    assert lines[1].endswith("comes with ernie-rt)")
+    assert ran.out in (Path(__file__).parents[2] / "README.md").read_text("utf-8")
     assert "21.8 B" in ran.out and "3.35 B" in ran.out and "299 B" in ran.out
 
 

@@ -60,18 +60,18 @@ def test_twelve_broken_plugins_are_named_with_their_causes(site: Path, monkeypat
     assert sys.modules.keys().isdisjoint(TWELVE)
 
 
-def test_every_command_works_beside_them(site: Path, demo: Path) -> None:
+def test_every_command_works_beside_them(site: Path, untrained: Path) -> None:
     install_twelve(site)
     helped = subprocess.run([*START, "--help"], capture_output=True, text=True)
     assert (helped.returncode, helped.stderr) == (0, "") and "plugins" in helped.stdout
     for arguments in (
         ["--version"],
         ["models"],
-        ["tokenize", demo, "hello"],
+        ["tokenize", untrained, "hello"],
         ["graph", "0.3B", "--lowered", "reference"],
-        ["run", demo, "hello", "-n", "2"],
+        ["run", untrained, "hello", "-n", "2"],
         ["conform", "reference", "--level", "L0"],
-        ["run", demo, "hello", "-n", "2", "--backend", "eager", "--json"],
+        ["run", untrained, "hello", "-n", "2", "--backend", "eager", "--json"],
     ):
         ran = command(*arguments)
         assert ran.code == 0 and ran.out, arguments
@@ -79,15 +79,15 @@ def test_every_command_works_beside_them(site: Path, demo: Path) -> None:
     backends = command("-p", "no:endless", "backends", "--json")
     assert backends.code == 0
     names = [row["name"] for row in json.loads(backends.out)]
-    assert names == ["eager", "reference", "close", "constructor", "noisy", "submit"]
+    assert names == ["onnx", "eager", "reference", "close", "constructor", "noisy", "submit"]
     assert "plugin shadow" not in backends.err
     assert "plugin eager: shadows a built-in: 'eager' is a built-in plugin, which stays\n" in backends.err
     assert "plugin leaves: broken: SystemExit: 3\n" in backends.err and "endless" not in backends.err
 
 
-def test_noise_does_not_reach_the_answer(site: Path, demo: Path) -> None:
+def test_noise_does_not_reach_the_answer(site: Path, untrained: Path) -> None:
     install(site, "noisy", TWELVE["noisy"])
-    ran = command("run", demo, "hello", "-n", "2", "--backend", "noisy", "--json")
+    ran = command("run", untrained, "hello", "-n", "2", "--backend", "noisy", "--json")
     assert ran.code == 0 and json.loads(ran.out)["backend"] == "noisy"
     assert ran.err.startswith("[[\n")
     assert json.loads(command("backends", "--json").out)[-1]["name"] == "noisy"
@@ -113,9 +113,13 @@ def test_the_table(site: Path) -> None:
     install(site, "otherapi", TWELVE["otherapi"])
     ran = command("plugins")
     assert (ran.code, ran.err) == (0, "")
-    header, eager, reference, good, other, *causes = ran.out.splitlines()
+    header, eager, onnx, reference, good, other, *causes = ran.out.splitlines()
     assert header.split() == ["NAME", "STATUS", "DISTRIBUTION", "API", "IMPORT", "HOOKS"]
-    assert eager.split()[:5] == ["eager", "ok", "ernie-rt", "0.1.0", "1"] and reference.startswith("reference ")
+    assert (
+        eager.split()[:5] == ["eager", "ok", "ernie-rt", "0.1.0", "1"]
+        and onnx.startswith("onnx ")
+        and reference.startswith("reference ")
+    )
     assert good.split()[:5] == ["good", "ok", "good-plugin", "1.5", "1"] and good.endswith(" ms    ernie_rt_backends")
     assert other.split()[:6] == ["otherapi", "other", "api", "otherapi-plugin", "1.5", "2"]
     assert causes == [
@@ -143,11 +147,11 @@ def test_a_backend_that_never_ends_is_stopped(site: Path, monkeypatch: pytest.Mo
     assert row["fix"] == "pip uninstall stuck-plugin"
 
 
-def test_leaving_plugins_out(site: Path, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaving_plugins_out(site: Path, untrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(site, "good", GOOD)
-    ran = command("-p", "no:good", "run", demo, "hello", "--backend", "good")
+    ran = command("-p", "no:good", "run", untrained, "hello", "--backend", "good")
     assert ran.code == 1 and "backend 'good' cannot be used: switched off by -p or ERNIE_RT_PLUGINS" in ran.err
-    ran = command("-p", "no:eager", "-p", "no:good", "run", demo, "hello", "-n", "1")
+    ran = command("-p", "no:onnx", "-p", "no:eager", "-p", "no:good", "run", untrained, "hello", "-n", "1")
     assert ran.code == 0 and "eager is off" in ran.err and "reference" in ran.err.splitlines()[-1]
     ran = command("-p", "good", "models")
     assert (ran.code, ran.out) == (2, "") and "expected no:NAME; found 'good'" in ran.err
@@ -155,7 +159,7 @@ def test_leaving_plugins_out(site: Path, demo: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("ERNIE_RT_PLUGINS", "")
     row = listed()["good"]
     assert (row["status"], row["failure"]) == ("off", "switched off by -p or ERNIE_RT_PLUGINS")
-    assert [row["name"] for row in json.loads(command("backends", "--json").out)] == ["eager", "reference"]
+    assert [row["name"] for row in json.loads(command("backends", "--json").out)] == ["onnx", "eager", "reference"]
     assert imported(site) == set()
     monkeypatch.setenv("ERNIE_RT_PLUGINS", "good")
     assert listed()["good"]["status"] == "ok"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from support.commands import command
 
 
 @pytest.fixture(scope="module")
-def folders(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the demo model quantised as `q`."""
+def folders(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the untrained model quantised as `q`."""
     folder = tmp_path_factory.mktemp("quantize")
-    ran = command("quantize", demo, folder / "q", "--weights", "int4", "--threads", 1)
+    ran = command("quantize", untrained, folder / "q", "--weights", "int4", "--threads", 1)
     assert ran.code == 0, ran.err
     (folder / "report").write_text(ran.out)
     return folder
@@ -35,9 +36,9 @@ def test_the_report(folders: Path) -> None:
     assert lines[-1] == f"{folders / 'q'}: {size:,} bytes"
 
 
-def test_json_and_options(demo: Path, folders: Path) -> None:
+def test_json_and_options(untrained: Path, folders: Path) -> None:
     ran = command(
-        "quantize", demo, folders / "q8", "--weights", "int8", "--block", 64, "--layout", "tiled",
+        "quantize", untrained, folders / "q8", "--weights", "int8", "--block", 64, "--layout", "tiled",
         "--no-clip-search", "--json",
     )  # fmt: skip
     found = json.loads(ran.out)
@@ -47,7 +48,7 @@ def test_json_and_options(demo: Path, folders: Path) -> None:
     assert found["kinds"].keys() >= {"weight", "mlp.experts.down"}
     assert found["nbytes"] == sum(path.stat().st_size for path in (folders / "q8").glob("*.safetensors"))
     searched = json.loads(
-        command("quantize", demo, folders / "q8s", "--weights", "int8", "--block", "64", "--json").out
+        command("quantize", untrained, folders / "q8s", "--weights", "int8", "--block", "64", "--json").out
     )
     assert searched["kinds"]["mlp.experts.down"] < found["kinds"]["mlp.experts.down"]
 
@@ -71,22 +72,26 @@ def test_convert_and_run(folders: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("quantize", "{demo}", "{here}/q", "--weights", "int4"), 1, "q: cannot be written; found File exists"),
+        (("quantize", "{untrained}", "{here}/q", "--weights", "int4"), 1, "q: cannot be written; found File exists"),
         (("quantize", "{here}/q", "{here}/x", "--weights", "int4"), 2, "the model is quantised already"),
-        (("convert", "{demo}", "{here}/x", "--layout", "raw"), 2, "the model is not quantised"),
+        (("convert", "{untrained}", "{here}/x", "--layout", "raw"), 2, "the model is not quantised"),
         (("convert", "{here}/q", "{here}/x", "--layout", "raw"), 2, "has the layout raw already"),
-        (("quantize", "{demo}", "{here}/x", "--weights", "int4", "--block", "128"), 2, "blocks of 128 do not divide"),
-        (("quantize", "{demo}", "{here}/no/x", "--weights", "int8"), 1, "No such file or directory"),
+        (
+            ("quantize", "{untrained}", "{here}/x", "--weights", "int4", "--block", "128"),
+            2,
+            "blocks of 128 do not divide",
+        ),
+        (("quantize", "{untrained}", "{here}/no/x", "--weights", "int8"), 1, "No such file or directory"),
         (("quantize", "{here}/nothing", "{here}/x", "--weights", "int8"), 2, "no such model"),
-        (("quantize", "{demo}", "{here}/x", "--weights", "int5"), 2, "int5"),
-        (("quantize", "{demo}", "{here}/x"), 2, "--weights"),
-        (("quantize", "{demo}", "{here}/x", "--weights", "int4", "--block", "48"), 2, "48"),
+        (("quantize", "{untrained}", "{here}/x", "--weights", "int5"), 2, "int5"),
+        (("quantize", "{untrained}", "{here}/x"), 2, "--weights"),
+        (("quantize", "{untrained}", "{here}/x", "--weights", "int4", "--block", "48"), 2, "48"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_refusals(folders: Path, demo: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
+def test_refusals(folders: Path, untrained: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
     before = sorted(folders.iterdir())
-    ran = command(*(argument.format(demo=demo, here=folders) for argument in arguments))
+    ran = command(*(argument.format(untrained=untrained, here=folders) for argument in arguments))
     assert (ran.code, ran.out) == (code, "")
     assert message in ran.err and "Traceback" not in ran.err
     assert sorted(folders.iterdir()) == before
@@ -106,3 +111,15 @@ def test_an_edited_file(folders: Path, tmp_path: Path) -> None:
         assert (ran.code, ran.out) == (2, "")
         assert "model-00003-of-00006.safetensors: the file is not the one that was written" in ran.err
     assert not (tmp_path / "x").exists()
+
+
+def test_run_quantises_once(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first, second = (
+        command("run", untrained, "hello", "--weights", "int4", "--backend", "eager", "--threads", 1, "-n", 3)
+        for _ in range(2)
+    )
+    assert first.code == second.code == 0 and first.out == second.out
+    assert re.search(r"quantising to int4: [\d.]+ [KM]iB, about \d+ s, once", first.err)
+    assert "quantising" not in second.err and "dequantised from int4/32" in second.err
+    assert len([*(tmp_path / "ernie-rt" / "quantized").iterdir()]) == 1

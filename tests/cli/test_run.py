@@ -30,25 +30,25 @@ SUMMARY = re.compile(
 
 
 @pytest.fixture(scope="module")
-def expected(demo: Path) -> ernie_rt.Generation:
-    with ernie_rt.load(demo, backend="reference") as model:
+def expected(untrained: Path) -> ernie_rt.Generation:
+    with ernie_rt.load(untrained, backend="reference") as model:
         return model.generate(PROMPT, max_new_tokens=8, ignore_eos=True)
 
 
-def test_the_answer_is_all_there_is_on_standard_output(demo: Path, expected: ernie_rt.Generation) -> None:
-    ran = command("run", demo, PROMPT, *OPTIONS)
+def test_the_answer_is_all_there_is_on_standard_output(untrained: Path, expected: ernie_rt.Generation) -> None:
+    ran = command("run", untrained, PROMPT, *OPTIONS)
     assert ran.code == 0 and ran.out == expected.text + "\n"
     first, last = ran.err.splitlines()
     assert first == "backend reference (asked for)"
     assert SUMMARY.fullmatch(last)
 
 
-def test_one_token_has_no_decode_speed(demo: Path) -> None:
-    ran = command("run", demo, PROMPT, "-n", "1", "--backend", "reference")
+def test_one_token_has_no_decode_speed(untrained: Path) -> None:
+    ran = command("run", untrained, PROMPT, "-n", "1", "--backend", "reference")
     assert "· decode - ·" in ran.err.splitlines()[-1]
 
 
-def test_the_text_comes_piece_by_piece(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text_comes_piece_by_piece(untrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     following = Stream.__next__
 
@@ -57,12 +57,12 @@ def test_the_text_comes_piece_by_piece(demo: Path, monkeypatch: pytest.MonkeyPat
         return following(self)
 
     monkeypatch.setattr(Stream, "__next__", watched)
-    assert command("run", demo, PROMPT, *OPTIONS).code == 0
+    assert command("run", untrained, PROMPT, *OPTIONS).code == 0
     assert len(seen) == 9 and seen == sorted(seen) and len(set(seen)) > 4
 
 
-def test_json_is_one_object(demo: Path, expected: ernie_rt.Generation) -> None:
-    ran = command("run", demo, PROMPT, *OPTIONS, "--json")
+def test_json_is_one_object(untrained: Path, expected: ernie_rt.Generation) -> None:
+    ran = command("run", untrained, PROMPT, *OPTIONS, "--json")
     answer = json.loads(ran.out)
     assert ran.code == 0 and ran.out.count("\n") == 1 and SUMMARY.fullmatch(ran.err.splitlines()[-1])
     assert answer["text"] == expected.text and answer["ids"] == list(expected.ids)
@@ -73,8 +73,8 @@ def test_json_is_one_object(demo: Path, expected: ernie_rt.Generation) -> None:
     assert answer["peak_private_bytes"] > answer["device_bytes"] > 0
 
 
-def test_the_end_of_sequence_ends_it(demo: Path, expected: ernie_rt.Generation, tmp_path: Path) -> None:
-    folder = shutil.copytree(demo, tmp_path / "model")
+def test_the_end_of_sequence_ends_it(untrained: Path, expected: ernie_rt.Generation, tmp_path: Path) -> None:
+    folder = shutil.copytree(untrained, tmp_path / "model")
     stop = expected.ids[3]
     text = (folder / "config.json").read_text()
     (folder / "config.json").write_text(text.replace('"eos_token_id": 2', f'"eos_token_id": {stop}'))
@@ -82,39 +82,39 @@ def test_the_end_of_sequence_ends_it(demo: Path, expected: ernie_rt.Generation, 
     assert answer["finish"] == "stop" and answer["ids"] == list(expected.ids[: expected.ids.index(stop) + 1])
 
 
-def test_a_prompt_from_anywhere(demo: Path, expected: ernie_rt.Generation, tmp_path: Path) -> None:
+def test_a_prompt_from_anywhere(untrained: Path, expected: ernie_rt.Generation, tmp_path: Path) -> None:
     file = tmp_path / "prompt.txt"
     file.write_text(PROMPT, encoding="utf-8")
     given: list[Outcome] = [
-        command("run", demo, "--file", file, *OPTIONS),
-        command("run", demo, "-f", file, *OPTIONS, stdin=b"not this"),
-        command("run", demo, "-", *OPTIONS, stdin=PROMPT.encode()),
-        command("run", demo, *OPTIONS, stdin=PROMPT.encode()),
+        command("run", untrained, "--file", file, *OPTIONS),
+        command("run", untrained, "-f", file, *OPTIONS, stdin=b"not this"),
+        command("run", untrained, "-", *OPTIONS, stdin=PROMPT.encode()),
+        command("run", untrained, *OPTIONS, stdin=PROMPT.encode()),
     ]
     assert [(ran.code, ran.out) for ran in given] == [(0, expected.text + "\n")] * 4
 
 
 @pytest.mark.parametrize("prompt", [PROMPT, "-"])
-def test_a_prompt_from_two_places(prompt: str, demo: Path, tmp_path: Path) -> None:
+def test_a_prompt_from_two_places(prompt: str, untrained: Path, tmp_path: Path) -> None:
     (tmp_path / "prompt").write_text(PROMPT)
-    refused(command("run", demo, prompt, "-f", tmp_path / "prompt", stdin=b"x"), "a prompt was given twice")
+    refused(command("run", untrained, prompt, "-f", tmp_path / "prompt", stdin=b"x"), "a prompt was given twice")
 
 
-def test_prompts_that_are_none(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_that_are_none(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "latin").write_bytes("Grüße".encode("latin-1"))
     (tmp_path / "empty").touch()
-    refused(command("run", demo), "the prompt is empty")
-    refused(command("run", demo, ""), "the prompt is empty")
-    refused(command("run", demo, "-f", tmp_path / "empty"), "the prompt is empty")
-    refused(command("run", demo, "-f", tmp_path / "absent"), "there is no such file")
-    refused(command("run", demo, "-f", tmp_path), "not a regular file; found a folder")
-    refused(command("run", demo, "-f", tmp_path / "latin"), "not UTF-8; found byte 0xfc at 2")
-    refused(command("run", demo, "-", stdin=b"caf\xe9"), "not UTF-8; found byte 0xe9 at 3")
-    refused(command("run", demo, "\udcff"), "the text is not Unicode text")
+    refused(command("run", untrained), "the prompt is empty")
+    refused(command("run", untrained, ""), "the prompt is empty")
+    refused(command("run", untrained, "-f", tmp_path / "empty"), "the prompt is empty")
+    refused(command("run", untrained, "-f", tmp_path / "absent"), "there is no such file")
+    refused(command("run", untrained, "-f", tmp_path), "not a regular file; found a folder")
+    refused(command("run", untrained, "-f", tmp_path / "latin"), "not UTF-8; found byte 0xfc at 2")
+    refused(command("run", untrained, "-", stdin=b"caf\xe9"), "not UTF-8; found byte 0xe9 at 3")
+    refused(command("run", untrained, "\udcff"), "the text is not Unicode text")
     monkeypatch.setattr("ernie_rt.cli.output.PROMPT_LIMIT", 10)
-    refused(command("run", demo, "-", stdin=b"x" * 11), "standard input is too long for a prompt")
+    refused(command("run", untrained, "-", stdin=b"x" * 11), "standard input is too long for a prompt")
     (tmp_path / "long").write_text("x" * 11)
-    refused(command("run", demo, "-f", tmp_path / "long"), "too large; expected at most 10 bytes; found 11")
+    refused(command("run", untrained, "-f", tmp_path / "long"), "too large; expected at most 10 bytes; found 11")
 
 
 def refused(ran: Outcome, message: str) -> None:
@@ -126,24 +126,24 @@ def refused(ran: Outcome, message: str) -> None:
     ("arguments", "message"),
     [
         ((), "Missing argument 'MODEL'"),
-        (("{demo}", "x", "--nonsense"), "No such option: --nonsense"),
-        (("{demo}", "x", "-n", "0"), "greater than or equal to 1"),
-        (("{demo}", "x", "-n", "many"), "Invalid value for '--max-new-tokens'"),
-        (("{demo}", "x", "--threads", "0"), "greater than or equal to 1"),
-        (("{demo}", "x", "--memory", "12 parsecs"), "not a size; expected a number such as 4096, 32k or 12GiB"),
-        (("{demo}", "x", "--dtype", "fp8"), "unknown dtype 'fp8'"),
-        (("{demo}", "x", "--backend", "nope"), "no backend 'nope'; expected one of eager, reference"),
-        (("no such model", "x"), "'no such model': no such model; expected a folder, 0.3B"),
-        (("{demo}/config.json", "x"), "this is a file; expected a folder. Name the folder it lies in"),
+        (("{untrained}", "x", "--nonsense"), "No such option: --nonsense"),
+        (("{untrained}", "x", "-n", "0"), "greater than or equal to 1"),
+        (("{untrained}", "x", "-n", "many"), "Invalid value for '--max-new-tokens'"),
+        (("{untrained}", "x", "--threads", "0"), "greater than or equal to 1"),
+        (("{untrained}", "x", "--memory", "12 parsecs"), "not a size; expected a number such as 4096, 32k or 12GiB"),
+        (("{untrained}", "x", "--dtype", "fp8"), "unknown dtype 'fp8'"),
+        (("{untrained}", "x", "--backend", "nope"), "no backend 'nope'; expected one of eager, onnx, reference"),
+        (("no such model", "x"), "'no such model': no such model; expected a folder, demo, 0.3B"),
+        (("{untrained}/config.json", "x"), "this is a file; expected a folder. Name the folder it lies in"),
     ],
 )
-def test_bad_usage(arguments: tuple[str, ...], message: str, demo: Path) -> None:
-    ran = command("run", *(argument.format(demo=demo) for argument in arguments))
+def test_bad_usage(arguments: tuple[str, ...], message: str, untrained: Path) -> None:
+    ran = command("run", *(argument.format(untrained=untrained) for argument in arguments))
     assert ran.code == 2 and ran.out == "" and message in ran.err and "Traceback" not in ran.err
 
 
-def test_what_does_not_fit_is_exit_code_1(demo: Path) -> None:
-    ran = command("run", demo, PROMPT, *OPTIONS, "--memory", "64k")
+def test_what_does_not_fit_is_exit_code_1(untrained: Path) -> None:
+    ran = command("run", untrained, PROMPT, *OPTIONS, "--memory", "64k")
     assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
     assert "does not fit into the memory limit; expected at most 64.0 KiB" in ran.err
 
@@ -155,13 +155,13 @@ def test_what_does_not_fit_is_exit_code_1(demo: Path) -> None:
         ("--dtype", "float16", "backend 'reference' does not compute in float16 on cpu"),
     ],
 )
-def test_what_a_backend_does_not_offer_is_bad_usage(option: str, value: str, message: str, demo: Path) -> None:
-    ran = command("run", demo, PROMPT, *OPTIONS, option, value)
+def test_what_a_backend_does_not_offer_is_bad_usage(option: str, value: str, message: str, untrained: Path) -> None:
+    ran = command("run", untrained, PROMPT, *OPTIONS, option, value)
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1) and message in ran.err
 
 
-def test_what_is_set_aside_is_said(demo: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(demo, tmp_path / "model")
+def test_what_is_set_aside_is_said(untrained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(untrained, tmp_path / "model")
     tensors = load_file(folder / "model.safetensors")
     for name in ("a", "b"):
         tensors[f"model.mtp_{name}"] = tensors["model.norm.weight"]
@@ -170,8 +170,8 @@ def test_what_is_set_aside_is_said(demo: Path, tmp_path: Path) -> None:
     assert ran.code == 0 and "2 stored tensors set aside: speculative head" in ran.err
 
 
-def test_control_characters_of_a_file_do_not_reach_the_terminal(demo: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(demo, tmp_path / "model")
+def test_control_characters_of_a_file_do_not_reach_the_terminal(untrained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(untrained, tmp_path / "model")
     header = json.dumps({"a\n\x1b[2J": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}).encode()
     (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
     refused(command("run", folder, PROMPT), r"a\n\x1b[2J")
@@ -199,10 +199,10 @@ LONG = ("x", "-n", "4000", "--ignore-eos", "--backend", "reference")
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_an_interrupt_keeps_what_there_is(
-    as_json: bool, demo: Path, child: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+    as_json: bool, untrained: Path, child: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     with (tmp_path / "out").open("wb") as out:
-        process = child(demo, *LONG, *(["--json"] if as_json else []), stdout=out)
+        process = child(untrained, *LONG, *(["--json"] if as_json else []), stdout=out)
         assert process.stderr is not None
         assert process.stderr.readline() == b"backend reference (asked for)\n"
         deadline = time.monotonic() + 20
@@ -221,17 +221,17 @@ def test_an_interrupt_keeps_what_there_is(
         assert len(text) > 50 and text.endswith("\n")
 
 
-def test_an_interrupt_while_loading(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_while_loading(untrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(CheckpointSource, "fill", interrupted)
-    ran = command("run", demo, PROMPT, *OPTIONS)
+    ran = command("run", untrained, PROMPT, *OPTIONS)
     assert (ran.code, ran.out, ran.err) == (130, "", "")
 
 
-def test_a_reader_that_leaves_ends_it_quietly(demo: Path, child: Callable[..., subprocess.Popen[bytes]]) -> None:
-    process = child(demo, *LONG)
+def test_a_reader_that_leaves_ends_it_quietly(untrained: Path, child: Callable[..., subprocess.Popen[bytes]]) -> None:
+    process = child(untrained, *LONG)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.read(1)
     process.stdout.close()
@@ -240,34 +240,36 @@ def test_a_reader_that_leaves_ends_it_quietly(demo: Path, child: Callable[..., s
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_a_named_error(demo: Path, child: Callable[..., subprocess.Popen[bytes]]) -> None:
+def test_a_full_disk_is_a_named_error(untrained: Path, child: Callable[..., subprocess.Popen[bytes]]) -> None:
     with Path("/dev/full").open("wb") as full:
-        process = child(demo, *LONG, stdout=full)
+        process = child(untrained, *LONG, stdout=full)
         _, err = process.communicate(timeout=20)
     last = err.decode().splitlines()[-1]
     assert process.returncode == 1
     assert last == "ernie-rt: standard output cannot be written; found No space left on device"
 
 
-def test_streams_that_are_closed_or_narrow(demo: Path, expected: ernie_rt.Generation) -> None:
+def test_streams_that_are_closed_or_narrow(untrained: Path, expected: ernie_rt.Generation) -> None:
     """`>&-`, `2>&-`, `<&-`, and an output that knows no Chinese."""
-    ran = command("run", demo, PROMPT, *OPTIONS, closed="stdout")
+    ran = command("run", untrained, PROMPT, *OPTIONS, closed="stdout")
     assert (ran.code, ran.out) == (0, "") and SUMMARY.fullmatch(ran.err.splitlines()[-1])
     for options in ({"closed": "stderr"}, {"closed": "stdin"}):
-        ran = command("run", demo, PROMPT, *OPTIONS, **options)
+        ran = command("run", untrained, PROMPT, *OPTIONS, **options)
         assert (ran.code, ran.out) == (0, expected.text + "\n")
-    refused(command("run", demo, closed="stdin"), "no prompt. Give it as an argument, by --file, or on standard input")
-    narrow = command("run", demo, PROMPT, *OPTIONS, encoding="ascii")
+    refused(
+        command("run", untrained, closed="stdin"), "no prompt. Give it as an argument, by --file, or on standard input"
+    )
+    narrow = command("run", untrained, PROMPT, *OPTIONS, encoding="ascii")
     assert (narrow.code, narrow.out) == (0, expected.text.encode("ascii", "replace").decode() + "\n")
-    answer = command("run", demo, PROMPT, *OPTIONS, "--json", encoding="ascii")
+    answer = command("run", untrained, PROMPT, *OPTIONS, "--json", encoding="ascii")
     assert json.loads(answer.out)["text"] == expected.text
 
 
 def test_a_terminal_shows_progress_and_the_answer_stays_clean(
-    demo: Path, expected: ernie_rt.Generation, child: Callable[..., subprocess.Popen[bytes]]
+    untrained: Path, expected: ernie_rt.Generation, child: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     ours, theirs = pty.openpty()
-    process = child(demo, PROMPT, *OPTIONS, stderr=theirs)
+    process = child(untrained, PROMPT, *OPTIONS, stderr=theirs)
     os.close(theirs)
     shown = b""
     while True:

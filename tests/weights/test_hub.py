@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from ernie_rt.errors import ModelNotFoundError, WriteError
 from ernie_rt.graph.types import Plain
 from ernie_rt.weights.checkpoint import Checkpoint
-from ernie_rt.weights.hub import FILES, resolve
+from ernie_rt.weights.hub import DEMO, FILES, resolve
 from ernie_rt.weights.manifest import MANIFEST, Manifest, Shard
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -61,9 +61,32 @@ def test_an_exact_id_outranks_a_family(cache: Path) -> None:
     assert resolve("baidu/ERNIE-4.5-0.3B-Paddle") == paddle
 
 
+def test_the_demo_comes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
+    (tmp_path / "demo").touch()
+    assert resolve("demo") == resolve("Demo") == DEMO
+    assert (DEMO / "config.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["demo", "0.3B"])
+def test_a_folder_outranks_a_known_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(ModelNotFoundError, match=r"outranks the known model.*config\.json.*another folder"):
+        resolve(name)
+    (tmp_path / name / "config.json").touch()
+    assert resolve(name) == Path(name)
+
+
+def test_a_file_hides_no_known_model(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "0.3B").touch()
+    snapshot = store(cache)
+    assert resolve("0.3B") == snapshot
+
+
 def test_a_folder_is_itself(tmp_path: Path) -> None:
     folder = tmp_path / "baidu" / "ERNIE-4.5-0.3B-PT"
     folder.mkdir(parents=True)
+    (folder / "config.json").touch()
     assert resolve(str(folder)) == folder
     assert resolve(REPOSITORY) == Path(REPOSITORY)
 
@@ -85,7 +108,7 @@ def test_a_folder_is_itself(tmp_path: Path) -> None:
     ],
 )
 def test_references_that_lead_nowhere(ref: str) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"no such model.*0\.3B, .*Check the spelling") as caught:
+    with pytest.raises(ModelNotFoundError, match=r"no such model.*demo, 0\.3B, .*Check the spelling") as caught:
         resolve(ref)
     assert len(str(caught.value)) < 600
 

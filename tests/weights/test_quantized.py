@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from ernie_rt.graph.types import Blocks, Plain, RopeTable, Weight
 from ernie_rt.model.config import read_config
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.weights.blocks import dequantize
+from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
 from ernie_rt.weights.quantize import Quantization, convert_model, quantize_model
 from ernie_rt.weights.quantized import QuantizedSource, open_weights
-from ernie_rt.weights.source import CheckpointSource
+from ernie_rt.weights.source import CheckpointSource, PlacedSource
 from support.drawn import DENSE, MOE, write_drawn
 from support.mutants import NumpyBackend, host_of
 
@@ -230,9 +233,9 @@ def test_wrong_requests(quantized: Path) -> None:
 
 
 @pytest.fixture
-def folder(demo: Path, tmp_path: Path) -> Iterator[Path]:
+def folder(untrained: Path, tmp_path: Path) -> Iterator[Path]:
     """A quantised folder to spoil."""
-    quantize_model(demo, read_config(demo), tmp_path / "q", Quantization(4))
+    quantize_model(untrained, read_config(untrained), tmp_path / "q", Quantization(4))
     yield tmp_path / "q"
     shutil.rmtree(tmp_path)
 
@@ -359,7 +362,34 @@ def test_an_edited_file_is_never_computed_with(folder: Path) -> None:
     assert not folder.with_name("out").exists()
 
 
-def test_a_checkpoint_is_a_checkpoint(demo: Path) -> None:
-    source = open_weights(demo, read_config(demo))
+def test_a_checkpoint_is_a_checkpoint(untrained: Path) -> None:
+    source = open_weights(untrained, read_config(untrained))
     assert isinstance(source, CheckpointSource)
     source.close()
+
+
+def test_places_are_where_the_bytes_lie(quantized: Path, checkpoint: Path) -> None:
+    config = read_config(quantized)
+    with closing(QuantizedSource(quantized, config)) as source:
+        for weight in source.weights:
+            for part, type in weight.storage.parts(weight.type).items():
+                place = source.place(weight, part)
+                assert place is not None and place.offset % 4096 == 0
+                with place.path.open("rb") as file:
+                    file.seek(place.offset)
+                    assert file.read(place.nbytes) == source.array(weight.name, part).tobytes()
+                assert place.nbytes == type.nbytes()
+            assert source.place(replace(weight, storage=Plain("float64")), "data") is None
+    assert not isinstance(CheckpointSource(Checkpoint.open(checkpoint), read_config(checkpoint)), PlacedSource)
+
+
+def test_an_edited_file_has_no_places(quantized: Path, tmp_path: Path) -> None:
+    shutil.copytree(quantized, tmp_path / "edited")
+    victim = sorted((tmp_path / "edited").glob("*.safetensors"))[1]
+    data = bytearray(victim.read_bytes())
+    data[-4097] ^= 1
+    victim.write_bytes(data)
+    with closing(QuantizedSource(tmp_path / "edited", read_config(quantized))) as source:
+        weight = next(weight for weight in source.weights if weight.name.startswith("layers.0"))
+        with pytest.raises(CheckpointError, match="its digest differs"):
+            source.place(weight, next(iter(weight.storage.parts(weight.type))))

@@ -1,0 +1,23 @@
+"""ONNX: export of portable models, and the backend that runs graphs in ONNX Runtime."""
+
+from __future__ import annotations
+
+from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
+
+__all__ = ["PLUGIN_API", "ernie_rt_backends"]
+
+
+@hookimpl
+def ernie_rt_backends() -> list[BackendInfo]:
+    return [
+        BackendInfo(
+            name="onnx",
+            target="ernie_rt_onnx.backend:OnnxBackend",
+            summary="ONNX Runtime, with quantised weights as they are stored",
+            dtypes={"cpu": ("float32", "float16")},
+            requires=("onnx>=1.21", "onnxruntime>=1.31 | onnxruntime-gpu>=1.31"),
+            hint="pip install 'ernie-rt[onnx]'",
+            conformance="ernie_rt_onnx:conformance.json",
+            exporter="ernie_rt_onnx.export:export",
+        )
+    ]

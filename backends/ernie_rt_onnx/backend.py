@@ -1,0 +1,227 @@
+"""The backend and its executable: sessions of ONNX Runtime, and a cache of slots that they read and write in place."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final, cast
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+
+from ernie_rt.backend import (
+    Accept,
+    CacheShape,
+    Done,
+    Limits,
+    Lowering,
+    MemoryReport,
+    Node,
+    Numerics,
+    OpNumerics,
+    Reject,
+    Step,
+    StepLimits,
+    StepResult,
+    Target,
+    WeightSource,
+    check_memory,
+    conversions,
+)
+from ernie_rt.graph.types import Blocks, Storage, Weight
+from ernie_rt_onnx.emitter import Emitter
+from ernie_rt_onnx.model import outputs_of, place, step_emitter, step_model
+from ernie_rt_onnx.ops import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
+from ernie_rt_onnx.weights import NUMPY, places, read
+
+ACCURACY_LEVEL: Final = 4
+"""Of MatMulNBits and QMoE: int8 activations. With float32 ones int8 weights take a hundred times as long."""
+
+HEAD_MULTIPLE: Final = 16
+
+LARGEST_NORM_MIN: Final = 1e-9
+"""What the probabilities of chosen experts never sum to; ERNIE 4.5 has 1e-12."""
+
+QUIET: Final = 3
+"""ONNX Runtime says errors alone; what it warns of is its own affair."""
+
+
+class OnnxBackend:
+    """Claims the composites; blocks decompose."""
+
+    def devices(self) -> tuple[str, ...]:
+        return ("cpu",)
+
+    def claims(self, node: Node, target: Target) -> Accept | Reject:
+        if node.op == "cache_update" or head_dim(node) % HEAD_MULTIPLE:
+            return Reject(
+                f"only GroupQueryAttention writes a cache, and its heads are of a multiple of {HEAD_MULTIPLE}"
+            )
+        if node.op not in EMIT:
+            return Reject("no few operators of ONNX Runtime")
+        if node.op == "moe" and cast(float, node.attributes["norm_min"]) > LARGEST_NORM_MIN:
+            return Reject("MoE divides by what the weights sum to, however little")
+        return Accept()
+
+    def accepts(self, storage: Storage, target: Target) -> bool:
+        return isinstance(storage, Blocks) and storage.layout == "raw"
+
+    def numerics(self, target: Target) -> Numerics:
+        wide = OpNumerics("float32", "float32")
+        return Numerics(OpNumerics(target.dtype, "float32", "int8"), {"moe_route": wide, "rms_norm": wide})
+
+    def compile(
+        self, lowerings: Mapping[str, Lowering], weights: WeightSource, target: Target, limits: Limits
+    ) -> OnnxExecutable:
+        return OnnxExecutable(lowerings, weights, target, limits, ACCURACY_LEVEL)
+
+
+class OnnxExecutable:
+    """A session for each graph over one cache.
+
+    K and V of a layer are `[slots, K, rows, D]`. GroupQueryAttention takes a batch of sequences only when each brings
+    one token, and cannot leave a row of the batch idle: hence slots without gaps, and prefills alone.
+    """
+
+    samples = False
+
+    def __init__(
+        self,
+        lowerings: Mapping[str, Lowering],
+        source: WeightSource,
+        target: Target,
+        limits: Limits,
+        accuracy_level: int,
+    ) -> None:
+        slots, rows = limits.max_sequences, limits.max_context
+        self.cache = CacheShape("slots", page_size=rows, pages=slots)
+        self.admits = StepLimits(limits.max_batch_tokens, slots, mixed=False, max_prefills=1)
+        bindings = {"P": rows, "R": slots * rows}
+        emitters = {
+            name: step_emitter(lowering, target.dtype, bindings, accuracy_level) for name, lowering in lowerings.items()
+        }
+        graphs = [lowering.graph for lowering in lowerings.values()]
+        states = {state.name: state for graph in graphs for state in graph.states}
+        self._report = _report(emitters, sum(state.type.nbytes(bindings) for state in states.values()))
+        check_memory(self._report, limits.memory_bytes)
+        self.caches: dict[str, npt.NDArray[Any]] = {}
+        for state in states.values():
+            _, _, heads, size = state.type.shape(bindings)
+            for name in (past_name(state, "k"), past_name(state, "v")):
+                self.caches[name] = np.zeros((slots, heads, rows, size), NUMPY[state.type.dtype])
+        self._programs = {
+            name: Program(lowering, emitters[name], source, target) for name, lowering in lowerings.items()
+        }
+
+    def submit(self, step: Step) -> Done:
+        return Done(self._programs[step.graph].run(step, self.caches))
+
+    def copy(self, source: int, destination: int, length: int) -> None:
+        for cache in self.caches.values():
+            cache[destination, :, :length] = cache[source, :, :length]
+
+    def memory(self) -> MemoryReport:
+        return self._report
+
+    def close(self) -> None:
+        self._programs, self.caches = {}, {}
+
+
+class Program:
+    """One graph as a session, with what it is given at every run."""
+
+    def __init__(self, lowering: Lowering, emitter: Emitter, source: WeightSource, target: Target) -> None:
+        inputs = [
+            name
+            for name, parameter in emitter.parameters.items()
+            if not parameter.constant and target.dtype == "float32"
+        ]
+        self._session, held = open_session(step_model(lowering, emitter, inputs), emitter, inputs, source, target)
+        self._held = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in held.items()}
+        wanted = {value.name for value in self._session.get_inputs()}
+        self._fed = {v.name: NUMPY[v.type.dtype] for v in lowering.graph.inputs if v.name in wanted}
+        self._batched = wanted & {BATCHED, LAST, TOTAL}
+        self._outputs = [name for name, _ in outputs_of(lowering)]
+        self._taps = {f"tap.{scope}": scope for scope, _ in lowering.taps}
+        self._caches = {
+            past_name(state, part): present_name(state, part) for state in lowering.graph.states for part in ("k", "v")
+        }
+        self._binding = self._session.io_binding()
+        for name, value in self._held.items():
+            self._binding.bind_ortvalue_input(name, value)
+
+    def run(self, step: Step, caches: Mapping[str, npt.NDArray[Any]]) -> StepResult:
+        binding = self._binding
+        given = step.inputs()
+        fed = {name: np.ascontiguousarray(given[name], dtype) for name, dtype in self._fed.items()}
+        if self._batched:
+            batch = len(step.past)
+            fed[BATCHED] = np.array([batch, len(step.ids) // batch, -1], np.int64)
+            fed[LAST] = step.lengths - np.int32(1)
+            fed[TOTAL] = np.array(step.lengths.max(), np.int32)
+        for name, array in fed.items():
+            binding.bind_cpu_input(name, array)
+        first = int(step.tables[0, 0]) if self._caches else 0
+        for past, present in self._caches.items():
+            rows = caches[past][first : first + len(step.past)]
+            binding.bind_input(past, "cpu", 0, rows.dtype.type, rows.shape, rows.ctypes.data)
+            binding.bind_output(present, "cpu", 0, rows.dtype.type, rows.shape, rows.ctypes.data)
+        for name in self._outputs:
+            binding.bind_output(name, "cpu")
+        self._session.run_with_iobinding(binding)
+        bound = binding.get_outputs()  # in the order in which they were bound
+        found = dict(zip((*self._caches.values(), *self._outputs), bound, strict=True))
+        taps = {scope: found[name].numpy() for name, scope in self._taps.items()}
+        logits = found["logits"].numpy() if "logits" in found else None
+        return StepResult(logits, taps=taps)
+
+
+def open_session(
+    model: onnx.ModelProto, emitter: Emitter, inputs: Collection[str], source: WeightSource, target: Target
+) -> tuple[ort.InferenceSession, dict[str, npt.NDArray[Any]]]:
+    """A session that has the constants of a model, from mapped files where they lie there, and what to give it as
+    `inputs`."""
+    options = ort.SessionOptions()
+    options.log_severity_level = QUIET
+    options.intra_op_num_threads = target.threads or 0
+    parameters = emitter.parameters
+    folder, placed = places({name: p for name, p in parameters.items() if name not in inputs}, source)
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    held = {name: read(p, source, emitter.bindings) for name, p in parameters.items() if name not in placed}
+    for constant in model.graph.initializer:
+        if constant.name in placed:
+            at = placed[constant.name]
+            place(constant, at.path.name, at.offset, at.nbytes)
+        elif constant.data_location:
+            place(constant, "memory", 0, held[constant.name].nbytes)
+    constants = [name for name in held if name not in inputs]
+    options.add_external_initializers(constants, [ort.OrtValue.ortvalue_from_numpy(held[name]) for name in constants])
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session, {name: held[name] for name in inputs}
+
+
+def head_dim(node: Node) -> int:
+    """The size of an attention's heads; 0 for other nodes."""
+    if node.op == "rope_attention":
+        size = node.attributes["head_dim"]
+    elif node.op == "attention":
+        query = node.operands["q"]
+        assert query is not None
+        size = query.type.dims[-1]
+    else:
+        return 0
+    assert isinstance(size, int)
+    return size
+
+
+def _report(emitters: Mapping[str, Emitter], cache_bytes: int) -> MemoryReport:
+    sizes: dict[str, int] = {}
+    weights: dict[str, Weight] = {}
+    for emitter in emitters.values():
+        for name, parameter in emitter.parameters.items():
+            stored = parameter.weight.storage.parts(parameter.weight.type)[parameter.part]
+            sizes[name] = stored.with_dtype(parameter.dtype).nbytes(emitter.bindings)
+            weights[parameter.weight.name] = parameter.weight
+    return MemoryReport(sum(sizes.values()), cache_bytes, notes=conversions(weights.values()))

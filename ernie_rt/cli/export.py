@@ -1,0 +1,66 @@
+"""`ernie-rt export`: write a model in a backend's own format."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated, Literal, cast
+
+import typer
+
+from ernie_rt.cli.options import Json, Ref, Threads
+from ernie_rt.cli.quantize import Block, ClipSearch, Out, Weights
+
+
+def export(
+    backend: Annotated[str, typer.Argument(metavar="FORMAT", help="The backend whose format it is: onnx.")],
+    model: Ref,
+    out: Out,
+    weights: Annotated[
+        Weights | None, typer.Option(help="Quantise: linears and experts so, embedding and head int8.")
+    ] = None,
+    block: Annotated[Block, typer.Option(help="How many weights share a scale.")] = Block.small,
+    clip_search: ClipSearch = True,
+    dtype: Annotated[
+        str | None, typer.Option(help="What is computed in: float32 for a CPU, float16 or bfloat16 for a GPU.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare each layer with the float64 reference before it is put in place.")
+    ] = False,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model into a new folder that runs without ernie-rt: in ONNX Runtime, and in onnxruntime-genai.
+
+    The folder remains a model of ernie-rt as well. Memory stays small. Interrupted, the same command goes on where it
+    stopped, in the folder OUT.partial.
+    """
+    from ernie_rt.cli.loaded import progress_bar
+    from ernie_rt.cli.output import columns, say, write
+    from ernie_rt.errors import OptionError
+    from ernie_rt.export import ExportOptions
+    from ernie_rt.export import export as write_model
+    from ernie_rt.graph.types import dtype_of
+    from ernie_rt.weights.quantize import Quantization
+
+    try:
+        settled = None if dtype is None else dtype_of(dtype)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+    how = None
+    if weights is not None:
+        bits: Literal[4, 8] = 4 if weights is Weights.int4 else 8
+        how = Quantization(bits, cast(Literal[32, 64, 128], int(block)), clip_search=clip_search)
+    options = ExportOptions(how, settled, verify, threads or os.cpu_count() or 1)
+    with progress_bar("exporting") as progress:
+        exported = write_model(model, out, backend, options, progress=progress)
+    for note in exported.notes:
+        say(note)
+    if as_json:
+        found = {"out": str(out), "files": dict(exported.files), "figures": dict(exported.figures)}
+        write(json.dumps(found | {"notes": exported.notes}) + "\n")
+        return
+    if exported.figures:
+        rows = [[name, f"{value:.2g}"] for name, value in exported.figures.items()]
+        write(f"relative rms error\n{columns(rows)}\n")
+    write(f"{out}: {sum(exported.files.values()):,} bytes\n")

@@ -1,0 +1,78 @@
+"""The onnx backend in the conformance suite, with weights of every storage, beside mutants of it that must fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+from ernie_rt.backend import Numerics, OpNumerics, WeightSource
+from ernie_rt.conformance import Suite
+from ernie_rt_onnx import backend
+from ernie_rt_onnx.backend import OnnxBackend
+from ernie_rt_onnx.emitter import Parameter
+
+
+def suite(storage: str) -> Suite:
+    return Suite("onnx", dtype="float32", storage=storage)
+
+
+@pytest.mark.parametrize("storage, levels", [("plain", "0123"), ("int8", "12"), ("int4", "123")])
+def test_it_computes_what_it_should(storage: str, levels: str) -> None:
+    report = suite(storage).run([f"L{level}" for level in levels])
+    assert report.ok, report.table()
+    reasons = {result.check: result.reason for result in report.results if result.status == "skipped"}
+    if "3" in levels:
+        assert reasons["L3/moe/preempt"] == "a slot holds a whole sequence: nothing is ever preempted"
+    assert report.subject["accepts"] == ({} if storage == "plain" else {f"{storage}/32": True, "int8/32": True})
+
+
+def test_activations_that_are_rounded_and_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = Numerics(OpNumerics("float32", "float32"))
+    monkeypatch.setattr(OnnxBackend, "numerics", lambda self, target: exact)
+    assert suite("int4").run(["L1"]).count("L1", "failed") == 8  # taking rows rounds nothing
+
+
+def test_nibbles_in_the_wrong_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = backend.read
+
+    def swapped(parameter: Parameter, source: WeightSource, bindings: Mapping[str, int]) -> np.ndarray[Any, Any]:
+        array = right(parameter, source, bindings)
+        return (array >> 4 | array << 4).astype(np.uint8) if parameter.part == "codes" else array
+
+    monkeypatch.setattr(backend, "read", swapped)
+    assert suite("int4").run(["L1"]).count("L1", "failed") >= 7
+
+
+def test_a_bias_that_weighs_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stock QMoE does when it is given one set of scores to choose and to weigh by."""
+
+    def biased() -> Any:
+        function = right()
+        for node in function.node:
+            if node.op_type == "GatherElements":
+                node.input[0] = "scores"
+        return function
+
+    from ernie_rt_onnx.functions import FUNCTIONS
+
+    right = FUNCTIONS["MoE"]
+    monkeypatch.setattr("ernie_rt_onnx.emitter.FUNCTIONS", {**FUNCTIONS, "MoE": biased})
+    report = suite("plain").run(["L1"])
+    assert {r.check for r in report.results if r.status == "failed"} >= {"L1/moe/bias", "L1/moe_block/shared-experts"}
+
+
+def test_small_heads_are_refused_in_words() -> None:
+    from ernie_rt.errors import LoweringError
+    from ernie_rt.loading import load
+    from ernie_rt.location import Located
+    from ernie_rt.weights.synthetic import Synthetic
+    from support.configs import small
+
+    with pytest.raises(
+        LoweringError, match="only GroupQueryAttention writes a cache, and its heads are of a multiple of 16"
+    ):
+        load(Located(small(head_dim=8)), backend="onnx", weights=Synthetic())

@@ -1,0 +1,62 @@
+"""`ernie-rt export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnxruntime")
+import onnx
+
+from ernie_rt.weights.hub import resolve
+from support.commands import command
+
+
+def test_the_demo(tmp_path: Path) -> None:
+    """Exported, verified, and run from where it lies."""
+    out = tmp_path / "out"
+    ran = command("export", "onnx", "demo", out, "--weights", "int8", "--verify", "--threads", 1)
+    assert ran.code == 0, ran.err
+    header, *figures, size = ran.out.splitlines()
+    assert header == "relative rms error"
+    errors = {name: float(value) for name, value in (line.split() for line in figures)}
+    assert list(errors) == [
+        "embed", *(f"layers.{i}.{part}.residual" for i in range(6) for part in ("attention", "mlp")),
+        "logits", "weights",
+    ]  # fmt: skip
+    assert 0 < errors["layers.0.mlp.residual"] < errors["logits"] < 0.2 and 0.004 < errors["weights"] < 0.007
+    assert size == f"{out}: {sum(path.stat().st_size for path in out.iterdir()):,} bytes"
+    last = onnx.load(str(out / "model.onnx"), load_external_data=False).graph.node[-1]
+    assert last.op_type == "Unsqueeze" and last.input[0].startswith("Where")  # 4,002 tokens, 4,032 rows
+    question = "How many grams are in 5 kilograms?"
+    answers = {command("run", model, question, "--backend", "onnx").out for model in (out, "demo")}
+    assert answers == {"5 kilograms = 5000 grams\n"}
+
+
+def test_json(tmp_path: Path) -> None:
+    ran = command("export", "onnx", resolve("demo"), tmp_path / "out", "--json", "--threads", 1)
+    found = json.loads(ran.out)
+    assert found["files"].keys() >= {"model.onnx", "genai_config.json", "tokenizer.json", "ernie_rt.json"}
+    assert (found["figures"], found["notes"]) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (("onnx", "demo", "{there}"), "cannot be written; found File exists"),
+        (("onnx", "demo", "{there}/no/where"), "cannot be written; found No such file or directory"),
+        (("eager", "demo", "{out}"), "backend 'eager' has no format to export to; expected one of onnx"),
+        (("nope", "demo", "{out}"), "no backend 'nope'; expected one of eager, onnx, reference"),
+        (("onnx", "demo", "{out}", "--dtype", "int4"), "unknown dtype 'int4'"),
+        (("onnx", "demo", "{out}", "--dtype", "float64"), "no ONNX graph computes in float64"),
+        (("onnx", "demo", "{out}", "--weights", "int4", "--block", "128"), "choose a smaller block"),
+    ],
+)
+def test_bad_usage(arguments: tuple[str, ...], problem: str, tmp_path: Path) -> None:
+    there, out = tmp_path / "there", tmp_path / "out"
+    there.mkdir()
+    ran = command("export", *(text.format(there=there, out=out) for text in arguments))
+    assert ran.code in (1, 2) and ran.out == "" and problem.lower() in ran.err.lower()
+    assert [*tmp_path.iterdir()] == [there]

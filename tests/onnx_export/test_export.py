@@ -1,0 +1,214 @@
+"""Exported folders: what is in them, that stock ONNX Runtime computes what it should, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+import onnx
+import onnxruntime as ort
+
+import ernie_rt
+from ernie_rt.errors import BackendError, OptionError, WriteError
+from ernie_rt.export import ExportOptions, export
+from ernie_rt.location import locate
+from ernie_rt.weights.manifest import MANIFEST, read_manifest
+from ernie_rt.weights.quantize import Quantization, quantize_model
+from ernie_rt_onnx import ops
+from ernie_rt_onnx.export import CARD
+from support.checkpoints import SPECS, write_checkpoint
+
+WITHIN = 2e-5
+NEW = 48
+IDS = [7, 200, 31, 4, 99, 180, 12, 63, 5, 250, 141, 77]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    root = tmp_path_factory.mktemp("checkpoints")
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = write_checkpoint(SPECS[name], root / name, SPECS[name].seed)
+        return made[name]
+
+    return make
+
+
+class Stock:
+    """An exported model in stock ONNX Runtime, driven by hand."""
+
+    def __init__(self, folder: Path, model: Any = None) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        source = str(folder / "model.onnx") if model is None else model.SerializeToString()
+        self.session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, ids: np.ndarray, mask: np.ndarray, past: dict[str, np.ndarray]) -> np.ndarray:
+        """The last logits `[B, V]`; `past` is filled with what comes out."""
+        for given in self.session.get_inputs()[2:]:
+            _, heads, _, size = given.shape
+            dtype = np.float16 if given.type == "tensor(float16)" else np.float32
+            past.setdefault(given.name, np.zeros((len(ids), heads, 0, size), dtype))
+        logits, *present = self.session.run(None, {"input_ids": ids, "attention_mask": mask, **past})
+        past.update(zip(past, present, strict=True))
+        return logits[:, 0]
+
+    def logits(self, ids: list[int]) -> np.ndarray:
+        return self(np.array([ids]), np.ones((1, len(ids)), np.int64), {})[0]
+
+    def greedy(self, ids: list[int], count: int) -> list[int]:
+        past: dict[str, np.ndarray] = {}
+        given, found = ids, []
+        for step in range(count):
+            mask = np.ones((1, len(ids) + step), np.int64)
+            given = [int(self(np.array([given]), mask, past)[0].argmax())]
+            found += given
+        return found
+
+
+def reference(folder: Path, ids: list[int]) -> np.ndarray:
+    with ernie_rt.load(folder, backend="reference", dtype="float64") as model:
+        return model.logits(ids)[-1]
+
+
+def off(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(found - expected).max() / np.sqrt(np.mean(expected**2)))
+
+
+@pytest.mark.parametrize("name", ["dense-bias", "moe"])
+def test_the_same_tokens_as_transformers(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """In stock ONNX Runtime by hand, and in the backend; onnxruntime-genai has a test of its own."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    exported = export(checkpoint(name), tmp_path / "out", options=ExportOptions(verify=True))
+    assert exported.figures["logits"] < WITHIN and exported.figures["layers.2.mlp.residual"] < WITHIN
+    model = AutoModelForCausalLM.from_pretrained(checkpoint(name), dtype=torch.float32)
+    with torch.no_grad():
+        whole = model.generate(torch.tensor([IDS]), max_new_tokens=NEW, do_sample=False, eos_token_id=None)
+    expected = whole[0, len(IDS) :].tolist()
+    assert Stock(tmp_path / "out").greedy(IDS, NEW) == expected
+    with ernie_rt.load(tmp_path / "out", backend="onnx", dtype="float32") as loaded:
+        assert loaded.generate_ids(IDS, max_new_tokens=NEW, ignore_eos=True) == expected
+
+
+def test_a_batch_of_prompts_of_different_lengths(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """Padding follows the shorter one, in the prompt and in what is read of it later."""
+    export(checkpoint("moe"), tmp_path / "out")
+    stock = Stock(tmp_path / "out")
+    ids = np.array([IDS, [*IDS[:5], *[0] * 7]])
+    mask = np.array([[1] * 12, [1] * 5 + [0] * 7])
+    both = stock(ids, mask, {})
+    for row, alone in zip(both, (stock.logits(IDS), stock.logits(IDS[:5])), strict=True):
+        assert off(row, alone) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["dense-tied", "moe"])
+def test_int4_without_rounded_activations(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """The file asks for rounded ones; the rest of it is exact."""
+    export(checkpoint(name), tmp_path / "out", options=ExportOptions(Quantization(4), verify=True))
+    model = onnx.load(str(tmp_path / "out" / "model.onnx"), load_external_data=False)
+    levels = [a for node in model.graph.node for a in node.attribute if a.name == "accuracy_level"]
+    assert levels and {a.i for a in levels} == {4}
+    for attribute in levels:
+        attribute.i = 0
+    expected = reference(tmp_path / "out", IDS)
+    assert off(Stock(tmp_path / "out", model).logits(IDS), expected) < WITHIN
+    rounded = Stock(tmp_path / "out").logits(IDS)
+    assert 1e-4 < off(rounded, expected) < 0.5
+
+
+@pytest.mark.parametrize("weights, dtype", [(None, "float32"), (8, "float16"), (4, "bfloat16")])
+def test_the_folder(weights: Any, dtype: Any, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    how = None if weights is None else Quantization(weights)
+    exported = export(checkpoint("moe"), out, options=ExportOptions(how, dtype))
+    assert exported.files == {path.name: path.stat().st_size for path in out.iterdir()}
+    onnx.checker.check_model(str(out / "model.onnx"))
+    model = onnx.load(str(out / "model.onnx"), load_external_data=False)
+    assert {function.name for function in model.functions} == {"MoE" if weights is None else "QMoE"}
+    manifest = read_manifest(out / MANIFEST)
+    card = json.loads(next(entry.value for entry in model.metadata_props if entry.key == CARD))
+    assert card["weights"] == {name: shard.sha256 for name, shard in manifest.shards.items()}
+    assert card["errors"] == manifest.errors
+    # One copy on disk: constants are places in the files of weights, all of which the graph reads.
+    places: dict[str, set[tuple[int, int]]] = {}
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            said = {entry.key: entry.value for entry in tensor.external_data}
+            start = int(said["offset"])
+            assert start % 4096 == 0 and start + int(said["length"]) <= exported.files[said["location"]]
+            places.setdefault(said["location"], set()).add((start, int(said["length"])))
+    assert places.keys() == {*manifest.shards, "model.onnx.data"}
+    assert exported.files["model.onnx"] < 60_000
+    assert "without a tokenizer" in exported.notes[0]
+    if dtype == "float16":
+        assert np.isfinite(Stock(out).logits(IDS)).all()
+
+
+@pytest.mark.parametrize("layout", ["raw", "tiled"])
+def test_a_quantised_model(layout: Any, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    source = checkpoint("moe")
+    quantize_model(source, locate(source).config, tmp_path / "int8", Quantization(8, layout=layout))
+    export(tmp_path / "int8", tmp_path / "out")
+    assert off(reference(tmp_path / "out", IDS), reference(tmp_path / "int8", IDS)) == 0
+    with pytest.raises(OptionError, match="quantised already"):
+        export(tmp_path / "int8", tmp_path / "other", options=ExportOptions(Quantization(4)))
+
+
+def test_verification_finds_what_is_wrong(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swapped(e: Any, x: Any, *, out: str) -> None:
+        up, gate = (e("Gather", e.name(x), e.constant(i, np.int64), axis=-1) for i in (0, 1))
+        e("Mul", e("Mul", gate, e("Sigmoid", gate)), up, out=out)
+
+    monkeypatch.setattr("ernie_rt_onnx.model.EMIT", {**ops.EMIT, "swiglu": swapped})
+    with pytest.raises(BackendError, match=r"layers\.0\.mlp\.residual: the exported model does not compute"):
+        export(checkpoint("moe"), tmp_path / "out", options=ExportOptions(verify=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_interrupted_goes_on(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    options = ExportOptions(Quantization(4))
+    export(checkpoint("moe"), tmp_path / "whole", options=options)
+    with monkeypatch.context() as patch:
+        patch.setattr("ernie_rt_onnx.export._place_constants", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            export(checkpoint("moe"), tmp_path / "out", options=options)
+    assert not (tmp_path / "out").exists() and (tmp_path / "out.partial").is_dir()
+    export(checkpoint("moe"), tmp_path / "out", options=options)
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes(), path.name
+
+
+def test_what_is_refused(checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = checkpoint("dense-tied")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(WriteError, match="there: cannot be written; found File exists"):
+        export(folder, tmp_path / "there")
+    with pytest.raises(OptionError, match="no ONNX graph computes in float64"):
+        export(folder, tmp_path / "out", options=ExportOptions(dtype="float64"))
+    with pytest.raises(OptionError, match="backend 'eager' has no format to export to; expected one of onnx"):
+        export(folder, tmp_path / "out", "eager")
+    with pytest.raises(OptionError, match="ONNX Runtime reads the layout raw alone"):
+        export(folder, tmp_path / "out", options=ExportOptions(Quantization(4, layout="tiled")))
+    monkeypatch.setattr("ernie_rt.files.free_bytes", lambda path: 1000)
+    with pytest.raises(WriteError, match="the disk has too little room"):
+        export(folder, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
