@@ -56,7 +56,7 @@ def check_memory(report: MemoryReport, limit: int | None, available: int | None 
                 f"the model does not fit into {name}",
                 expected=f"at most {human_bytes(bound)}",
                 found=f"{human_bytes(report.weight_bytes)} of weights and {human_bytes(report.cache_bytes)} of cache",
-                hint="Choose quantised weights, a narrower dtype, a shorter context, fewer sequences, or a smaller model",
+                hint="Choose quantised weights, a narrower dtype, a shorter context, or a smaller model",
             )
 
 
