@@ -248,3 +248,13 @@ def test_devices_that_are_none(site: Path, untrained: Path) -> None:
         sys.modules.pop("shaky_engine")
         for path in sorted(site.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize(
+    "requirement, found",
+    [("numpy>=1 | no-such-thing>=2", None), ("no-such-thing>=2 | numpy>=1", None),
+     ("numpy>=999 | no-such-thing", "needs numpy>=999 | no-such-thing")],
+)  # fmt: skip
+def test_either_of_two_requirements_is_enough(requirement: str, found: str | None) -> None:
+    host = PluginHost(entry_points=False, extra=[announcing(info(requires=(requirement,)))])
+    assert host.missing("extra") == found

@@ -153,8 +153,11 @@ class Program:
 
     def run(self, step: Step, caches: Mapping[str, npt.NDArray[Any]]) -> StepResult:
         binding = self._binding
-        given = step.inputs()
-        fed = {name: np.ascontiguousarray(given[name], dtype) for name, dtype in self._fed.items()}
+        # Not step.inputs(): attention asks for none of the index arrays that are as long as the context.
+        fed = {
+            name: np.ascontiguousarray(step.extra[name] if name in step.extra else getattr(step, name), dtype)
+            for name, dtype in self._fed.items()
+        }
         if self._batched:
             batch = len(step.past)
             fed[BATCHED] = np.array([batch, len(step.ids) // batch, -1], np.int64)

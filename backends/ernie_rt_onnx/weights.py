@@ -40,11 +40,15 @@ def places(parameters: Mapping[str, Parameter], source: WeightSource) -> tuple[P
     if not isinstance(source, PlacedSource):
         return None, {}
     found: dict[str, Place] = {}
+    known: dict[tuple[str, str], Place | None] = {}  # a tied embedding and head read the same part
     for name, parameter in parameters.items():
         stored = parameter.weight.storage.parts(parameter.weight.type).get(parameter.part)
         if stored is None or stored.dtype != parameter.dtype or isinstance(parameter.weight.storage, RopeTable):
             continue
-        place = source.place(parameter.weight, parameter.part)
+        part = parameter.weight.name, parameter.part
+        if part not in known:
+            known[part] = source.place(parameter.weight, parameter.part)
+        place = known[part]
         if place is not None:
             found[name] = replace(place, path=place.path.resolve())
     folders = {place.path.parent for place in found.values()}

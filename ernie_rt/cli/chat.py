@@ -77,9 +77,10 @@ def chat(
     if system is not None:
         talk.system(system)
     with loaded(
-        quantized(located, weights, threads), backend=backend, device=device, dtype=dtype,
+        located, backend=backend, device=device, dtype=dtype,
         max_context=None if max_context is None else parse_size(max_context),
         max_batch_tokens=max_batch_tokens, threads=threads, memory=memory,
+        weights=quantized(located, weights, threads),
     ) as ready:  # fmt: skip
         if verbose:
             explain(located, template, settled)

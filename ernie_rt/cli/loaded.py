@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ernie_rt.runtime.options import GenerateOptions
     from ernie_rt.session import Model
     from ernie_rt.text.chat import ChatTemplate
+    from ernie_rt.weights.source import WeightSource
 
 
 @contextmanager
@@ -31,6 +32,7 @@ def loaded(
     max_batch_tokens: int,
     threads: int | None,
     memory: str | None,
+    weights: WeightSource | None = None,
 ) -> Iterator[Model]:
     """`ernie_rt.load` with the options of the command line; the model is closed at the end of the block."""
     from ernie_rt.loading import load
@@ -46,6 +48,7 @@ def loaded(
                 max_batch_tokens=max_batch_tokens,
                 threads=threads,
                 memory_bytes=None if memory is None else parse_size(memory),
+                weights=weights,
                 progress=progress,
             )
         with model:
@@ -55,14 +58,14 @@ def loaded(
             yield model
 
 
-def quantized(located: Located, weights: Literal["int4", "int8"] | None, threads: int | None) -> Located:
-    """The model with such weights, from the cache; itself when none are asked for."""
+def quantized(located: Located, weights: Literal["int4", "int8"] | None, threads: int | None) -> WeightSource | None:
+    """The model's weights made so, from the cache; None when none are asked for."""
     if weights is None or located.folder is None:
-        return located
+        return None
     from ernie_rt.backend.memory import human_bytes
-    from ernie_rt.location import Located
     from ernie_rt.weights.cache import quantized_folder
     from ernie_rt.weights.quantize import Quantization
+    from ernie_rt.weights.quantized import open_weights
 
     def announce(nbytes: int, seconds: float) -> None:
         say(f"quantising to {weights}: {human_bytes(nbytes)}, about {max(seconds, 1):.0f} s, once")
@@ -72,7 +75,7 @@ def quantized(located: Located, weights: Literal["int4", "int8"] | None, threads
             located.folder, located.config, Quantization(4 if weights == "int4" else 8),
             threads=threads or os.cpu_count() or 1, announce=announce, progress=progress,
         )  # fmt: skip
-    return located if folder == located.folder else Located(located.config, folder)
+    return open_weights(folder, located.config)
 
 
 def explain(located: Located, template: ChatTemplate | None, settled: GenerateOptions) -> None:

@@ -92,8 +92,9 @@ def run(
     with (
         PeakMemory() as peak,
         loaded(
-            quantized(located, weights, threads), backend=backend, device=device, dtype=dtype, max_context=max_context,
+            located, backend=backend, device=device, dtype=dtype, max_context=max_context,
             max_batch_tokens=max_batch_tokens, threads=threads, memory=memory,
+            weights=quantized(located, weights, threads),
         ) as ready,
     ):  # fmt: skip
         if verbose:

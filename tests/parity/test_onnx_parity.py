@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime")
 import ernie_rt
+from ernie_rt.graph.types import Weight
 from ernie_rt.location import locate
 from ernie_rt.weights.quantize import Quantization, quantize_model
+from ernie_rt.weights.quantized import QuantizedSource
 
 if TYPE_CHECKING:
     from support.judge import Oracle
@@ -58,3 +60,26 @@ def test_int4_is_what_its_codes_say(
             assert ("dequantised" in " ".join(model.memory().notes)) == (backend == "reference")
     error = np.abs(found["onnx"] - found["reference"]).max() / np.sqrt(np.mean(found["reference"] ** 2))
     measured("onnx int4, accuracy level 0, beside its codes in float64", float(error), WITHIN_FLOAT32)
+
+
+def test_codes_are_read_where_they_lie(
+    oracle_of: Callable[[str], Oracle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime maps the folder's files; nothing copies codes and scales before it. Progress counts them too."""
+    oracle = oracle_of("moe")
+    quantize_model(oracle.folder, locate(oracle.folder).config, tmp_path / "int8", Quantization(8))
+    filled = set()
+    fill = QuantizedSource.fill
+
+    def watched(self: QuantizedSource, weight: Weight, part: str, *rest: Any) -> None:
+        filled.add(part)
+        fill(self, weight, part, *rest)
+
+    monkeypatch.setattr(QuantizedSource, "fill", watched)
+    told: list[tuple[int, int]] = []
+    with ernie_rt.load(
+        tmp_path / "int8", backend="onnx", dtype="float32", progress=lambda *each: told.append(each)
+    ) as model:
+        assert np.isfinite(model.logits([5, 6, 7])).all()
+    assert filled == {"data"}
+    assert told[-1][0] == told[-1][1]
