@@ -138,6 +138,7 @@ def test_ids_without_a_token_are_never_chosen(untrained: Path, model: Model, mon
     told = model.generate_ids([5, 6], max_new_tokens=12, ignore_eos=True)
     monkeypatch.setitem(located.__dict__, "known_ids", max(told))
     with load(located, backend="eager", device="cpu", dtype="float32", threads=1) as loaded:
+        assert loaded.tokenizer is located.tokenizer  # read once
         for options in ({}, SAMPLED):
             new = loaded.generate_ids([5, 6], max_new_tokens=12, ignore_eos=True, **options)
             assert max(new) < max(told)
