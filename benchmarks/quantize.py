@@ -4,6 +4,9 @@ For the shapes of a known model, with synthetic weights: one layer of mixture of
 as a folder would be, with rounding alone and with clip search. Speeds count bfloat16 bytes taken in. `rounding` is
 that of the arithmetic by itself, on two threads, beside the bandwidth of a copy measured in the same rounds; `writing`
 is that of the whole way from drawing the numbers to a synced file, and the peak is that of anonymous memory.
+
+With --export the whole model goes through the ONNX exporter instead, with rounding alone, and what was written is
+verified. The folder lies in TMPDIR meanwhile: 12.5 GB for the 21B in int4.
 """
 
 from __future__ import annotations
@@ -14,13 +17,16 @@ import statistics
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
 from ernie_rt.cli.output import PeakMemory, anonymous_bytes
+from ernie_rt.export import ExportOptions, export, verify
 from ernie_rt.graph.types import Blocks, Weight
+from ernie_rt.location import Located
+from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.families import find
 from ernie_rt.weights.blocks import quantize
 from ernie_rt.weights.folder import write_quantized
@@ -64,6 +70,44 @@ def writing(weights: list[Weight], search: bool, threads: int) -> dict[str, floa
     }
 
 
+class Drawn(Synthetic):
+    """A checkpoint that nobody stores."""
+
+    def fingerprint(self) -> str:
+        return "synthetic"
+
+
+class DrawnModel(Located):
+    def weights(self) -> Drawn:  # type: ignore[override]  # the exporter needs no more of a checkpoint than this
+        return Drawn()
+
+
+def exporting(config: ModelConfig, how: Quantization, threads: int) -> dict[str, float]:
+    """Export a whole model into a folder that is removed again, and verify it."""
+    fields = asdict(config)
+    fields |= fields.pop("moe") or {}
+    with tempfile.TemporaryDirectory() as folder:
+        beside, out = Path(folder) / "config", Path(folder) / "out"
+        beside.mkdir()
+        (beside / "config.json").write_text(json.dumps(fields))
+        before, began = anonymous_bytes(), time.perf_counter()
+        with PeakMemory() as exporting:
+            written = export(DrawnModel(config, beside), out, "onnx", ExportOptions(how, threads=threads))
+        between = time.perf_counter()
+        with PeakMemory() as verifying:
+            verify(out)
+        ended = time.perf_counter()
+    return {
+        "gb": sum(2 * weight.type.elements() for weight in how.weights(config)) / 1e9,
+        "written_gb": sum(written.files.values()) / 1e9,
+        "model_onnx_kb": written.files["model.onnx"] / 1e3,
+        "export_seconds": between - began,
+        "export_peak_gb": (exporting.nbytes - before) / 1e9,
+        "verify_seconds": ended - between,
+        "verify_peak_gb": (verifying.nbytes - before) / 1e9,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="21B-A3B")
@@ -73,14 +117,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only-arithmetic", action="store_true")
+    parser.add_argument("--export", action="store_true", help="the whole model, to ONNX")
     options = parser.parse_args()
     family = find(options.model)
     if family is None:
         parser.error(f"unknown model {options.model}")
     config = family.config
+    how = Quantization(options.bits, options.block)
+    if options.export:
+        found_whole = exporting(config, replace(how, clip_search=False), options.threads)
+        print(json.dumps({"model": family.name, "storage": str(how.linears), "threads": options.threads} | found_whole))
+        return
     if config.moe is not None and options.experts is not None:
         config = replace(config, moe=replace(config.moe, moe_num_experts=options.experts))
-    how = Quantization(options.bits, options.block)
     storage = Blocks(options.bits, options.block)
     found: dict[str, object] = {"model": family.name, "storage": str(storage), "threads": options.threads}
     found |= arithmetic(storage, config.hidden_size, options.threads, options.rounds)

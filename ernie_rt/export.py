@@ -1,4 +1,4 @@
-"""Export a model: write it in the format of a backend, for use without ernie-rt."""
+"""Export a model: write it in the format of a backend, for use without ernie-rt. And tell whether a folder is that."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
-from ernie_rt.errors import BackendError, OptionError
+from ernie_rt import files
+from ernie_rt.errors import BackendError, IntegrityError, OptionError
 from ernie_rt.graph.types import DType
 from ernie_rt.host import PluginHost, blame, lack
 from ernie_rt.location import Located, locate
+from ernie_rt.weights.manifest import MANIFEST, read_manifest
 from ernie_rt.weights.quantize import Quantization
 
 Progress = Callable[[int, int], None]
@@ -34,9 +36,25 @@ class ExportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written: the files with their sizes, figures by name, and remarks for a person to read."""
+    """What was written: the files with their sizes, figures by name, and remarks for a person to read.
+
+    `digests` is the sha256, by name, of the file that tells this folder from all others.
+    """
 
     files: Mapping[str, int]
+    digests: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was checked: the sha256 of each file by name, figures by name, and remarks for a person to read.
+
+    The first of the `digests` is the one that `Exported` has: it tells this folder from all others.
+    """
+
+    digests: Mapping[str, str]
     figures: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -44,12 +62,24 @@ class Exported:
 class Exporter(Protocol):
     """What `BackendInfo.exporter` names.
 
-    Writes the new folder `out`, or leaves nothing that is half written at its place.
+    Writes the new folder `out`, or leaves nothing that is half written at its place. Its manifest `ernie_rt.json` says
+    in its plan, under "format", the name of the backend.
     """
 
     def __call__(
         self, located: Located, out: Path, options: ExportOptions, progress: Progress | None = None
     ) -> Exported: ...
+
+
+class Verifier(Protocol):
+    """What `BackendInfo.verifier` names.
+
+    Checks a folder in the backend's format without trusting anything in it; with `numbers` it runs the model as well,
+    and compares it with the float64 reference. Raises IntegrityError, or another InputError, and BackendError when the
+    model computes something else.
+    """
+
+    def __call__(self, folder: Path, numbers: bool = False, progress: Progress | None = None) -> Verified: ...
 
 
 def export(
@@ -66,22 +96,42 @@ def export(
     Raises OptionError for a backend that exports nothing, BackendError when it fails, WriteError, and what reading the
     model raises.
     """
-    host = host or PluginHost()
     located = ref if isinstance(ref, Located) else locate(ref)
-    return exporter(host, backend)(located, Path(out), options or ExportOptions(), progress)
-
-
-def exporter(host: PluginHost, backend: str) -> Exporter:
-    """The exporter of a backend, imported."""
-    info = host.info(backend)
-    if not info.exporter:
-        able = sorted(name for name, known in host.backends.items() if known.exporter)
-        raise OptionError(
-            f"backend {backend!r} has no format to export to", expected=f"one of {', '.join(able) or 'none'}"
-        )
-    if (needs := lack(info)) is not None:
-        raise BackendError(f"backend {backend!r} cannot export: it {needs}", hint=info.hint or None)
-    module, _, attribute = info.exporter.partition(":")
+    exporter: Exporter = _door(host or PluginHost(), backend, "exporter", "has no format to export to")
     with blame(backend):
-        found: Exporter = getattr(importlib.import_module(module), attribute)
-    return found
+        return exporter(located, Path(out), options or ExportOptions(), progress)
+
+
+def verify(
+    folder: str | Path, *, numbers: bool = False, host: PluginHost | None = None, progress: Progress | None = None
+) -> Verified:
+    """Check that an exported folder is what was written and safe to open; with `numbers`, that it computes what it
+    should.
+
+    Raises IntegrityError for a folder that is not, or another InputError for one that cannot be read at all, and
+    BackendError when the model computes something else, or cannot be run here.
+    """
+    folder = Path(folder)
+    manifest = files.member(folder, MANIFEST, missing=IntegrityError)
+    backend = read_manifest(manifest).plan.get("format")
+    if not isinstance(backend, str):
+        raise IntegrityError(
+            "this folder was not exported", where=str(folder), hint="`ernie-rt run` checks one that was quantised"
+        )
+    verifier: Verifier = _door(host or PluginHost(), backend, "verifier", "cannot verify what it exported")
+    with blame(backend):
+        return verifier(folder, numbers, progress)
+
+
+def _door(host: PluginHost, backend: str, field: Literal["exporter", "verifier"], lacking: str) -> Any:
+    """The function that a backend announces in this field, imported; OptionError when it announces none."""
+    info = host.info(backend)
+    name: str = getattr(info, field)
+    if not name:
+        able = sorted(name for name, known in host.backends.items() if getattr(known, field))
+        raise OptionError(f"backend {backend!r} {lacking}", expected=f"one of {', '.join(able) or 'none'}")
+    if (needs := lack(info)) is not None:
+        raise BackendError(f"backend {backend!r} cannot be used: it {needs}", hint=info.hint or None)
+    module, _, attribute = name.partition(":")
+    with blame(backend):
+        return getattr(importlib.import_module(module), attribute)

@@ -36,7 +36,7 @@ class BackendInfo:
     `hint` is the command that brings them; `dtypes` gives, by kind of device ("cpu", "cuda", "mps"), the activation
     dtypes that it computes in, its preferred one first. `conformance` is "package:file.json", what it declares to the
     conformance suite (`ernie_rt.conformance.declared`). `exporter` is "package.module:function", an
-    `ernie_rt.export.Exporter` to the backend's own format.
+    `ernie_rt.export.Exporter` to the backend's own format, and `verifier` likewise an `ernie_rt.export.Verifier` of it.
 
     A requirement such as "a>=1 | b>=2" is met by either.
     """
@@ -49,6 +49,7 @@ class BackendInfo:
     hint: str = ""
     conformance: str = ""
     exporter: str = ""
+    verifier: str = ""
 
 
 def is_name(value: object) -> bool:

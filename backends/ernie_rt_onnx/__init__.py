@@ -19,5 +19,6 @@ def ernie_rt_backends() -> list[BackendInfo]:
             hint="pip install 'ernie-rt[onnx]'",
             conformance="ernie_rt_onnx:conformance.json",
             exporter="ernie_rt_onnx.export:export",
+            verifier="ernie_rt_onnx.verify:verify",
         )
     ]

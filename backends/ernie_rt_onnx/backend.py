@@ -33,6 +33,7 @@ from ernie_rt.graph.types import Blocks, Storage, Weight
 from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.model import outputs_of, place, step_emitter, step_model
 from ernie_rt_onnx.ops import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
+from ernie_rt_onnx.runtime import check_runtime
 from ernie_rt_onnx.weights import NUMPY, places, read
 
 ACCURACY_LEVEL: Final = 4
@@ -48,7 +49,10 @@ QUIET: Final = 3
 
 
 class OnnxBackend:
-    """Claims the composites; blocks decompose."""
+    """Claims the composites; blocks decompose. BackendError where ONNX Runtime is too old for it."""
+
+    def __init__(self) -> None:
+        check_runtime()
 
     def devices(self) -> tuple[str, ...]:
         return ("cpu",)

@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 
 from ernie_rt import __version__
-from ernie_rt.cli import backends, chat, conform, convert, diff, export, graph, models, plugins, quantize, run, tokenize
+from ernie_rt.cli import (
+    backends,
+    chat,
+    conform,
+    convert,
+    diff,
+    export,
+    graph,
+    models,
+    plugins,
+    quantize,
+    run,
+    tokenize,
+    verify,
+)
 from ernie_rt.cli.output import one_line, say
 from ernie_rt.errors import ErnieRtError
 
@@ -26,7 +40,7 @@ app = typer.Typer(
 )
 for command in (
     run.run, chat.chat, tokenize.tokenize, graph.graph, models.models,
-    plugins.plugins, diff.diff, conform.conform, quantize.quantize, convert.convert, export.export,
+    plugins.plugins, diff.diff, conform.conform, quantize.quantize, convert.convert, export.export, verify.verify,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(backends.app, name="backends")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Annotated, Literal, cast
 
 import typer
@@ -36,7 +37,7 @@ def export(
     stopped, in the folder OUT.partial.
     """
     from ernie_rt.cli.loaded import progress_bar
-    from ernie_rt.cli.output import columns, say, write
+    from ernie_rt.cli.output import say, write
     from ernie_rt.errors import OptionError
     from ernie_rt.export import ExportOptions
     from ernie_rt.export import export as write_model
@@ -57,10 +58,18 @@ def export(
     for note in exported.notes:
         say(note)
     if as_json:
-        found = {"out": str(out), "files": dict(exported.files), "figures": dict(exported.figures)}
+        found = {"out": str(out), "files": dict(exported.files), "sha256": dict(exported.digests)}
+        found |= {"figures": dict(exported.figures)}
         write(json.dumps(found | {"notes": exported.notes}) + "\n")
         return
-    if exported.figures:
-        rows = [[name, f"{value:.2g}"] for name, value in exported.figures.items()]
-        write(f"relative rms error\n{columns(rows)}\n")
-    write(f"{out}: {sum(exported.files.values()):,} bytes\n")
+    write(f"{figures(exported.figures)}{out}: {sum(exported.files.values()):,} bytes\n")
+    for name, digest in exported.digests.items():
+        write(f"{name}: sha256 {digest}\n")
+
+
+def figures(errors: Mapping[str, float]) -> str:
+    """A table of errors, or nothing."""
+    from ernie_rt.cli.output import columns
+
+    rows = [[name, f"{value:.2g}"] for name, value in errors.items()]
+    return f"relative rms error\n{columns(rows)}\n" if rows else ""

@@ -172,5 +172,6 @@ FIELDS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "hint": (_is_line, "a line of text"),
     "conformance": (_matches(rf"({IDENTIFIER}(\.{IDENTIFIER})*:[\w.-]+\.json)?"), "package:file.json, or nothing"),
     "exporter": (_matches(f"({TARGET})?"), "package.module:function, or nothing"),
+    "verifier": (_matches(f"({TARGET})?"), "package.module:function, or nothing"),
 }
 """What each field of a BackendInfo must be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def test_the_demo(tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = command("export", "onnx", "demo", out, "--weights", "int8", "--verify", "--threads", 1)
     assert ran.code == 0, ran.err
-    header, *figures, size = ran.out.splitlines()
+    header, *figures, size, digest = ran.out.splitlines()
     assert header == "relative rms error"
     errors = {name: float(value) for name, value in (line.split() for line in figures)}
     assert list(errors) == [
@@ -30,6 +31,10 @@ def test_the_demo(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert 0 < errors["layers.0.mlp.residual"] < errors["logits"] < 0.2 and 0.004 < errors["weights"] < 0.007
     assert size == f"{out}: {sum(path.stat().st_size for path in out.iterdir()):,} bytes"
+    assert digest == f"model.onnx: sha256 {hashlib.sha256((out / 'model.onnx').read_bytes()).hexdigest()}"
+    verified = command("verify", out)
+    count = len([*out.iterdir()])
+    assert (verified.code, verified.out) == (0, f"{out}: all {count} files are as they were written\n{digest}\n")
     session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
     feeds = {"input_ids": np.array([[7, 8]]), "attention_mask": np.ones((1, 2), np.int64)}
     feeds |= {each.name: np.zeros((1, 2, 0, 32), np.float32) for each in session.get_inputs()[2:]}
@@ -47,6 +52,21 @@ def test_json(tmp_path: Path) -> None:
     found = json.loads(ran.out)
     assert found["files"].keys() >= {"model.onnx", "genai_config.json", "tokenizer.json", "ernie_rt.json"}
     assert (found["figures"], found["notes"]) == ({}, [])
+    verified = json.loads(command("verify", tmp_path / "out", "--numbers", "--json").out)
+    assert verified["sha256"].keys() == found["files"].keys()
+    assert found["sha256"] == {"model.onnx": verified["sha256"]["model.onnx"]}
+    assert verified["figures"]["logits"] < 1e-4 and verified["notes"] == []
+
+
+def test_what_is_not_whole(tmp_path: Path) -> None:
+    command("export", "onnx", "demo", tmp_path / "out", "--threads", 1)
+    config = tmp_path / "out" / "genai_config.json"
+    config.write_text(config.read_text().replace("top_k", "top_j"))
+    ran = command("verify", tmp_path / "out")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{config}: the file is not the one that was written: its digest differs; expected sha256" in ran.err
+    ran = command("verify", tmp_path)
+    assert (ran.code, ran.out) == (2, "") and "ernie_rt.json: there is no such file" in ran.err
 
 
 @pytest.mark.parametrize(

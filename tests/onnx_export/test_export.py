@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,12 @@ import onnxruntime as ort
 
 import ernie_rt
 from ernie_rt.errors import BackendError, OptionError, WriteError
-from ernie_rt.export import ExportOptions, export
+from ernie_rt.export import ExportOptions, export, verify
 from ernie_rt.location import locate
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
 from ernie_rt.weights.quantize import Quantization, quantize_model
 from ernie_rt_onnx import ops
-from ernie_rt_onnx.export import CARD
+from ernie_rt_onnx.portable import CARD
 from support.checkpoints import SPECS, write_checkpoint
 
 WITHIN = 2e-5
@@ -139,7 +142,8 @@ def test_the_folder(weights: Any, dtype: Any, checkpoint: Callable[[str], Path],
     assert {function.name for function in model.functions} == {"MoE" if weights is None else "QMoE"}
     manifest = read_manifest(out / MANIFEST)
     card = json.loads(next(entry.value for entry in model.metadata_props if entry.key == CARD))
-    assert card["weights"] == {name: shard.sha256 for name, shard in manifest.shards.items()}
+    assert card["files"].keys() == exported.files.keys() - {"model.onnx"}
+    assert card["files"].items() >= {name: shard.sha256 for name, shard in manifest.shards.items()}.items()
     assert card["errors"] == manifest.errors
     # One copy on disk: constants are places in the files of weights, all of which the graph reads.
     places: dict[str, set[tuple[int, int]]] = {}
@@ -188,13 +192,34 @@ def test_what_was_interrupted_goes_on(
     options = ExportOptions(Quantization(4))
     export(checkpoint("moe"), tmp_path / "whole", options=options)
     with monkeypatch.context() as patch:
-        patch.setattr("ernie_rt_onnx.export._place_constants", interrupt)
+        patch.setattr("ernie_rt_onnx.portable._place_constants", interrupt)
         with pytest.raises(KeyboardInterrupt):
             export(checkpoint("moe"), tmp_path / "out", options=options)
     assert not (tmp_path / "out").exists() and (tmp_path / "out.partial").is_dir()
     export(checkpoint("moe"), tmp_path / "out", options=options)
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "model-00001-of-00005.safetensors"])
+def test_a_disk_that_fills_up(
+    name: str, checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a file: said by its name, and the same command goes on when there is room."""
+    sync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if re.fullmatch(rf"\.{name}\.[0-9a-f]+\.tmp", Path(f"/proc/self/fd/{descriptor}").readlink().name):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(WriteError, match=rf"{name}: cannot be written; found No space left on device"):
+            export(checkpoint("moe"), tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial" / name).exists()
+    export(checkpoint("moe"), tmp_path / "out")
+    verify(tmp_path / "out")
 
 
 def test_what_is_refused(checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,7 @@ def test_interrupting_a_plugin_interrupts() -> None:
         ),
         *(("summary", value) for value in (None, "two\nlines", "\x1b[31mred", 3)),
         *(("conformance", value) for value in ("declared.json", "chip:", "chip:../x.json", "a:b/c.json", None)),
+        *((field, value) for field in ("exporter", "verifier") for value in ("export", "a:b()", "a b:c", None)),
         *(("hint", value) for value in (None, "two\nlines", ["pip"])),
         *(("requires", value) for value in ("torch", ["torch"], ("not a requirement!",), (1,), None)),
         *(("dtypes", value) for value in ({}, (), {"cpu": ()}, {"cpu": "float32"}, {"cpu": ("fp32",)})),

@@ -1,0 +1,41 @@
+"""`ernie-rt verify`: is an exported folder whole, and safe to open?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ernie_rt.cli.export import figures
+from ernie_rt.cli.options import Json
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `ernie-rt export` wrote.")],
+    numbers: Annotated[
+        bool, typer.Option("--numbers", help="Run the model too: compare each layer with the float64 reference.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check an exported folder before something else opens it: every file is the one that was written, none leads
+    elsewhere, and the graph is the one that belongs to these weights.
+
+    Compare the sha256 that it prints with the one that `ernie-rt export` printed. Exit code 2: something is wrong.
+    """
+    from ernie_rt.cli.loaded import progress_bar
+    from ernie_rt.cli.output import say, write
+    from ernie_rt.export import verify as check
+
+    with progress_bar("verifying") as progress:
+        verified = check(folder, numbers=numbers, progress=progress)
+    for note in verified.notes:
+        say(note)
+    if as_json:
+        found = {"folder": str(folder), "sha256": dict(verified.digests), "figures": dict(verified.figures)}
+        write(json.dumps(found | {"notes": verified.notes}) + "\n")
+        return
+    name, digest = next(iter(verified.digests.items()))
+    write(f"{figures(verified.figures)}{folder}: all {len(verified.digests)} files are as they were written\n")
+    write(f"{name}: sha256 {digest}\n")

@@ -1,0 +1,558 @@
+"""An exported folder that was changed, or that was made to lead its reader astray, is found out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("onnxruntime")
+import onnx
+import onnxruntime
+from onnx import AttributeProto, TensorProto, helper
+
+from ernie_rt.errors import BackendError, InputError, IntegrityError, OptionError, UnsafePathError
+from ernie_rt.export import ExportOptions, Verified, export, verify
+from ernie_rt.location import locate
+from ernie_rt.weights.manifest import MANIFEST, read_manifest
+from ernie_rt.weights.quantize import Quantization
+from ernie_rt_onnx.portable import CARD, MODEL, TABLES, bare, graph_digest, seal
+from ernie_rt_onnx.static import LIMIT, walk
+from ernie_rt_onnx.verify import verify as verify_onnx
+from support.drawn import MOE, write_drawn
+
+WEIGHTS = "model-00001-of-00004.safetensors"
+Edit = Callable[[onnx.ModelProto], Any]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_drawn(tmp_path_factory.mktemp("verify") / "checkpoint", MOE)
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path) -> Path:
+    out = checkpoint.parent / "out"
+    export(checkpoint, out, options=ExportOptions(Quantization(4)))
+    (out / "genai_config.json").write_text(json.dumps({"model": {"decoder": {"filename": MODEL}}}))
+    forge(out)  # there is no tokenizer, so none was written
+    return out
+
+
+@pytest.fixture
+def folder(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported, tmp_path / "folder"))
+
+
+def read(folder: Path) -> onnx.ModelProto:
+    return onnx.load(str(folder / MODEL), load_external_data=False)
+
+
+def card(model: onnx.ModelProto) -> str:
+    return next(entry.value for entry in model.metadata_props if entry.key == CARD)
+
+
+def forge(folder: Path, edit: Edit = lambda model: None, version: str | None = None) -> None:
+    """Edit a model as somebody does who knows what the card says: all digests are right. Where the `version` is not
+    ours, nothing is built anew, and what is left must be enough."""
+    model = read(folder)
+    edit(model)
+    if version is not None:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest["plan"]["version"] = version
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+    del model.metadata_props[:]
+    digests = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir() if p.name != MODEL}
+    seal(model, read_manifest(folder / MANIFEST), digests)
+    (folder / MODEL).write_bytes(model.SerializeToString())
+
+
+def test_a_whole_folder(checkpoint: Path, tmp_path: Path) -> None:
+    written = export(checkpoint, tmp_path / "out")
+    verified = verify(tmp_path / "out")
+    assert dict(written.digests) == {MODEL: hashlib.sha256((tmp_path / "out" / MODEL).read_bytes()).hexdigest()}
+    assert next(iter(verified.digests.items())) == next(iter(written.digests.items()))
+    assert verified.digests == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / "out").iterdir()
+    }
+    assert verified == Verified(verified.digests)
+    numbers = verify(tmp_path / "out", numbers=True).figures
+    assert numbers == export(checkpoint, tmp_path / "again", options=ExportOptions(verify=True)).figures
+    assert numbers["logits"] < 1e-5
+
+
+def test_of_another_version(folder: Path) -> None:
+    forge(folder, version="0.0.9")
+    assert ["written by ernie-rt '0.0.9'" in note for note in verify(folder).notes] == [True]
+    assert verify(folder, numbers=True).figures["logits"] < 0.5
+
+
+def external(name: str = "hidden", location: str = WEIGHTS, offset: object = 4096, length: object = 64) -> TensorProto:
+    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[16], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+def sparse() -> onnx.SparseTensorProto:
+    return onnx.SparseTensorProto(values=external(), indices=external("indices"), dims=[64])
+
+
+def node(**attributes: Any) -> onnx.NodeProto:
+    return onnx.NodeProto(
+        op_type="Constant", output=["x"], attribute=[AttributeProto(name=k, **{k: v}) for k, v in attributes.items()]
+    )
+
+
+def graph(*nodes: onnx.NodeProto, **fields: Any) -> onnx.GraphProto:
+    return onnx.GraphProto(name="inner", node=nodes, **fields)
+
+
+INITIALIZERS = "only initializers of the graph may lie in other files"
+SPARSE = "a sparse tensor"
+HIDDEN: dict[str, tuple[Edit, str]] = {
+    "a sparse initializer": (lambda m: m.graph.sparse_initializer.append(sparse()), SPARSE),
+    "a sparse attribute": (lambda m: m.graph.node.append(node(sparse_tensor=sparse())), SPARSE),
+    "sparse attributes": (lambda m: m.graph.node.append(node(sparse_tensors=[sparse()])), SPARSE),
+    "an attribute": (lambda m: m.graph.node.append(node(t=external())), INITIALIZERS),
+    "attributes": (lambda m: m.graph.node.append(node(tensors=[external()])), INITIALIZERS),
+    "a graph inside": (lambda m: m.graph.node.append(node(g=graph(initializer=[external()]))), INITIALIZERS),
+    "two graphs down": (
+        lambda m: m.graph.node.append(node(graphs=[graph(), graph(node(g=graph(node(t=external()))))])),
+        INITIALIZERS,
+    ),
+    "a function": (lambda m: m.functions[0].node.append(node(t=external())), INITIALIZERS),
+    "a sparse tensor in a function": (lambda m: m.functions[0].node.append(node(sparse_tensor=sparse())), SPARSE),
+    "the default of a function's attribute": (
+        lambda m: m.functions[0].attribute_proto.append(AttributeProto(name="a", t=external())),
+        INITIALIZERS,
+    ),
+    "training": (
+        lambda m: m.training_info.append(onnx.TrainingInfoProto(algorithm=graph(initializer=[external()]))),
+        INITIALIZERS,
+    ),
+    "a place that is not said to be one": (
+        lambda m: m.graph.node.append(node(t=TensorProto(external_data=external().external_data))),
+        INITIALIZERS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+@pytest.mark.parametrize("location", [WEIGHTS, "../secret"])
+def test_external_data_has_one_place(name: str, location: str, folder: Path) -> None:
+    edit, message = HIDDEN[name]
+
+    def hide(model: onnx.ModelProto) -> None:
+        edit(model)
+        for _, message in walk(model):
+            if isinstance(message, TensorProto) and message.name in ("hidden", "indices"):
+                message.external_data[0].value = location
+
+    forge(folder, hide, version="0.0.9")
+    with pytest.raises(IntegrityError, match=message):
+        verify(folder)
+
+
+def at(**said: object) -> Edit:
+    """Say another place of the first tensor that lies in a file of weights."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        tensor = next(t for t in model.graph.initializer if t.external_data and t.external_data[0].value == WEIGHTS)
+        for entry in tensor.external_data:
+            entry.value = str(said.get(entry.key, entry.value))
+
+    return edit
+
+
+def change(edit: Callable[[TensorProto], Any]) -> Edit:
+    return lambda model: edit(next(t for t in model.graph.initializer if t.external_data))
+
+
+PLACES: dict[str, tuple[Edit, str]] = {
+    **{
+        repr(location): (at(location=location), "external data: a file name that could lead out of its folder")
+        for location in (
+            "../secret", "/etc/passwd", "sub/x", "..", ".", "", "a\0b", "\\\\host\\x", "*/_ORT_MEM_ADDR_/*", "x" * 300,
+        )
+    },
+    "no such file": (at(location="nowhere"), "external data: there is no such file"),
+    "beyond the end": (at(offset=10**17), "is shorter than the tensor's place"),
+    "wrapping around": (at(offset=2**63 - 8), "an impossible place"),
+    **{
+        f"offset {text!r}": (at(offset=text), "an impossible place")
+        for text in ("-1", "", "4096.0", "1e3", " 4096", "0x10", "٣", "9" * 40)
+    },
+    "another length": (at(length=64), "another length than its dims and dtype say"),
+    "other dims": (change(lambda t: t.dims.append(2)), "another length than its dims and dtype say"),
+    "negative dims": (change(lambda t: t.dims.extend([-1, -1])), "another length than its dims and dtype say"),
+    "huge dims": (change(lambda t: t.dims.extend([2**62, 2**62])), "another length than its dims and dtype say"),
+    "another dtype": (
+        change(lambda t: setattr(t, "data_type", TensorProto.STRING)), "another length than its dims and dtype say",
+    ),
+    "a place twice": (change(lambda t: t.external_data.add(key="offset", value="0")), "an impossible place"),
+    "a base of its own": (change(lambda t: t.external_data.add(key="basepath", value="/")), "an impossible place"),
+    "not said to be one": (change(lambda t: t.ClearField("data_location")), "an impossible place"),
+    "bytes of its own too": (change(lambda t: setattr(t, "raw_data", b"x")), "another length"),
+    "a file that the card does not name": (at(location=MODEL, offset=0, length=1), "."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_places(name: str, folder: Path) -> None:
+    edit, message = PLACES[name]
+    forge(folder, edit, version="0.0.9")
+    with pytest.raises(IntegrityError, match=message):
+        verify(folder)
+
+
+def link_away(path: Path) -> None:
+    path.rename(path.parent.parent / path.name)
+    path.symlink_to(Path("..") / path.name)
+
+
+def link_hard(path: Path) -> None:
+    os.link(path, path.parent.parent / path.name)
+
+
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("name", [MODEL, WEIGHTS, TABLES, "config.json", MANIFEST])
+@pytest.mark.parametrize(
+    "replace, message",
+    [
+        (link_away, "a link that leaves its folder"),
+        (link_hard, "a hard link: by its other name"),
+        (make_pipe, "not a regular file"),
+        (Path.unlink, "there is no such file"),
+    ],
+)
+def test_files_that_are_no_files(name: str, replace: Callable[[Path], None], message: str, folder: Path) -> None:
+    replace(folder / name)
+    with pytest.raises((IntegrityError, UnsafePathError), match=message):
+        verify(folder)
+
+
+def test_a_link_inside_is_none_of_these(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "elsewhere")
+    (folder / WEIGHTS).symlink_to("elsewhere")
+    assert verify(folder).notes == ("not checked, since it was not exported with the model: elsewhere",)
+
+
+def test_a_snapshot_of_the_hub_cache(exported: Path, tmp_path: Path) -> None:
+    """There every file is a link to one in the repository's folder of blobs."""
+    blobs, snapshot = tmp_path / "models--me--model" / "blobs", tmp_path / "models--me--model" / "snapshots" / "abc"
+    shutil.copytree(exported, blobs)
+    snapshot.mkdir(parents=True)
+    for path in blobs.iterdir():
+        (snapshot / path.name).symlink_to(Path("..") / ".." / "blobs" / path.name)
+    assert verify(snapshot).notes == ()
+
+
+def unknown_field(model: onnx.ModelProto) -> None:
+    model.graph.MergeFromString(bytes([0xFA, 0x7F, 1]) + b"x")
+
+
+GRAPHS: dict[str, tuple[Edit, str]] = {
+    "another domain": (lambda m: setattr(m.graph.node[3], "domain", "evil"), "'evil' is none of an exported model"),
+    "in a function": (lambda m: setattr(m.functions[0].node[0], "domain", "ai.onnx.ml"), "is none of an exported"),
+    "in a graph inside": (
+        lambda m: m.graph.node.append(node(g=graph(onnx.NodeProto(op_type="Run", domain="x")))), "'Run' of domain 'x'",
+    ),
+    "a function that is not there": (lambda m: m.functions[0].ClearField("name"), "'QMoE' of domain 'ernie_rt'"),
+    "an operator that opens files": (
+        lambda m: m.graph.node.append(helper.make_node("EPContext", [], ["x"], domain="com.microsoft", embed_mode=0)),
+        "'EPContext' of domain 'com.microsoft'",
+    ),
+    "a function for an operator": (lambda m: setattr(m.functions[0], "domain", ""), "another domain|QMoE"),
+    "operators of another domain": (lambda m: m.opset_import.add(domain="evil", version=1), "a foreign domain"),
+    "a field from the future": (unknown_field, "a field that the format does not have; found number 2047"),
+    "no text": (lambda m: m.graph.MergeFromString(b"\x0a\x04\x1a\x02\xff\xfe"), "the text in name is not UTF-8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_graphs(name: str, folder: Path) -> None:
+    edit, message = GRAPHS[name]
+    forge(folder, edit, version="0.0.9")
+    with pytest.raises(IntegrityError, match=message):
+        verify(folder)
+
+
+def swap_inputs(model: onnx.ModelProto) -> None:
+    inputs = next(n.input for n in model.graph.node if n.op_type == "Sub")
+    inputs[0], inputs[1] = inputs[1], inputs[0]
+
+
+SAME: dict[str, tuple[Edit, str]] = {
+    "inputs": (swap_inputs, r"model\.onnx, graph\.node\[\d+\]: not the graph"),
+    "a node more": (lambda m: m.graph.node.append(node(t=TensorProto())), r"model\.onnx, graph"),
+    "the body of a function": (
+        lambda m: setattr(m.functions[0].node[4], "op_type", "Mul"), r"model\.onnx, functions\[0\]\.node\[4\]: not the",
+    ),
+    "two tensors": (
+        lambda m: m.graph.initializer[-1].external_data[1].MergeFrom(m.graph.initializer[-2].external_data[1]),
+        r"initializer\[\d+\]\.external_data\[1\]: not the graph",
+    ),
+    "metadata": (lambda m: m.graph.metadata_props.add(key="a", value="b"), "not the graph that ernie-rt makes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_what_no_digest_shows(name: str, folder: Path) -> None:
+    """Somebody changed the graph and wrote a card to match; it is not what the exporter makes."""
+    edit, message = SAME[name]
+    forge(folder, edit)
+    with pytest.raises(IntegrityError, match=message):
+        verify(folder)
+
+
+def test_other_tables(folder: Path) -> None:
+    data = bytearray((folder / TABLES).read_bytes())
+    data[4096 + 2] ^= 0x40
+    (folder / TABLES).write_bytes(data)
+    forge(folder)
+    with pytest.raises(IntegrityError, match="not the tables of rope"):
+        verify(folder)
+
+
+def test_another_card(folder: Path) -> None:
+    model = read(folder)
+    said = json.loads(card(model))
+    for key, value, message in (
+        ("errors", {}, "something else of the model in 'errors'"),
+        ("accuracy_level", 0, "something else of the model in 'accuracy_level'"),
+        ("format", 2, "a card of another format"),
+        ("files", {**said["files"], "nowhere": "0" * 64}, "there is no such file"),
+        ("files", {**said["files"], WEIGHTS: "0" * 64}, "its digest differs; expected sha256 0000"),
+        ("files", {n: d for n, d in said["files"].items() if n != WEIGHTS}, "the card has no digest of a file"),
+        ("files", {n: d for n, d in said["files"].items() if n != "config.json"}, "would be read as a part of it"),
+        ("files", [], "the card cannot be read"),
+        ("graph", 7, "the card cannot be read"),
+        ("graph", "0" * 64, "the graph is not the one that was written"),
+    ):
+        model.metadata_props[0].value = json.dumps({**said, key: value})
+        (folder / MODEL).write_bytes(model.SerializeToString())
+        with pytest.raises(IntegrityError, match=message):
+            verify(folder)
+    for cards in ([], [json.dumps(said)] * 2, ["{"], ["[]"]):
+        del model.metadata_props[:]
+        for value in cards:
+            model.metadata_props.add(key=CARD, value=value)
+        (folder / MODEL).write_bytes(model.SerializeToString())
+        with pytest.raises(IntegrityError, match="card"):
+            verify(folder)
+
+
+def test_a_manifest_that_says_something_else(folder: Path) -> None:
+    for edit, message in (
+        (lambda m: m["shards"][WEIGHTS].update(sha256="0" * 64), "the card and the manifest differ"),
+        (lambda m: m["plan"].update(dtype="int4"), "the manifest names no dtype of activations"),
+        (lambda m: m["plan"].update(dtype="float16"), "not the graph that ernie-rt makes"),
+    ):
+        whole = (folder / MANIFEST).read_text()
+        manifest = json.loads(whole)
+        edit(manifest)
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+        forge(folder)
+        with pytest.raises(IntegrityError, match=message):
+            verify(folder)
+        (folder / MANIFEST).write_text(whole)
+
+
+@pytest.mark.parametrize(
+    "genai, message",
+    [
+        ({"model": {"decoder": {"filename": "other.onnx"}}}, "onnxruntime-genai would run another file"),
+        ({"model": {"decoder": {"filename": MODEL}, "encoder": {"filename": MODEL}}}, "would run another file"),
+        (
+            {"model": {"decoder": {"filename": MODEL, "session_options": {"custom_ops_library": "x.so"}}}},
+            r"onnxruntime-genai would load a library; found \['x.so'\]",
+        ),
+    ],
+)
+def test_what_genai_would_load(genai: object, message: str, folder: Path) -> None:
+    (folder / "genai_config.json").write_text(json.dumps(genai))
+    forge(folder)
+    with pytest.raises(IntegrityError, match=message):
+        verify(folder)
+
+
+def test_what_else_lies_there(folder: Path) -> None:
+    (folder / "README.md").write_text("mine")
+    (folder / ".cache").mkdir()
+    prefix = "not checked, since it was not exported with the model: "
+    assert verify(folder).notes == (f"{prefix}.cache", f"{prefix}README.md")
+    (folder / "chat_template.jinja").write_text("{{ 1 }}")
+    with pytest.raises(IntegrityError, match=r"chat_template\.jinja: .* would be read as a part of it"):
+        verify(folder)
+
+
+def test_what_is_no_model(folder: Path, tmp_path: Path) -> None:
+    for data, message in ((b"", "no card"), (b"\xff\xff\xff", "not an ONNX model"), (bytes(LIMIT + 1), "too large")):
+        (folder / MODEL).write_bytes(data)
+        with pytest.raises(InputError, match=message):
+            verify(folder)
+    with pytest.raises(IntegrityError, match="there is no such file"):
+        verify(tmp_path / "nowhere")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for format, error, message in (
+        (None, IntegrityError, "this folder was not exported"),
+        ("eager", OptionError, "backend 'eager' cannot verify what it exported; expected one of onnx"),
+        ("nope", OptionError, "no backend 'nope'"),
+    ):
+        manifest["plan"]["format"] = format
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+        with pytest.raises(error, match=message):
+            verify(folder)
+
+
+def test_numbers_are_judged(folder: Path) -> None:
+    """A graph of another version is run, and computes something else."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        next(a for n in model.graph.node for a in n.attribute if n.op_type == "RMSNormalization" and a.f).f = 0.5
+
+    forge(folder, edit, version="0.0.9")
+    verify(folder)
+    with pytest.raises(BackendError, match="the exported model does not compute what it should"):
+        verify(folder, numbers=True)
+
+
+def test_numbers_where_they_cannot_be_had(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(checkpoint, tmp_path / "out", options=ExportOptions(dtype="bfloat16"))
+    verify(tmp_path / "out")
+    with pytest.raises(OptionError, match="numbers cannot be verified in bfloat16"):
+        verify(tmp_path / "out", numbers=True)
+    with pytest.raises(OptionError, match="numbers cannot be verified in bfloat16"):
+        export(checkpoint, tmp_path / "other", options=ExportOptions(dtype="bfloat16", verify=True))
+    for version in ("1.30.2", "?"):
+        monkeypatch.setattr(onnxruntime, "__version__", version)
+        with pytest.raises(BackendError, match=r"Runtime is too old.*expected 1\.31 or newer; found") as caught:
+            export(checkpoint, tmp_path / "other")
+        assert caught.value.hint is not None and "pip install" in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+COUNTS = [100, pytest.param(3000, marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("forged", [False, True], ids=["edited", "and the card rewritten"])
+def test_mutants_of_the_graph(forged: bool, count: int, exported: Path, folder: Path) -> None:
+    """Fields of the protobuf messages changed at random: found, or the same graph under another encoding."""
+    rng = random.Random(7)
+    found = 0
+    for _ in range(count):
+        model = read(exported)
+        mutate(rng, model)
+        (folder / MODEL).write_bytes(model.SerializeToString())
+        if forged and len(model.metadata_props) == 1:
+            reseal(folder, model)
+        found += is_found(folder, exported)
+    assert found > 0.9 * count
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_flipped_bits(count: int, exported: Path, folder: Path) -> None:
+    """Of the graph, found or harmless; of all other files, found."""
+    rng = random.Random(11)
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        for _ in range(count if path.name == MODEL else count // 20):
+            place, bit = rng.randrange(len(data)), 1 << rng.randrange(8)
+            path.write_bytes(data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :])
+            assert is_found(folder, exported) or path.name == MODEL, (path.name, place, bit)
+        for cut in {0, len(data) // 2, len(data) - 1}:
+            path.write_bytes(data[:cut])
+            assert is_found(folder, exported), (path.name, cut)
+        path.write_bytes(data)
+    verify(folder)
+
+
+def reseal(folder: Path, model: onnx.ModelProto) -> None:
+    """Put the right digest of a changed graph into its card, if that can be read."""
+    try:
+        said = json.loads(card(model)) | {"graph": graph_digest(model)}
+    except (ValueError, TypeError, StopIteration):
+        return
+    model.metadata_props[0].value = json.dumps(said)
+    (folder / MODEL).write_bytes(model.SerializeToString())
+
+
+def is_found(folder: Path, whole: Path) -> bool:
+    """Whether a folder is refused, by a named error; if not, its graph and card say what they said."""
+    try:
+        verify_onnx(folder)
+    except InputError:
+        return True
+    model, wanted = read(folder), read(whole)
+    assert bare(model) == bare(wanted)
+    assert json.loads(card(model)) == json.loads(card(wanted))
+    return False
+
+
+def mutate(rng: random.Random, model: onnx.ModelProto) -> None:
+    """Change one field of one message, wherever it is."""
+    message = rng.choice([message for _, message in walk(model)])
+    field = rng.choice(message.DESCRIPTOR.fields)
+    value = getattr(message, field.name)
+    if field.type == field.TYPE_MESSAGE:
+        if not hasattr(value, "append"):
+            message.ClearField(field.name) if message.HasField(field.name) else value.SetInParent()
+        elif value and rng.random() < 0.7:
+            del value[rng.randrange(len(value))]
+        else:
+            value.add().MergeFrom(rng.choice(value) if value else value.add())
+    elif hasattr(value, "append"):
+        if value and rng.random() < 0.5:
+            del value[rng.randrange(len(value))]
+        else:
+            value.append(other(rng, field, value[0] if value else None))
+    else:
+        setattr(message, field.name, other(rng, field, value))
+
+
+def other(rng: random.Random, field: Any, value: Any) -> Any:
+    """Another value of a field that holds this one."""
+    match field.cpp_type:
+        case field.CPPTYPE_STRING if field.type == field.TYPE_BYTES:
+            return (value or b"")[:-1] + b"x"
+        case field.CPPTYPE_STRING:
+            return rng.choice([(value or "") + "x", "", "../x", "/etc/passwd", "com.microsoft", WEIGHTS])
+        case field.CPPTYPE_FLOAT | field.CPPTYPE_DOUBLE:
+            return rng.choice([(value or 0.0) + 1, float("nan"), float("inf")])
+        case field.CPPTYPE_ENUM:
+            return rng.choice([entry.number for entry in field.enum_type.values if entry.number != value])
+        case field.CPPTYPE_UINT64:
+            return 2**64 - 1
+        case field.CPPTYPE_INT32:
+            return rng.choice([(value or 0) + 1, -1, 2**31 - 1])
+    return rng.choice([(value or 0) + 1, -1, 2**63 - 1])
+
+
+def test_the_requirement_is_the_minimum() -> None:
+    from ernie_rt_onnx import ernie_rt_backends
+    from ernie_rt_onnx.runtime import MINIMUM_RUNTIME
+
+    (info,) = ernie_rt_backends()
+    assert f"onnxruntime>={MINIMUM_RUNTIME} | onnxruntime-gpu>={MINIMUM_RUNTIME}" in info.requires
+
+
+def test_a_model_is_built_from_its_weights_not_from_the_graph(folder: Path) -> None:
+    """`ernie_rt.load` does not read model.onnx."""
+    import ernie_rt
+
+    (folder / MODEL).write_bytes(b"nonsense")
+    with ernie_rt.load(locate(folder), backend="onnx", dtype="float32") as model:
+        assert len(model.generate_ids([1, 2, 3], max_new_tokens=2, ignore_eos=True)) == 2
