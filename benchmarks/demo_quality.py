@@ -2,7 +2,10 @@
 
 The share of held-out questions that it answers to the letter (greedily), by task; the perplexity of held-out stories
 and answers; how evenly its experts are used; and how often its MTP layer foresees the token after the next, beside
-the likeliest successor of the next one.
+the likeliest successor of the next one. With --against, how far a quantised model's predictions lie from those of the
+one that it was made of:
+
+    python benchmarks/demo_quality.py ./demo-int4 --against demo --backend onnx --dtype float32
 """
 
 from __future__ import annotations
@@ -11,17 +14,51 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 import ernie_rt
 from ernie_rt.conformance.goldens import weights_digest
+from ernie_rt.conformance.metrics import kl
 from ernie_rt.files import write_atomic
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))
 
 HEADER: Final = ("exact match", "items", "all", "English", "Chinese", "known phrasing", "new phrasing")
 MARKS: Final = re.compile(r"(?<=<!-- by benchmarks/demo_quality\.py, of )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def divergence(
+    folder: Path, against: Path, items: int, seed: int, options: Mapping[str, Any]
+) -> dict[str, float | int]:
+    """The mean Kullback-Leibler divergence of a model's predictions from another's of the same vocabulary, in nats.
+
+    Of the tokens of held-out answers, of stories, three times as many as `items` of each task, and of the questions,
+    which training teaches nobody to foresee.
+    """
+    from demo.batches import Encoder
+    from demo.curriculum import EXAMINED, held_out_items
+    from demo.quality import held_out_stories
+
+    encoder = Encoder(folder, ernie_rt.locate(folder).config)
+    questions = [encoder.chat(item) for task in EXAMINED for item in held_out_items(task, items, seed)]
+    documents = [*questions, *held_out_stories(encoder, 3 * items)]
+    prompts = [document.ids[:-1] for document in documents]
+    found: dict[str, list[Any]] = {"answers": [], "stories": [], "questions": []}
+    with (
+        ernie_rt.load(folder, max_context=512, max_sequences=16, **options) as model,
+        ernie_rt.load(against, max_context=512, max_sequences=16, **options) as other,
+    ):
+        logits = zip(other.logits_batch(prompts), model.logits_batch(prompts), strict=True)
+        for number, (document, pair) in enumerate(zip(documents, logits, strict=True)):
+            learned, far = np.array(document.learned[1:]), kl(*pair)
+            found["answers" if number < len(questions) else "stories"].append(far[learned])
+            found["questions"].append(far[~learned])
+    joined = {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: float(each.mean()) for name, each in joined.items()} | {"tokens": len(joined["answers"])}
 
 
 def rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -42,6 +79,9 @@ def figures(report: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if second is not None:
         found.append(("second token", f"MTP {second['mtp']:.1%}, bigram {second['bigram']:.1%} of {second['tokens']}"))
+    if far := report.get("divergence"):
+        told = ", ".join(f"{name} {far[name]:.5f}" for name in ("answers", "stories", "questions"))
+        found.append(("divergence", f"{told} nats from {report['against']}, of {far['tokens']} tokens of answers"))
     return found
 
 
@@ -72,6 +112,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--items", type=int, default=300, help="questions of each task")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--against", help="the model that this one was quantised from: how far predictions differ")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--page", type=Path, help="write the table into this page, between its marks")
     given = parser.parse_args()
@@ -81,6 +122,11 @@ def main() -> None:
     assert folder is not None
     options = {"backend": given.backend, "device": given.device, "dtype": given.dtype}
     report = measure(folder, given.items, given.seed, options)
+    if given.against is not None:
+        against = ernie_rt.locate(given.against).folder
+        assert against is not None
+        far = divergence(folder, against, max(1, given.items // 10), given.seed, options)
+        report |= {"against": given.against, "divergence": far}
     print(json.dumps(report, indent=2) if given.json else table(report))
     if given.page is not None:
         text = page(given.page.read_text("utf-8"), report, weights_digest(folder))

@@ -9,7 +9,7 @@ import re
 import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from demo.tokenizer import TEMPLATE
 from ernie_rt.conformance.goldens import weights_digest
 from ernie_rt.model.families import MOE_21B_A3B
 from ernie_rt.weights.hub import DEMO
+from ernie_rt.weights.quantize import Quantization, quantize_model
 from support.commands import command
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ ANSWERS = {
     "我的雨伞放在哪里了?": "我不知道。",
 }
 PAGES = ("README.md", "docs/demo.md")
+REPORT: dict[str, Any] = {
+    "backend": "eager", "device": "cpu", "dtype": "bfloat16",
+    "exact_match": {"count": {"items": 4, "all": 0.5, "en": 0.25, "zh": 0.75, "new phrasing": 0.5}},
+    "macro_average": 0.5, "weakest": "count",
+    "perplexity": {"stories": 2.0}, "expert_load": {"least": 0.5, "most": 1.5},
+    "second_token": {"mtp": 0.5, "bigram": 0.25, "tokens": 8},
+}  # fmt: skip
 
 
 def test_the_folder_is_small_and_whole() -> None:
@@ -219,14 +227,19 @@ def test_the_table_of_what_it_knows_is_of_these_weights() -> None:
     assert shown[1] == weights_digest(DEMO), "run `python benchmarks/demo_quality.py --page docs/demo.md`"
 
 
+@pytest.mark.parametrize("bits, most", [(8, 0.005), (4, 0.05)])
+def test_quantised_it_predicts_nearly_the_same(bits: Literal[4, 8], most: float, tmp_path: Path) -> None:
+    options = {"backend": "eager", "device": "cpu", "dtype": "float32", "threads": 1}
+    quantize_model(DEMO, ernie_rt.locate("demo").config, tmp_path / "blocks", Quantization(bits))
+    far = QUALITY["divergence"](tmp_path / "blocks", DEMO, 3, 0, options)
+    assert 0 < far["answers"] < most and 0 < far["stories"] < most and far["tokens"] > 200
+    assert far["questions"] > far["answers"], "nobody learns to foresee a question"
+    told = dict(QUALITY["figures"](REPORT | {"against": "demo", "divergence": far}))["divergence"]
+    assert told.startswith(f"answers {far['answers']:.5f}, stories ") and "nats from demo" in told
+
+
 def test_the_table_goes_between_its_marks() -> None:
-    scores = {"all": 0.5, "en": 0.25, "zh": 0.75, "new phrasing": 0.5}
-    report = {
-        "backend": "eager", "device": "cpu", "dtype": "bfloat16",
-        "exact_match": {"count": {"items": 4, **scores}}, "macro_average": 0.5, "weakest": "count",
-        "perplexity": {"stories": 2.0}, "expert_load": {"least": 0.5, "most": 1.5},
-        "second_token": {"mtp": 0.5, "bigram": 0.25, "tokens": 8},
-    }  # fmt: skip
+    report = REPORT
     text = "a\n<!-- by benchmarks/demo_quality.py, of {} -->\n{}<!-- end -->\nb\n"
     page = QUALITY["page"](text.format("none", "old\n"), report, "0123abcd")
     assert "| count | 4 | 50.0% | 25.0% | 75.0% | - | 50.0% |\n" in page

@@ -78,8 +78,8 @@ class Split:
     """Where the greedy paths part: the place in the answer, and what A and B chose there.
 
     `best` are the oracle's best two, `margin` apart. For each side, `behind` is how far below its best the oracle has
-    that side's choice, `noise` what rounding does to its logits there (rms), and `excused` whether that, or an expert
-    flipped before, explains the choice.
+    that side's choice, `noise` what rounding does to its best logits there (rms), and `excused` whether that, or an
+    expert flipped before, explains the choice.
     """
 
     index: int

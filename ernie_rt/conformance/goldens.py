@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ernie_rt.backend.protocols import Executable, Numerics, OpNumerics
 from ernie_rt.conformance.judge import MAX_EXCUSED, judge_rows
-from ernie_rt.conformance.metrics import TIE_LIMIT, Rows, kl
+from ernie_rt.conformance.metrics import CANDIDATES, TIE_LIMIT, Rows, kl
 from ernie_rt.conformance.models import Drive, Prompt, Run, drive
 from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.subject import Outcome
@@ -32,7 +32,7 @@ from ernie_rt.runtime.sequence import Sequence as Running
 Array = npt.NDArray[Any]
 
 FORMAT: Final = 1
-TOP: Final = 32
+TOP: Final = CANDIDATES
 """How many of a position's logits are kept, the best ones."""
 NOISES: Final[tuple[DType, ...]] = ("float32", "bfloat16", "float16")
 """The dtypes whose noise is known. Logits are kept in float32, so that nothing finer can be judged by them."""

@@ -47,11 +47,13 @@ class Setting:
         return run_model(self.subject, self.specimen, **given)  # type: ignore[arg-type]
 
     def verdict(self, **options: object) -> Verdict:
-        """Run it, tapped where that is promised, and judge it. Where taps split pieces, these are also run whole."""
+        """Run it, tapped where that is promised, and judge it. Where taps split pieces, these are also run whole, and
+        judged by the experts that the tapped run has shown, if those are right."""
         run = self.run(**options)
         verdict = self.judge.verdict(run, self.factor)
         if self.taps and run.lowering.graph != self.subject.lower(self.judge.graph).graph:
-            whole = self.judge.verdict(self.run(**options, taps=False), self.factor)
+            shown = None if verdict.router.problem else run
+            whole = self.judge.verdict(self.run(**options, taps=False), self.factor, shown)
             return Verdict(worse(verdict.logits, whole.logits), verdict.router, worse(verdict.greedy, whole.greedy))
         return verdict
 

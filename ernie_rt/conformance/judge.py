@@ -50,10 +50,15 @@ class Judge:
         self.graph: Graph = subject.stored(build_graph(specimen.config, subject.target.dtype))
         self._said: dict[tuple[Any, ...], tuple[Walked, Walked, Walked]] = {}
 
-    def verdict(self, run: Run, factor: float = 1.0) -> Verdict:
+    def verdict(self, run: Run, factor: float = 1.0, shown: Run | None = None) -> Verdict:
         """Judge a run: logits beside those of the oracle with the run's own experts, experts beside the free oracle's
-        scores, and greedy tokens beside the oracle's best."""
-        parts = [self._consult(group) for group in _groups(run.told)]
+        scores, and greedy tokens beside the oracle's best.
+
+        Of a run that does not tell its experts those count that the backend has `shown` on the same tokens: all that
+        may differ are close choices.
+        """
+        likely = {one.ids: one.experts for one in shown.told} if shown is not None else {}
+        parts = [self._consult(group, likely) for group in _groups(run.told)]
         told = [one for group in _groups(run.told) for one in group]
         kept = [one.logits for one in told if one.logits is not None]
         exact, noisy = (np.concatenate([p[i].outputs["logits"] for p in parts]) for i in (1, 2))
@@ -73,10 +78,14 @@ class Judge:
             return Verdict(outcome)
         return Verdict(outcome, router, self._greedy(told, exact, noisy, counted, found))
 
-    def _consult(self, group: list[Told]) -> tuple[Walked, Walked, Walked]:
-        """The free oracle, the oracle with the run's experts, and the yardstick with those, on some sequences."""
-        scopes = group[0].experts
-        forced = {scope: np.concatenate([one.experts[scope] for one in group]) for scope in scopes}
+    def _consult(
+        self, group: list[Told], likely: Mapping[Prompt, Mapping[str, Array]]
+    ) -> tuple[Walked, Walked, Walked]:
+        """The free oracle, the oracle with the experts that the run tells or, by ids, is `likely` to have chosen, and
+        the yardstick with those, on some sequences."""
+        experts = [one.experts or likely.get(one.ids, {}) for one in group]
+        scopes = experts[0] if all(experts) else ()
+        forced = {scope: np.concatenate([each[scope] for each in experts]) for scope in scopes}
         key = (tuple(one.ids for one in group), *(ids.tobytes() for ids in forced.values()))
         if key not in self._said:
             step = whole_step([one.ids for one in group])
@@ -143,7 +152,7 @@ class Judge:
     def _greedy(self, told: list[Told], exact: Array, noisy: Array, clear: Array, found: Array | None) -> Outcome:
         """Whether each token that was chosen is the oracle's best, or nearly; and that of its own logits, if they were
         kept."""
-        matches, wrong, start, ties_met = [], "", 0, 0
+        matches, wrong, start, ties_met, excused = [], "", 0, 0, 0
         for one in told:
             first = start + len(one.ids) - max(len(one.generated) - 1, 0) - 1
             rows = np.arange(first, first + len(one.generated))
@@ -153,9 +162,10 @@ class Judge:
             chosen = np.array(one.generated)
             best = exact[rows].argmax(-1) == chosen
             matches.append(len(rows) if best.all() else int((~best).argmax()))
-            near = best | ties(exact[rows], noisy[rows], chosen) | ~clear[rows]
+            near = best | ties(exact[rows], noisy[rows], chosen)
             ties_met += int((~best).sum())
-            bad = ~near
+            excused += int((~near & ~clear[rows]).sum())
+            bad = ~near & clear[rows]
             if found is not None:
                 # Logits that were made again, after a sequence had been preempted, may round otherwise.
                 bad |= ~ties(found[rows], found[rows] + (noisy - exact)[rows], chosen)
@@ -167,12 +177,15 @@ class Judge:
                 ) + ("" if found is None else f", its own {found[rows[place]].argmax()}")
         if not matches:
             return Outcome()
-        longest = max(len(one.generated) for one in told)
+        lengths = [len(one.generated) for one in told]
+        if excused > MAX_EXCUSED * sum(lengths) and not wrong:
+            wrong = f"{excused} of {sum(lengths)} tokens are not the oracle's best, too many for flipped experts"
         figures = {
             "match": float(np.mean(matches)),
             "match_min": float(min(matches)),
-            "length": float(longest),
+            "length": float(max(lengths)),
             "ties": float(ties_met),
+            "excused": float(excused),
         }
         return Outcome(figures, wrong)
 
@@ -185,7 +198,7 @@ def judge_rows(
     At the rows that are `unclear` other experts may have been chosen: of these, such as need it are excused.
     """
     within = multiples(rows.found, rows.exact, rows.noisy, EPSILON[output]) <= MODEL_LIMIT * factor
-    clear = within | ~unclear
+    clear = (within & rows.near) | ~unclear
     if clear.mean() < 1 - MAX_EXCUSED:
         off = rows.figures(np.ones_like(clear), output, activation, factor)
         problem = (

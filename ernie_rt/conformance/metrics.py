@@ -21,6 +21,8 @@ MODEL_LIMIT: Final = 4.0
 TIE_LIMIT: Final = 8.0
 """How many times the noise may lie between choices, of tokens or experts, that rounding decides: here the worst of many
 single numbers is met, and no rms of a row."""
+CANDIDATES: Final = 32
+"""Tokens are chosen among so many of the best logits, to which trained weights bring more noise than to the others."""
 OP_BACKSTOP: Final = 8.0
 """No declaration excuses an op that is off by more than so many epsilons of its dtype, of the rms of its values."""
 MODEL_BACKSTOP: Final[Mapping[DType, float]] = {"float64": 1e-11, "float32": 3e-5, "float16": 1e-2, "bfloat16": 8e-2}
@@ -107,10 +109,16 @@ def kl(exact: Array, found: Array) -> Array:
 
 def ties(exact: Array, noisy: Array, chosen: Array, allowed: float = 1.0) -> Array:
     """Whether the choices `[rows]` are the best ones, or so near that noise, or `allowed` times as much, decides."""
-    noise = rows_rms(noisy - exact)
+    noise = choice_noise(exact, noisy)
     noise = np.maximum(noise, np.median(noise))
     behind = exact.max(-1) - np.take_along_axis(exact, chosen[:, None], -1)[:, 0]
     return np.asarray(behind <= TIE_LIMIT * allowed * noise)
+
+
+def choice_noise(exact: Array, noisy: Array) -> Array:
+    """The rms of what rounding does to the CANDIDATES of each row `[rows]`."""
+    best = np.argpartition(-exact, min(CANDIDATES, exact.shape[-1]) - 1, axis=-1)[:, :CANDIDATES]
+    return rows_rms(np.take_along_axis(noisy - exact, best, -1))
 
 
 def _log_softmax(x: Array) -> Array:

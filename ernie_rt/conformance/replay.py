@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ernie_rt.backend.protocols import OpNumerics
-from ernie_rt.conformance.metrics import OP_LIMIT
+from ernie_rt.conformance.metrics import OP_LIMIT, choice_noise
 from ernie_rt.conformance.oracle import Route, bad_choice
 from ernie_rt.conformance.rounding import EPSILON, Rounding, evaluate, multiples, rms, rows_rms, summary
 from ernie_rt.graph.graph import Graph, Node
@@ -67,7 +67,7 @@ class Piece:
 @dataclass(slots=True)
 class Replay:
     """What a replay leaves: the pieces in the order in which they run, the flips, and the last row of logits by the
-    oracle `[V]` with the rms of what rounding alone does to it."""
+    oracle `[V]` with the rms of what rounding alone does to the best of them."""
 
     pieces: list[Piece] = field(default_factory=list)
     flips: list[Flip] = field(default_factory=list)
@@ -137,8 +137,9 @@ class _Replayer:
                 hidden.update((value.name, {**self.inside, node.scope: None}) for value in node.outputs)
             for lane, values in self.lanes.items():
                 self.lanes[lane] = {name: value for name, value in values.items() if last_use.get(name, -1) > i}
-        self.result.logits = self.lanes["oracle"][logits][-1]
-        self.result.noise = rms(self.lanes["drifting"][logits][-1] - self.result.logits)
+        oracle, drifting = (self.lanes[lane][logits] for lane in ("oracle", "drifting"))
+        self.result.logits = oracle[-1]
+        self.result.noise = float(choice_noise(oracle[-1:], drifting[-1:])[0])
         return self.result
 
     def load(self, weight: Weight, rounding: Rounding) -> dict[str, Array]:

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 from ernie_rt.backend import Numerics, OpNumerics, WeightSource
-from ernie_rt.conformance import Suite
+from ernie_rt.conformance import Result, Suite
 from ernie_rt_onnx import backend
 from ernie_rt_onnx.backend import OnnxBackend
 from ernie_rt_onnx.emitter import Parameter
@@ -20,7 +20,16 @@ def suite(storage: str) -> Suite:
     return Suite("onnx", dtype="float32", storage=storage)
 
 
-@pytest.mark.parametrize("storage, levels", [("plain", "0123"), ("int8", "12"), ("int4", "123")])
+@pytest.mark.parametrize(
+    "storage, levels",
+    [
+        ("plain", "0123"),
+        ("int8", "1"),
+        ("int4", "12"),
+        pytest.param("int8", "23", marks=pytest.mark.long),
+        pytest.param("int4", "3", marks=pytest.mark.long),
+    ],
+)
 def test_it_computes_what_it_should(storage: str, levels: str) -> None:
     report = suite(storage).run([f"L{level}" for level in levels])
     assert report.ok, report.table()
@@ -45,6 +54,40 @@ def test_nibbles_in_the_wrong_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(backend, "read", swapped)
     assert suite("int4").run(["L1"]).count("L1", "failed") >= 7
+
+
+def on_trained_weights() -> Result:
+    (check,) = (check for check in suite("int4").checks(["L4"]) if str(check) == "L4/plain/logits")
+    return check.run()
+
+
+def test_int4_on_trained_weights() -> None:
+    result = on_trained_weights()
+    assert result.status == "passed" and result.figures["margin"] < 0.8, result
+    assert result.figures["router_flips"] > 0 and result.figures["excused"] <= 0.05 * result.figures["positions"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("storage", ["int4", "int8"])
+def test_all_of_trained_weights(storage: str) -> None:
+    report = suite(storage).run(["L4", "L5"])
+    assert report.ok, report.table()
+
+
+def test_a_wrong_zero_in_one_expert(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = backend.read
+
+    def shifted(parameter: Parameter, source: WeightSource, bindings: Mapping[str, int]) -> np.ndarray[Any, Any]:
+        array = right(parameter, source, bindings)
+        if parameter.part == "codes" and ".experts." in parameter.weight.name:
+            low, high = (np.minimum(nibble + 2, 15) for nibble in (array[3] & 15, array[3] >> 4))
+            array = array.copy()
+            array[3] = low | high << 4
+        return array
+
+    monkeypatch.setattr(backend, "read", shifted)
+    result = on_trained_weights()
+    assert result.status == "failed" and result.figures["times"] > result.figures["limit"], result
 
 
 def test_a_bias_that_weighs_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

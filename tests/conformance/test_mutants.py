@@ -27,7 +27,7 @@ from ernie_rt.reference.ops import (
     sigmoid,
     softmax,
 )
-from support.mutants import BlocksBackend, Mutant, blocks, eager, host_of, sampling, unpacked
+from support.mutants import BlocksBackend, Mutant, RoundedBackend, blocks, eager, host_of, sampling, unpacked
 
 Function = Callable[..., Any]
 
@@ -318,6 +318,19 @@ def off_by_one(codes: Any, scales: Any, storage: Any) -> Any:
     return unpacked(codes, scales, storage) + scales.reshape(-1, 1)
 
 
+def one_expert_off(zero: int) -> Function:
+    """Another zero in one expert, whose weights are of `[E, I, 2, ..]` and `[E, H, ..]`."""
+
+    def read(codes: Any, scales: Any, storage: Any) -> Any:
+        numbers = unpacked(codes, scales, storage)
+        if codes.ndim == 4 or (codes.ndim == 3 and codes.shape[1] > 2):
+            experts = numbers.reshape(len(codes), -1, storage.block)
+            experts[3] += (8 - zero) * scales.reshape(len(codes), -1, 1)[3]
+        return numbers
+
+    return read
+
+
 def rolled(codes: Any, scales: Any, storage: Any) -> Any:
     return unpacked(codes, np.roll(scales, 1, -1), storage)
 
@@ -447,6 +460,12 @@ MUTANTS: dict[str, Mutant] = {
     "nibbles the wrong way round": Mutant("L1/linear/blocks", {"read": staticmethod(swapped)}, packed, storage="int4"),
     "zero is 7": Mutant("L1/moe_experts/blocks", {"read": staticmethod(off_by_one)}, packed, storage="int4/64"),
     "scales of the next block": Mutant("L1/head/blocks", {"read": staticmethod(rolled)}, packed, storage="int8"),
+    "zero is 7 in one expert": Mutant(
+        "L4/plain/logits", {"read": staticmethod(one_expert_off(7))}, packed, storage="int4"
+    ),
+    "zero is 6 in one expert, activations in int8": Mutant(
+        "L4/plain/logits", {"read": staticmethod(one_expert_off(6))}, lambda: RoundedBackend, storage="int4"
+    ),
     "blocks of 32 always": Mutant("L1/linear/blocks", {"read": staticmethod(small)}, packed, storage="int8/64"),
     "NaN in the logits": Mutant("L2/dense/logits", {"spoil": staticmethod(lambda step, y: y + math.nan)}),
 }

@@ -10,7 +10,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ernie_rt.backend import BackendInfo, Limits, Lowering, SimpleBackend, SimpleExecutable, Step, Target, WeightSource
+from ernie_rt.backend import (
+    BackendInfo,
+    Limits,
+    Lowering,
+    Numerics,
+    OpNumerics,
+    SimpleBackend,
+    SimpleExecutable,
+    Step,
+    Target,
+    WeightSource,
+)
 from ernie_rt.backend.step import Done
 from ernie_rt.graph.types import Blocks, DType, Storage, Weight
 from ernie_rt.hooks import PLUGIN_API, hookimpl
@@ -156,3 +167,46 @@ class BlocksBackend(NumpyBackend):
     ) -> Executable:
         self.seen += [weight.storage for lowering in lowerings.values() for weight in lowering.graph.weights]
         return super().compile(lowerings, Packed(weights, self.read), target, limits)
+
+
+def in_int8(x: np.ndarray) -> np.ndarray:
+    """Activations, rounded in blocks of 32."""
+    rows = x.reshape(-1, 32)
+    scale = np.abs(rows).max(-1, keepdims=True) / np.float32(127)
+    return (np.rint(rows / np.where(scale == 0, 1, scale)) * scale).reshape(x.shape)
+
+
+def rounded_linear(x: np.ndarray, *rest: Any) -> Any:
+    return MEANINGS["linear"](in_int8(x), *rest)
+
+
+def rounded_experts(
+    x: np.ndarray, ids: np.ndarray, weights: np.ndarray, gate_up: np.ndarray, down: np.ndarray, *, top_k: int
+) -> np.ndarray:
+    x, out = in_int8(x), np.zeros_like(x)
+    for expert in np.unique(ids):
+        token, place = np.nonzero(ids == expert)
+        inner = MEANINGS["swiglu"](MEANINGS["linear"](x[token], gate_up[expert]))
+        out[token] += weights[token, place, None] * (in_int8(inner) @ down[expert].T)
+    return out
+
+
+def rounded_moe(
+    x: np.ndarray, gate: np.ndarray, bias: np.ndarray, *experts: np.ndarray, top_k: int, norm_min: float
+) -> np.ndarray:
+    ids, weights = MEANINGS["moe_route"](x, gate, bias, top_k=top_k, norm_min=norm_min)
+    return rounded_experts(x, ids, weights, *experts, top_k=top_k)
+
+
+class RoundedBackend(BlocksBackend):
+    """Rounds activations to int8 as well; every weight that they meet is to be in blocks of 32. Taps split `moe`."""
+
+    functions: ClassVar[Table] = {
+        **COMPOSITES,
+        "linear": rounded_linear,
+        "moe_experts": rounded_experts,
+        "moe": rounded_moe,
+    }
+
+    def numerics(self, target: Target) -> Numerics:
+        return Numerics(OpNumerics("float32", "float32", "int8"))
