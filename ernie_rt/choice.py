@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from dataclasses import dataclass
 from typing import Final
 
 from ernie_rt.errors import BackendError, OptionError
 from ernie_rt.graph.types import FLOATS, DType
+from ernie_rt.hooks import BackendInfo
 from ernie_rt.host import PluginHost
 
 PREFERENCE: Final = ("cudagraph", "onnx", "eager", "reference")
 """What `auto` tries, in this order; backends of other names are used when they are asked for."""
+DRIVERS: Final = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")
+"""Libraries that come with drivers of GPUs: they tell at once whether PyTorch, which takes seconds, need be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,9 @@ class Choice:
 def choose(
     host: PluginHost, *, backend: str = "auto", device: str = "auto", dtype: str = "auto", stored: DType = "bfloat16"
 ) -> Choice:
-    """Settle what is "auto"; `stored` is the checkpoint's dtype, which is kept where the backend computes in it.
+    """Settle what is "auto": a device that is no CPU where there is one, and the first of PREFERENCE that runs on it.
+
+    `stored` is the checkpoint's dtype, which is kept where the backend computes in it.
 
     Raises OptionError for a backend, device or dtype that is not to be had, BackendError when a backend that was named
     is not usable, or none is.
@@ -36,6 +43,13 @@ def choose(
     if backend != "auto":
         return _settle(host, backend, device, dtype, stored, "asked for")
     skipped: list[str] = []
+    for kind in accelerators() if device == "auto" else ():
+        for name in PREFERENCE:
+            if name in host.backends and kind in host.info(name).dtypes:
+                try:
+                    return _settle(host, name, kind, dtype, stored, f"the first that runs on {kind}")
+                except (BackendError, OptionError) as error:
+                    skipped.append(f"{name}: {error.what}")
     for name in PREFERENCE:
         if name not in host.backends:
             skipped.append(f"{name} is {host.absence(name)}")
@@ -51,6 +65,19 @@ def choose(
     )
 
 
+def accelerators() -> tuple[str, ...]:
+    """The kinds of device beside its CPU that this machine seems to have."""
+    if platform.system() == "Darwin":
+        return ("mps",) if platform.machine() == "arm64" else ()
+    for library in DRIVERS:
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            continue
+        return ("cuda",)
+    return ()
+
+
 def _settle(host: PluginHost, name: str, device: str, dtype: str, stored: DType, reason: str) -> Choice:
     info = host.info(name)
     implementation = host.backend(name)
@@ -61,7 +88,9 @@ def _settle(host: PluginHost, name: str, device: str, dtype: str, stored: DType,
     wanted = [d for d in devices if device in ("auto", d, d.partition(":")[0])]
     if not wanted:
         raise OptionError(
-            f"backend {name!r} has no device {device!r} here", expected=f"one of {', '.join(devices) or 'none'}"
+            f"backend {name!r} has no device {device!r} here",
+            expected=f"one of {', '.join(devices) or 'none'}",
+            hint=_for_other_kinds(host, info, device.partition(":")[0]),
         )
     computed = info.dtypes[wanted[0].partition(":")[0]]
     if dtype == "auto":
@@ -72,3 +101,11 @@ def _settle(host: PluginHost, name: str, device: str, dtype: str, stored: DType,
     raise OptionError(
         f"backend {name!r} does not compute in {dtype} on {wanted[0]}", expected=f"one of {', '.join(computed)}"
     )
+
+
+def _for_other_kinds(host: PluginHost, info: BackendInfo, kind: str) -> str | None:
+    """Where to go with a kind of device that a backend does not run on anywhere."""
+    if kind == "auto" or kind in info.dtypes:
+        return None
+    others = ", ".join(name for name, other in host.backends.items() if kind in other.dtypes)
+    return f"It runs on {' and '.join(info.dtypes)} alone; backends for {kind!r}: {others or 'none'}"

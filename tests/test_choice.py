@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from ernie_rt.choice import PREFERENCE, choose
+from ernie_rt.choice import PREFERENCE, accelerators, choose
 from ernie_rt.errors import BackendError, OptionError
 from ernie_rt.graph.types import DType
 from ernie_rt.hooks import BackendInfo, hookimpl
@@ -79,6 +79,44 @@ def test_auto_says_what_it_passed_over_and_why(fakes: Fakes) -> None:
     )
 
 
+def test_auto_prefers_a_gpu_to_an_earlier_backend(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ernie_rt.choice.accelerators", lambda: ("cuda",))
+    fakes.add("onnx").add("eager", ("cuda:0", "cpu"), GPU)
+    choice = choose(fakes.host())
+    assert (choice.backend, choice.device, choice.reason) == ("eager", "cuda:0", "the first that runs on cuda")
+    assert choose(fakes.host(), device="cpu").backend == "onnx"
+
+
+def test_a_gpu_that_no_backend_can_use(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ernie_rt.choice.accelerators", lambda: ("cuda",))
+    fakes.add("cudagraph", requires=("absent-package",), dtypes=GPU).add("onnx").add("eager", ("cpu",), GPU)
+    choice = choose(fakes.host())
+    assert (choice.backend, choice.device) == ("onnx", "cpu")
+    assert "eager: backend 'eager' has no device 'cuda' here" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("system", "libraries", "kinds"),
+    [
+        ("Linux", {"libcuda.so.1"}, ("cuda",)),
+        ("Windows", {"nvcuda.dll"}, ("cuda",)),
+        ("Linux", set(), ()),
+        ("Darwin", set(), ("mps",)),
+    ],
+)
+def test_accelerators(
+    system: str, libraries: set[str], kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str) -> None:
+        if name not in libraries:
+            raise OSError(name)
+
+    monkeypatch.setattr("ctypes.CDLL", load)
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert accelerators() == kinds
+
+
 def test_nothing_usable_lists_every_reason(fakes: Fakes) -> None:
     fakes.add("eager").add("reference", dtypes={"cpu": ("float64",)})
     with pytest.raises(BackendError) as caught:
@@ -113,10 +151,19 @@ def test_device_and_dtype(
 def test_a_device_that_is_not_there(device: str, fakes: Fakes) -> None:
     fakes.add("eager", ("xpu:0", "cpu"), GPU)
     host = fakes.host()
-    with pytest.raises(OptionError, match=f"backend 'eager' has no device '{device}' here; expected one of cpu$"):
+    kind = device.partition(":")[0]
+    hint = "" if kind == "cuda" else f". It runs on cuda and cpu alone; backends for '{kind}': none"
+    with pytest.raises(OptionError, match=f"backend 'eager' has no device '{device}' here; expected one of cpu{hint}$"):
         choose(host, backend="eager", device=device)
     with pytest.raises(BackendError, match=f"on device '{device}'.*'eager' has no device"):
         choose(host, device=device)
+
+
+def test_a_kind_of_device_that_others_run_on(fakes: Fakes) -> None:
+    fakes.add("onnx").add("eager", dtypes=GPU)
+    hint = "'cuda' here; expected one of cpu. It runs on cpu alone; backends for 'cuda': eager"
+    with pytest.raises(OptionError, match=f"'onnx' has no device {hint}$"):
+        choose(fakes.host(), backend="onnx", device="cuda")
 
 
 def test_a_dtype_that_the_device_does_not_compute_in(fakes: Fakes) -> None:
