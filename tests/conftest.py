@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ernie_rt.text import sandbox
 from support.untrained import write_untrained
 
 
@@ -15,3 +18,11 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("untrained") / "model"
     write_untrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def rendered_once() -> Iterator[None]:
+    """Of each template and its conversations one child process is asked, once: it is most of what loading one costs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox, "_ask", functools.cache(sandbox._ask))
+        yield

@@ -19,6 +19,9 @@ from ernie_rt.session import Model
 from ernie_rt.text.messages import Message, ToolCall
 from support.scripted import scripted, write_chat_checkpoint
 from support.templates import CHATML, PLAIN, THINKING
+from support.tokenizers import ROWS
+
+pytestmark = pytest.mark.usefixtures("rendered_once")
 
 TOOL = {"type": "function", "function": {"name": "look_up", "description": "Looks it up", "parameters": {}}}
 CALL = '<tool_call>\n{"name": "look_up", "arguments": {"what": "猫"}}\n</tool_call>'
@@ -207,7 +210,7 @@ def test_defaults_of_a_checkpoint(
         ({"max_new_tokens": 0}, "max_new_tokens must be a whole number above 0"),
         ({"repetition_penalty": True}, "repetition_penalty is out of range"),
         ({"do_sample": "false"}, "do_sample is neither true nor false"),
-        ({"eos_token_id": [2, 999_999]}, "eos_token_id is outside the vocabulary; expected 0 to 103423; found 999999"),
+        ({"eos_token_id": [2, 999_999]}, f"outside the vocabulary; expected 0 to {ROWS - 1}; found 999999"),
     ],
 )
 def test_impossible_defaults_are_named(tmp_path: Path, fields: dict[str, object], message: str) -> None:

@@ -29,6 +29,8 @@ from support.commands import Outcome, command, start
 from support.scripted import ScriptedExecutable, scripted, write_chat_checkpoint
 from support.templates import PLAIN, THINKING
 
+pytestmark = pytest.mark.usefixtures("rendered_once")
+
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -89,7 +89,7 @@ def test_a_terminal_gets_bars_and_progress(untrained: Path) -> None:
 
     ours, theirs = pty.openpty()
     process = start(
-        "diff", "reference", "eager", "-m", untrained, "-p", "hello", "-n", "2", stdout=theirs, stderr=theirs
+        "diff", "reference", "reference", "-m", untrained, "-p", "hello", "-n", "2", stdout=theirs, stderr=theirs
     )
     os.close(theirs)
     shown = b""

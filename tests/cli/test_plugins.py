@@ -104,7 +104,7 @@ def test_the_suite_names_what_a_backend_raises(site: Path) -> None:
         assert reason in {result["reason"] for result in json.loads(ran.out)["results"]}
     ran = command("conform", "constructor", *levels)
     assert (ran.code, ran.out) == (1, "") and "backend 'constructor' did not load: RuntimeError" in ran.err
-    ran = command("conform", "noisy", *levels)
+    ran = command("conform", "noisy", "--level", "L0", "--json")
     assert ran.code == 0 and json.loads(ran.out)["ok"]
 
 
@@ -120,7 +120,8 @@ def test_the_table(site: Path) -> None:
         and onnx.startswith("onnx ")
         and reference.startswith("reference ")
     )
-    assert good.split()[:5] == ["good", "ok", "good-plugin", "1.5", "1"] and good.endswith(" ms    ernie_rt_backends")
+    assert good.split()[:5] == ["good", "ok", "good-plugin", "1.5", "1"]
+    assert good.split()[6:] == ["ms", "ernie_rt_backends"]
     assert other.split()[:6] == ["otherapi", "other", "api", "otherapi-plugin", "1.5", "2"]
     assert causes == [
         "otherapi (otherapi-plugin 1.5): speaks another plugin API; expected PLUGIN_API = 1; found 2",

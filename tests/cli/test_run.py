@@ -151,7 +151,11 @@ def test_what_does_not_fit_is_exit_code_1(untrained: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--device", "cuda:77", "backend 'reference' has no device 'cuda:77' here; expected one of cpu"),
+        (
+            "--device",
+            "cuda:77",
+            "has no device 'cuda:77' here; expected one of cpu. It runs on cpu alone; backends for ",
+        ),
         ("--dtype", "float16", "backend 'reference' does not compute in float16 on cpu"),
     ],
 )

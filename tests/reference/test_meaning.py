@@ -27,6 +27,7 @@ CONFIGS = {
     "dense": small(model_type="ernie4_5"),
     "dense, biases": small(model_type="ernie4_5", use_bias=True, tie_word_embeddings=False),
 }
+NUMBERS = Synthetic(1)
 
 
 def two_sequences() -> Step:
@@ -49,7 +50,7 @@ def run(lowering: Lowering, step: Step) -> np.ndarray[Any, Any]:
     for operand in (operand for node in lowering.graph.nodes for operand in node.inputs):
         if isinstance(operand, Weight) and operand.name not in arrays:
             arrays[operand.name] = np.empty(operand.type.shape({"P": 64}))
-            Synthetic(1).fill(operand, "data", arrays[operand.name])
+            NUMBERS.fill(operand, "data", arrays[operand.name])
     states = {s.name: generator.standard_normal(s.type.shape({"R": 20})) for s in lowering.graph.states}
     outputs, _ = Interpreter(lowering, MEANINGS, arrays, states).run(step.inputs(), step.bindings)
     logits: np.ndarray[Any, Any] = outputs["logits"]

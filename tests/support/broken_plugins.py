@@ -48,7 +48,7 @@ TWELVE: Mapping[str, Stranger] = {
     "importerror": Stranger("import there_is_no_such_module", "broken", "No module named 'there_is_no_such_module'"),
     "syntaxerror": Stranger("def (", "broken", "SyntaxError: "),
     "leaves": Stranger("import sys; sys.exit(3)", "broken", "SystemExit: 3"),
-    "endless": Stranger("while True: pass", "broken", "importing it takes longer than "),
+    "endless": Stranger("import threading; threading.Event().wait()", "broken", "importing it takes longer than "),
     "otherapi": Stranger("PLUGIN_API = 2", "other api", "expected PLUGIN_API = 1; found 2"),
     "attribute": Stranger(PLUGIN, "broken", "has no attribute 'Plugin'", entry="NAME = NAME:Plugin"),
     "double": Stranger(PLUGIN, "duplicate", "another distribution has a plugin of this name"),
