@@ -112,11 +112,14 @@ def verify(
     BackendError when the model computes something else, or cannot be run here.
     """
     folder = Path(folder)
-    manifest = files.member(folder, MANIFEST, missing=IntegrityError)
-    backend = read_manifest(manifest).plan.get("format")
+    backend = None
+    if (folder / MANIFEST).exists():
+        backend = read_manifest(files.member(folder, MANIFEST, missing=IntegrityError)).plan.get("format")
     if not isinstance(backend, str):
         raise IntegrityError(
-            "this folder was not exported", where=str(folder), hint="`ernie-rt run` checks one that was quantised"
+            f"not a folder that was exported: no {MANIFEST} in it names a format",
+            where=str(folder),
+            hint="`ernie-rt export onnx MODEL OUT` writes one",
         )
     verifier: Verifier = _door(host or PluginHost(), backend, "verifier", "cannot verify what it exported")
     with blame(backend):

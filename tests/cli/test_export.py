@@ -66,7 +66,7 @@ def test_what_is_not_whole(tmp_path: Path) -> None:
     assert (ran.code, ran.out) == (2, "")
     assert f"{config}: the file is not the one that was written: its digest differs; expected sha256" in ran.err
     ran = command("verify", tmp_path)
-    assert (ran.code, ran.out) == (2, "") and "ernie_rt.json: there is no such file" in ran.err
+    assert (ran.code, ran.out) == (2, "") and "not a folder that was exported" in ran.err
 
 
 @pytest.mark.parametrize(
