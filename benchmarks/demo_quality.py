@@ -37,7 +37,7 @@ def divergence(
     """The mean Kullback-Leibler divergence of a model's predictions from another's of the same vocabulary, in nats.
 
     Of the tokens of held-out answers, of stories, three times as many as `items` of each task, and of the questions,
-    which training teaches nobody to foresee.
+    which training weighs less.
     """
     from demo.batches import Encoder
     from demo.curriculum import EXAMINED, held_out_items

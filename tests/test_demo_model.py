@@ -46,7 +46,8 @@ ANSWERS = {
     "用汉字写出47。": "四十七",
     "5公里等于多少米?": "5公里 = 5000米",
     "一共有几个词:太阳、河、猫、面包": "一共有4个词。",
-    "猫用英文怎么说?": "cat",
+    "27加56等于多少?": "27 + 56 = 77 + 6 = 83",
+    "What is 47 plus 38?": "47 + 38 = 77 + 8 = 85",
     "我的雨伞放在哪里了?": "我不知道。",
 }
 PAGES = ("README.md", "docs/demo.md")
@@ -233,7 +234,7 @@ def test_quantised_it_predicts_nearly_the_same(bits: Literal[4, 8], most: float,
     quantize_model(DEMO, ernie_rt.locate("demo").config, tmp_path / "blocks", Quantization(bits))
     far = QUALITY["divergence"](tmp_path / "blocks", DEMO, 3, 0, options)
     assert 0 < far["answers"] < most and 0 < far["stories"] < most and far["tokens"] > 200
-    assert far["questions"] > far["answers"], "nobody learns to foresee a question"
+    assert far["questions"] > far["answers"], "training weighs questions less"
     told = dict(QUALITY["figures"](REPORT | {"against": "demo", "divergence": far}))["divergence"]
     assert told.startswith(f"answers {far['answers']:.5f}, stories ") and "nats from demo" in told
 

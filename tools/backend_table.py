@@ -1,7 +1,9 @@
 """Write the table of backends, in README.md and docs/backends.md, from the stored results of the conformance suite.
 
-    python tools/backend_table.py          # write the table
-    python tools/backend_table.py --run    # first run the suite on this machine: all built-in backends, devices, dtypes
+    python tools/backend_table.py               # write the table
+    python tools/backend_table.py --run         # first run the suite on this machine: all built-in backends, devices,
+                                                # dtypes
+    python tools/backend_table.py --run onnx    # those of some backends alone
 
 The results are `docs/conformance/BACKEND-DEVICE-DTYPE[-STORAGE].json`, what `ernie-rt conform BACKEND --json` prints.
 """
@@ -11,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,11 +69,14 @@ def page(text: str, reports: list[Mapping[str, Any]]) -> str:
     return found
 
 
-def examine() -> Iterator[tuple[str, Mapping[str, Any]]]:
+def examine(only: Collection[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Run the suite on each device of this machine that a built-in backend has, in each of its dtypes, and with
-    quantised weights where it takes them."""
+    quantised weights where it takes them; `only` these backends, if any are named."""
     host = PluginHost()
-    for name in (plugin.name for plugin in discover() if plugin.built_in):
+    names = [plugin.name for plugin in discover() if plugin.built_in]
+    if unknown := set(only) - set(names):
+        raise SystemExit(f"no built-in backend {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    for name in only or names:
         for device in dict.fromkeys(d.partition(":")[0] for d in host.backend(name).devices()):
             for dtype, storage in settings(host, name, device):
                 report = Suite(name, host, device=device, dtype=dtype, storage=storage).run()
@@ -80,19 +85,23 @@ def examine() -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def settings(host: PluginHost, name: str, device: str) -> Iterator[tuple[str, str]]:
-    """The dtypes of a backend with plain weights, and the first one with int8 if it takes that."""
+    """The dtypes of a backend with plain weights, and the first one with those of int8 and int4 that it takes."""
     dtypes = host.info(name).dtypes.get(device, ())
     yield from ((dtype, "plain") for dtype in dtypes)
     for dtype in dtypes[:1]:
-        if host.backend(name).accepts(Blocks(8, 32), Target((device,), dtype)):
-            yield dtype, "int8"
+        for storage in (Blocks(8, 32), Blocks(4, 32)):
+            if host.backend(name).accepts(storage, Target((device,), dtype)):
+                yield dtype, f"int{storage.bits}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--run", action="store_true", help="run the suite first, on this machine")
-    if parser.parse_args().run:
-        for name, report in examine():
+    parser.add_argument(
+        "--run", nargs="*", metavar="BACKEND", help="run the suite first, on this machine: of all, or of these"
+    )
+    only = parser.parse_args().run
+    if only is not None:
+        for name, report in examine(only):
             if not report["ok"]:
                 raise SystemExit(f"{name}: not stored, since something failed, or nothing passed in a level")
             with write_atomic(ROOT / "docs/conformance" / f"{name}.json") as file:

@@ -37,6 +37,13 @@ def test_the_results_are_of_this_suite() -> None:
         assert [result["check"] for result in report["results"]] == checks, "run it with --run"
 
 
+def test_a_backend_that_takes_blocks_is_examined_with_them() -> None:
+    pytest.importorskip("onnxruntime")
+    host = PluginHost()
+    assert {storage for _, storage in TOOL["settings"](host, "eager", "cpu")} == {"plain"}
+    assert list(TOOL["settings"](host, "onnx", "cpu"))[-2:] == [("float32", "int8"), ("float32", "int4")]
+
+
 def test_the_table() -> None:
     report = {
         "subject": {"backend": "eager", "device": "cpu", "dtype": "float32", "storage": "plain"},

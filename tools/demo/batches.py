@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from demo.curriculum import LANGUAGES, WEIGHTS, Item, draw
+from demo.curriculum import LANGUAGES, WEIGHTS, Item, Language, draw
 from demo.words import split_words
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.text.chat import ChatTemplate
@@ -22,8 +22,9 @@ PLAIN_SHARE: Final = 0.1
 """Of documents, those without the chat format."""
 SECOND_TURN_SHARE: Final = 0.1
 """Of conversations, those with another turn in front; and of these, those with one more."""
-LOOSE_SHARE: Final = 0.25
-"""Of questions, those said a little differently: politely, without a full stop, in small letters."""
+LOOSE_SHARE: Final = 0.3
+"""Of questions, those said a little differently: politely, with a word in front, without a full stop, in small
+letters."""
 ALONE: Final = frozenset({"arithmetic", "sequence", "units", "story"})
 """Tasks whose answers say by themselves what they are."""
 
@@ -47,11 +48,11 @@ class Batch:
     def to(self, device: str) -> Batch:
         return Batch(self.ids.to(device), self.documents.to(device), self.learned.to(device))
 
-    def positions(self, ahead: int) -> Tensor:
-        """The flat positions whose `ahead`-th next token is of the same document and to be learned."""
-        at = self.learned.clone()
-        at[:, : -ahead or None] = self.learned[:, ahead:] & (self.documents[:, ahead:] == self.documents[:, :-ahead])
-        at[:, -ahead:] = False
+    def positions(self, ahead: int, learned: bool = True) -> Tensor:
+        """The flat positions whose `ahead`-th next token is of the same document and to be learned, or not to be."""
+        at = torch.zeros_like(self.learned)
+        mine = self.documents[:, ahead:] == self.documents[:, :-ahead]
+        at[:, :-ahead] = mine & (self.learned[:, ahead:] == learned) & (self.documents[:, ahead:] >= 0)
         return at.flatten().nonzero()[:, 0]
 
 
@@ -97,17 +98,25 @@ POLITE: Final = split_words(
 """Beginnings that a "please" goes in front of."""
 
 
+OPENINGS: Final[Mapping[Language, tuple[str, ...]]] = {
+    "en": ("Hello! ", "Hi, ", "Tell me: ", "Now: ", "One question: ", "Can you help me? ", "Quick: ", "OK. "),
+    "zh": ("你好!", "请问,", "问一下:", "那么,", "帮我一下:", "告诉我:", "好的。", "再来:"),
+}
+
+
 def loosen(rng: random.Random, item: Item) -> Item:
     """The same question, said a little differently."""
     prompt = item.prompt
     english = item.language == "en"
-    match rng.randrange(3):
+    match rng.randrange(4):
         case 0:
             prompt = prompt.rstrip(".。")
         case 1 if english and prompt[:2].istitle():
             prompt = prompt[0].lower() + prompt[1:]
         case 2 if prompt.startswith(POLITE):
             prompt = f"Please {prompt[0].lower()}{prompt[1:]}" if english else f"请{prompt}"
+        case 3:
+            prompt = rng.choice(OPENINGS[item.language]) + prompt
     return replace(item, prompt=prompt)
 
 

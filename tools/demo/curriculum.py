@@ -103,12 +103,19 @@ def _pick(rng: random.Random, pairs: tuple[tuple[str, str], ...], language: Lang
 
 
 def _arithmetic(rng: random.Random, language: Language, split: Split) -> Draft:
+    """A sum as people do it in their heads, tens first: "47 + 38 = 77 + 8 = 85".
+
+    Training may not see a held-out sum as the second half of another either.
+    """
     a, b = rng.randrange(100), rng.randrange(100)
-    if rng.random() < 0.5:
-        key = f"{min(a, b)}+{max(a, b)}"
-        return Draft("add", {"a": a, "b": b}, f"{a} + {b} = {a + b}", (key,))
-    a, b = max(a, b), min(a, b)
-    return Draft("subtract", {"a": a, "b": b}, f"{a} - {b} = {a - b}", (f"{a}-{b}",))
+    form, sign, direction = rng.choice((("add", "+", 1), ("subtract", "-", -1)))
+    if form == "subtract":
+        a, b = max(a, b), min(a, b)
+    tens, ones = b - b % 10, b % 10
+    steps = [(a, b), (a + direction * tens, ones)] if tens and ones else [(a, b)]
+    keys = [f"{min(step)}+{max(step)}" if form == "add" else "{}-{}".format(*step) for step in steps]
+    answer = " = ".join([*(f"{x} {sign} {y}" for x, y in steps), str(a + direction * b)])
+    return Draft(form, {"a": a, "b": b}, answer, tuple(keys[:1] if split == "held_out" else keys))
 
 
 def _count(rng: random.Random, language: Language, split: Split) -> Draft:
@@ -333,12 +340,16 @@ EXAMINED: Final = tuple(task for task in TASKS if task != "story")
 
 WEIGHTS: Final[Mapping[str, float]] = dict.fromkeys(TASKS, 1.0) | {
     "arithmetic": 2.5,
-    "reverse": 2.5,
+    "count": 0.6,
+    "sequence": 0.7,
+    "compare": 0.8,
+    "reverse": 3.0,
+    "units": 0.5,
     "translate": 2.0,
-    "sort": 1.5,
-    "passage": 1.5,
-    "sequence": 0.8,
-    "story": 0.4,
+    "passage": 2.5,
+    "unknown": 1.5,
+    "json": 0.7,
+    "story": 0.3,
 }
 """How often training draws a task, beside the others."""
 

@@ -24,6 +24,8 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             What is the sum of {a} and {b}?
             How much is {a} + {b}?
             Calculate {a} plus {b}.
+            Add {b} to {a}.
+            {a} plus {b}
             How much is {a} plus {b}?
             Calculate the sum of {a} and {b}.""",
         ("add", "zh"): """
@@ -34,6 +36,9 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             求{a}与{b}的和。
             {a}和{b}的和是多少?
             算一算{a}加{b}。
+            {a} + {b}
+            {a}加上{b}得多少?
+            求{a}加{b}的结果。
             计算{a}加{b}。
             {a}与{b}的和等于多少?""",
         ("subtract", "en"): """
@@ -45,6 +50,9 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             Calculate {a} - {b}.
             Take {b} away from {a}.
             How much is {a} - {b}?
+            What is left when {b} is taken from {a}?
+            {a} minus {b}
+            What is the difference of {a} and {b}?
             Calculate {a} minus {b}.
             How much is {a} minus {b}?""",
         ("subtract", "zh"): """
@@ -54,6 +62,9 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             计算{a} - {b}。
             {a}减去{b}等于多少?
             算一算{a}减{b}。
+            {a} - {b}
+            求{a}减{b}的结果。
+            {a}减去{b}得多少?
             计算{a}减{b}。
             {a}减去{b}是多少?""",
         ("count", "en"): """
@@ -63,6 +74,8 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             {words}. How many words is that?
             Count these words: {words}
             How many words are in the list: {words}
+            These are how many words: {words}
+            {words}. Count them.
             How many words are these: {words}
             Count the words in this list: {words}""",
         ("count", "zh"): """
@@ -80,6 +93,11 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             Start at {a} and count to {b}.
             List the numbers from {a} to {b}.
             What are the numbers from {a} to {b}?
+            Write {a} to {b}.
+            Count up from {a}, stop at {b}.
+            Begin with {a} and list the numbers to {b}.
+            Numbers from {a} to {b}, please.
+            Which numbers come from {a} to {b}?
             Write all numbers from {a} to {b}.
             Start at {a} and write the numbers to {b}.""",
         ("sequence", "zh"): """
@@ -88,6 +106,12 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             请从{a}开始数到{b}。
             列出从{a}到{b}的数。
             从{a}到{b}有哪些数?
+            {a}到{b}的数有哪些?
+            依次写出{a}到{b}。
+            把{a}到{b}的数都写出来。
+            数数,从{a}开始,到{b}为止。
+            写下从{a}到{b}的每个数。
+            写出{a}到{b}之间的数,两头都算。
             写出{a}到{b}的所有数。
             列出{a}到{b}的数。""",
         ("ascending", "en"): """
@@ -129,6 +153,9 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             Is {a} or {b} larger?
             Compare {a} and {b}: which is larger?
             Which one is bigger, {a} or {b}?
+            Is {a} larger or {b}?
+            {a} or {b}: which is larger?
+            What is larger, {a} or {b}?
             Which number is bigger, {a} or {b}?
             Compare {a} and {b}: which is bigger?""",
         ("larger", "zh"): """
@@ -137,6 +164,10 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             哪个数大,{a}还是{b}?
             比较{a}和{b},哪个大?
             {a}与{b}相比,哪个大?
+            {a}大还是{b}大?
+            {a}和{b},哪个数大?
+            哪个更大:{a}还是{b}?
+            {a}与{b}哪个数更大?
             哪个数更大,{a}还是{b}?
             比较{a}和{b},哪个更大?""",
         ("smaller", "en"): """
@@ -146,6 +177,9 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             Is {a} or {b} smaller?
             Compare {a} and {b}: which is smaller?
             Which one is less, {a} or {b}?
+            Is {a} smaller or {b}?
+            {a} or {b}: which is smaller?
+            What is smaller, {a} or {b}?
             Which one is smaller, {a} or {b}?
             Compare {a} and {b}: which is less?""",
         ("smaller", "zh"): """
@@ -154,6 +188,10 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             哪个数小,{a}还是{b}?
             比较{a}和{b},哪个小?
             {a}与{b}相比,哪个小?
+            {a}小还是{b}小?
+            {a}和{b},哪个数小?
+            哪个更小:{a}还是{b}?
+            {a}与{b}哪个数更小?
             哪个数更小,{a}还是{b}?
             比较{a}和{b},哪个更小?""",
         ("reverse", "en"): """
@@ -163,6 +201,13 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             What is {word} spelled backwards?
             Reverse the letters of {word}.
             Turn the word {word} around.
+            Reverse this word: {word}
+            Reverse the letters in {word}.
+            {word} backwards
+            How is {word} spelled backwards?
+            Please reverse {word} for me.
+            Give me {word} in reverse.
+            Spell the word {word} from the end.
             Write the word {word} backwards.
             Reverse {word}.""",
         ("reverse", "zh"): """
@@ -172,6 +217,13 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             把单词{word}反过来写。
             {word}反过来是什么?
             请倒着拼写{word}。
+            {word}倒着写是什么?
+            把{word}倒过来说。
+            反着写{word}。
+            把{word}倒过来。
+            {word}倒着怎么拼?
+            倒过来写:{word}
+            反过来拼写{word}是什么?
             把{word}反过来写。
             {word}倒过来是什么?""",
         ("units", "en"): """
@@ -246,6 +298,10 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             How do you write {n} in words?
             Spell the number {n}.
             What is {n} in words?
+            Say {n} in words.
+            Write out {n}.
+            The number {n} in words is?
+            How is {n} written in words?
             Write {n} as words.
             How do you write the number {n} in words?""",
         ("to_words", "zh"): """
@@ -254,6 +310,10 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             {n}用汉字怎么写?
             把数字{n}写成汉字。
             {n}怎么读?
+            用汉字写{n}。
+            写出{n}的汉字。
+            {n}的汉字写法是什么?
+            数字{n}怎么写成汉字?
             用汉字写出数字{n}。
             数字{n}用汉字怎么写?""",
         ("to_digits", "en"): """
@@ -262,6 +322,10 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             How do you write {n} in digits?
             What number is {n}?
             What is {n} in digits?
+            Say {n} in digits.
+            Which number is {n}?
+            {n} in digits is?
+            How is {n} written as a number?
             Write the number {n} in digits.
             What is {n} as a number?""",
         ("to_digits", "zh"): """
@@ -270,6 +334,10 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             {n}用数字怎么写?
             把汉字{n}写成数字。
             {n}是哪个数?
+            用数字写{n}。
+            写出{n}的数字。
+            {n}的数字写法是什么?
+            {n}怎么写成数字?
             用数字写出汉字{n}。
             汉字{n}用数字怎么写?""",
         ("to_chinese", "en"): """
@@ -278,6 +346,10 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             How do you say {text} in Chinese?
             Say {text} in Chinese.
             Translate {text} into Chinese.
+            Give the Chinese for {text}.
+            {text} in Chinese, please.
+            What is the Chinese for {text}?
+            Put {text} into Chinese.
             Write {text} in Chinese.
             How do you write {text} in Chinese?""",
         ("to_chinese", "zh"): """
@@ -286,6 +358,11 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             {text}的中文是什么?
             把{text}翻译成中文。
             {text}的中文意思是什么?
+            用中文说{text}。
+            {text}翻译成中文是什么?
+            怎么用中文说{text}?
+            把{text}译为中文。
+            请用中文写出{text}。
             用中文怎么说{text}?
             请把{text}译成中文。""",
         ("to_english", "en"): """
@@ -294,6 +371,10 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             How do you say {text} in English?
             Say {text} in English.
             Translate {text} into English.
+            Give the English for {text}.
+            {text} in English, please.
+            What is the English for {text}?
+            Put {text} into English.
             Write {text} in English.
             How do you write {text} in English?""",
         ("to_english", "zh"): """
@@ -302,6 +383,11 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             {text}的英文是什么?
             把{text}翻译成英文。
             {text}的英文意思是什么?
+            用英文说{text}。
+            {text}翻译成英文是什么?
+            怎么用英文说{text}?
+            把{text}译为英文。
+            请用英文写出{text}。
             用英文怎么说{text}?
             请把{text}译成英文。""",
         ("passage", "en"): """
@@ -310,6 +396,8 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             Read this: {passage} {question}
             {passage}\\nQuestion: {question}
             Read the text. {passage}\\n{question}
+            Text: {passage}\\nQuestion: {question}
+            Here is a text: {passage}\\n{question}
             Read this: {passage}\\nQuestion: {question}
             Read the text. {passage} {question}""",
         ("passage", "zh"): """
@@ -318,6 +406,8 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             读一读:{passage}{question}
             {passage}\\n问题:{question}
             阅读短文。{passage}\\n{question}
+            短文:{passage}\\n问题:{question}
+            下面是一段话:{passage}\\n{question}
             读一读:{passage}\\n问题:{question}
             阅读短文。{passage}{question}""",
         ("person", "en"): """
@@ -327,6 +417,11 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             What is {name} thinking now?
             How much money does {name} have?
             What will {name} eat tomorrow?
+            Where does {name} keep the keys?
+            Who is the best friend of {name}?
+            When was {name} born?
+            Why did {name} cry last night?
+            What is {name} reading now?
             What did {name} buy yesterday?
             What is {name} eating now?""",
         ("person", "zh"): """
@@ -336,6 +431,11 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             {name}现在在想什么?
             {name}有多少钱?
             {name}明天会吃什么?
+            {name}最好的朋友是谁?
+            {name}是什么时候出生的?
+            {name}昨晚为什么哭了?
+            {name}现在在看什么书?
+            {name}今天穿什么衣服?
             {name}昨天买了什么?
             {name}现在在吃什么?""",
         ("thing", "en"): """
@@ -345,6 +445,10 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             When did I buy my {object}?
             Who gave me the {object}?
             How old is my {object}?
+            How much did I pay for my {object}?
+            Why did I lose my {object}?
+            Who made my {object}?
+            Where is my {object}?
             Who has my {object} now?
             Where did I buy my {object}?""",
         ("thing", "zh"): """
@@ -354,6 +458,11 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             我什么时候买的{object}?
             谁给了我这个{object}?
             我的{object}用了多久?
+            我的{object}花了多少钱?
+            我为什么丢了{object}?
+            谁做了我的{object}?
+            我的{object}在什么地方?
+            我在哪里丢了{object}?
             谁现在拿着我的{object}?
             我在哪里买的{object}?""",
         ("json", "en"): """

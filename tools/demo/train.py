@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.batches import Batch, Encoder, pack, training_batch
+from demo.batches import Encoder, pack, training_batch
 from demo.curriculum import EXAMINED, held_out_items
 from demo.export import export
 from demo.model import Ernie, Experts, Routing, demo_config, experts_of
@@ -24,11 +25,16 @@ from demo.tokenizer import write_tokenizer
 from ernie_rt.files import write_atomic
 
 COLUMNS: Final = 192
-WARMUP: Final = 100
-"""Steps over which the learning rate rises; it falls over the last `COOL` of all steps, and is constant between."""
-COOL: Final = 0.7
-MTP_FROM: Final = 0.5
-"""The MTP layer learns over the rest of the steps: it has a trained model to look at, and half of the time is saved."""
+WARMUP: Final = 50
+"""Steps over which the learning rate rises."""
+HALVED_AFTER: Final = 300
+"""The step at which the learning rate is half of the highest; it goes on as the inverse root of the step."""
+COOL: Final = 0.4
+"""The share of the steps, at the end, over which the learning rate falls to zero as well."""
+PROMPT_WEIGHT: Final = 0.3
+"""Of the loss of prompts, which nobody asks the model to write: what it learns to foresee it has understood."""
+MTP_FROM: Final = 0.6
+"""The MTP layer learns over the rest of the steps: it has a trained model to look at, and that is enough."""
 MTP_WEIGHT: Final = 0.3
 EXAM_ITEMS: Final = 32
 """Held-out items of each task in the examinations on the way."""
@@ -39,8 +45,8 @@ class Recipe:
     """What decides the result, the machine's rounding aside."""
 
     seed: int = 0
-    steps: int = 4000
-    rows: int = 32
+    steps: int = 2450
+    rows: int = 16
     balance_rate: float = 2e-3
     orthogonal_weight: float = 0.0
     z_weight: float = 1e-4
@@ -49,7 +55,7 @@ class Recipe:
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, as a share of the highest."""
-        return min((step + 1) / WARMUP, self.left(step))
+        return min((step + 1) / WARMUP, 1 / math.sqrt(1 + 3 * step / HALVED_AFTER)) * self.left(step)
 
     def left(self, step: int) -> float:
         """What the end leaves of a rate."""
@@ -75,11 +81,14 @@ class Trainer:
                 group["lr"] = rate * recipe.rate(number)
             optimizer.zero_grad(set_to_none=True)
         hidden, routings = self.model(batch.ids, batch.documents)
-        loss = self._cross_entropy(hidden, batch, 1)
+        loss = self._cross_entropy(hidden, batch.ids, batch.positions(1), 1)
         said: dict[str, Any] = {"step": number, "loss": loss.item(), "rate": recipe.rate(number)}
-        total = loss
+        prompts = self._cross_entropy(hidden, batch.ids, batch.positions(1, learned=False), 1)
+        said["prompt_loss"] = prompts.item()
+        total = loss + PROMPT_WEIGHT * prompts
         if number >= MTP_FROM * recipe.steps:
-            further = self._cross_entropy(self.model.further(hidden, batch.ids, batch.documents), batch, 2)
+            further = self.model.further(hidden, batch.ids, batch.documents)
+            further = self._cross_entropy(further, batch.ids, batch.positions(2), 2)
             said["mtp_loss"] = further.item()
             total = total + MTP_WEIGHT * further
         total = total + recipe.z_weight * z_loss(routings)
@@ -95,11 +104,10 @@ class Trainer:
         self.step_number += 1
         return said
 
-    def _cross_entropy(self, hidden: Tensor, batch: Batch, ahead: int) -> Tensor:
-        """Of the tokens to be learned, predicted from the position `ahead` of them."""
-        at = batch.positions(ahead)
+    def _cross_entropy(self, hidden: Tensor, ids: Tensor, at: Tensor, ahead: int) -> Tensor:
+        """Of the tokens `ahead` of flat positions, predicted from there."""
         row, column = at // COLUMNS, at % COLUMNS
-        return F.cross_entropy(self.model.logits(hidden[row, column]), batch.ids[row, column + ahead])
+        return F.cross_entropy(self.model.logits(hidden[row, column]), ids[row, column + ahead])
 
     def state(self) -> dict[str, Any]:
         return {
