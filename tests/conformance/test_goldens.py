@@ -118,7 +118,7 @@ def test_a_sound_backend_passes(name: str) -> None:
     assert report.ok and report.count("L4", "passed") == report.count("L5", "passed") == len(KINDS)
     for level in report.levels:
         worst = report.worst(level)
-        assert worst is not None and worst.figures["margin"] < 0.8, worst
+        assert worst is None or worst.figures["margin"] < 0.8, worst  # none where no two tokens were near
 
 
 def test_answers_are_continued_where_they_part() -> None:

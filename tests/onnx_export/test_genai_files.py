@@ -106,7 +106,7 @@ def test_the_folder_stays_a_checkpoint(tmp_path: Path) -> None:
     before = located_in(tmp_path)
     path = tmp_path / "tokenizer_config.json"
     settings = read(path) | {"auto_map": {"AutoTokenizer": "code.py"}, "tokenizer_class": "Special"}
-    settings["added_tokens_decoder"]["5297"]["special"] = False  # <|LOC_0|>
+    settings["added_tokens_decoder"]["100297"]["special"] = False  # <|LOC_0|>
     path.write_text(json.dumps(settings))
     tokenizer, template = before.tokenizer, before.template
     write_genai_files(before, tmp_path, "model.onnx")

@@ -14,19 +14,17 @@ import sentencepiece
 from ernie_rt.model.config import ModelConfig, parse_config
 from ernie_rt.text.tokenizer import Tokenizer
 
-ROWS = 8_424
-"""A twelfth of ERNIE's, which every load of the files costs; ids between pieces and added tokens stand for nothing."""
+ROWS = 103_424
 CONTROLS = ["<|begin_of_sentence|>", "<|end_of_sentence|>", "<mask:1>", "<|im_start|>", "<|im_end|>"]
 MATCHED = ["<mask:4>", "<mask:5>", "<mask:6>", "<mask:7>"]
 """User-defined in the model: by itself SentencePiece would take them out of any text."""
 VISIBLE = ["<think>", "</think>", "<response>", "</response>", "<tool_call>", "</tool_call>"]
 """Added tokens that tokenizer_config.json lists as not special."""
-FIRST_VISIBLE = 6400
 ADDED = {
-    "<|IMAGE_PLACEHOLDER|>": 5295,
-    "<|AUDIO_PLACEHOLDER|>": 5296,
-    **{f"<|LOC_{n}|>": 5297 + n for n in range(1001)},
-    **{f"<|{name}|>": 6298 + n for n, name in enumerate(
+    "<|IMAGE_PLACEHOLDER|>": 100295,
+    "<|AUDIO_PLACEHOLDER|>": 100296,
+    **{f"<|LOC_{n}|>": 100297 + n for n in range(1001)},
+    **{f"<|{name}|>": 101298 + n for n, name in enumerate(
         ["LOC_BEGIN", "LOC_END", "LOC_SEP", "CROP_COL_SEP", "CROP_ROW_SEP", "IMAGE_SEP",
          "IMAGE_START", "IMAGE_END", "VIDEO_START", "VIDEO_END"])},
 }  # fmt: skip
@@ -248,7 +246,7 @@ def ernie_model(pieces: int = 4000) -> bytes:
 
 def write_ernie_tokenizer(folder: Path, template: str | None = None, flags: bool = True) -> Path:
     """Put the four files of an ERNIE tokenizer in `folder`; `flags` adds added_tokens_decoder, with VISIBLE in it."""
-    added = ADDED | {name: FIRST_VISIBLE + n for n, name in enumerate(VISIBLE)}
+    added = ADDED | {name: 101400 + n for n, name in enumerate(VISIBLE)}
     (folder / "tokenizer.model").write_bytes(ernie_model())
     (folder / "added_tokens.json").write_text(json.dumps(added))
     named = {

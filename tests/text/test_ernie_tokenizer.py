@@ -15,7 +15,6 @@ from ernie_rt.text.tokenizer import Detokenizer, Tokenizer
 from support.tokenizers import (
     ADDED,
     CONTROLS,
-    FIRST_VISIBLE,
     MATCHED,
     ROWS,
     VISIBLE,
@@ -60,8 +59,8 @@ def test_no_special_string_gives_a_special_id(tokenizer: Tokenizer) -> None:
 
 def test_every_special_string_has_its_id(tokenizer: Tokenizer) -> None:
     assert [tokenizer.encode_special(token) for token in ("<unk>", "<s>", "</s>", CONTROLS[0])] == [0, 1, 2, 3]
-    assert tokenizer.encode_special("<|IMAGE_START|>") == 6304
-    assert tokenizer.encode_special("<|LOC_1000|>") == 6297
+    assert tokenizer.encode_special("<|IMAGE_START|>") == 101304
+    assert tokenizer.encode_special("<|LOC_1000|>") == 101297
     for token, id in tokenizer.reserved.items():
         assert tokenizer.decode([tokenizer.encode_special(token)], skip_special=False) == token
         assert tokenizer.decode([id]) == (token if token in VISIBLE else "")
@@ -78,7 +77,7 @@ def test_without_flags_all_added_tokens_are_special_but_the_tags_of_answers(tmp_
 
 
 def test_ids_to_mask_begin_at_vocab_size(tokenizer: Tokenizer) -> None:
-    assert tokenizer.vocab_size == FIRST_VISIBLE + len(VISIBLE)
+    assert tokenizer.vocab_size == 101400 + len(VISIBLE)
     assert len(tokenizer.pieces) == ROWS
     assert not any(tokenizer.pieces[tokenizer.vocab_size :])
 
@@ -134,11 +133,11 @@ def test_a_user_defined_control_is_found_by_its_form(tmp_path: Path) -> None:
     [
         {"x": {"content": "<a>"}},
         {"-1": {"content": "<a>"}},
-        {"6500": {"content": 3}},
-        {"6500": "<a>"},
-        {"6500": {"content": "<a>", "special": "no"}},
-        {str(ROWS): {"content": "<a>"}},
-        {"6500": {"content": "</s>"}},
+        {"101500": {"content": 3}},
+        {"101500": "<a>"},
+        {"101500": {"content": "<a>", "special": "no"}},
+        {"103424": {"content": "<a>"}},
+        {"101500": {"content": "</s>"}},
         {"2": {"content": "<a>"}},
         [1],
     ],

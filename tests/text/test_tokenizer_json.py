@@ -17,7 +17,6 @@ from ernie_rt.errors import ErnieRtError, JsonError, TokenizerError
 from ernie_rt.text.tokenizer import Detokenizer, Tokenizer
 from support.tokenizers import (
     ADDED,
-    FIRST_VISIBLE,
     ROWS,
     VISIBLE,
     ernie_config,
@@ -37,7 +36,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Json:
     folder = write_ernie_tokenizer(tmp_path_factory.mktemp("converted"))
     transformers.LlamaTokenizer.from_pretrained(folder).save_pretrained(folder / "written")
     data: Json = json.loads((folder / "written" / "tokenizer.json").read_text())
-    ids = ADDED | {name: FIRST_VISIBLE + n for n, name in enumerate(VISIBLE)}
+    ids = ADDED | {name: 101400 + n for n, name in enumerate(VISIBLE)}
     for entry in data["added_tokens"]:
         entry["id"] = ids.get(entry["content"], entry["id"])
     return data
@@ -253,7 +252,7 @@ REGEX = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "\u2581"}
         (change("model/merges", [["a", "nothing"]]), "a merge of what are no pieces"),
         (change("added_tokens", {"a": 1}), "an impossible entry of added_tokens"),
         (change("added_tokens", [{"id": "7", "content": "<a>"}]), "an impossible entry of added_tokens"),
-        (change("added_tokens", [{"id": 6500, "content": "<a>", "special": 1}]), "an impossible entry"),
+        (change("added_tokens", [{"id": 101500, "content": "<a>", "special": 1}]), "an impossible entry"),
         (change("added_tokens", [{"id": 7, "content": "<a>"}]), "an impossible added token"),
         (change("added_tokens", [{"id": ROWS, "content": "<a>"}]), "an impossible added token"),
         (change("added_tokens", [{"id": 300, "content": "", "special": True}]), "an impossible entry"),
