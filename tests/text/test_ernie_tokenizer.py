@@ -176,14 +176,14 @@ def test_time_is_linear(tokenizer: Tokenizer, unit: str) -> None:
     def seconds(size: int) -> float:
         text = (unit * size)[:size]
         best = 9.0
-        for _ in range(3):
-            began = time.perf_counter()
+        for _ in range(5):
+            began = time.process_time()
             ids = tokenizer.encode(text)
             assert len(tokenizer.decode(ids)) == size
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.process_time() - began)
         return best
 
-    assert seconds(200_000) < 6 * seconds(50_000) + 0.01
+    assert seconds(200_000) < 9 * seconds(50_000) + 0.01  # square time would be 16 times as long
 
 
 def test_chunks_are_only_cut_where_no_piece_lies_across(tmp_path: Path) -> None:

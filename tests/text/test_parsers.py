@@ -133,12 +133,12 @@ def test_time_is_linear(unit: str) -> None:
         best = 9.0
         for _ in range(3):
             parser = OutputParser()
-            began = time.perf_counter()
+            began = time.process_time()
             parser.push(text)
             for letter in text[: size // 10]:
                 parser.push(letter)
             parser.flush()
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.process_time() - began)
         return best
 
-    assert seconds(40_000) < 6 * seconds(10_000) + 0.02
+    assert seconds(40_000) < 9 * seconds(10_000) + 0.02  # square time would be 16 times as long
