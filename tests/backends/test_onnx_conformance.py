@@ -20,16 +20,7 @@ def suite(storage: str) -> Suite:
     return Suite("onnx", dtype="float32", storage=storage)
 
 
-@pytest.mark.parametrize(
-    "storage, levels",
-    [
-        ("plain", "0123"),
-        ("int8", "1"),
-        ("int4", "12"),
-        pytest.param("int8", "23", marks=pytest.mark.long),
-        pytest.param("int4", "3", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize("storage, levels", [("plain", "0123"), ("int8", "12"), ("int4", "123")])
 def test_it_computes_what_it_should(storage: str, levels: str) -> None:
     report = suite(storage).run([f"L{level}" for level in levels])
     assert report.ok, report.table()

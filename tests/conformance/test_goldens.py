@@ -118,7 +118,8 @@ def test_a_sound_backend_passes(name: str) -> None:
     assert report.ok and report.count("L4", "passed") == report.count("L5", "passed") == len(KINDS)
     for level in report.levels:
         worst = report.worst(level)
-        assert worst is None or worst.figures["margin"] < 0.8, worst  # none where no two tokens were near
+        # No margin at all is right where every token is the oracle's.
+        assert level == "L5" if worst is None else worst.figures["margin"] < 0.8, worst
 
 
 def test_answers_are_continued_where_they_part() -> None:

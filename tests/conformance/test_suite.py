@@ -67,7 +67,7 @@ CLEAN: dict[str, tuple[Callable[[], type], str, tuple[str, ...]]] = {
 }
 
 
-SLOW = {"eager float32", "eager float16", "blocks", "sampling", "experts weighed before down", "summed in four"}
+SLOW = {"eager float16", "blocks", "sampling", "experts weighed before down", "summed in four"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name in SLOW else ()) for name in CLEAN])

@@ -201,7 +201,7 @@ PLACES: dict[str, tuple[Edit, str]] = {
     "a base of its own": (change(lambda t: t.external_data.add(key="basepath", value="/")), "an impossible place"),
     "not said to be one": (change(lambda t: t.ClearField("data_location")), "an impossible place"),
     "bytes of its own too": (change(lambda t: setattr(t, "raw_data", b"x")), "another length"),
-    "a file that the card does not name": (at(location=MODEL, offset=0, length=1), "."),
+    "a file that the card does not name": (at(location=MODEL, offset=0), "the card has no digest of a file of weights"),
 }  # fmt: skip
 
 

@@ -141,7 +141,7 @@ class Traffic(RuleBasedStateMachine):
 
 def test_traffic() -> None:
     run_state_machine_as_test(
-        Traffic, settings=settings(max_examples=100, stateful_step_count=25, deadline=None, derandomize=True)
+        Traffic, settings=settings(max_examples=150, stateful_step_count=25, deadline=None, derandomize=True)
     )
 
 

@@ -48,7 +48,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=400, deadline=None, derandomize=True)
 @given(cases())
 def test_as_specified(case: dict[str, Any]) -> None:
     row, params, history = case["row"], case["params"], {k: v for k, v in case.items() if k not in ("row", "params")}
@@ -105,7 +105,7 @@ FILTERS: list[dict[str, Any]] = [
 ]
 ROW = np.random.default_rng(1).standard_normal(12).astype(np.float32) * 1.5
 HISTORY = {"prompt": (2, 7), "generated": (7, 4, 4)}
-DRAWS = 3000
+DRAWS = 4000
 
 
 @pytest.mark.parametrize("options", FILTERS, ids=str)
