@@ -100,7 +100,8 @@ def _whole(folder: Path) -> bool:
     """Whether config, tokenizer and weights are there; a snapshot may have been begun by anything."""
     try:
         files.member(folder, "config.json")
-        files.member(folder, "tokenizer.model")
+        has_model = os.path.lexists(folder / "tokenizer.model")
+        files.member(folder, "tokenizer.model" if has_model else "tokenizer.json")
         if (folder / MANIFEST).exists():
             for shard in read_manifest(files.member(folder, MANIFEST)).shards:
                 files.member(folder, shard)

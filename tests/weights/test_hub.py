@@ -29,7 +29,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def store(cache: Path, repository: str = REPOSITORY, revision: str = "main", without: str = "") -> Path:
+def store(
+    cache: Path,
+    repository: str = REPOSITORY,
+    revision: str = "main",
+    without: str = "",
+    tokenizer: str = "tokenizer.model",
+) -> Path:
     """Put a model into the cache the way the hub's library lays it out."""
     home = cache / f"models--{repository.replace('/', '--')}"
     snapshot = home / "snapshots" / COMMIT
@@ -39,7 +45,8 @@ def store(cache: Path, repository: str = REPOSITORY, revision: str = "main", wit
     save_file({"model.x": np.zeros(2, np.float32)}, home / "blobs" / "weights")
     (home / "blobs" / "config").write_text("{}")
     (home / "blobs" / "index").write_text('{"weight_map": {"model.x": "model-00001-of-00001.safetensors"}}')
-    names = {"config.json": "config", "model.safetensors.index.json": "index"}
+    (home / "blobs" / "tokenizer").touch()
+    names = {"config.json": "config", "model.safetensors.index.json": "index", tokenizer: "tokenizer"}
     for name, blob in (names | {"model-00001-of-00001.safetensors": "weights"}).items():
         if name != without:
             (snapshot / name).symlink_to(f"../../blobs/{blob}")
@@ -47,12 +54,21 @@ def store(cache: Path, repository: str = REPOSITORY, revision: str = "main", wit
 
 
 @pytest.mark.parametrize("ref", [REPOSITORY, f"{REPOSITORY}@main", f"{REPOSITORY}@{COMMIT}", "0.3B", "ERNIE-4.5-0.3B"])
-def test_a_cached_model_needs_no_network(cache: Path, ref: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cached_model_needs_no_network(
+    cache: Path, ref: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     snapshot = store(cache)
-    assert resolve(ref) == snapshot
+    calls = replace_download(monkeypatch, lambda **_: cache)
+    assert resolve(ref) == snapshot and calls == []
     with Checkpoint.open(snapshot) as checkpoint:
         assert set(checkpoint.tensors) == {"model.x"}
     assert capsys.readouterr().out == ""
+
+
+def test_either_file_of_a_tokenizer_is_enough(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = store(cache, tokenizer="tokenizer.json")
+    calls = replace_download(monkeypatch, lambda **_: cache)
+    assert resolve(REPOSITORY) == snapshot and calls == []
 
 
 def test_an_exact_id_outranks_a_family(cache: Path) -> None:
@@ -119,7 +135,9 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         resolve("model.safetensors")
 
 
-@pytest.mark.parametrize("without", ["config.json", "model-00001-of-00001.safetensors", "model.safetensors.index.json"])
+@pytest.mark.parametrize(
+    "without", ["config.json", "model-00001-of-00001.safetensors", "model.safetensors.index.json", "tokenizer.model"]
+)
 def test_a_partial_copy_is_fetched_again(cache: Path, monkeypatch: pytest.MonkeyPatch, without: str) -> None:
     store(cache, without=without)
     calls = replace_download(monkeypatch, lambda **_: cache)
@@ -177,7 +195,6 @@ def test_failed_downloads_are_named(monkeypatch: pytest.MonkeyPatch, error: Exce
 def test_a_quantised_model_is_whole_with_all_its_files(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = store(cache, without="model.safetensors.index.json")
     shard = Shard(1, "0" * 64, {"head.norm": Plain("float32")}, {})
-    (snapshot / "tokenizer.model").touch()
     replace_download(monkeypatch, lambda **_: cache)
     Manifest({}, {"model-00001-of-00001.safetensors": shard}).write(snapshot / MANIFEST)
     assert resolve(REPOSITORY) == snapshot
