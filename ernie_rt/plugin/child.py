@@ -13,6 +13,7 @@ import tempfile
 from contextlib import suppress
 from typing import Any, Final
 
+from ernie_rt.display import printable
 from ernie_rt.errors import ErnieRtError, PluginError
 
 ANSWER_BYTES: Final = 1 << 20
@@ -31,7 +32,7 @@ def call(target: str, *arguments: str, seconds: float, doing: str) -> tuple[Any,
 
     PluginError when it raises anything, ends its process, or takes longer than `seconds`; `doing` is what it does, in
     words. The child has this process's import path; its standard input is empty, and its standard error goes nowhere.
-    Whatever it began ends with it.
+    Whatever it began ends with it, where the system has process groups.
     """
     request = json.dumps({"path": sys.path, "target": target, "arguments": arguments})
     with tempfile.TemporaryFile() as answer:  # not a pipe, which a grandchild could keep open
@@ -47,9 +48,7 @@ def call(target: str, *arguments: str, seconds: float, doing: str) -> tuple[Any,
         except subprocess.TimeoutExpired:
             raise PluginError(f"{doing} takes longer than {seconds:g} s") from None
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            _end(child)
         answer.seek(0)
         data = answer.read(ANSWER_BYTES + 1)
     try:
@@ -60,6 +59,16 @@ def call(target: str, *arguments: str, seconds: float, doing: str) -> tuple[Any,
     if "error" in told:
         raise PluginError(told["error"])
     return told["value"], told["noise"]
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End a child with all that it began; on Windows, which has no process groups, the child alone."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    else:
+        child.kill()
+    child.wait()
 
 
 def modules_of(module: str) -> list[str]:
@@ -73,10 +82,6 @@ def one_line(error: BaseException) -> str:
     """An exception of a stranger's code, in one printable line."""
     text = str(error) if isinstance(error, ErnieRtError) else f"{type(error).__name__}: {error}"
     return printable(text)[:400]
-
-
-def printable(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def serve(target: str, arguments: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -79,6 +80,13 @@ def test_what_has_no_end_is_ended(call) -> None:
     with pytest.raises(PluginError, match=r"^trying it takes longer than 0\.5 s$"):
         call("endless", seconds=0.5)
     assert time.monotonic() - began < 3
+
+
+def test_without_process_groups(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    monkeypatch.delattr(os, "killpg")
+    assert call("loud") == ([1], "h\\x1b[31mi")
+    test_what_has_no_end_is_ended(call)
 
 
 def test_nothing_is_imported_from_the_folder_it_runs_in(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
