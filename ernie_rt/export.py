@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ernie_rt import files
 from ernie_rt.errors import BackendError, IntegrityError, OptionError
+from ernie_rt.files import Progress
 from ernie_rt.graph.types import DType
 from ernie_rt.host import PluginHost, blame, lack
 from ernie_rt.location import Located, locate
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
 from ernie_rt.weights.quantize import Quantization
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes written so far and in all."""
 
 
 @dataclass(frozen=True, slots=True)

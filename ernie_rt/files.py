@@ -12,13 +12,16 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from ernie_rt.errors import FileFormatError, InputError, JsonError, UnsafePathError, WriteError
 
 MIB: Final = 1 << 20
+
+Progress = Callable[[int, int], None]
+"""Told, as work goes on, the bytes done so far and in all."""
 
 FOREIGN: Final[Mapping[str, str]] = {
     "a Git LFS pointer": "Run `git lfs pull` in its folder to fetch the real file",

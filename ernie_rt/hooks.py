@@ -59,7 +59,10 @@ def is_name(value: object) -> bool:
 
 @hookspec
 def ernie_rt_backends() -> Iterable[BackendInfo]:  # type: ignore[empty-body]
-    """Announce backends. Called once, when a host is made.
+    """Announce backends.
+
+    Of a plugin that is built in, or handed over as a module, it is called when a host is made; of any other in a child
+    process, and only when the plugin's name, or every plugin, is asked for.
 
     :return: one BackendInfo for each backend of the plugin.
     """

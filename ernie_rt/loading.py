@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ import numpy.typing as npt
 
 from ernie_rt.backend.protocols import Backend, Limits, Target
 from ernie_rt.choice import choose
+from ernie_rt.display import human_bytes
 from ernie_rt.errors import OptionError
+from ernie_rt.files import Progress
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import legalize
-from ernie_rt.graph.types import Blocks, Plain, RopeTable, Storage, Weight
+from ernie_rt.graph.types import ITEM_SIZE, Blocks, Plain, RopeTable, Storage, Weight
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.location import Located, locate
 from ernie_rt.model.config import ModelConfig
@@ -26,9 +28,6 @@ from ernie_rt.weights.source import CheckpointSource, Place, PlacedSource, Weigh
 
 DEFAULT_CONTEXT = 32768
 """What `max_context` is when nobody says, if the model has as much: a cache of 131,072 tokens is seldom needed."""
-
-Progress = Callable[[int, int], None]
-"""Called while weights are read, with the numbers read so far and in all."""
 
 
 def load(
@@ -50,9 +49,19 @@ def load(
     """Load a model, ready to run; use it in a `with` block, or call `close`.
 
     `ref` is a folder, a known name ("demo", "21B-A3B"), a hub id ("baidu/ERNIE-4.5-0.3B-PT") or what `locate`
-    returned. With `weights` (such as `Synthetic`) the name of a published model needs no checkpoint. `max_context`
-    counts prompt and answer together; it is at most the model's own, and 32,768 when not given. `taps` are scopes whose
-    values `Model.tapped` returns.
+    returned. With `weights` (such as `Synthetic`), which are closed when they are read, the name of a published model
+    needs no checkpoint. `taps` are scopes whose values `Model.tapped` returns. `host` has the plugins (None: those that
+    are installed). `progress` is told of bytes of weights, as the graph stores them.
+
+    `max_context` counts the tokens of prompt and answer together; it is at most the model's own, and 32,768 when not
+    given. The cache has room for `max_sequences` of that length; further ones wait. `max_batch_tokens` enter one step,
+    so a longer prompt takes several. `memory_bytes` bounds weights and cache together (None: what the device has free);
+    `threads` are the backend's on the CPU (None: as many as it likes).
+
+    Raises OptionError for an argument that is impossible, what `locate` raises, and CheckpointError or FileFormatError
+    for weights that are broken or of another model; PluginError or BackendError for a backend that cannot be used, or
+    fails; LoweringError when it cannot run the model; CapacityError, before anything large is allocated, when model and
+    cache do not fit.
     """
     located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights)
     config = located.config
@@ -90,7 +99,7 @@ def _storages(source: WeightSource, backend: Backend, target: Target) -> tuple[d
             storages[weight.name] = Plain(target.dtype)
             expanded[storage] = expanded.get(storage, 0) + weight.type.with_dtype(target.dtype).nbytes()
     return storages, tuple(
-        f"{nbytes} bytes of weights dequantised from {storage} to {target.dtype}"
+        f"{human_bytes(nbytes)} of weights dequantised from {storage} to {target.dtype}"
         for storage, nbytes in expanded.items()
     )
 
@@ -102,25 +111,24 @@ class _Reported:
         self._source = source
         self._progress = progress
         self._done = 0
-        stored = [w.storage.parts(w.type).values() for w in graph.weights if not isinstance(w.storage, RopeTable)]
-        self._total = sum(part.elements() for parts in stored for part in parts)
+        self._total = sum(weight.nbytes() for weight in graph.weights if not isinstance(weight.storage, RopeTable))
 
     def fill(self, weight: Weight, part: str, out: npt.NDArray[Any], index: tuple[int, ...] = ()) -> None:
         self._source.fill(weight, part, out, index)
-        self._count(weight, out.size)
+        self._count(weight, part, out.size)
 
     def place(self, weight: Weight, part: str) -> Place | None:
         place = self._source.place(weight, part) if isinstance(self._source, PlacedSource) else None
         if place is not None:
-            self._count(weight, weight.storage.parts(weight.type)[part].elements())
+            self._count(weight, part, weight.storage.parts(weight.type)[part].elements())
         return place
 
     def close(self) -> None:
         self._source.close()
 
-    def _count(self, weight: Weight, read: int) -> None:
+    def _count(self, weight: Weight, part: str, numbers: int) -> None:
         if not isinstance(weight.storage, RopeTable):
-            self._done += read
+            self._done += numbers * ITEM_SIZE[weight.storage.parts(weight.type)[part].dtype]
             self._progress(self._done, self._total)
 
 

@@ -59,6 +59,10 @@ class Located:
 
 
 def locate(ref: str | Path) -> Located:
-    """Find a model by folder, known name or hub id, and read its config."""
+    """Find a model by folder, known name or hub id, and read its config; the hub's are downloaded when first wanted.
+
+    Raises ModelNotFoundError, WriteError when the download cannot be kept, and for the config ConfigError,
+    FileFormatError or UnsafePathError.
+    """
     folder = resolve(str(ref))
     return Located(read_config(folder), folder)

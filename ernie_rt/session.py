@@ -168,9 +168,10 @@ class Model:
         return continuation if stream else _whole(continuation)
 
     def generate_ids(self, ids: Iterable[int], **options: Unpack[GenerateOptions]) -> list[int]:
-        """Continue `ids` by what the options say alone, greedily without any; needs no tokenizer.
+        """Continue `ids` by what the options say, greedily without any, and by no defaults of the checkpoint.
 
-        The new ids, up to and with a token that ends them.
+        The new ids, up to and with a token that ends them; of the end-of-sequence tokens those of `config` alone do.
+        Ids that the tokenizer lacks are never chosen; where there is none, all but `stop` works.
         """
         return self.generate_batch([ids], **options)[0]
 

@@ -17,6 +17,7 @@ from ernie_rt.loading import load
 from ernie_rt.location import locate
 from ernie_rt.session import Model
 from ernie_rt.text.messages import Message, ToolCall
+from support.pages import free_pages
 from support.scripted import scripted, write_chat_checkpoint
 from support.templates import CHATML, PLAIN, THINKING
 from support.tokenizers import ROWS
@@ -48,7 +49,7 @@ def loader(folders: dict[str, Path]) -> Iterator[Loader]:
 
     yield open_model
     for model in models:
-        assert model._engine.free_pages == model._executable.cache.pages
+        assert free_pages(model._engine) == model._executable.cache.pages
         model.close()
 
 
@@ -265,7 +266,7 @@ def test_an_interrupt_anywhere_leaves_the_model_usable(
             pass
     kept = stream.generation
     assert kept.finish == "cancelled" and "one two three four five six".startswith(kept.text)
-    assert model._engine.free_pages == model._executable.cache.pages
+    assert free_pages(model._engine) == model._executable.cache.pages
     monkeypatch.undo()
     model._executable._backend.answers[:] = [script]  # type: ignore[attr-defined]
     assert model.chat(ask).text == "one two three four five six"

@@ -8,6 +8,8 @@ import resource
 import statistics
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -96,9 +98,18 @@ def cpu_seconds(command: list[str]) -> float:
     return statistics.median(found)
 
 
+def test_the_contracts_name_each_backend() -> None:
+    root = Path(__file__).parents[1]
+    rules = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]
+    backends = {path.parent.name for path in (root / "backends").glob("*/__init__.py")}
+    assert set(rules["root_packages"]) == {"ernie_rt", *backends}
+    assert backends <= set(rules["contracts"][0]["forbidden_modules"])
+
+
 def test_public_names_resolve() -> None:
     assert all(getattr(ernie_rt, name).__module__.startswith("ernie_rt.") for name in ernie_rt.__all__)
     assert all(hasattr(ernie_rt.backend, name) for name in ernie_rt.backend.__all__)
+    assert not {"PLUGIN_API", "BackendInfo", "hookimpl"} & set(dir(ernie_rt.backend)), "their door is ernie_rt.hooks"
     assert ernie_rt.backend.__all__ == sorted(ernie_rt.backend.__all__, key=lambda name: (not name.isupper(), name))
     with pytest.raises(AttributeError, match="'nonsense'"):
         ernie_rt.nonsense  # noqa: B018

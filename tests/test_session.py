@@ -31,6 +31,7 @@ from ernie_rt.reference.backend import ReferenceBackend
 from ernie_rt.session import Model
 from ernie_rt.weights.synthetic import Synthetic
 from support.configs import small
+from support.pages import free_pages
 
 IDS = [5, 9, 2, 40, 17, 33, 8]
 MODEL = Located(small(eos_token_id=2, torch_dtype="float32"))
@@ -51,7 +52,7 @@ def model() -> Iterator[Model]:
 @pytest.fixture(autouse=True)
 def all_pages_come_back(model: Model) -> Iterator[None]:
     yield
-    assert model._engine.free_pages == model._executable.cache.pages
+    assert free_pages(model._engine) == model._executable.cache.pages
 
 
 @pytest.fixture(scope="module")
@@ -109,20 +110,20 @@ def test_generate_and_stream_and_batch_agree(written: Model) -> None:
 
 
 def test_a_stream_that_is_left_early_frees_its_cache(written: Model) -> None:
-    pages = written._engine.free_pages
+    pages = free_pages(written._engine)
     stream = written.generate("The old teacher", max_new_tokens=100, ignore_eos=True, stream=True)
     for _ in range(5):
         next(stream)
-    assert written._engine.free_pages < pages
+    assert free_pages(written._engine) < pages
     stream.close()
-    assert written._engine.free_pages == pages
+    assert free_pages(written._engine) == pages
     for _ in written.generate("The old teacher", max_new_tokens=100, ignore_eos=True, stream=True):
         break
-    assert written._engine.free_pages == pages
+    assert free_pages(written._engine) == pages
     with pytest.raises(ZeroDivisionError):
         for _ in written.generate("The old teacher", max_new_tokens=100, ignore_eos=True, stream=True):
             1 / 0  # noqa: B018
-    assert written._engine.free_pages == pages
+    assert free_pages(written._engine) == pages
 
 
 def test_two_streams_at_once(written: Model) -> None:
@@ -227,7 +228,7 @@ def test_the_context_bounds_prompt_and_answer() -> None:
         assert not loaded._engine._scheduler.waiting
         with pytest.raises(PromptError, match="longer than the context"):
             loaded.logits([1] * 13)
-        assert loaded._engine.free_pages == loaded._executable.cache.pages
+        assert free_pages(loaded._engine) == loaded._executable.cache.pages
 
 
 @pytest.mark.parametrize(
@@ -340,7 +341,7 @@ def test_a_cache_beyond_the_machine_is_refused() -> None:
 def test_progress_ends_at_the_whole() -> None:
     seen: list[tuple[int, int]] = []
     with synthetic(progress=lambda done, total: seen.append((done, total))) as loaded:
-        total = sum(w.type.elements() for w in loaded.graph.weights if isinstance(w.storage, Plain))
+        total = sum(w.nbytes() for w in loaded.graph.weights if isinstance(w.storage, Plain))
     assert {whole for _, whole in seen} == {total}
     assert [done for done, _ in seen] == sorted({done for done, _ in seen}) and seen[-1][0] == total
 

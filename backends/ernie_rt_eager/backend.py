@@ -22,14 +22,16 @@ from ernie_rt.backend import (
     OpNumerics,
     PagedContents,
     Reject,
+    State,
     Step,
     StepResult,
+    Storage,
     Target,
+    Weight,
     WeightSource,
     check_memory,
     conversions,
 )
-from ernie_rt.graph.types import State, Storage, Weight
 from ernie_rt_eager.attention import Context, LayerCache
 from ernie_rt_eager.ops import DTYPES, FUNCTIONS
 from ernie_rt_eager.products import exact_sums

@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from ernie_rt.backend import (
     Accept,
+    Blocks,
     CacheShape,
     Done,
     Limits,
@@ -24,12 +25,13 @@ from ernie_rt.backend import (
     Step,
     StepLimits,
     StepResult,
+    Storage,
     Target,
+    Weight,
     WeightSource,
     check_memory,
     conversions,
 )
-from ernie_rt.graph.types import Blocks, Storage, Weight
 from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.model import outputs_of, place, step_emitter, step_model
 from ernie_rt_onnx.ops import BATCHED, EMIT, LAST, TOTAL, past_name, present_name

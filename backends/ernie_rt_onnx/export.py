@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 
 from ernie_rt import files
+from ernie_rt.backend import Blocks, DType, Plain, RopeTable, Weight
 from ernie_rt.errors import BackendError, OptionError, TokenizerError
-from ernie_rt.export import Exported, ExportOptions, Progress
-from ernie_rt.graph.types import Blocks, DType, Plain, RopeTable, Weight
+from ernie_rt.export import Exported, ExportOptions
+from ernie_rt.files import Progress
 from ernie_rt.location import Located
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,17 +41,11 @@ KNOWN: Final = frozenset({*SEARCH, "stop_ids"})
 
 
 def genai_config(
-    config: ModelConfig,
-    defaults: Defaults,
-    filename: str,
-    *,
-    stop_ids: Iterable[int] = (),
-    providers: Sequence[str] = (),
+    config: ModelConfig, defaults: Defaults, filename: str, *, stop_ids: Iterable[int] = ()
 ) -> dict[str, Any]:
     """The contents of genai_config.json for the graph in `filename`.
 
-    `stop_ids` end an answer beside the end-of-sequence tokens of the config and of the defaults. `providers` are
-    genai's names of execution providers, such as "cuda"; none is the CPU.
+    `stop_ids` end an answer beside the end-of-sequence tokens of the config and of the defaults.
     """
     options = defaults.options
     eos = tuple(dict.fromkeys((*config.eos_token_id, *options.get("stop_ids", ()), *stop_ids)))
@@ -64,7 +58,7 @@ def genai_config(
         "vocab_size": config.vocab_size,
         "decoder": {
             "filename": filename,
-            "session_options": {"provider_options": [{provider: {}} for provider in providers]},
+            "session_options": {"provider_options": []},
             "hidden_size": config.hidden_size,
             "num_hidden_layers": config.num_hidden_layers,
             "num_attention_heads": config.num_attention_heads,
@@ -95,7 +89,7 @@ def genai_config(
     return {"model": model, "search": search}
 
 
-def write_genai_files(located: Located, out: Path, filename: str, *, providers: Sequence[str] = ()) -> tuple[str, ...]:
+def write_genai_files(located: Located, out: Path, filename: str) -> tuple[str, ...]:
     """Write genai_config.json, tokenizer.json and tokenizer_config.json into the folder `out`, beside the graph.
 
     The result names what the checkpoint's generation_config.json asks for and genai cannot do. Raises TokenizerError
@@ -108,7 +102,7 @@ def write_genai_files(located: Located, out: Path, filename: str, *, providers: 
     config, template = located.config, located.template
     stop_ids = () if template is None else template.stop_ids(located.tokenizer)
     files = {
-        "genai_config.json": genai_config(config, located.defaults, filename, stop_ids=stop_ids, providers=providers),
+        "genai_config.json": genai_config(config, located.defaults, filename, stop_ids=stop_ids),
         "tokenizer.json": tokenizer_json(located),
         TOKENIZER_CONFIG: _tokenizer_config(located),
     }

@@ -9,12 +9,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from ernie_rt.backend import Numerics, Step
+from ernie_rt.backend import DType, Graph, Numerics, Step, Value, WeightSource
 from ernie_rt.conformance.replay import replay
 from ernie_rt.errors import BackendError
-from ernie_rt.graph.graph import Graph
-from ernie_rt.graph.types import DType, Value
-from ernie_rt.weights.source import WeightSource
 from ernie_rt_onnx.genai import ATTENTION_MASK, INPUT_IDS, LOGITS
 from ernie_rt_onnx.model import tensor
 from ernie_rt_onnx.weights import NUMPY

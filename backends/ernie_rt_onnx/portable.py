@@ -15,11 +15,9 @@ import numpy as np
 import onnx
 
 from ernie_rt import files
-from ernie_rt.backend import Target
+from ernie_rt.backend import DType, Graph, RopeTable, Target
 from ernie_rt.errors import ErnieRtError, IntegrityError
-from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import legalize
-from ernie_rt.graph.types import DType, RopeTable
 from ernie_rt.location import Located
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.weights.manifest import Manifest, padding

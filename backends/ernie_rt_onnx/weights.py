@@ -11,8 +11,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.graph.types import DType, RopeTable
-from ernie_rt.weights.source import Place, PlacedSource, WeightSource
+from ernie_rt.backend import DType, Place, PlacedSource, RopeTable, WeightSource
 from ernie_rt_onnx.emitter import Parameter
 
 NUMPY: Mapping[DType, Any] = {

@@ -18,16 +18,13 @@ from ernie_rt.backend.simple import SimpleBackend, SimpleExecutable
 from ernie_rt.backend.step import LAST_SAMPLED, Done, Pending, Step, StepResult
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
-from ernie_rt.graph.types import Blocks, DType, Plain, RopeTable, State, Storage, TensorType, Value, Weight
-from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
+from ernie_rt.graph.types import Blocks, DType, Operand, Plain, RopeTable, State, Storage, TensorType, Value, Weight
 from ernie_rt.weights.source import Place, PlacedSource, WeightSource
 
 __all__ = [
     "LAST_SAMPLED",
-    "PLUGIN_API",
     "Accept",
     "Backend",
-    "BackendInfo",
     "Blocks",
     "CacheShape",
     "DType",
@@ -41,6 +38,7 @@ __all__ = [
     "Node",
     "Numerics",
     "OpNumerics",
+    "Operand",
     "PagedContents",
     "Pending",
     "Place",
@@ -63,5 +61,4 @@ __all__ = [
     "available_memory",
     "check_memory",
     "conversions",
-    "hookimpl",
 ]

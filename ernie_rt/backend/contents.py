@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ernie_rt.backend.protocols import CacheShape, Limits, MemoryReport, StepLimits
+from ernie_rt.display import human_bytes
 from ernie_rt.graph.legalize import Lowering
 from ernie_rt.graph.types import ITEM_SIZE, DType, Plain, State, Weight, dtype_of
 
@@ -48,13 +49,13 @@ class PagedContents:
 
 
 def conversions(weights: Iterable[Weight]) -> tuple[str, ...]:
-    """What is stored in one dtype and held in another, in words and bytes."""
+    """What is stored in one dtype and held in another, in words, with its size as it is held."""
     converted: dict[tuple[str, str], int] = {}
     for weight in weights:
         if isinstance(weight.storage, Plain) and weight.storage.dtype != weight.type.dtype:
             key = (weight.storage.dtype, weight.type.dtype)
             converted[key] = converted.get(key, 0) + math.prod(weight.type.shape())
     return tuple(
-        f"{elements * ITEM_SIZE[dtype_of(held)]} bytes of weights converted from {stored} to {held}"
+        f"{human_bytes(elements * ITEM_SIZE[dtype_of(held)])} of weights converted from {stored} to {held}"
         for (stored, held), elements in converted.items()
     )

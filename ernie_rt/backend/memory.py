@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ernie_rt.backend.protocols import MemoryReport
+from ernie_rt.display import human_bytes
 from ernie_rt.errors import CapacityError
 
 MEMINFO = Path("/proc/meminfo")
@@ -58,12 +59,3 @@ def check_memory(report: MemoryReport, limit: int | None, available: int | None 
                 found=f"{human_bytes(report.weight_bytes)} of weights and {human_bytes(report.cache_bytes)} of cache",
                 hint="Choose quantised weights, a narrower dtype, a shorter context, or a smaller model",
             )
-
-
-def human_bytes(count: float) -> str:
-    """`12.3 GiB`"""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

@@ -113,10 +113,20 @@ class Executable(Protocol):
     """A compiled model with its cache. One thread calls it."""
 
     @property
-    def cache(self) -> CacheShape: ...
+    def cache(self) -> CacheShape:
+        """How it keeps K and V rows, the same for as long as it lives.
+
+        One sequence of `Limits.max_context` tokens fits at least. Where all do not, some wait, or are computed anew.
+        """
+        ...
 
     @property
-    def admits(self) -> StepLimits: ...
+    def admits(self) -> StepLimits:
+        """Which steps it takes, the same for as long as it lives; no others are submitted.
+
+        They may be narrower than the Limits, as long as every sequence gets on: at least one token of one sequence.
+        """
+        ...
 
     @property
     def samples(self) -> bool:
@@ -131,7 +141,9 @@ class Executable(Protocol):
         """Copy the first `length` rows of one slot to another (executables of slots alone)."""
         ...
 
-    def memory(self) -> MemoryReport: ...
+    def memory(self) -> MemoryReport:
+        """What it holds on its device: what `compile` held against the limits, weights and cache whole."""
+        ...
 
     def close(self) -> None:
         """Give back what the executable holds; calling it twice is harmless."""
@@ -156,7 +168,15 @@ class Backend(Protocol):
         """
         ...
 
-    def numerics(self, target: Target) -> Numerics: ...
+    def numerics(self, target: Target) -> Numerics:
+        """The arithmetic that it promises on this target, from which every tolerance of the conformance suite follows.
+
+        The suite rounds so itself: what goes into and comes out of each primitive that a claimed op decomposes into to
+        its `compute`, sums to its `accumulate`. What that misses of float64 is the op's noise, and the backend may be
+        off by a small multiple of it. Promise what is really done, on any path: who promises finer fails, and nothing
+        may be promised that is coarser than the target's dtype, nor sums coarser than products.
+        """
+        ...
 
     def compile(
         self,

@@ -26,7 +26,8 @@ from ernie_rt.cli import (
     tokenize,
     verify,
 )
-from ernie_rt.cli.output import one_line, say
+from ernie_rt.cli.output import say
+from ernie_rt.display import printable
 from ernie_rt.errors import ErnieRtError
 
 app = typer.Typer(
@@ -74,7 +75,7 @@ def main() -> None:
     try:
         app()
     except ErnieRtError as error:
-        say(f"ernie-rt: {one_line(error)}")
+        say(f"ernie-rt: {printable(str(error))}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -23,7 +23,8 @@ def backends(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is not None:
         return
     from ernie_rt.choice import PREFERENCE
-    from ernie_rt.cli.output import columns, write
+    from ernie_rt.cli.output import write
+    from ernie_rt.display import columns
     from ernie_rt.host import PluginHost
 
     host = PluginHost()

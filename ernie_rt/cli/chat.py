@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ernie_rt.cli import options as opt
-from ernie_rt.cli.output import one_line, parse_size, say
+from ernie_rt.cli.output import parse_size, say
+from ernie_rt.display import printable
 from ernie_rt.errors import ErnieRtError, PromptError
 
 if TYPE_CHECKING:
@@ -105,4 +106,4 @@ def _converse(talk: Talk, model: Model, read: Callable[[str], str | None]) -> No
         except KeyboardInterrupt:
             say("")
         except ErnieRtError as error:
-            say(one_line(error))
+            say(printable(str(error)))

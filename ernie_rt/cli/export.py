@@ -9,8 +9,8 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from ernie_rt.cli.options import Json, Ref, Threads
-from ernie_rt.cli.quantize import Block, ClipSearch, Out, Weights
+from ernie_rt.cli.options import Json, Ref, Threads, Weights
+from ernie_rt.cli.quantize import Block, ClipSearch, Out
 
 
 def export(
@@ -50,8 +50,7 @@ def export(
         raise OptionError(str(error)) from None
     how = None
     if weights is not None:
-        bits: Literal[4, 8] = 4 if weights is Weights.int4 else 8
-        how = Quantization(bits, cast(Literal[32, 64, 128], int(block)), clip_search=clip_search)
+        how = Quantization(weights.bits, cast(Literal[32, 64, 128], int(block)), clip_search=clip_search)
     options = ExportOptions(how, settled, verify, threads or os.cpu_count() or 1)
     with progress_bar("exporting") as progress:
         exported = write_model(model, out, backend, options, progress=progress)
@@ -69,7 +68,7 @@ def export(
 
 def figures(errors: Mapping[str, float]) -> str:
     """A table of errors, or nothing."""
-    from ernie_rt.cli.output import columns
+    from ernie_rt.display import columns
 
     rows = [[name, f"{value:.2g}"] for name, value in errors.items()]
     return f"relative rms error\n{columns(rows)}\n" if rows else ""

@@ -42,7 +42,8 @@ def graph(
     as_json: Json = False,
 ) -> None:
     """Print a model as a graph, with its parameters and the cost of one token. A known name needs no checkpoint."""
-    from ernie_rt.cli.output import human_count, parse_size, write
+    from ernie_rt.cli.output import parse_size, write
+    from ernie_rt.display import human_count
     from ernie_rt.errors import OptionError
     from ernie_rt.graph.cost import active_parameters, graph_cost, parameters
     from ernie_rt.graph.json import graph_to_json

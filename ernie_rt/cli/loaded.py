@@ -7,13 +7,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from ernie_rt.cli.options import describe
+from ernie_rt.cli.options import Weights, describe
 from ernie_rt.cli.output import answers_alone, parse_size, say
 
 if TYPE_CHECKING:
-    from ernie_rt.loading import Progress
+    from ernie_rt.files import Progress
     from ernie_rt.location import Located
     from ernie_rt.runtime.options import GenerateOptions
     from ernie_rt.session import Model
@@ -58,11 +58,11 @@ def loaded(
             yield model
 
 
-def quantized(located: Located, weights: Literal["int4", "int8"] | None, threads: int | None) -> WeightSource | None:
+def quantized(located: Located, weights: Weights | None, threads: int | None) -> WeightSource | None:
     """The model's weights made so, from the cache; None when none are asked for."""
     if weights is None or located.folder is None:
         return None
-    from ernie_rt.backend.memory import human_bytes
+    from ernie_rt.display import human_bytes
     from ernie_rt.weights.cache import quantized_folder
     from ernie_rt.weights.quantize import Quantization
     from ernie_rt.weights.quantized import open_weights
@@ -72,7 +72,7 @@ def quantized(located: Located, weights: Literal["int4", "int8"] | None, threads
 
     with progress_bar("quantising") as progress:
         folder = quantized_folder(
-            located.folder, located.config, Quantization(4 if weights == "int4" else 8),
+            located.folder, located.config, Quantization(weights.bits),
             threads=threads or os.cpu_count() or 1, announce=announce, progress=progress,
         )  # fmt: skip
     return open_weights(folder, located.config)

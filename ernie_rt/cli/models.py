@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 def models(as_json: Json = False) -> None:
     """List the known models with their figures."""
-    from ernie_rt.cli.output import columns, human_count, write
+    from ernie_rt.cli.output import write
+    from ernie_rt.display import columns, human_count
     from ernie_rt.graph.cost import active_parameters, parameters
     from ernie_rt.model.config import read_config
     from ernie_rt.model.ernie45 import build_graph

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
@@ -13,8 +14,21 @@ Ref = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A folder, a known name such as demo (`ernie-rt models`), or a hub id."),
 ]
+
+
+class Weights(StrEnum):
+    """What weights are to be quantised to."""
+
+    int4 = "int4"
+    int8 = "int8"
+
+    @property
+    def bits(self) -> Literal[4, 8]:
+        return 4 if self is Weights.int4 else 8
+
+
 Quantize = Annotated[
-    Literal["int4", "int8"] | None,
+    Weights | None,
     typer.Option("--weights", help="Quantise the model, once, into ~/.cache/ernie-rt, and use that."),
 ]
 Backend = Annotated[str, typer.Option(help="A backend by name, or auto (`ernie-rt backends`).")]

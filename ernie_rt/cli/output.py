@@ -1,4 +1,4 @@
-"""What the commands share: prompts in, answers out, counts and sizes for people, columns, peak memory."""
+"""What the commands share: prompts in, answers out, sizes, peak memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import TracebackType
@@ -89,11 +89,6 @@ def _aside(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-def one_line(error: BaseException) -> str:
-    """An error as one line, and nothing in it that steers the terminal: it may quote a stranger's file."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
-
-
 class AnswerWriter:
     """Shows an answer piece by piece: text and tool calls on standard output, reasoning on standard error, dimmed.
 
@@ -154,20 +149,6 @@ def parse_size(text: str) -> int:
     if match is None:
         raise OptionError("not a size", expected="a number such as 4096, 32k or 12GiB", found=repr(text[:40]))
     return round(float(match[1]) * SCALES[match[2]])
-
-
-def human_count(count: int) -> str:
-    """`21.8 B`, `361 M`: parameters, to three digits."""
-    for scale, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return str(count)
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as left-aligned columns, the last one as it is."""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 class PeakMemory:

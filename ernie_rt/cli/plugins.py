@@ -15,8 +15,9 @@ def plugins(as_json: Json = False) -> None:
     """List the plugins and try those of strangers: each is imported, and its backend run once, in a child process."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from ernie_rt.cli.output import columns, write
+    from ernie_rt.cli.output import write
     from ernie_rt.conformance.trial import attempt
+    from ernie_rt.display import columns
     from ernie_rt.host import PluginHost
 
     heard = PluginHost().examine()

@@ -13,15 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from ernie_rt.cli.options import Json, Ref, Threads
+from ernie_rt.cli.options import Json, Ref, Threads, Weights
 
 if TYPE_CHECKING:
     from ernie_rt.weights.manifest import Manifest
-
-
-class Weights(StrEnum):
-    int4 = "int4"
-    int8 = "int8"
 
 
 class Block(StrEnum):
@@ -64,12 +59,7 @@ def quantize(
 
     located = locate(model)
     assert located.folder is not None
-    how = Quantization(
-        4 if weights is Weights.int4 else 8,
-        cast(Literal[32, 64, 128], int(block)),
-        layout.value,
-        clip_search,
-    )
+    how = Quantization(weights.bits, cast(Literal[32, 64, 128], int(block)), layout.value, clip_search)
     began = time.perf_counter()
     with progress_bar("quantising") as progress:
         manifest = quantize_model(
@@ -81,7 +71,8 @@ def quantize(
 
 def report(out: Path, manifest: Manifest, as_json: bool) -> None:
     """Print a folder's size and the error of each kind of weight in each layer."""
-    from ernie_rt.cli.output import columns, write
+    from ernie_rt.cli.output import write
+    from ernie_rt.display import columns
 
     nbytes = sum(shard.nbytes for shard in manifest.shards.values())
     errors = manifest.errors

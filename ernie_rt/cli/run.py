@@ -165,7 +165,7 @@ def _report(answer: Generation, model: Model, peak: int, seed: int | None) -> di
 
 
 def _summary(report: Mapping[str, object]) -> str:
-    from ernie_rt.backend.memory import human_bytes
+    from ernie_rt.display import human_bytes
 
     parts = [
         f"{name} {rate:.1f} tokens/s" if isinstance(rate, float) else f"{name} -"

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ernie_rt.cli.output import one_line, say
+from ernie_rt.cli.output import say
+from ernie_rt.display import printable
 from ernie_rt.errors import ErnieRtError, OptionError, WriteError
 from ernie_rt.text.transcript import read_transcript, write_transcript
 
@@ -41,7 +42,7 @@ class Store:
             write_transcript(self._make() / self._name, model, messages, overwrite=True)
         except ErnieRtError as error:
             if not self._complained:
-                say(f"the conversation is not kept: {one_line(error)}")
+                say(f"the conversation is not kept: {printable(str(error))}")
             self._complained = True
 
     def save(self, name: str, model: str, messages: list[Message]) -> Path:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ernie_rt.backend.step import Step
 from ernie_rt.choice import choose
-from ernie_rt.conformance.metrics import TIE_LIMIT
+from ernie_rt.conformance.metrics import TIE_LIMIT, agreed
 from ernie_rt.conformance.replay import Flip, Piece, Replay, replay
 from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.trace import Trace, most_tokens, trace
@@ -139,7 +139,7 @@ def compare(
                 progress(f"running {choice.backend} on {choice.device} in {choice.dtype}")
             traces.append(trace(config, choice, request, source, host, threads))
         answers = [each.tokens for each in traces]
-        common = _agreed(*answers)
+        common = agreed(*answers)
         compared = len(prompt) + min(common, *(max(len(answer) - 1, 0) for answer in answers))
         ids = (*prompt, *answers[0])[:compared]
         if progress is not None:
@@ -233,12 +233,6 @@ def _judge(a: Side, b: Side, split: Split | None) -> tuple[Verdict, str]:
                 f"experts where the scores had drifted by {flip.noise:.2g}"
             )
     return "tie", f"{near}, and rounding moves the logits by {max(split.noise):.2g}"
-
-
-def _agreed(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two answers begin with alike."""
-    pairs = zip(a, b, strict=False)
-    return next((place for place, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
 
 
 def _check_length(prompt: int, new: int, limit: int) -> None:

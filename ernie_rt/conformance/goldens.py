@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from ernie_rt.backend.protocols import Executable, Numerics, OpNumerics
 from ernie_rt.conformance.judge import MAX_EXCUSED, judge_rows
-from ernie_rt.conformance.metrics import CANDIDATES, TIE_LIMIT, Rows, kl
-from ernie_rt.conformance.models import Drive, Prompt, Run, drive
+from ernie_rt.conformance.metrics import CANDIDATES, TIE_LIMIT, Rows, agreed, kl
+from ernie_rt.conformance.models import Prompt, Run, drive
 from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.subject import Outcome
 from ernie_rt.errors import ConformanceError
@@ -203,11 +203,7 @@ class Answers:
         self._texts = texts
         self._begun: list[tuple[int, int]] = []  # of each sequence its text, and how much of the answer was given
 
-    @property
-    def drive(self) -> Drive:
-        return self._drive
-
-    def _drive(self, engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
+    def drive(self, engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
         ended: list[Running] = []
         todo = [(place, 0) for place in range(len(self._texts))]
         for _ in range(PARTINGS + 1):
@@ -225,9 +221,8 @@ class Answers:
             self._begun += todo
             ended += sequences
             parted = [
-                (place, given + len(agreed) + 1)
+                (place, given + agreed(sequence.generated, self._texts[place].answer[given:]) + 1)
                 for (place, given), sequence in zip(todo, sequences, strict=True)
-                for agreed in [_agreed(sequence.generated, self._texts[place].answer[given:])]
             ]
             todo = [(place, given) for place, given in parted if given < len(self._texts[place].answer)]
         return ended
@@ -239,16 +234,16 @@ class Answers:
         matches, judged, ties, excused, worst, problem = [], 0, 0, set(), 0.0, ""
         for (place, given), one in zip(self._begun, run.told, strict=True):
             text = self._texts[place]
-            agreed = len(_agreed(one.generated, text.answer[given:]))
+            same = agreed(one.generated, text.answer[given:])
             if given == 0:
-                matches.append(agreed)
-            judged += agreed
-            if given + agreed == len(text.answer):
+                matches.append(same)
+            judged += same
+            if given + same == len(text.answer):
                 continue
             judged += 1
-            position = text.prompt + given + agreed - 1
+            position = text.prompt + given + same - 1
             (row,) = np.nonzero(text.positions == position)
-            behind = float(text.behind(row, np.array([one.generated[agreed]]))[0])
+            behind = float(text.behind(row, np.array([one.generated[same]]))[0])
             share = behind / (TIE_LIMIT * factor * max(float(text.noise[noise][row[0]]), float(usual)))
             if share > 1 and position >= text.clear[noise]:
                 excused.add(place)
@@ -256,7 +251,7 @@ class Answers:
                 ties += share <= 1
                 worst = max(worst, share)
             told = (
-                f"answer {place}, token {given + agreed} is {one.generated[agreed]}; the oracle's best is "
+                f"answer {place}, token {given + same} is {one.generated[same]}; the oracle's best is "
                 f"{text.ids[position + 1]}, by {behind:.3g}"
             )
             if share > 1 and not problem and position < text.clear[noise]:
@@ -274,11 +269,3 @@ class Answers:
             "margin": worst,
         }
         return Outcome(figures, problem)
-
-
-def _agreed(generated: Sequence[int], answer: Sequence[int]) -> Sequence[int]:
-    """What two answers begin with alike."""
-    count = 0
-    while count < min(len(generated), len(answer)) and generated[count] == answer[count]:
-        count += 1
-    return answer[:count]

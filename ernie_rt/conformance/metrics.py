@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -119,6 +119,12 @@ def choice_noise(exact: Array, noisy: Array) -> Array:
     """The rms of what rounding does to the CANDIDATES of each row `[rows]`."""
     best = np.argpartition(-exact, min(CANDIDATES, exact.shape[-1]) - 1, axis=-1)[:, :CANDIDATES]
     return rows_rms(np.take_along_axis(noisy - exact, best, -1))
+
+
+def agreed(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two answers begin with alike."""
+    pairs = zip(a, b, strict=False)
+    return next((place for place, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
 
 
 def _log_softmax(x: Array) -> Array:

@@ -9,6 +9,7 @@ from typing import Final
 
 from ernie_rt.conformance.drift import Drift, Side
 from ernie_rt.conformance.replay import Piece
+from ernie_rt.display import columns
 
 FLOOR: Final = 1e-9
 """Where a bar or a chart begins; a bar ends at 1, an error as large as the values."""
@@ -101,13 +102,11 @@ def _side_text(label: str, side: Side, bars: bool) -> str:
         if routed:
             row.append("" if layer.agreement is None else f"{layer.agreement:.1%}")
         rows.append([*row, _bar(end.drift)] if bars else row)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     wrong = [f"wrong: {piece.scope}: {piece.finding}" for piece in side.pieces if piece.wrong]
     if len(wrong) > MAX_WRONG:
         wrong[MAX_WRONG:] = [f"… and {len(wrong) - MAX_WRONG} more"]
     untapped = "  (hands back no taps, so it is judged as a whole)" if len(side.pieces) == 1 else ""
-    return "\n".join([f"{label}  {side.name}{untapped}", *table, *wrong])
+    return "\n".join([f"{label}  {side.name}{untapped}", columns(rows), *wrong])
 
 
 def _part(piece: Piece, layer: Layer) -> str:

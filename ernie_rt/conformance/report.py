@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from ernie_rt import __version__
+from ernie_rt.display import columns
 
 FORMAT: Final = 1
 Status = Literal["passed", "failed", "skipped", "xfailed", "xpassed"]
@@ -113,7 +114,7 @@ class Report:
             worst = self.worst(level)
             name, margin = ("", "") if worst is None else (worst.check, f"{worst.figures['margin']:.3g}")
             rows.append([level, *(str(self.count(level, status)) for status in STATUSES), name, margin])
-        lines = _columns(rows)
+        lines = [columns(rows)]
         for status in ("failed", "xpassed", "xfailed"):
             lines += [f"{r.status} {r.check}: {r.reason}" for r in self.results if r.status == status]
         lines += [f"nothing passed in {level}" for level in self.untried]
@@ -125,8 +126,3 @@ class Report:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

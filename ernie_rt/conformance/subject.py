@@ -20,7 +20,6 @@ from ernie_rt.backend.step import Pending, Step
 from ernie_rt.choice import choose
 from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.storage import planned
-from ernie_rt.errors import ErnieRtError
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject, decompose, legalize
 from ernie_rt.graph.types import Blocks, DType, Operand, Plain, Weight
@@ -30,8 +29,8 @@ from ernie_rt.weights.quantize import Quantization
 from ernie_rt.weights.source import WeightSource
 
 
-class Skip(ErnieRtError):
-    """A check does not apply, for this reason. No fault of the backend, so that `blame` lets it pass."""
+class Skip(BaseException):
+    """A check does not apply, for this reason. No error, and no Exception, so that `blame` lets it pass."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
 """What a graph costs to run: FLOPs and bytes per node and in all, and how many parameters it has.
 
 Costs take bindings for the symbolic axes, such as `{"N": 1, "C": 4096, "L": 1}`. FLOPs count a multiply and an add as
-two. Bytes are those that must move at least once: weights as they are stored, cache rows, and a node's own inputs and
-outputs, so the sum over a lowering falls as pieces grow.
+two. Bytes are those that must move at least once: weights as they are stored, and cache rows.
 """
 
 from __future__ import annotations
@@ -22,24 +21,18 @@ LOOKED_UP = frozenset({"table", "cos", "sin"})
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """FLOPs, and bytes of weights, cache rows and activations."""
+    """FLOPs, and bytes of weights and of cache rows."""
 
     flops: int = 0
     weight_bytes: int = 0
     cache_bytes: int = 0
-    activation_bytes: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
             self.flops + other.flops,
             self.weight_bytes + other.weight_bytes,
             self.cache_bytes + other.cache_bytes,
-            self.activation_bytes + other.activation_bytes,
         )
-
-    @property
-    def nbytes(self) -> int:
-        return self.weight_bytes + self.cache_bytes + self.activation_bytes
 
 
 def graph_cost(graph: Graph, bindings: Bindings) -> Cost:
@@ -49,17 +42,14 @@ def graph_cost(graph: Graph, bindings: Bindings) -> Cost:
 
 def node_cost(node: Node, bindings: Bindings) -> Cost:
     """The cost of one node run in one go."""
-    weights = cache = activations = 0
+    weights = cache = 0
     for param, operand in node.operands.items():
         if isinstance(operand, Weight):
             weights += _weight_bytes(node, param, operand, bindings)
         elif isinstance(operand, State):
             row = operand.type.nbytes({**bindings, "R": 1})
             cache += row * (bindings["N"] + bindings["C"])
-        elif isinstance(operand, Value) and not (param in LOOKED_UP or operand.type.dtype == "int32"):
-            activations += operand.type.nbytes(bindings)
-    activations += sum(value.type.nbytes(bindings) for value in node.outputs)
-    return Cost(flops(node, bindings), weights, cache, activations)
+    return Cost(flops(node, bindings), weights, cache)
 
 
 def flops(node: Node, bindings: Bindings) -> int:

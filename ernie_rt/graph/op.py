@@ -29,7 +29,6 @@ class Op:
     attrs: tuple[str, ...]
     rule: Callable[..., TensorType | tuple[TensorType, ...]]
     decompose: Callable[..., Any] | None
-    doc: str
 
     def infer(self, *types: TensorType | None, **attrs: Any) -> tuple[TensorType, ...]:
         result = self.rule(*types, **attrs)
@@ -48,5 +47,4 @@ def define(level: Level, rule: Callable[..., Any], decompose: Callable[..., Any]
         attrs=tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY),
         rule=rule,
         decompose=decompose,
-        doc=inspect.getdoc(rule) or "",
     )

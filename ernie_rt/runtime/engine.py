@@ -35,10 +35,6 @@ class Engine:
         """The most tokens that one sequence can have in the cache."""
         return min(self._max_context, self._scheduler.capacity)
 
-    @property
-    def free_pages(self) -> int:
-        return self._scheduler.free_pages
-
     def submit(self, request: Request, ends: Callable[[int], bool] | None = None) -> Sequence:
         """Queue a request; PromptError when it is empty or could never fit.
 

@@ -69,7 +69,10 @@ def positive(name: str, value: object) -> int:
 
 
 def plan(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[GenerateOptions]) -> Plan:
-    """Check options for a model with these end-of-sequence tokens and so many ids; raises OptionError."""
+    """Check options for a model with these end-of-sequence tokens and so many ids.
+
+    Raises OptionError for one that is impossible, or that there is not.
+    """
     given: dict[str, Any] = dict(options)
     max_new_tokens = given.pop("max_new_tokens", NEW_TOKENS)
     max_new_tokens = positive("max_new_tokens", max_new_tokens)
@@ -78,7 +81,9 @@ def plan(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[GenerateOpti
     stop_ids = check_ids("stop_ids", given.pop("stop_ids", ()))
     unknown = given.keys() - SAMPLING
     if unknown:
-        raise TypeError(f"no such option: {', '.join(sorted(unknown))}")
+        raise OptionError(
+            f"no such option: {', '.join(sorted(unknown))}", expected=", ".join(sorted(GenerateOptions.__annotations__))
+        )
     sampling = SamplingParams(**given)
     sampling.check_vocabulary(vocab_size)
     return Plan(max_new_tokens, stop, frozenset([*eos, *stop_ids]), sampling)

@@ -59,10 +59,6 @@ class Scheduler:
         """The most rows that one sequence can have."""
         return self.cache.page_size * (1 if self.cache.kind == "slots" else self.cache.pages)
 
-    @property
-    def free_pages(self) -> int:
-        return len(self._pages)
-
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
 

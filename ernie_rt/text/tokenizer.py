@@ -23,7 +23,6 @@ class Tokenizer:
     decode to nothing, and a sampler masks them.
     """
 
-    eos_ids: tuple[int, ...]
     vocab_size: int
     """One more than the highest id that stands for something."""
     pieces: tuple[bytes, ...]
@@ -42,7 +41,6 @@ class Tokenizer:
         vocabulary = read_vocabulary(folder, config.vocab_size)
         pieces = vocabulary.pieces + (b"",) * (config.vocab_size - len(vocabulary.pieces))
         return cls(
-            eos_ids=config.eos_token_id,
             vocab_size=len(vocabulary.pieces),
             pieces=pieces,
             special=vocabulary.hidden,
@@ -91,24 +89,23 @@ class Tokenizer:
         table = self._shown if skip_special else self.pieces
         return b"".join([table[id] for id in ids]).decode("utf-8", "replace")
 
-    def piece(self, id: int, skip_special: bool = True) -> bytes:
-        """What one id adds to the text; TokenizerError for an id that the model does not have."""
+    def piece(self, id: int) -> bytes:
+        """What one id adds to the text, a special one nothing; TokenizerError for one that the model does not have."""
         if not 0 <= id < len(self.pieces):
             raise TokenizerError("no such token id", expected=f"0 to {len(self.pieces) - 1}", found=id)
-        return self._shown[id] if skip_special else self.pieces[id]
+        return self._shown[id]
 
 
 class Detokenizer:
     """Decodes one sequence as its ids arrive; what it gives, joined, is `decode` of all of them."""
 
-    def __init__(self, tokenizer: Tokenizer, skip_special: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._skip_special = skip_special
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, id: int) -> str:
         """The characters that `id` completes; "" while the bytes of one are incomplete."""
-        return self._utf8.decode(self._tokenizer.piece(id, self._skip_special))
+        return self._utf8.decode(self._tokenizer.piece(id))
 
     def flush(self) -> str:
         """What is left at the end: U+FFFD for an incomplete character. The sequence may then start anew."""

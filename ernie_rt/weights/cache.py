@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 
 from ernie_rt.errors import OptionError, WriteError
+from ernie_rt.files import Progress
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.weights.blocks import quantize
-from ernie_rt.weights.folder import Progress
 from ernie_rt.weights.manifest import file_bytes, shard_weights
 from ernie_rt.weights.quantize import Quantization, quantize_model
 from ernie_rt.weights.quantized import QuantizedSource, open_weights

@@ -15,7 +15,9 @@ from typing import Final
 import numpy as np
 
 from ernie_rt import files
+from ernie_rt.display import human_bytes
 from ernie_rt.errors import WriteError
+from ernie_rt.files import Progress
 from ernie_rt.graph.types import Weight
 from ernie_rt.weights.hub import FILES
 from ernie_rt.weights.manifest import (
@@ -42,8 +44,6 @@ BESIDE_LIMIT: Final = 64 * files.MIB
 Put = Callable[[Array], None]
 Produce = Callable[[Weight, Put], float | None]
 """Puts the parts of a weight, in their order, and returns the relative rms error; None where nothing was rounded."""
-Progress = Callable[[int, int], None]
-"""Called with the bytes written so far and in all."""
 Finish = Callable[[Path, Manifest], None]
 """Adds to the folder, whose weights are written, what else belongs into it."""
 
@@ -71,8 +71,8 @@ def write_quantized(
             raise WriteError(
                 "the disk has too little room",
                 where=str(out),
-                expected=f"{needed / 1e9:.1f} GB",
-                found=f"{room / 1e9:.1f} GB",
+                expected=human_bytes(needed),
+                found=human_bytes(room),
                 hint="Choose another disk, fewer bits, or larger blocks",
             )
         done = 0

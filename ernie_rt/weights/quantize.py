@@ -15,11 +15,12 @@ from typing import Final, Literal, TypeVar
 import numpy as np
 
 from ernie_rt.errors import OptionError
+from ernie_rt.files import Progress
 from ernie_rt.graph.types import TILE_ROWS, Blocks, DType, Plain, RopeTable, Storage, Weight
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.weights.blocks import quantize, to_tiles
-from ernie_rt.weights.folder import Progress, Put, write_quantized
+from ernie_rt.weights.folder import Put, write_quantized
 from ernie_rt.weights.manifest import STORED_DTYPE, Manifest
 from ernie_rt.weights.quantized import QuantizedSource, open_weights, row_shape
 from ernie_rt.weights.safetensors import NUMPY_DTYPE

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ernie_rt.backend import MemoryReport, memory
-from ernie_rt.backend.memory import available_memory, check_memory, human_bytes
+from ernie_rt.backend.memory import available_memory, check_memory
 from ernie_rt.errors import CapacityError
 
 GIB = 1 << 30
@@ -41,7 +41,3 @@ def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
         check_memory(report, 4 * GIB - (GIB // 10), available=None)
     with pytest.raises(CapacityError, match="the memory that is free"):
         check_memory(report, None, available=GIB)
-
-
-def test_sizes_for_people() -> None:
-    assert [human_bytes(n) for n in (0, 1023, 1 << 20, 3 << 39)] == ["0 B", "1023 B", "1.0 MiB", "1.5 TiB"]

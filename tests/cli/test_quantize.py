@@ -64,7 +64,7 @@ def test_convert_and_run(folders: Path) -> None:
             "run", folders / name, "The old teacher", "-n", 8, "--backend", "reference", "--dtype", "float32"
         )
         assert done.code == 0, done.err
-        assert "bytes of weights dequantised from int4/32" in done.err
+        assert "iB of weights dequantised from int4/32" in done.err
         answers.add(done.out)
     assert len(answers) == 1
 

@@ -18,10 +18,11 @@ import ernie_rt_eager.backend
 from ernie_rt.backend import Accept, Node, Numerics, OpNumerics, Reject, Target
 from ernie_rt.conformance import Deviation, Expectations, Features, Report, Suite
 from ernie_rt.conformance.cases import OpCase, digest, model_cases, op_cases
+from ernie_rt.conformance.subject import Skip
 from ernie_rt.errors import BackendError, ConformanceError, OptionError
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import Plain
-from ernie_rt.host import PluginHost
+from ernie_rt.host import PluginHost, blame
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.runtime.scheduler import Scheduler
 from ernie_rt.runtime.sequence import Sequence
@@ -227,6 +228,11 @@ class Particular(NumpyBackend):
         if primitive or node.op in ("attention", "rope"):
             return Reject("no kernel")
         return super().claims(node, target)
+
+
+def test_a_skip_is_no_fault_of_a_backend() -> None:
+    with pytest.raises(Skip, match=r"^it admits no such step$"), blame("mutant"):
+        raise Skip("it admits no such step")
 
 
 def test_a_model_that_a_backend_does_not_run_is_skipped() -> None:

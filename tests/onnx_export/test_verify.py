@@ -425,8 +425,9 @@ def test_numbers_are_judged(folder: Path) -> None:
 
     forge(folder, edit, version="0.0.9")
     verify(folder)
-    with pytest.raises(BackendError, match="the exported model does not compute what it should"):
+    with pytest.raises(BackendError, match="the exported model does not compute what it should") as caught:
         verify(folder, numbers=True)
+    assert caught.value.exit_code == 1
 
 
 def test_numbers_where_they_cannot_be_had(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def test_both_tables_have_the_same_ops() -> None:
 
 
 def test_every_op_is_described() -> None:
-    assert all(op.doc for op in OPS.values())
+    assert all(op.rule.__doc__ for op in OPS.values())
     assert {name for name, op in OPS.items() if op.decompose is None} == {
         name for name, op in OPS.items() if op.level == "primitive"
     }

@@ -11,6 +11,7 @@ from ernie_rt.backend import LAST_SAMPLED, CacheShape, Step, StepLimits, StepRes
 from ernie_rt.errors import BackendError, PromptError
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request
+from support.pages import free_pages
 from support.toy import VOCAB, ToyExecutable, ToyPending, answer
 
 PROMPTS = [(1, 2, 3), (4,), (5, 6, 7, 8, 9, 10, 11), (12, 0)]
@@ -34,7 +35,7 @@ def test_events_of_several_sequences(kind: str, samples: bool) -> None:
         own = [event for event in events if event.sequence is sequence]
         assert [event.token for event in own] == sequence.generated == answer(ids, new)
         assert [event.finish for event in own] == [None] * (new - 1) + ["length"]
-    assert engine.free_pages == executable.cache.pages
+    assert free_pages(engine) == executable.cache.pages
 
 
 def test_a_stop_token_ends_a_sequence_and_is_its_last() -> None:
@@ -72,7 +73,7 @@ def test_a_run_that_is_left_early_gives_back_its_rows(samples: bool) -> None:
         next(run)
     run.close()  # type: ignore[attr-defined]
     assert [sequence.finish for sequence in leaves] == ["cancelled"] * 3
-    assert engine.free_pages == executable.cache.pages - len(stays.pages)
+    assert free_pages(engine) == executable.cache.pages - len(stays.pages)
     assert [event.token for event in engine.run(stays)] == answer(PROMPTS[0], 10)
 
 
@@ -173,7 +174,7 @@ def test_a_step_that_fails_leaves_an_engine_that_works(samples: bool, on_submit:
         tokens = [event.token for event in rest]
         assert tokens == [*answer(PROMPTS[1], 12)[1 : len(tokens)], None]
         assert rest[-1].finish == "cancelled"
-    assert engine.free_pages == executable.cache.pages
+    assert free_pages(engine) == executable.cache.pages
     again = engine.submit(Request(PROMPTS[2], 5))
     assert [event.token for event in engine.run(again)] == answer(PROMPTS[2], 5)
 
@@ -191,7 +192,7 @@ def test_nan_logits_are_an_error() -> None:
     sequence = engine.submit(Request(PROMPTS[0], 12))
     with pytest.raises(BackendError, match="NaN"):
         list(engine.run(sequence))
-    assert engine.free_pages == executable.cache.pages
+    assert free_pages(engine) == executable.cache.pages
 
 
 def test_requests_that_could_never_fit_are_refused() -> None:

@@ -12,6 +12,7 @@ from ernie_rt.errors import BackendError, OptionError
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Event, Request
 from ernie_rt.sampling.params import GREEDY, SamplingParams
+from support.pages import free_pages
 from support.sampling import sampled_answer
 from support.toy import VOCAB, ToyExecutable, ToyPending, answer
 
@@ -170,7 +171,7 @@ def test_an_error_ends_its_sequence_alone(kind: str, samples: bool) -> None:
         assert not sequence.pages
     for which, run, first in zip((0, 2), runs, begun, strict=True):
         assert [first.token, *(event.token for event in run)] == expected(which)
-    assert engine.free_pages == executable.cache.pages
+    assert free_pages(engine) == executable.cache.pages
 
 
 @pytest.mark.parametrize("samples", [False, True])
@@ -188,7 +189,7 @@ def test_an_error_in_a_batch_is_raised_and_ends_the_batch(samples: bool) -> None
     assert [sequence.finish for sequence in batch] == ["cancelled", "error", "cancelled"]
     assert [event.token for event in told if event.sequence is batch[1]] == [3, 3]
     assert [event.token for event in engine.run(stays)] == answer(PROMPTS[2], 12)
-    assert engine.free_pages == executable.cache.pages
+    assert free_pages(engine) == executable.cache.pages
 
 
 def test_a_loop_of_steps_sees_the_error_in_the_events() -> None:

@@ -22,6 +22,7 @@ from ernie_rt.runtime.pages import PagePool
 from ernie_rt.runtime.scheduler import Scheduler
 from ernie_rt.runtime.sequence import Request, Sequence
 from ernie_rt.sampling.params import GREEDY, SamplingParams
+from support.pages import free_pages
 from support.sampling import sampled_answer
 from support.toy import VOCAB, ToyExecutable, answer
 
@@ -97,7 +98,7 @@ class Traffic(RuleBasedStateMachine):
         scheduler = self.engine._scheduler
         owned = [page for sequence in scheduler.running for page in sequence.pages]
         assert len(set(owned)) == len(owned)
-        assert len(owned) + scheduler.free_pages == self.shape.cache.pages
+        assert len(owned) + free_pages(self.engine) == self.shape.cache.pages
         seats = [sequence.seat for sequence in scheduler.running]
         assert len(set(seats)) == len(seats) <= self.shape.admits.max_sequences
         if self.shape.cache.kind == "slots":
@@ -135,7 +136,7 @@ class Traffic(RuleBasedStateMachine):
                 assert told == [answer(request.ids[: i + 1], 1)[0] for i in range(len(request.ids))]
         while self.engine._steps:
             self.advance()
-        assert self.engine.free_pages == self.shape.cache.pages
+        assert free_pages(self.engine) == self.shape.cache.pages
         assert self.executable.read == list(range(len(self.executable.steps)))
 
 

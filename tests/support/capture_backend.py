@@ -16,7 +16,6 @@ import numpy.typing as npt
 from ernie_rt.backend import (
     LAST_SAMPLED,
     Accept,
-    BackendInfo,
     CacheShape,
     Interpreter,
     Limits,
@@ -33,7 +32,7 @@ from ernie_rt.backend import (
     WeightSource,
 )
 from ernie_rt.graph.types import Storage, Weight
-from ernie_rt.hooks import PLUGIN_API, hookimpl
+from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
 from ernie_rt.reference.ops import MEANINGS
 
 __all__ = ["PLUGIN_API", "ernie_rt_backends"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ernie_rt.backend import BackendInfo, SimpleBackend, hookimpl
+from ernie_rt.backend import SimpleBackend
 from ernie_rt.graph.ops import OPS
-from ernie_rt.hooks import PLUGIN_API
+from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
 from ernie_rt.reference.ops import MEANINGS
 
 __all__ = ["PLUGIN_API", "ernie_rt_backends"]

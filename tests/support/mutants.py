@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ernie_rt.backend import (
-    BackendInfo,
     Limits,
     Lowering,
     Numerics,
@@ -24,7 +23,7 @@ from ernie_rt.backend import (
 )
 from ernie_rt.backend.step import Done
 from ernie_rt.graph.types import Blocks, DType, Storage, Weight
-from ernie_rt.hooks import PLUGIN_API, hookimpl
+from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
 from ernie_rt.host import PluginHost
 from ernie_rt.reference.ops import MEANINGS
 

@@ -17,6 +17,7 @@ from ernie_rt.session import Model
 from ernie_rt.weights.source import Array
 from ernie_rt.weights.synthetic import Synthetic
 from support.configs import small
+from support.pages import free_pages
 
 CONTEXT = 48
 COMMON = {"head_dim": 16, "tie_word_embeddings": False}
@@ -84,7 +85,7 @@ def traffic(name: str) -> list[Visit]:
 def drive(engine: Engine, name: str, visits: Items[Visit]) -> list[Sequence]:
     """Let all come and go; every sequence that was not cancelled must say what the reference says."""
     stop_ids = frozenset(MODELS[name].config.eos_token_id)
-    pages = engine.free_pages
+    pages = free_pages(engine)
     sequences: list[Sequence] = []
     number = 0
     while len(sequences) < len(visits) or any(sequence.finish is None for sequence in sequences):
@@ -104,5 +105,5 @@ def drive(engine: Engine, name: str, visits: Items[Visit]) -> list[Sequence]:
         if sequence.finish == "cancelled":
             told = told[: visit.leaves]
         assert sequence.generated == told
-    assert engine.free_pages == pages
+    assert free_pages(engine) == pages
     return sequences

@@ -11,7 +11,6 @@ from safetensors.numpy import save_file
 
 from ernie_rt.backend import (
     Accept,
-    BackendInfo,
     Done,
     Limits,
     Lowering,
@@ -26,7 +25,7 @@ from ernie_rt.backend import (
 )
 from ernie_rt.backend.contents import PagedContents
 from ernie_rt.graph.types import Storage
-from ernie_rt.hooks import PLUGIN_API, hookimpl
+from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
 from ernie_rt.host import PluginHost
 from support.configs import DENSE
 from support.tokenizers import ROWS, write_ernie_tokenizer

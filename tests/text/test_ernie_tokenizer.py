@@ -157,16 +157,15 @@ def test_the_stream_is_the_whole_in_any_split(tokenizer: Tokenizer) -> None:
             rng.choice(bytes_of_characters) if rng.random() < 0.5 else rng.randrange(4100)
             for _ in range(rng.randrange(12))
         ]
-        hide = rng.random() < 0.5
-        stream = Detokenizer(tokenizer, hide)
+        stream = Detokenizer(tokenizer)
         text, position = "", 0
         while position < len(ids):  # a text that several ids complete arrives at once
             step = rng.randrange(1, 5)
             text += "".join(stream.push(id) for id in ids[position : position + step])
             position += step
-            whole = tokenizer.decode(ids[:position], hide)
+            whole = tokenizer.decode(ids[:position])
             assert whole.startswith(text)
-        assert text + stream.flush() == tokenizer.decode(ids, hide)
+        assert text + stream.flush() == tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize(

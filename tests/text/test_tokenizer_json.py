@@ -58,7 +58,7 @@ def read(data: Json, folder: Path) -> Tokenizer:
 
 
 def test_equal_to_sentencepiece(tokenizer: Tokenizer, sentencepiece: Tokenizer) -> None:
-    for name in ("eos_ids", "vocab_size", "pieces", "special", "reserved"):
+    for name in ("vocab_size", "pieces", "special", "reserved"):
         assert getattr(tokenizer, name) == getattr(sentencepiece, name), name
     rng = random.Random(12)
     for _ in range(2000):

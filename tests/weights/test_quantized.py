@@ -140,7 +140,7 @@ def test_logits_are_those_of_the_numbers(quantized: Path, checkpoint: Path) -> N
         with ernie_rt.load(checkpoint, backend=backend, dtype="float32", max_context=64) as model:
             assert not np.array_equal(found, model.logits(IDS))
             assert not any("dequantised" in note for note in model.memory().notes)
-        assert any(note.endswith(" bytes of weights dequantised from int8/32 to float32") for note in notes) == (
+        assert any(note.endswith("iB of weights dequantised from int8/32 to float32") for note in notes) == (
             quantized.name.endswith("raw")
         )
 
