@@ -1,9 +1,9 @@
 """What the trained demo model knows, on any backend, in any dtype and storage.
 
 The share of held-out questions that it answers to the letter (greedily), by task; the perplexity of held-out stories
-and answers; how evenly its experts are used; and how often its MTP layer foresees the token after the next, beside
-the likeliest successor of the next one. With --against, how far a quantised model's predictions lie from those of the
-one that it was made of:
+and answers; how evenly its experts are used; and how often its MTP layer (run in PyTorch, in float32) foresees the
+token after the next of those answers, beside the likeliest successor of the next one. With --against, how far a
+quantised model's predictions lie from those of the one that it was made of:
 
     python benchmarks/demo_quality.py ./demo-int4 --against demo --backend onnx --dtype float32
 """
@@ -23,6 +23,7 @@ import numpy as np
 import ernie_rt
 from ernie_rt.conformance.goldens import weights_digest
 from ernie_rt.conformance.metrics import kl
+from ernie_rt.errors import ErnieRtError, OptionError
 from ernie_rt.files import write_atomic
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))
@@ -99,9 +100,19 @@ def page(text: str, report: dict[str, Any], weights: str) -> str:
     lines = [f"| {' | '.join(row)} |" for row in (HEADER, ("---",) * len(HEADER), *rows(report))]
     lines += ["", *(f"- {name}: {value}" for name, value in figures(report)), f"- measured with {subject(report)}"]
     written = "\n".join(lines)
-    found, count = MARKS.subn(lambda match: f"{weights}{match[2]}{written}\n", text)
-    assert count == 1, f"{count} places for the table"
-    return found
+    return MARKS.sub(lambda match: f"{weights}{match[2]}{written}\n", text)
+
+
+def marked(path: Path) -> str:
+    """The text of a page that has a place for the table."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise OptionError("no page to write into", where=str(path), found=error.strerror) from error
+    if (count := len(MARKS.findall(text))) != 1:
+        raise OptionError("a page with one place for the table", where=str(path), found=f"{count} places",
+                          hint="See docs/demo.md for the comments between which it goes.")  # fmt: skip
+    return text
 
 
 def main() -> None:
@@ -110,28 +121,42 @@ def main() -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--items", type=int, default=300, help="questions of each task")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--items", type=int, default=300, help="questions of each task; --against asks a tenth of them")
+    parser.add_argument("--seed", type=int, default=1, help="draws the questions; training looked at some of seed 0")
     parser.add_argument("--against", help="the model that this one was quantised from: how far predictions differ")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--page", type=Path, help="write the table into this page, between its marks")
     given = parser.parse_args()
+    try:
+        report_on(given)
+    except ErnieRtError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def report_on(given: argparse.Namespace) -> None:
     from demo.quality import measure
 
-    folder = ernie_rt.locate(given.model).folder
-    assert folder is not None
+    if given.items < 1:
+        raise OptionError("an examination has questions", where="--items", expected=">= 1", found=given.items)
+    text = None if given.page is None else marked(given.page)
+    folder = _folder(given.model)
+    against = None if given.against is None else _folder(given.against)
     options = {"backend": given.backend, "device": given.device, "dtype": given.dtype}
     report = measure(folder, given.items, given.seed, options)
-    if given.against is not None:
-        against = ernie_rt.locate(given.against).folder
-        assert against is not None
+    if against is not None:
         far = divergence(folder, against, max(1, given.items // 10), given.seed, options)
         report |= {"against": given.against, "divergence": far}
     print(json.dumps(report, indent=2) if given.json else table(report))
-    if given.page is not None:
-        text = page(given.page.read_text("utf-8"), report, weights_digest(folder))
+    if text is not None:
         with write_atomic(given.page) as file:
-            file.write(text.encode())
+            file.write(page(text, report, weights_digest(folder)).encode())
+
+
+def _folder(model: str) -> Path:
+    folder = ernie_rt.locate(model).folder
+    if folder is None:
+        raise OptionError("a model without files has learned nothing", where=model, hint="Name a folder.")
+    return folder
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from demo.export import FILES, MAX_BYTES, MAX_PARAMETERS, load
 from demo.model import CONFIG, Ernie, Experts, demo_config, stored_tensors
 from demo.optimizer import orthogonal
 from demo.quality import Answered, ask, balance, exact_match, foreseen, measure, perplexity, routers
-from demo.train import COLUMNS, Recipe, Trainer, orthogonal_loss, train, z_loss
+from demo.train import COLUMNS, Recipe, Trainer, main, orthogonal_loss, train, z_loss
 from demo.train import balance as move_bias
+from ernie_rt.errors import FileFormatError, OptionError
 from support.demo import SMALL, write_untaught_demo
 
 RECIPE = Recipe(steps=6, rows=2, changes=SMALL)
@@ -80,10 +81,54 @@ def test_train_writes_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert plot.startswith("<svg") and plot.count("<polyline") == 5 and "nan" not in plot
 
 
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("demo.train.EXAM_ITEMS", 4)
+    train(tmp_path, RECIPE, "cpu", minutes=0.0, save_every=2)
+    return tmp_path
+
+
+def test_a_training_goes_on_by_its_own_recipe_alone(begun: Path) -> None:
+    saved = (begun / "training.pt").read_bytes()
+    other = dataclasses.replace(RECIPE, seed=7)
+    with pytest.raises(
+        OptionError, match=r"training.pt: a training by another recipe; expected .*'seed': 7.*found"
+    ) as e:
+        train(begun, other, "cpu", None, save_every=2)
+    assert "another folder" in str(e.value) and (begun / "training.pt").read_bytes() == saved
+    (begun / "training.pt").write_bytes(saved[:1000])
+    with pytest.raises(FileFormatError, match=r"training.pt: no saved training; .*delete this file"):
+        train(begun, RECIPE, "cpu", None, save_every=2)
+
+
+def test_a_log_holds_the_steps_of_the_saved_training(begun: Path) -> None:
+    (begun / "log.jsonl").write_text('{"step": 0, "of": "a training that was stopped before it was saved"}\n')
+    (begun / "training.pt").unlink()
+    train(begun, dataclasses.replace(RECIPE, steps=1), "cpu", None, save_every=2)
+    (line,) = (begun / "log.jsonl").read_text().splitlines()
+    assert "of" not in json.loads(line)
+
+
+def test_impossible_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for arguments, told in {
+        ("a", "--steps", "0"): "error: --steps: a training has steps, and rows in its batches; expected >= 1; found 0",
+        ("a", "--rows", "-1"): "error: --rows: ",
+        ("a", "--save-every", "0"): "error: --save-every: ",
+        ("a", "--device", "nowhere"): "error: --device: PyTorch has no such device here; found nowhere",
+        ("file",): "file: no folder to write into; found ",
+    }.items():
+        monkeypatch.setattr("sys.argv", ["train_demo.py", str(tmp_path / arguments[0]), *arguments[1:]])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert told in str(stopped.value)
+    assert not list(tmp_path.glob("a/*.pt"))
+
+
 def test_it_learns(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo.train.WARMUP", 4)
     trainer = Trainer(Recipe(steps=40, rows=4, changes=SMALL), encoder)
-    losses = [trainer.step()["loss"] for _ in range(12)]
+    losses = [trainer.step()["loss"] for _ in range(16)]
     assert losses[0] == pytest.approx(math.log(4032), rel=0.05)
     assert losses[-1] < losses[0] - 1
 
@@ -220,6 +265,33 @@ def test_quality(folder: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
     assert found["tokens"] == sum(len(each.ids) - 1 for each in answered)
 
 
+class Drafting:
+    """A network whose MTP layer says what it was given."""
+
+    def __init__(self, drafts: list[int]) -> None:
+        self.drafts = drafts
+
+    def __call__(self, ids: torch.Tensor, documents: torch.Tensor) -> tuple[torch.Tensor, None]:
+        assert ids.shape == documents.shape == (1, len(self.drafts))
+        return torch.zeros(1), None
+
+    def further(self, hidden: torch.Tensor, ids: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
+        return F.one_hot(torch.tensor([self.drafts]), 10)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+
+def test_a_draft_is_of_the_token_after_the_next(
+    folder: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demo.quality.load", lambda folder: Drafting([0, 8, 9, 4, 0, 0]))
+    monkeypatch.setattr("demo.quality._successors", lambda encoder: {7: 8, 8: 1})
+    (item,) = held_out_items("count", 1)
+    found = foreseen(folder, encoder, [Answered(item, (5, 6), (7, 8, 9, 2), "")])  # to foresee: 8, 9, 2
+    assert found == {"tokens": 3, "mtp": 2 / 3, "bigram": 1 / 3}
+
+
 def test_measure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo.quality.STORIES", 2)
     monkeypatch.setattr("demo.quality.MAX_ANSWER", 3)
@@ -228,7 +300,10 @@ def test_measure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(report["exact_match"]) == set(EXAMINED) and report["macro_average"] == 0
     assert json.loads(json.dumps(report)) == report
     assert report["perplexity"]["answers"] > 100
-    assert 0 <= report["expert_load"]["least"] <= 1 <= report["expert_load"]["most"]
+    layers = report["expert_load"]["layers"].values()
+    assert (
+        report["expert_load"]["least"] == min(map(min, layers)) < max(map(max, layers)) == report["expert_load"]["most"]
+    )
 
 
 def test_batches_are_full_and_repeatable(encoder: Encoder) -> None:

@@ -12,8 +12,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from demo.curriculum import LANGUAGES, WEIGHTS, Item, Language, draw
-from demo.words import split_words
+from demo.curriculum import LANGUAGES, WEIGHTS, Item, draw
+from demo.phrasings import PHRASINGS
+from demo.words import Language, split_words
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.tokenizer import Tokenizer
@@ -113,9 +114,9 @@ def loosen(rng: random.Random, item: Item) -> Item:
             prompt = prompt.rstrip(".。")
         case 1 if english and prompt[:2].istitle():
             prompt = prompt[0].lower() + prompt[1:]
-        case 2 if prompt.startswith(POLITE):
+        case 2 if PHRASINGS[item.form, item.language][item.phrasing].startswith(POLITE):
             prompt = f"Please {prompt[0].lower()}{prompt[1:]}" if english else f"请{prompt}"
-        case 3:
+        case 3 if item.task != "greeting":
             prompt = rng.choice(OPENINGS[item.language]) + prompt
     return replace(item, prompt=prompt)
 
@@ -137,7 +138,7 @@ def draw_document(rng: random.Random, encoder: Encoder) -> Document:
 
 
 def pack(documents: Iterable[Document], rows: int, columns: int) -> Batch:
-    """Put each document into the first row that has room, until several in turn found none; rows left empty go."""
+    """Put each document into the first row that has room, until eight found none; rows left empty go."""
     ids = torch.zeros(rows, columns, dtype=torch.long)
     numbers = torch.full((rows, columns), -1)
     learned = torch.zeros(rows, columns, dtype=torch.bool)

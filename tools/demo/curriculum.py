@@ -1,7 +1,7 @@
 """The curriculum: questions with answers that a person would expect, in English and Chinese, written by chance.
 
-What an item is about (its operands, or its word) is its `keys`. A hash of a key decides for good whether training may
-see it; the last phrasings of a form are kept from training as well. Nothing else tells the two splits apart.
+What an item is about (its operands, or its word) is its `keys`. A hash of a task's key decides for good whether its
+training may see it, be it asked or told in passing; the last phrasings of a form are kept from training as well.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ from typing import Final, Literal
 
 from demo.phrasings import HELD_OUT_PHRASINGS, PHRASINGS
 from demo.stories import passage, story
-from demo.words import ADJECTIVES, CITIES, DICTIONARY, MONTHS, NAMES, OBJECTS, SPELLING, split_words
+from demo.words import ADJECTIVES, CITIES, DICTIONARY, MONTHS, NAMES, OBJECTS, SPELLING, Language, split_words
+from ernie_rt.errors import OptionError
 
 Split = Literal["train", "held_out"]
-Language = Literal["en", "zh"]
 
 LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
 HELD_OUT_ONE_IN: Final = 8
 MAX_SPELLED: Final = 6
+ENOUGH_TRIES: Final = 1000
+"""Draws in turn without a new item, after which an examination has them all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
     """What a task says before it is phrased: the form, what fills its phrasing, the answer, and the keys.
 
-    `spelled` is the end of the answer that the model has to write letter by letter.
+    `spelled` is the end of the answer that the model has to write letter by letter. `told` are keys of what is said in
+    passing: training may not see held-out ones there either, while an examination asks beside whatever comes.
     """
 
     form: str
@@ -38,6 +41,7 @@ class Draft:
     answer: str
     keys: tuple[str, ...] = ()
     spelled: str = ""
+    told: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,8 @@ def draw(rng: random.Random, task: str, language: Language, split: Split, phrasi
     held_out = split == "held_out"
     while True:
         draft = TASKS[task](rng, language, split)
-        if all(is_held_out(task, key) == held_out for key in draft.keys):
+        told = () if held_out else draft.told
+        if all(is_held_out(task, key) == held_out for key in draft.keys + told):
             break
     templates = PHRASINGS[draft.form, language]
     trained = len(templates) - HELD_OUT_PHRASINGS
@@ -85,16 +90,22 @@ def draw(rng: random.Random, task: str, language: Language, split: Split, phrasi
 def held_out_items(task: str, count: int, seed: int = 0) -> list[Item]:
     """`count` different items for an examination, half of them in phrasings that training knows, half in new ones.
 
-    An item without keys is a word that training has to teach (a translation): it comes in new phrasings alone.
+    An item without keys is a word that training has to teach (a translation): it comes in new phrasings alone. Raises
+    OptionError when a task has fewer.
     """
     rng = random.Random(f"{seed}/{task}")
     found: dict[tuple[str, str], Item] = {}
+    vain = 0
     while len(found) < count:
         number = len(found)
         phrasing: Split = "train" if number // 2 % 2 else "held_out"
         item = draw(rng, task, LANGUAGES[number % 2], "held_out", phrasing)
         if item.keys or phrasing_is_held_out(item.form, item.language, item.phrasing):
             found[item.prompt, item.answer] = item
+        vain = vain + 1 if len(found) == number else 0
+        if vain == ENOUGH_TRIES:
+            raise OptionError(f"task {task} has no more held-out questions", expected=f"{count} different ones",
+                              found=number, hint="Ask for fewer items.")  # fmt: skip
     return list(found.values())
 
 
@@ -103,19 +114,16 @@ def _pick(rng: random.Random, pairs: tuple[tuple[str, str], ...], language: Lang
 
 
 def _arithmetic(rng: random.Random, language: Language, split: Split) -> Draft:
-    """A sum as people do it in their heads, tens first: "47 + 38 = 77 + 8 = 85".
-
-    Training may not see a held-out sum as the second half of another either.
-    """
+    """A sum as people do it in their heads, tens first: "47 + 38 = 77 + 8 = 85"."""
     a, b = rng.randrange(100), rng.randrange(100)
     form, sign, direction = rng.choice((("add", "+", 1), ("subtract", "-", -1)))
     if form == "subtract":
         a, b = max(a, b), min(a, b)
     tens, ones = b - b % 10, b % 10
     steps = [(a, b), (a + direction * tens, ones)] if tens and ones else [(a, b)]
-    keys = [f"{min(step)}+{max(step)}" if form == "add" else "{}-{}".format(*step) for step in steps]
+    keys = tuple(f"{min(step)}+{max(step)}" if form == "add" else "{}-{}".format(*step) for step in steps)
     answer = " = ".join([*(f"{x} {sign} {y}" for x, y in steps), str(a + direction * b)])
-    return Draft(form, {"a": a, "b": b}, answer, tuple(keys[:1] if split == "held_out" else keys))
+    return Draft(form, {"a": a, "b": b}, answer, keys[:1], told=keys[1:])
 
 
 def _count(rng: random.Random, language: Language, split: Split) -> Draft:
@@ -151,10 +159,8 @@ def _compare(rng: random.Random, language: Language, split: Split) -> Draft:
     return Draft(form, {"a": first, "b": second}, answer, (f"{low},{high}",))
 
 
-def _invented_word(rng: random.Random, language: Language) -> str:
-    """Letters that look like a word and are none: they teach how pieces are spelled."""
-    if language == "zh":
-        return "".join(rng.choice(rng.choice(DICTIONARY)[1]) for _ in range(rng.randint(2, 4)))
+def _invented_word(rng: random.Random) -> str:
+    """Letters that look like a word, to teach how pieces are spelled."""
     if rng.random() < 0.5:  # ends of words in new company
         return (rng.choice(SPELLING)[: rng.randint(1, 4)] + rng.choice(SPELLING)[-rng.randint(1, 4) :])[:MAX_SPELLED]
     syllables = (
@@ -164,15 +170,16 @@ def _invented_word(rng: random.Random, language: Language) -> str:
 
 
 def _reverse(rng: random.Random, language: Language, split: Split) -> Draft:
-    script: Language = "zh" if language == "zh" and rng.random() < 0.4 else "en"
-    if split == "train" and rng.random() < 0.6:
-        word = _invented_word(rng, script)
-    else:
-        word = rng.choice(POOLS["reverse", script, split])
-    if not 2 <= len(word) <= MAX_SPELLED:
-        return _reverse(rng, language, split)
+    """Of English words, asked about in either language: a Chinese word has no letters."""
+    invented = split == "train" and rng.random() < 0.6
+    word = _invented_word(rng) if invented else rng.choice(POOLS["reverse", "en", split])
     answer = f"{' '.join(word)} → {word[::-1]}"
-    return Draft("reverse", {"word": word}, answer, (word,), spelled=word[::-1])
+    return Draft("reverse", {"word": word}, answer, (word,), spelled=word[::-1], told=(word[::-1],))
+
+
+def _greeting(rng: random.Random, language: Language, split: Split) -> Draft:
+    answer = "Hello! What do you want to know?" if language == "en" else "你好!你想知道什么?"
+    return Draft("greeting", {}, answer)
 
 
 UNITS: Final = (
@@ -217,7 +224,8 @@ def _dates(rng: random.Random, language: Language, split: Split) -> Draft:
         form, then = "before", (month, day - 1) if day > 1 else (before, calendar.monthrange(2023, before)[1])
     else:
         return _dates(rng, language, split)
-    return Draft(form, {"date": _day(month, day, language)}, _day(*then, language), (f"{form} {month}-{day}",))
+    key = " ".join(f"{month}-{day}" for month, day in sorted([(month, day), then]))
+    return Draft(form, {"date": _day(month, day, language)}, _day(*then, language), (key,))
 
 
 _ONES: Final = split_words(
@@ -269,15 +277,15 @@ def _translate(rng: random.Random, language: Language, split: Split) -> Draft:
 
 
 def _passage(rng: random.Random, language: Language, split: Split) -> Draft:
-    text, question, answer, key = passage(rng, language)
-    return Draft("passage", {"passage": text, "question": question}, answer, (key,))
+    text, question, answer, key, told = passage(rng, language)
+    return Draft("passage", {"passage": text, "question": question}, answer, (key,), told=told)
 
 
 def _unknown(rng: random.Random, language: Language, split: Split) -> Draft:
     if rng.random() < 0.5:
-        text, question, _, key = passage(rng, language, answerable=False)
+        text, question, _, key, told = passage(rng, language, answerable=False)
         answer = "The text does not say." if language == "en" else "文中没有说。"
-        return Draft("passage", {"passage": text, "question": question}, answer, (key,))
+        return Draft("passage", {"passage": text, "question": question}, answer, (key,), told=told)
     answer = "I do not know." if language == "en" else "我不知道。"
     if rng.random() < 0.5:
         name = _pick(rng, NAMES, language)
@@ -333,10 +341,11 @@ TASKS: Final[Mapping[str, Callable[[random.Random, Language, Split], Draft]]] = 
     "unknown": _unknown,
     "json": _json,
     "story": _story,
+    "greeting": _greeting,
 }
 
-EXAMINED: Final = tuple(task for task in TASKS if task != "story")
-"""The tasks with one right answer; of a story there is only its perplexity."""
+EXAMINED: Final = tuple(task for task in TASKS if task not in ("story", "greeting"))
+"""The tasks with one right answer that can be held out; of a story there is only its perplexity."""
 
 WEIGHTS: Final[Mapping[str, float]] = dict.fromkeys(TASKS, 1.0) | {
     "arithmetic": 2.5,
@@ -345,21 +354,23 @@ WEIGHTS: Final[Mapping[str, float]] = dict.fromkeys(TASKS, 1.0) | {
     "compare": 0.8,
     "reverse": 3.0,
     "units": 0.5,
+    "numbers": 1.5,
     "translate": 2.0,
-    "passage": 2.5,
+    "passage": 3.0,
     "unknown": 1.5,
     "json": 0.7,
     "story": 0.3,
+    "greeting": 0.15,
 }
 """How often training draws a task, beside the others."""
 
+POOLED: Final[tuple[tuple[str, Language], ...]] = (("count", "en"), ("count", "zh"), ("reverse", "en"))
 POOLS: Final[Mapping[tuple[str, Language, Split], list[str]]] = {
     (task, language, split): [
         word
         for word in (SPELLING if language == "en" else tuple(chinese for _, chinese in DICTIONARY))
         if is_held_out(task, word) == (split == "held_out") and (task != "reverse" or 2 <= len(word) <= MAX_SPELLED)
     ]
-    for task in ("count", "reverse")
-    for language in LANGUAGES
+    for task, language in POOLED
     for split in ("train", "held_out")
 }

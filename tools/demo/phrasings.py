@@ -251,6 +251,7 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             What is {date} in numbers?
             Convert {date} to numbers.
             Write {date} in digits.
+            Put {date} into numbers.
             Give the date {date} as numbers.""",
         ("date", "zh"): """
             把{date}写成数字。
@@ -259,6 +260,7 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             把日期{date}写成年-月-日。
             请用年-月-日写出{date}。
             用数字写出{date}。
+            把{date}用数字写出来。
             把日期{date}写成数字。""",
         ("after", "en"): """
             What day comes after {date}?
@@ -482,12 +484,12 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             用JSON写出:{text}
             {text}转换成JSON。""",
         ("story", "en"): """
-            Tell me a story about a {animal}.
-            Tell me a short story about a {animal}.
-            Write a story about a {animal}.
-            Can you tell a story about a {animal}?
-            Write a short story about a {animal}.
-            Can you tell me a story about a {animal}?""",
+            Tell me a story about {animal}.
+            Tell me a short story about {animal}.
+            Write a story about {animal}.
+            Can you tell a story about {animal}?
+            Write a short story about {animal}.
+            Can you tell me a story about {animal}?""",
         ("story", "zh"): """
             讲一个关于{animal}的故事。
             给我讲一个{animal}的小故事。
@@ -495,5 +497,22 @@ PHRASINGS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
             能讲个{animal}的故事吗?
             写一个{animal}的小故事。
             给我讲一个关于{animal}的故事。""",
+        ("greeting", "en"): """
+            Hello!
+            Hi!
+            Hello
+            Hi
+            Hey!
+            Good morning!
+            Good evening!
+            Hello there!""",
+        ("greeting", "zh"): """
+            你好!
+            您好!
+            你好
+            早上好!
+            嗨!
+            晚上好!
+            大家好!""",
     }.items()
 }

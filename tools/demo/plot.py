@@ -40,7 +40,7 @@ def _panel(top: int, title: str, curves: dict[str, Points], steps: int, low: flo
 
 
 def _smooth(points: Points, steps: int) -> Points:
-    """Averages over two hundredths of the steps."""
+    """Averages over one two-hundredth of the steps each."""
     size = max(1, math.ceil(steps / 200))
     groups = [points[start : start + size] for start in range(0, len(points), size)]
     return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]

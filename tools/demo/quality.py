@@ -1,6 +1,7 @@
 """How good a trained model is: right answers, perplexity, balance of the experts, and what its MTP layer foresees.
 
-Everything but the last is measured through ernie_rt, on any backend, in any dtype and storage.
+Everything but the last is measured through ernie_rt, on any backend, in any dtype and storage. The MTP layer, which no
+graph holds, drafts in PyTorch in float32, after whatever the backend answered.
 """
 
 from __future__ import annotations

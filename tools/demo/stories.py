@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-from typing import Final, Literal
+from typing import Final
 
-from demo.words import ADJECTIVES, ANIMALS, NAMES, OBJECTS, PLACES
+from demo.words import ADJECTIVES, ANIMALS, NAMES, OBJECTS, PLACES, Language
 
-Language = Literal["en", "zh"]
 Fact = tuple[str, str, str, str]
 """What is told, the question about it, its answer, and what it is about."""
 
@@ -37,12 +36,12 @@ _ZH: Final = (
 )
 
 
-def _article(word: str) -> str:
-    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+def _with_articles(text: str) -> str:
+    return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
 
 
 def story(rng: random.Random, language: Language) -> tuple[str, str, str]:
-    """A story of six sentences, its animal, and its key."""
+    """A story of six sentences, its animal (in English with its article), and its key."""
     column = language == "zh"
     animal, place = rng.choice(ANIMALS), rng.choice(PLACES)
     fields = {
@@ -54,9 +53,8 @@ def story(rng: random.Random, language: Language) -> tuple[str, str, str]:
         "name": rng.choice(NAMES)[column],
     }
     text = "".join(rng.choice(sentences) for sentences in (_ZH if column else _EN)).format(**fields)
-    if not column:
-        text = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
-    return text, animal[column], f"{animal[0]},{place[0]}"
+    about = animal[column] if column else _with_articles(f"a {animal[column]}")
+    return text if column else _with_articles(text), about, f"{animal[0]},{place[0]}"
 
 
 def _put(language: Language, name: str, thing: str, place: str, color: str) -> Fact:
@@ -74,13 +72,16 @@ def _went(language: Language, name: str, thing: str, place: str, color: str) -> 
 
 def _has(language: Language, name: str, thing: str, place: str, color: str) -> Fact:
     if language == "en":
-        what = f"{name} has {_article(color)} {thing}."
+        what = f"{name} has a {color} {thing}."
         return what, f"What does {name} have?", what, f"{name},{thing}"
     return f"{name}有一个{color}的{thing}。", f"{name}有什么?", f"{name}有一个{color}的{thing}。", f"{name},{thing}"
 
 
-def passage(rng: random.Random, language: Language, answerable: bool = True) -> tuple[str, str, str, str]:
-    """Two or three facts about different people, things and places, a question about one, its answer, and its key.
+def passage(
+    rng: random.Random, language: Language, answerable: bool = True
+) -> tuple[str, str, str, str, tuple[str, ...]]:
+    """Two or three facts about different people, things and places, a question about one, its answer, its key, and
+    the keys of the others.
 
     When not `answerable`, the fact that is asked about is left out.
     """
@@ -98,4 +99,5 @@ def passage(rng: random.Random, language: Language, answerable: bool = True) -> 
     number = rng.randrange(count)
     _, question, answer, key = facts[number]
     told = [fact[0] for place, fact in enumerate(facts) if answerable or place != number]
-    return ("" if column else " ").join(told), question, answer, key
+    others = tuple(fact[3] for place, fact in enumerate(facts) if place != number)
+    return ("" if column else " ").join(told), question, answer, key, others

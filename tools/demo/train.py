@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from demo.model import Ernie, Experts, Routing, demo_config, experts_of
 from demo.optimizer import optimizers
 from demo.plot import write_plot
 from demo.tokenizer import write_tokenizer
+from ernie_rt.errors import ErnieRtError, FileFormatError, OptionError
 from ernie_rt.files import write_atomic
 
 COLUMNS: Final = 192
@@ -45,13 +46,19 @@ class Recipe:
     """What decides the result, the machine's rounding aside."""
 
     seed: int = 0
-    steps: int = 2450
+    steps: int = 3600
     rows: int = 16
     balance_rate: float = 2e-3
     orthogonal_weight: float = 0.0
     z_weight: float = 1e-4
     changes: Mapping[str, object] | None = None
     """Departures from the demo's config."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "rows"):
+            if getattr(self, name) < 1:
+                raise OptionError("a training has steps, and rows in its batches", where=f"--{name}", expected=">= 1",
+                                  found=getattr(self, name))  # fmt: skip
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, as a share of the highest."""
@@ -111,6 +118,7 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         return {
+            "recipe": asdict(self.recipe),
             "step": self.step_number,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -137,7 +145,8 @@ class Trainer:
             row, column = at // COLUMNS, at % COLUMNS
             wrong = self.model.logits(hidden[row, column]).argmax(-1) != batch.ids[row, column + 1]
             failed = set(zip(row[wrong].tolist(), batch.documents[row, column][wrong].tolist(), strict=True))
-            scores[task] = 1 - len(failed) / EXAM_ITEMS
+            packed = int((batch.documents.amax(1) + 1).sum())  # what is longer than a row counts as wrong
+            scores[task] = (packed - len(failed)) / EXAM_ITEMS
         return scores
 
 
@@ -170,18 +179,27 @@ def train(out: Path, recipe: Recipe, device: str, minutes: float | None, save_ev
     """Train until the recipe's end or the time's; whether it reached the former.
 
     `out` gets the model's folder `demo`, and beside it training.pt (from which the same call goes on), log.jsonl and
-    plot.svg.
+    plot.svg. Raises OptionError for an impossible argument or when `out` holds a training by another recipe, and
+    FileFormatError for a training.pt that cannot be read.
     """
+    if save_every < 1:
+        raise OptionError("saving comes every so many steps", where="--save-every", expected=">= 1", found=save_every)
     folder, state, log = out / "demo", out / "training.pt", out / "log.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "tokenizer.model").exists():
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.empty(0, device=device)
+    except OSError as error:
+        raise OptionError("no folder to write into", where=str(out), found=error.strerror) from error
+    except (RuntimeError, AssertionError) as error:  # the latter is what PyTorch says without CUDA
+        raise OptionError("PyTorch has no such device here", where="--device", found=device) from error
+    if not state.exists():
         write_tokenizer(folder)
     trainer = Trainer(recipe, Encoder(folder, demo_config(**(recipe.changes or {}))), device)
     if state.exists():
-        trainer.restore(torch.load(state, map_location=device, weights_only=True))
-        if log.exists():  # what came after the state was saved comes again
-            lines = log.read_text().splitlines()[: trainer.step_number]
-            log.write_text("".join(f"{line}\n" for line in lines))
+        trainer.restore(_saved(state, recipe, device))
+    if log.exists():  # what came after the state was saved comes again
+        lines = log.read_text().splitlines()[: trainer.step_number]
+        log.write_text("".join(f"{line}\n" for line in lines))
     began = time.monotonic()
 
     def save() -> None:
@@ -210,6 +228,19 @@ def train(out: Path, recipe: Recipe, device: str, minutes: float | None, save_ev
     return True
 
 
+def _saved(state: Path, recipe: Recipe, device: str) -> dict[str, Any]:
+    hint = "Name another folder, or delete this file to begin anew."
+    try:
+        saved: dict[str, Any] = torch.load(state, map_location=device, weights_only=True)
+        same = saved["recipe"] == asdict(recipe)
+    except Exception as error:  # whatever PyTorch meets in a file that is broken
+        raise FileFormatError("no saved training", where=str(state), found=str(error), hint=hint) from error
+    if not same:
+        raise OptionError("a training by another recipe", where=str(state), expected=asdict(recipe),
+                          found=saved["recipe"], hint=hint)  # fmt: skip
+    return saved
+
+
 def main() -> None:
     usual = Recipe()
     parser = argparse.ArgumentParser(description=__doc__)
@@ -227,15 +258,18 @@ def main() -> None:
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
-    recipe = Recipe(
-        seed=given.seed,
-        steps=given.steps,
-        rows=given.rows,
-        balance_rate=given.balance_rate,
-        orthogonal_weight=given.orthogonal_weight,
-        z_weight=given.z_weight,
-    )
-    finished = train(given.out, recipe, given.device, given.minutes, given.save_every)
+    try:
+        recipe = Recipe(
+            seed=given.seed,
+            steps=given.steps,
+            rows=given.rows,
+            balance_rate=given.balance_rate,
+            orthogonal_weight=given.orthogonal_weight,
+            z_weight=given.z_weight,
+        )
+        finished = train(given.out, recipe, given.device, given.minutes, given.save_every)
+    except ErnieRtError as error:
+        raise SystemExit(f"error: {error}") from error
     print(f"{given.out / 'demo'}: {'trained' if finished else 'stopped on the way; the same command goes on'}")
 
 

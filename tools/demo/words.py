@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
+
+Language = Literal["en", "zh"]
 
 
 def split_words(text: str) -> tuple[str, ...]:
