@@ -49,6 +49,8 @@ ANSWERS = {
     "27加56等于多少?": "27 + 56 = 77 + 6 = 83",
     "What is 47 plus 38?": "47 + 38 = 77 + 8 = 85",
     "我的雨伞放在哪里了?": "我不知道。",
+    "Hello!": "Hello! What do you want to know?",
+    "你好": "你好!你想知道什么?",
 }
 PAGES = ("README.md", "docs/demo.md")
 REPORT: dict[str, Any] = {
@@ -226,6 +228,40 @@ def test_the_table_of_what_it_knows_is_of_these_weights() -> None:
     shown = QUALITY["MARKS"].search((ROOT / "docs/demo.md").read_text("utf-8"))
     assert shown is not None
     assert shown[1] == weights_digest(DEMO), "run `python benchmarks/demo_quality.py --page docs/demo.md`"
+
+
+def test_the_yardstick_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def measure(*arguments: Any) -> dict[str, Any]:
+        asked.append(arguments)
+        return REPORT
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["demo_quality.py", *arguments])
+        QUALITY["main"]()
+        return capsys.readouterr().out
+
+    monkeypatch.setattr("demo.quality.measure", measure)
+    options = ("--backend", "eager", "--items", "20")
+    assert json.loads(run(*options, "--json")) == REPORT
+    assert asked == [(DEMO, 20, 1, {"backend": "eager", "device": "auto", "dtype": "auto"})]
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- by benchmarks/demo_quality.py, of 0 -->\n<!-- end -->\n")
+    assert run(*options, "--page", str(page)) == QUALITY["table"](REPORT) + "\n"
+    assert f"of {weights_digest(DEMO)} -->\n| exact match |" in page.read_text()
+    asked.clear()
+    for arguments, told in {
+        ("--items", "0"): "error: --items: ",
+        ("--page", str(tmp_path / "none.md")): "no page to write into; found No such file",
+        ("--page", str(ROOT / "README.md")): "one place for the table; found 0 places",
+        ("nowhere",): "error: ",
+    }.items():
+        with pytest.raises(SystemExit) as stopped:
+            run(*arguments)
+        assert told in str(stopped.value) and not asked
 
 
 @pytest.mark.parametrize("bits, most", [(8, 0.005), (4, 0.05)])
