@@ -13,8 +13,8 @@ demo: .venv/.ready  ## ask the model that comes along
 	$(BIN)/ernie-rt run demo "How many grams are in 5 kilograms?"
 	$(BIN)/ernie-rt run demo "5公里等于多少米?"
 
-test: .venv/.ready  ## the default suite
-	$(BIN)/pytest
+test: .venv/.ready  ## the default suite, in two processes of one thread each, file by file
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-long: .venv/.ready  ## what takes minutes
 	$(BIN)/pytest -m long

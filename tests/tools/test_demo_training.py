@@ -7,6 +7,8 @@ import io
 import itertools
 import json
 import math
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +84,9 @@ def test_train_writes_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def begun(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("demo.train.EXAM_ITEMS", 4)
+    monkeypatch.setattr("demo.train.write_tokenizer", partial(shutil.copytree, folder, dirs_exist_ok=True))
     train(tmp_path, RECIPE, "cpu", minutes=0.0, save_every=2)
     return tmp_path
 
