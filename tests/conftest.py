@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ernie_rt.text import sandbox
+from support.figures import worst
 from support.untrained import write_untrained
 
 
@@ -26,3 +28,14 @@ def rendered_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sandbox, "_ask", functools.cache(sandbox._ask))
         yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """The worst figures: they come with the reports, whichever process the tests ran in."""
+    reports = itertools.chain(*(terminalreporter.stats.get(outcome, []) for outcome in ("passed", "failed")))
+    if figures := worst(reports):
+        terminalreporter.section("worst figures")
+        for figure, (value, limit, test) in sorted(figures.items()):
+            terminalreporter.write_line(f"{figure:58} {value:9.2e}  limit {limit:8.1e}  {test}")
+    return (yield)

@@ -1,21 +1,20 @@
-"""Calibrated checkpoints, once a session, and a table of the worst figures at its end."""
+"""Calibrated checkpoints, once a session, and figures, of which the end shows the worst."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 
 from support.checkpoints import SPECS
+from support.figures import FIGURE
 
 if TYPE_CHECKING:
     from support.judge import Oracle
 
 Measure = Callable[[str, float, float], None]
-FIGURE = "figure"
 
 
 @pytest.fixture(scope="session")
@@ -36,20 +35,3 @@ def measured(record_property: Callable[[str, object], None]) -> Measure:
         assert value <= limit, f"{figure}: {value:.3g} > {limit:.3g}"
 
     return measure
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
-    """The worst of each figure. They come with the reports, whichever process the tests ran in."""
-    worst: dict[str, tuple[float, float, str]] = {}
-    for report in itertools.chain(*map(terminalreporter.stats.get, ("passed", "failed"), ([], []))):
-        for name, told in report.user_properties if report.when == "call" else ():
-            if name == FIGURE:
-                figure, value, limit = told
-                if figure not in worst or not value / limit <= worst[figure][0] / worst[figure][1]:
-                    worst[figure] = value, limit, report.nodeid.split("::")[-1]
-    if worst:
-        terminalreporter.section("worst figures of parity")
-        for figure, (value, limit, test) in sorted(worst.items()):
-            terminalreporter.write_line(f"{figure:58} {value:9.2e}  limit {limit:8.1e}  {test}")
-    return (yield)
