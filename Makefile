@@ -1,6 +1,7 @@
 # `make demo` and `make test` set up .venv first, when it is missing or older than what it is made from.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 .PHONY: demo test test-long check bench clean
 
@@ -14,10 +15,10 @@ demo: .venv/.ready  ## ask the model that comes along
 	$(BIN)/ernie-rt run demo "5公里等于多少米?"
 
 test: .venv/.ready  ## the default suite, in two processes of one thread each, file by file
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(PYTEST)
 
 test-long: .venv/.ready  ## what takes minutes
-	$(BIN)/pytest -m long
+	$(PYTEST) -m long
 
 check: .venv/.ready  ## lint, formatting, types, import contracts
 	$(BIN)/ruff check .
