@@ -110,8 +110,8 @@ def marked(path: Path) -> str:
     except OSError as error:
         raise OptionError("no page to write into", where=str(path), found=error.strerror) from error
     if (count := len(MARKS.findall(text))) != 1:
-        raise OptionError("a page with one place for the table", where=str(path), found=f"{count} places",
-                          hint="See docs/demo.md for the comments between which it goes.")  # fmt: skip
+        raise OptionError("not one place for the table", where=str(path), found=f"{count} places",
+                          hint="See docs/demo.md for the comments between which it goes")  # fmt: skip
     return text
 
 
@@ -139,8 +139,9 @@ def report_on(given: argparse.Namespace) -> None:
     if given.items < 1:
         raise OptionError("an examination has questions", where="--items", expected=">= 1", found=given.items)
     text = None if given.page is None else marked(given.page)
-    folder = _folder(given.model)
-    against = None if given.against is None else _folder(given.against)
+    folder = ernie_rt.locate(given.model).folder
+    against = None if given.against is None else ernie_rt.locate(given.against).folder
+    assert folder is not None
     options = {"backend": given.backend, "device": given.device, "dtype": given.dtype}
     report = measure(folder, given.items, given.seed, options)
     if against is not None:
@@ -150,13 +151,6 @@ def report_on(given: argparse.Namespace) -> None:
     if text is not None:
         with write_atomic(given.page) as file:
             file.write(page(text, report, weights_digest(folder)).encode())
-
-
-def _folder(model: str) -> Path:
-    folder = ernie_rt.locate(model).folder
-    if folder is None:
-        raise OptionError("a model without files has learned nothing", where=model, hint="Name a folder.")
-    return folder
 
 
 if __name__ == "__main__":

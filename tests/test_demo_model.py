@@ -256,7 +256,7 @@ def test_the_yardstick_on_the_command_line(
     for arguments, told in {
         ("--items", "0"): "error: --items: ",
         ("--page", str(tmp_path / "none.md")): "no page to write into; found No such file",
-        ("--page", str(ROOT / "README.md")): "one place for the table; found 0 places",
+        ("--page", str(ROOT / "README.md")): "README.md: not one place for the table; found 0 places. See docs/demo.md",
         ("nowhere",): "error: ",
     }.items():
         with pytest.raises(SystemExit) as stopped:

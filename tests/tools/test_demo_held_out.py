@@ -52,12 +52,17 @@ def told(text: str, language: str) -> set[Hashable]:
     return {tuple(pair) for pair in found if len(pair) == 2}
 
 
+def sums(item: Item) -> list[Hashable]:
+    """The steps of an answer; the first is what was asked."""
+    steps = re.findall(r"(\d+) ([+-]) (\d+)", item.answer)
+    return [(sign, frozenset((a, b)) if sign == "+" else (a, b)) for a, sign, b in steps]
+
+
 def facts(item: Item) -> set[Hashable]:
     """What an item asks or says, as its text shows it."""
     match item.task:
         case "arithmetic":
-            steps = re.findall(r"(\d+) ([+-]) (\d+)", item.answer)
-            return {(sign, frozenset((a, b)) if sign == "+" else (a, b)) for a, sign, b in steps}
+            return set(sums(item))
         case "count":
             (listed,) = LIST[item.language].findall(item.prompt)
             return set(re.split(", |、", listed))
@@ -110,7 +115,7 @@ def asked(item: Item) -> set[Hashable]:
         case "unknown" if item.form == "passage":
             return {tuple(item.keys[0].split(","))}
         case "arithmetic":
-            return {fact for fact in facts(item) if set(map(int, fact[1])) == set(numbers(item.prompt))}  # type: ignore[index]
+            return {sums(item)[0]}
         case "reverse":
             return {item.answer.split(" → ")[0].replace(" ", "")}
     return facts(item)

@@ -24,7 +24,7 @@ from demo.export import FILES, MAX_BYTES, MAX_PARAMETERS, load
 from demo.model import CONFIG, Ernie, Experts, demo_config, stored_tensors
 from demo.optimizer import orthogonal
 from demo.quality import Answered, ask, balance, exact_match, foreseen, measure, perplexity, routers
-from demo.train import COLUMNS, Recipe, Trainer, main, orthogonal_loss, train, z_loss
+from demo.train import COLUMNS, EXAM_ITEMS, Recipe, Trainer, main, orthogonal_loss, train, z_loss
 from demo.train import balance as move_bias
 from ernie_rt.errors import FileFormatError, OptionError
 from support.demo import SMALL, write_untaught_demo
@@ -70,6 +70,8 @@ def test_it_goes_on_where_it_stopped(encoder: Encoder) -> None:
 def test_train_writes_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo.train.EXAM_ITEMS", 4)
     recipe = dataclasses.replace(RECIPE, steps=4)
+    (tmp_path / "a" / "demo").mkdir(parents=True)
+    (tmp_path / "a" / "demo" / "tokenizer.model").write_bytes(b"of a training that was stopped at once")
     assert not train(tmp_path / "a", recipe, "cpu", minutes=0.0, save_every=2)
     assert (tmp_path / "a" / "training.pt").exists()
     assert train(tmp_path / "a", recipe, "cpu", None, save_every=2)
@@ -126,6 +128,14 @@ def test_impossible_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             main()
         assert told in str(stopped.value)
     assert not list(tmp_path.glob("a/*.pt"))
+
+
+def test_what_is_too_long_for_a_row_counts_as_wrong(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demo.train.COLUMNS", 50)
+    monkeypatch.setattr("demo.train.EXAMINED", ("count",))
+    sizes = [len(encoder.chat(item).ids) for item in held_out_items("count", EXAM_ITEMS)]
+    assert min(sizes) <= 50 < max(sizes)
+    assert Trainer(RECIPE, encoder).examine() == {"count": 0}, "untaught, it answers nothing"
 
 
 def test_it_learns(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:

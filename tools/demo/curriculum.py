@@ -105,7 +105,7 @@ def held_out_items(task: str, count: int, seed: int = 0) -> list[Item]:
         vain = vain + 1 if len(found) == number else 0
         if vain == ENOUGH_TRIES:
             raise OptionError(f"task {task} has no more held-out questions", expected=f"{count} different ones",
-                              found=number, hint="Ask for fewer items.")  # fmt: skip
+                              found=number, hint="Ask for fewer items")  # fmt: skip
     return list(found.values())
 
 
@@ -277,15 +277,15 @@ def _translate(rng: random.Random, language: Language, split: Split) -> Draft:
 
 
 def _passage(rng: random.Random, language: Language, split: Split) -> Draft:
-    text, question, answer, key, told = passage(rng, language)
-    return Draft("passage", {"passage": text, "question": question}, answer, (key,), told=told)
+    text, question, answer, keys = passage(rng, language)
+    return Draft("passage", {"passage": text, "question": question}, answer, keys[:1], told=keys[1:])
 
 
 def _unknown(rng: random.Random, language: Language, split: Split) -> Draft:
     if rng.random() < 0.5:
-        text, question, _, key, told = passage(rng, language, answerable=False)
+        text, question, _, keys = passage(rng, language, answerable=False)
         answer = "The text does not say." if language == "en" else "文中没有说。"
-        return Draft("passage", {"passage": text, "question": question}, answer, (key,), told=told)
+        return Draft("passage", {"passage": text, "question": question}, answer, keys[:1], told=keys[1:])
     answer = "I do not know." if language == "en" else "我不知道。"
     if rng.random() < 0.5:
         name = _pick(rng, NAMES, language)

@@ -77,11 +77,9 @@ def _has(language: Language, name: str, thing: str, place: str, color: str) -> F
     return f"{name}有一个{color}的{thing}。", f"{name}有什么?", f"{name}有一个{color}的{thing}。", f"{name},{thing}"
 
 
-def passage(
-    rng: random.Random, language: Language, answerable: bool = True
-) -> tuple[str, str, str, str, tuple[str, ...]]:
-    """Two or three facts about different people, things and places, a question about one, its answer, its key, and
-    the keys of the others.
+def passage(rng: random.Random, language: Language, answerable: bool = True) -> tuple[str, str, str, tuple[str, ...]]:
+    """Two or three facts about different people, things and places, a question about one, its answer, and the keys:
+    first that of the fact that is asked about.
 
     When not `answerable`, the fact that is asked about is left out.
     """
@@ -98,6 +96,6 @@ def passage(
     facts = [kind(language, *lot) for kind, lot in zip(kinds, lots, strict=True)]
     number = rng.randrange(count)
     _, question, answer, key = facts[number]
-    told = [fact[0] for place, fact in enumerate(facts) if answerable or place != number]
-    others = tuple(fact[3] for place, fact in enumerate(facts) if place != number)
-    return ("" if column else " ").join(told), question, answer, key, others
+    others = [fact for place, fact in enumerate(facts) if place != number]
+    told = [fact[0] for fact in (facts if answerable else others)]
+    return ("" if column else " ").join(told), question, answer, (key, *(fact[3] for fact in others))

@@ -189,9 +189,13 @@ def train(out: Path, recipe: Recipe, device: str, minutes: float | None, save_ev
         folder.mkdir(parents=True, exist_ok=True)
         torch.empty(0, device=device)
     except OSError as error:
-        raise OptionError("no folder to write into", where=str(out), found=error.strerror) from error
+        raise OptionError(
+            "no folder to write into", where=str(out), found=error.strerror, hint="Name another"
+        ) from error
     except (RuntimeError, AssertionError) as error:  # the latter is what PyTorch says without CUDA
-        raise OptionError("PyTorch has no such device here", where="--device", found=device) from error
+        raise OptionError(
+            "PyTorch has no such device here", where="--device", found=device, hint="Try cpu, or cuda with a GPU"
+        ) from error
     if not state.exists():
         write_tokenizer(folder)
     trainer = Trainer(recipe, Encoder(folder, demo_config(**(recipe.changes or {}))), device)
@@ -229,7 +233,7 @@ def train(out: Path, recipe: Recipe, device: str, minutes: float | None, save_ev
 
 
 def _saved(state: Path, recipe: Recipe, device: str) -> dict[str, Any]:
-    hint = "Name another folder, or delete this file to begin anew."
+    hint = "Name another folder, or delete this file to begin anew"
     try:
         saved: dict[str, Any] = torch.load(state, map_location=device, weights_only=True)
         same = saved["recipe"] == asdict(recipe)
