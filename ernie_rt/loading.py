@@ -41,6 +41,7 @@ def load(
     max_batch_tokens: int = 512,
     threads: int | None = None,
     memory_bytes: int | None = None,
+    cache_tokens: int | None = None,
     taps: Collection[str] = (),
     weights: WeightSource | None = None,
     host: PluginHost | None = None,
@@ -55,7 +56,8 @@ def load(
 
     `max_context` counts the tokens of prompt and answer together; it is at most the model's own, and 32,768 when not
     given. The cache has room for `max_sequences` of that length; further ones wait. `max_batch_tokens` enter one step,
-    so a longer prompt takes several. `memory_bytes` bounds weights and cache together (None: what the device has free);
+    so a longer prompt takes several. `cache_tokens` gives the cache room for so many tokens of all sequences together,
+    in place of the worst case: sequences that find none wait, or are computed anew. `memory_bytes` bounds weights and cache together (None: what the device has free);
     `threads` are the backend's on the CPU (None: as many as it likes).
 
     Raises OptionError for an argument that is impossible, what `locate` raises, and CheckpointError or FileFormatError
@@ -65,7 +67,7 @@ def load(
     """
     located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights)
     config = located.config
-    limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes)
+    limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes, cache_tokens)
     threads = None if threads is None else positive("threads", threads)
     # First the headers of the weights: whatever is wrong with a folder is said before a backend is imported.
     source = weights if weights is not None else located.weights()
@@ -138,7 +140,12 @@ def _locate_for(ref: str, weights: WeightSource | None) -> Located:
 
 
 def _limits(
-    config: ModelConfig, max_context: int | None, max_sequences: int, max_batch_tokens: int, memory_bytes: int | None
+    config: ModelConfig,
+    max_context: int | None,
+    max_sequences: int,
+    max_batch_tokens: int,
+    memory_bytes: int | None,
+    cache_tokens: int | None,
 ) -> Limits:
     longest = config.max_position_embeddings
     context = min(longest, DEFAULT_CONTEXT) if max_context is None else positive("max_context", max_context)
@@ -148,4 +155,8 @@ def _limits(
         )
     sequences, tokens = positive("max_sequences", max_sequences), positive("max_batch_tokens", max_batch_tokens)
     memory = None if memory_bytes is None else positive("memory_bytes", memory_bytes)
-    return Limits(context, sequences, tokens, memory)
+    if cache_tokens is not None and positive("cache_tokens", cache_tokens) < context:
+        raise OptionError(
+            "cache_tokens has no room for one sequence", expected=f"at least max_context, {context}", found=cache_tokens
+        )
+    return Limits(context, sequences, tokens, memory, cache_tokens)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final
 
 import ml_dtypes
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from ernie_rt.backend import (
     Accept,
+    BackendBase,
     Done,
+    ExecutableBase,
     Interpreter,
     Limits,
     Lowering,
@@ -25,8 +28,8 @@ from ernie_rt.backend import (
     State,
     Step,
     StepResult,
-    Storage,
     Target,
+    Value,
     Weight,
     WeightSource,
     check_memory,
@@ -37,7 +40,10 @@ from ernie_rt_eager.ops import DTYPES, FUNCTIONS
 from ernie_rt_eager.products import exact_sums
 
 
-class EagerBackend:
+SAID_BY_CONTEXT: Final = frozenset({"sequence", "index", "write", "context", "context_sequence", "context_index"})
+
+
+class EagerBackend(BackendBase):
     """Claims the composites; blocks decompose."""
 
     functions: ClassVar[Mapping[str, Callable[..., Any]]] = FUNCTIONS
@@ -51,9 +57,6 @@ class EagerBackend:
     def claims(self, node: Node, target: Target) -> Accept | Reject:
         return Accept() if node.op in self.functions else Reject("eager runs the composites one by one")
 
-    def accepts(self, storage: Storage, target: Target) -> bool:
-        return False
-
     def numerics(self, target: Target) -> Numerics:
         wide = OpNumerics("float32", "float32")
         return Numerics(OpNumerics(target.dtype, "float32"), {"moe_route": wide, "rms_norm": wide})
@@ -65,15 +68,11 @@ class EagerBackend:
         target: Target,
         limits: Limits,
     ) -> EagerExecutable:
-        if target.threads is not None:
-            torch.set_num_threads(target.threads)
         return EagerExecutable(lowerings, weights, target, limits, self.functions)
 
 
-class EagerExecutable:
+class EagerExecutable(ExecutableBase):
     """Tensors on one device, a paged cache, and an Interpreter for each graph."""
-
-    samples = False
 
     def __init__(
         self,
@@ -83,62 +82,52 @@ class EagerExecutable:
         limits: Limits,
         functions: Mapping[str, Callable[..., Any]],
     ) -> None:
-        self._device = torch.device(target.device)
+        self._device, self._threads = torch.device(target.device), target.threads
         contents = PagedContents.of(lowerings, limits)
         self.cache, self.admits, bindings = contents.cache, contents.admits, contents.bindings
         self._report = contents.report(notes=conversions(contents.weights.values()))
         check_memory(self._report, limits.memory_bytes, _free_bytes(self._device))
         tensors = {name: self._load(weight, source, bindings) for name, weight in contents.weights.items()}
-        caches = {name: self._allocate(state, bindings) for name, state in contents.states.items()}
+        self._caches = {name: self._allocate(state, bindings) for name, state in contents.states.items()}
         self._interpreters = {
-            name: Interpreter(lowering, functions, tensors, caches) for name, lowering in lowerings.items()
+            name: Interpreter(lowering, functions, tensors, self._caches) for name, lowering in lowerings.items()
         }
-        self._extra = {
-            name: {value.name: DTYPES[value.type.dtype] for value in lowering.graph.inputs}
-            for name, lowering in lowerings.items()
-        }
+        self._graphs = {name: lowering.graph for name, lowering in lowerings.items()}
 
     @torch.inference_mode()
     def submit(self, step: Step) -> Done:
-        with exact_sums(self._device):
+        with exact_sums(self._device), threads(self._threads):
             return self._run(step)
 
     def _run(self, step: Step) -> Done:
-        context = Context(step, self._device)
-        inputs: dict[str, Any] = {
-            "ids": self._int32(step.ids),
-            "positions": self._int32(step.positions),
-            "rows": self._int32(step.rows),
-            "context": context,
-            # What these say, the Context says in a form that suits sequence-by-sequence attention.
-            "sequence": None,
-            "index": None,
-            "write": None,
-            "context_sequence": None,
-            "context_index": None,
-        }
-        inputs.update((name, self._given(step, name)) for name in step.extra)
-        outputs, values = self._interpreters[step.graph].run(inputs, step.bindings)
+        graph, context = self._graphs[step.graph], Context(step, self._device)
+        inputs = {value.name: self._input(step, value, context) for value in graph.inputs}
+        outputs, values = self._interpreters[step.graph].run(inputs, step.bindings(graph))
         taps = {name: _to_numpy(value) for name, value in values.items()}
         logits = outputs.get("logits")
         return Done(StepResult(None if logits is None else logits.float().cpu().numpy(), taps=taps))
 
     def copy(self, source: int, destination: int, length: int) -> None:
-        raise AssertionError("a paged cache has no slots to copy")
+        size = self.cache.page_size
+        first, second = (slice(page * size, page * size + length) for page in (source, destination))
+        for cache in self._caches.values():
+            cache.k[second] = cache.k[first]
+            cache.v[second] = cache.v[first]
 
     def memory(self) -> MemoryReport:
         return self._report
 
     def close(self) -> None:
-        self._interpreters = {}
+        self._interpreters, self._caches = {}, {}
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _given(self, step: Step, name: str) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(step.extra[name])).to(self._device, self._extra[step.graph][name])
-
-    def _int32(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, np.int32)).to(self._device)
+    def _input(self, step: Step, value: Value, context: Context) -> Tensor | Context | None:
+        """An input of the graph on the device; of what attention asks for, the Context says it all in its own form."""
+        if value.name in SAID_BY_CONTEXT and value.name not in step.extra:
+            return context if value.name == "context" else None
+        array = np.ascontiguousarray(step.input(value.name))
+        return torch.from_numpy(array).to(self._device, DTYPES[value.type.dtype])
 
     def _load(self, weight: Weight, source: WeightSource, bindings: Mapping[str, int]) -> Tensor:
         """The weight on the device, gate and up apart in memory; through a buffer of one slice when that is not main
@@ -164,6 +153,20 @@ class EagerExecutable:
         rows, _, heads, size = state.type.shape(bindings)
         k, v = (torch.empty(rows, heads, size, dtype=DTYPES[state.type.dtype], device=self._device) for _ in range(2))
         return LayerCache(k, v)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Have PyTorch use so many threads of the CPU while the block runs (None: as many as it does)."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _numpy_view(tensor: Tensor) -> np.ndarray:

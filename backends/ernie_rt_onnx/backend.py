@@ -12,9 +12,11 @@ import onnxruntime as ort
 
 from ernie_rt.backend import (
     Accept,
+    BackendBase,
     Blocks,
     CacheShape,
     Done,
+    ExecutableBase,
     Limits,
     Lowering,
     MemoryReport,
@@ -50,14 +52,11 @@ QUIET: Final = 3
 """ONNX Runtime says errors alone; what it warns of is its own affair."""
 
 
-class OnnxBackend:
+class OnnxBackend(BackendBase):
     """Claims the composites; blocks decompose. BackendError where ONNX Runtime is too old for it."""
 
     def __init__(self) -> None:
         check_runtime()
-
-    def devices(self) -> tuple[str, ...]:
-        return ("cpu",)
 
     def claims(self, node: Node, target: Target) -> Accept | Reject:
         if node.op == "cache_update" or head_dim(node) % HEAD_MULTIPLE:
@@ -83,14 +82,12 @@ class OnnxBackend:
         return OnnxExecutable(lowerings, weights, target, limits, ACCURACY_LEVEL)
 
 
-class OnnxExecutable:
+class OnnxExecutable(ExecutableBase):
     """A session for each graph over one cache.
 
     K and V of a layer are `[slots, K, rows, D]`. GroupQueryAttention takes a batch of sequences only when each brings
     one token, and cannot leave a row of the batch idle: hence slots without gaps, and prefills alone.
     """
-
-    samples = False
 
     def __init__(
         self,
@@ -100,7 +97,8 @@ class OnnxExecutable:
         limits: Limits,
         accuracy_level: int,
     ) -> None:
-        slots, rows = limits.max_sequences, limits.max_context
+        rows = limits.max_context
+        slots = max(1, min(limits.max_sequences, limits.cache_rows // rows))
         self.cache = CacheShape("slots", page_size=rows, pages=slots)
         self.admits = StepLimits(limits.max_batch_tokens, slots, mixed=False, max_prefills=1)
         bindings = {"P": rows, "R": slots * rows}
@@ -159,10 +157,9 @@ class Program:
 
     def run(self, step: Step, caches: Mapping[str, npt.NDArray[Any]]) -> StepResult:
         binding = self._binding
-        # Not step.inputs(): attention asks for none of the index arrays that are as long as the context.
+        # Not all inputs of the graph: attention asks for none of the index arrays that are as long as the context.
         fed = {
-            name: np.ascontiguousarray(step.extra[name] if name in step.extra else getattr(step, name), dtype)
-            for name, dtype in self._fed.items()
+            name: np.ascontiguousarray(step.input(name), dtype) for name, dtype in self._fed.items()
         }
         if self._batched:
             batch = len(step.past)

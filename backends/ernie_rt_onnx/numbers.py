@@ -41,9 +41,7 @@ def compare(
     }
     logits, values = _run(model, folder, ids, dtype, [value for _, value in taps.values()])
     found = {name: (taps[name][0], array) for name, array in values.items()}
-    zero, every = np.zeros(1, np.int32), np.arange(TOKENS, dtype=np.int32)
-    step = Step(ids, np.array([0, TOKENS], np.int32), zero, zero[None], TOKENS, zero, every)
-    done = replay(graph, found, source, numerics.of, dtype, step.inputs())
+    done = replay(graph, found, source, numerics.of, dtype, Step.whole([ids.tolist()]).inputs(graph))
     wrong = next((piece for piece in done.pieces if piece.wrong), None)
     if wrong is not None:
         raise BackendError("the exported model does not compute what it should", where=wrong.scope, found=wrong.finding)

@@ -26,15 +26,16 @@ class PagedContents:
 
     @classmethod
     def of(cls, lowerings: Mapping[str, Lowering], limits: Limits) -> PagedContents:
-        """Pages enough for every sequence at its longest; any mixture of prefills and decodes."""
+        """Pages enough for the rows that the limits ask for; any mixture of prefills and decodes."""
         graphs = [lowering.graph for lowering in lowerings.values()]
-        pages = -(-limits.max_context // PAGE_SIZE) * limits.max_sequences
+        longest = -(-limits.max_context // PAGE_SIZE)
+        pages = max(longest, min(longest * limits.max_sequences, -(-limits.cache_rows // PAGE_SIZE)))
         return cls(
             weights={weight.name: weight for graph in graphs for weight in graph.weights},
             states={state.name: state for graph in graphs for state in graph.states},
             cache=CacheShape("paged", PAGE_SIZE, pages),
             admits=StepLimits(limits.max_batch_tokens, limits.max_sequences),
-            bindings={"P": limits.max_context, "R": pages * PAGE_SIZE},
+            bindings={"P": limits.max_context, "R": pages * PAGE_SIZE, "S": limits.max_sequences},
         )
 
     def report(self, dtype: DType | None = None, notes: tuple[str, ...] = ()) -> MemoryReport:

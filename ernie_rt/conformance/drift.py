@@ -150,7 +150,7 @@ def compare(
     first, second = (_side(each, done, request) for each, done in zip(traces, replays, strict=True))
     split = None
     if common < min(map(len, answers)):
-        split = _split(common, first, second, replays, request.vocab_size)
+        split = _split(common, first, second, replays, request.known_ids)
     verdict, reason = _judge(first, second, split)
     failure = next((each.failure for each in traces if each.failure is not None), None)
     if failure is not None and verdict != "bug":
@@ -159,14 +159,9 @@ def compare(
 
 
 def _replay(run: Trace, ids: Sequence[int], source: WeightSource) -> Replay:
-    count = len(ids)
-    one = np.zeros(1, np.int32)
-    every = np.arange(count, dtype=np.int32)
-    step = Step(
-        np.array(ids, np.int32), np.array([0, count], np.int32), one, one[None], count, one, every, want_logits=True
-    )
-    found = {name: (scope, array[:count]) for name, (scope, array) in run.found.items()}
-    return replay(run.graph, found, source, run.numerics.of, run.choice.dtype, step.inputs())
+    found = {name: (scope, array[: len(ids)]) for name, (scope, array) in run.found.items()}
+    inputs = Step.whole([ids]).inputs(run.graph)
+    return replay(run.graph, found, source, run.numerics.of, run.choice.dtype, inputs)
 
 
 def _side(run: Trace, done: Replay, request: Request) -> Side:
@@ -174,7 +169,7 @@ def _side(run: Trace, done: Replay, request: Request) -> Side:
     sampling = ""
     for place, token in enumerate(run.tokens):
         row = run.logits[len(request.ids) - 1 + place]
-        best = int(row[: request.vocab_size].argmax())
+        best = int(row[: request.known_ids].argmax())
         # The head may round otherwise when it is asked for one row.
         if row[best] - row[token] > TIE_LIMIT * done.noise and not sampling:
             sampling = f"token {place} of the answer is {token}, but its own logits are largest at {best}"

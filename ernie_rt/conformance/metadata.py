@@ -150,8 +150,8 @@ def _shape(executable: Executable) -> str:
         return f"its cache has {rows} rows for a sequence of {LIMITS.max_context} tokens"
     if admits.max_tokens < 1 or admits.max_sequences < 1 or admits.max_prefills == 0:
         return f"it admits {admits}"
-    if executable.samples not in (True, False):
-        return f"samples is {executable.samples!r}, neither True nor False"
+    if type(executable.ahead) is not int or executable.ahead < 0:
+        return f"ahead is {executable.ahead!r}, no number of steps"
     return ""
 
 

@@ -52,7 +52,7 @@ def measure_op(subject: Subject, case: OpCase, factor: float) -> Outcome:
     yardstick = Walk(graph, load, rows, dtype, subject.numerics.of)
     exact, noisy, routes = [], [], []
     for step, taps in zip(steps, found, strict=True):
-        inputs, bindings = step.inputs(), step.bindings
+        inputs, bindings = step.inputs(graph), step.bindings(graph)
         walked = oracle.run(inputs, bindings)
         chosen = {scope: done.ids for scope, done in walked.routes.items()}
         if case.op == "moe_route":
@@ -92,7 +92,6 @@ def make_steps(case: OpCase, executable: Executable, dtype: DType) -> list[Step]
                 page_size=executable.cache.page_size,
                 seats=there,
                 rows=np.array(rows, np.int32),
-                want_logits=True,
                 extra={name: array[start:stop] for name, array in given.items()},
             )
         )

@@ -143,8 +143,8 @@ class Around:
         return self.inner.admits
 
     @property
-    def samples(self) -> bool:
-        return self.inner.samples
+    def ahead(self) -> int:
+        return self.inner.ahead
 
     def submit(self, step: Step) -> Pending:
         return self.inner.submit(step)

@@ -22,8 +22,7 @@ from ernie_rt.host import PluginHost, blame
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.runtime.engine import Engine
-from ernie_rt.runtime.sequence import Request
-from ernie_rt.runtime.sequence import Sequence as Running
+from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.weights.source import WeightSource
 
 Array = npt.NDArray[Any]
@@ -116,23 +115,23 @@ def _names(scope: str, values: Sequence[tuple[str, Value]]) -> Iterator[tuple[st
 
 
 class _Prompted(Around):
-    """An executable that chooses the tokens of a text, whatever its logits say. One sequence runs on it."""
+    """An executable that draws the tokens of a text, whatever its logits say. One sequence runs on it."""
 
     def __init__(self, inner: Executable, text: Sequence[int]) -> None:
         super().__init__(inner)
         self._text = np.array((*text, 0), np.int32)
 
     @property
-    def samples(self) -> bool:
-        return False
+    def ahead(self) -> int:
+        return 1
 
     def submit(self, step: Step) -> Pending:
-        result = self.inner.submit(step).result()
-        return Done(replace(result, tokens=self._text[step.past[0] + step.rows + 1]))
+        result = self.inner.submit(replace(step, ids=self._text[step.index])).result()
+        return Done(replace(result, tokens=self._text[step.lengths][:, None], counts=None))
 
 
-def _run(executable: Executable, request: Request) -> Running:
-    engine = Engine(executable, request.cached_tokens)
+def _run(executable: Executable, request: Request) -> SequenceState:
+    engine = Engine(executable, request.cached_tokens, reuse=False)
     sequence = engine.submit(request)
     for _ in engine.run(sequence):
         pass

@@ -285,9 +285,9 @@ def test_without_taps_the_whole_is_judged(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_token_that_the_logits_do_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
     right = CaptureExecutable._run
 
-    def run_and_choose_another(*args: Any, **given: Any) -> tuple[np.ndarray, np.ndarray]:
-        logits, tokens = right(*args, **given)
-        return logits, (tokens + 1) % 60
+    def run_and_choose_another(*args: Any, **given: Any) -> tuple[np.ndarray, ...]:
+        logits, tokens, counts = right(*args, **given)
+        return logits, (tokens + 1) % 60, counts
 
     monkeypatch.setattr(CaptureExecutable, "_run", run_and_choose_another)
     drift = run(a=Contender("capture"))
@@ -301,7 +301,7 @@ def test_the_answer_is_what_a_user_gets(monkeypatch: pytest.MonkeyPatch) -> None
     def catch_up(self: CaptureExecutable) -> None:
         late = self._late
         right(self)
-        if late is not None and late.value is not None and late.value.tokens is not None and not late.step.want_logits:
+        if late is not None and late.value is not None and late.value.tokens is not None and late.value.logits is None:
             late.value.tokens[:] = (late.value.tokens + 1) % 60
 
     monkeypatch.setattr(CaptureExecutable, "catch_up", catch_up)

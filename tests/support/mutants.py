@@ -50,14 +50,16 @@ class Executable(SimpleExecutable):
         result = replace(result, logits=self.spoil(step, result.logits))
         assert result.logits is not None
         if self.choose is not None:
-            tokens = self.choose(step, result.logits).astype(np.int32)
-            self._last[step.seats[step.sequence[step.rows]]] = tokens
-            result = replace(result, tokens=tokens, logits=result.logits if step.want_logits else None)
+            where, _, _ = step.drawn_rows
+            tokens, counts = step.verified(self.choose(step, result.logits)[where].astype(np.int32))
+            drawn = np.flatnonzero(counts)
+            self._last[step.seats[drawn]] = tokens[drawn, counts[drawn] - 1]
+            result = replace(result, tokens=tokens, counts=counts, logits=result.logits[step.fetch])
         return Done(result)
 
     @property
-    def samples(self) -> bool:  # type: ignore[override]
-        return self.choose is not None
+    def ahead(self) -> int:  # type: ignore[override]
+        return int(self.choose is not None)
 
 
 class NumpyBackend(SimpleBackend):

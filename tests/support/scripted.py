@@ -85,7 +85,7 @@ class ScriptedBackend:
 
 
 class ScriptedExecutable:
-    samples = False
+    ahead = 0
 
     def __init__(self, backend: ScriptedBackend, contents: PagedContents) -> None:
         self.cache, self.admits = contents.cache, contents.admits
