@@ -17,7 +17,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.graph.graph import Builder, Graph
+from ernie_rt.graph.builder import Builder
+from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import FLOATS, DType, Operand, Plain, RopeTable, TensorType, Weight
 from ernie_rt.model.config import ModelConfig, parse_config

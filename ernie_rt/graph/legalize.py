@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from ernie_rt.errors import LoweringError, OptionError
-from ernie_rt.graph.graph import Builder, Graph, Node
+from ernie_rt.graph.builder import Builder
+from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.types import Operand, Value
 
 

@@ -66,6 +66,11 @@ class TensorType:
     def with_dtype(self, dtype: DType) -> TensorType:
         return TensorType(dtype, self.dims)
 
+    @property
+    def wide(self) -> DType:
+        """What is computed in whatever activations are: float32, or float64 where the graph is float64 throughout."""
+        return "float64" if self.dtype == "float64" else "float32"
+
 
 @dataclass(frozen=True, slots=True)
 class Plain:

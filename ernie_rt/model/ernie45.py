@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ernie_rt.graph.graph import Builder, Graph
+from ernie_rt.graph.builder import Builder
+from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import Attr, Dim, DType, Plain, RopeTable, Storage, TensorType, Value, Weight
 from ernie_rt.model.config import ModelConfig, MoeConfig
 

@@ -7,12 +7,12 @@ import math
 import pytest
 
 from ernie_rt.errors import GraphError
+from ernie_rt.graph.builder import Builder
 from ernie_rt.graph.cost import active_parameters, distinct_experts, graph_cost, parameters
-from ernie_rt.graph.graph import Builder, Graph
+from ernie_rt.graph.graph import Graph, graph_text
 from ernie_rt.graph.json import graph_from_json, graph_to_json
 from ernie_rt.graph.legalize import Accept, Reject, legalize
 from ernie_rt.graph.ops import OPS
-from ernie_rt.graph.text import graph_text
 from ernie_rt.graph.types import Plain, TensorType, Weight
 from ernie_rt.graph.verify import verify
 from ernie_rt.model.ernie45 import build_graph
