@@ -18,7 +18,9 @@ from ernie_rt.backend.simple import SimpleBackend, SimpleExecutable
 from ernie_rt.backend.step import LAST_SAMPLED, Done, Pending, Step, StepResult
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
-from ernie_rt.graph.types import Blocks, DType, Operand, Plain, RopeTable, State, Storage, TensorType, Value, Weight
+from ernie_rt.graph.types import DType, Operand, Plain, State, Storage, TensorType, Value, Weight
+from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.rope import RopeTable
 from ernie_rt.weights.source import Place, PlacedSource, WeightSource
 
 __all__ = [

@@ -9,7 +9,7 @@ from ernie_rt.errors import GraphError
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.op import Op
 from ernie_rt.graph.ops import OPS
-from ernie_rt.graph.types import Attr, Operand, State, TensorType, Value
+from ernie_rt.graph.types import Attr, Operand, Plain, State, Storage, TensorType, Value
 
 
 class Builder:
@@ -31,8 +31,9 @@ class Builder:
         self._inputs.append(value)
         return value
 
-    def state(self, name: str, type: TensorType) -> State:
-        state = State(name, type)
+    def state(self, name: str, type: TensorType, storage: Storage | None = None) -> State:
+        """Stored as it is computed with, where `storage` does not say how."""
+        state = State(name, type, storage or Plain(type.dtype))
         self._states.append(state)
         return state
 

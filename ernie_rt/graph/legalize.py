@@ -87,7 +87,7 @@ class _Lowerer:
         for value in graph.inputs:
             renamed[value.name] = self.builder.input(value.name, value.type)
         for state in graph.states:
-            self.builder.state(state.name, state.type)
+            self.builder.state(state.name, state.type, state.storage)
         for node in graph.nodes:
             outputs = self.lower(node, tuple(_rename(operand, renamed) for operand in node.inputs))
             renamed.update(zip((value.name for value in node.outputs), outputs, strict=True))
