@@ -15,7 +15,7 @@ from ernie_rt.errors import OptionError
 from ernie_rt.files import Progress
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import legalize
-from ernie_rt.graph.types import ITEM_SIZE, Blocks, Plain, RopeTable, Storage, Weight
+from ernie_rt.graph.types import DTYPES, Plain, Storage, Weight
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.location import Located, locate
 from ernie_rt.model.config import ModelConfig
@@ -94,10 +94,10 @@ def _storages(source: WeightSource, backend: Backend, target: Target) -> tuple[d
     if not isinstance(source, QuantizedSource):
         return {}, ()
     storages: dict[str, Storage] = {}
-    expanded: dict[Blocks, int] = {}
+    expanded: dict[Storage, int] = {}
     for weight in source.weights:
         storages[weight.name] = storage = weight.storage
-        if isinstance(storage, Blocks) and not backend.accepts(storage, target):
+        if storage.packed and not backend.accepts(storage, target):
             storages[weight.name] = Plain(target.dtype)
             expanded[storage] = expanded.get(storage, 0) + weight.type.with_dtype(target.dtype).nbytes()
     return storages, tuple(
@@ -113,7 +113,7 @@ class _Reported:
         self._source = source
         self._progress = progress
         self._done = 0
-        self._total = sum(weight.nbytes() for weight in graph.weights if not isinstance(weight.storage, RopeTable))
+        self._total = sum(weight.nbytes() for weight in graph.weights if weight.storage.stored)
 
     def fill(self, weight: Weight, part: str, out: npt.NDArray[Any], index: tuple[int, ...] = ()) -> None:
         self._source.fill(weight, part, out, index)
@@ -122,15 +122,15 @@ class _Reported:
     def place(self, weight: Weight, part: str) -> Place | None:
         place = self._source.place(weight, part) if isinstance(self._source, PlacedSource) else None
         if place is not None:
-            self._count(weight, part, weight.storage.parts(weight.type)[part].elements())
+            self._count(weight, part, weight.parts[part].elements())
         return place
 
     def close(self) -> None:
         self._source.close()
 
     def _count(self, weight: Weight, part: str, numbers: int) -> None:
-        if not isinstance(weight.storage, RopeTable):
-            self._done += numbers * ITEM_SIZE[weight.storage.parts(weight.type)[part].dtype]
+        if weight.storage.stored:
+            self._done += numbers * DTYPES[weight.parts[part].dtype].size
             self._progress(self._done, self._total)
 
 

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from demo.curriculum import LANGUAGES, WEIGHTS, draw
-from ernie_rt.conformance.goldens import FORMAT, NOISES, TOP, divergence, sketch, usual, weights_digest
 from ernie_rt.backend.step import Step
+from ernie_rt.conformance.goldens import FORMAT, NOISES, TOP, divergence, sketch, usual, weights_digest
 from ernie_rt.conformance.metrics import TIE_LIMIT
 from ernie_rt.conformance.models import Specimen, run_model
 from ernie_rt.conformance.oracle import Walk

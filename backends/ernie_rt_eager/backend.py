@@ -39,7 +39,6 @@ from ernie_rt_eager.attention import Context, LayerCache
 from ernie_rt_eager.ops import DTYPES, FUNCTIONS
 from ernie_rt_eager.products import exact_sums
 
-
 SAID_BY_CONTEXT: Final = frozenset({"sequence", "index", "write", "context", "context_sequence", "context_index"})
 
 
@@ -133,7 +132,7 @@ class EagerExecutable(ExecutableBase):
         """The weight on the device, gate and up apart in memory; through a buffer of one slice when that is not main
         memory."""
         shape = weight.type.shape(bindings)
-        paired = len(shape) >= 3 and shape[-2] == 2  # [.., I, 2, H]
+        paired = weight.paired  # [.., I, 2, H]
         stored = (*shape[:-3], 2, shape[-3], shape[-1]) if paired else shape
         dtype = DTYPES[weight.type.dtype]
         tensor = torch.empty(stored, dtype=dtype, device=self._device)

@@ -38,7 +38,7 @@ from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.model import outputs_of, place, step_emitter, step_model
 from ernie_rt_onnx.ops import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
 from ernie_rt_onnx.runtime import check_runtime
-from ernie_rt_onnx.weights import NUMPY, places, read
+from ernie_rt_onnx.weights import places, read
 
 ACCURACY_LEVEL: Final = 4
 """Of MatMulNBits and QMoE: int8 activations. With float32 ones int8 weights take a hundred times as long."""
@@ -101,19 +101,19 @@ class OnnxExecutable(ExecutableBase):
         slots = max(1, min(limits.max_sequences, limits.cache_rows // rows))
         self.cache = CacheShape("slots", page_size=rows, pages=slots)
         self.admits = StepLimits(limits.max_batch_tokens, slots, mixed=False, max_prefills=1)
-        bindings = {"P": rows, "R": slots * rows}
+        bindings = {"P": rows, "R": slots * rows, "S": slots}
         emitters = {
             name: step_emitter(lowering, target.dtype, bindings, accuracy_level) for name, lowering in lowerings.items()
         }
         graphs = [lowering.graph for lowering in lowerings.values()]
         states = {state.name: state for graph in graphs for state in graph.states}
-        self._report = _report(emitters, sum(state.type.nbytes(bindings) for state in states.values()))
+        self._report = _report(emitters, sum(state.nbytes(bindings) for state in states.values()))
         check_memory(self._report, limits.memory_bytes)
         self.caches: dict[str, npt.NDArray[Any]] = {}
         for state in states.values():
             _, _, heads, size = state.type.shape(bindings)
             for name in (past_name(state, "k"), past_name(state, "v")):
-                self.caches[name] = np.zeros((slots, heads, rows, size), NUMPY[state.type.dtype])
+                self.caches[name] = np.zeros((slots, heads, rows, size), state.type.dtype)
         self._programs = {
             name: Program(lowering, emitters[name], source, target) for name, lowering in lowerings.items()
         }
@@ -144,7 +144,7 @@ class Program:
         self._session, held = open_session(step_model(lowering, emitter, inputs), emitter, inputs, source, target)
         self._held = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in held.items()}
         wanted = {value.name for value in self._session.get_inputs()}
-        self._fed = {v.name: NUMPY[v.type.dtype] for v in lowering.graph.inputs if v.name in wanted}
+        self._fed = {v.name: np.dtype(v.type.dtype) for v in lowering.graph.inputs if v.name in wanted}
         self._batched = wanted & {BATCHED, LAST, TOTAL}
         self._outputs = [name for name, _ in outputs_of(lowering)]
         self._taps = {f"tap.{scope}": scope for scope, _ in lowering.taps}
@@ -158,9 +158,7 @@ class Program:
     def run(self, step: Step, caches: Mapping[str, npt.NDArray[Any]]) -> StepResult:
         binding = self._binding
         # Not all inputs of the graph: attention asks for none of the index arrays that are as long as the context.
-        fed = {
-            name: np.ascontiguousarray(step.input(name), dtype) for name, dtype in self._fed.items()
-        }
+        fed = {name: np.ascontiguousarray(step.input(name), dtype) for name, dtype in self._fed.items()}
         if self._batched:
             batch = len(step.past)
             fed[BATCHED] = np.array([batch, len(step.ids) // batch, -1], np.int64)
@@ -227,7 +225,7 @@ def _report(emitters: Mapping[str, Emitter], cache_bytes: int) -> MemoryReport:
     weights: dict[str, Weight] = {}
     for emitter in emitters.values():
         for name, parameter in emitter.parameters.items():
-            stored = parameter.weight.storage.parts(parameter.weight.type)[parameter.part]
+            stored = parameter.weight.parts[parameter.part]
             sizes[name] = stored.with_dtype(parameter.dtype).nbytes(emitter.bindings)
             weights[parameter.weight.name] = parameter.weight
     return MemoryReport(sum(sizes.values()), cache_bytes, notes=conversions(weights.values()))

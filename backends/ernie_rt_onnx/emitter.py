@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ernie_rt.backend import Blocks, DType, Operand, State, Value, Weight
+from ernie_rt.backend import DType, Operand, State, Value, Weight
 from ernie_rt_onnx.functions import DOMAIN, FUNCTIONS
 
 OPSETS: Final[Mapping[str, int]] = {"": 23, "com.microsoft": 1, DOMAIN: 1}
@@ -32,7 +32,8 @@ ELEMENT_TYPES: Final[Mapping[DType, int]] = {
 class Parameter:
     """A part of a weight as the graph reads it: in this dtype, under these dims, which keep the order of the bytes.
 
-    Parts of Blocks have to be constants: ONNX Runtime packs them when it loads, and is wrong or slow where it cannot.
+    Parts of a packed weight have to be constants: ONNX Runtime packs them when it loads, and is wrong or slow where it
+    cannot.
     """
 
     weight: Weight
@@ -42,7 +43,7 @@ class Parameter:
 
     @property
     def constant(self) -> bool:
-        return isinstance(self.weight.storage, Blocks)
+        return self.weight.storage.packed
 
 
 class Emitter:
@@ -94,7 +95,7 @@ class Emitter:
         """A plain weight or a table, under other dims if given."""
         dims = dims or weight.type.shape(self.bindings)
         dtype = weight.type.dtype
-        if weight.type.dims[0] == "P":  # GroupQueryAttention takes tables of its own dtype
+        if not weight.storage.stored:  # GroupQueryAttention takes tables of its own dtype
             dtype = self.dtype
         return self._parameter(weight, "data", dtype, dims)
 

@@ -6,6 +6,7 @@ of its own holds the tables of rope alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import onnx
 
 from ernie_rt import files
-from ernie_rt.backend import Blocks, DType, Plain, RopeTable, Weight
+from ernie_rt.backend import DType, Plain, Storage, Weight
 from ernie_rt.errors import BackendError, OptionError, TokenizerError
 from ernie_rt.export import Exported, ExportOptions
 from ernie_rt.files import Progress
@@ -56,19 +57,13 @@ def _weights(
     source: CheckpointSource | QuantizedSource, config: ModelConfig, dtype: DType, options: ExportOptions
 ) -> tuple[dict[str, object], list[Weight], Produce]:
     """What the folder's manifest says it was made of, its weights with their storages, and what writes them."""
-    plain = [weight for weight in build_graph(config, dtype).weights if not isinstance(weight.storage, RopeTable)]
+    plain = [weight for weight in build_graph(config, dtype).weights if weight.storage.stored]
     plain = [replace(weight, storage=Plain(weight.type.dtype)) for weight in plain]
     added: dict[str, object] = {"format": "onnx", "dtype": dtype, "version": version("ernie-rt")}
     if isinstance(source, QuantizedSource):
         if options.weights is not None:
             raise OptionError("the model is quantised already", hint="Leave --weights out, or export its checkpoint")
-        stored = source.storages
-        weights = [
-            replace(weight, storage=replace(storage, layout="raw"))
-            if isinstance(storage := stored[weight.name], Blocks)
-            else weight
-            for weight in plain
-        ]
+        weights = _packed(plain, source.storages)
         return {**source.manifest.plan, **added, "layout": "raw"}, weights, Converter(source)
     if options.weights is None:
         made = {"source": source.fingerprint(), "weights": dtype, "layout": "raw"}
@@ -77,12 +72,15 @@ def _weights(
     if how.layout != "raw":
         raise OptionError("ONNX Runtime reads the layout raw alone", found=how.layout)
     storages = {weight.name: weight.storage for weight in how.weights(config)}
-    weights = [
-        replace(weight, storage=storage) if isinstance(storage := storages[weight.name], Blocks) else weight
-        for weight in plain
-    ]
+    weights = _packed(plain, storages)
     produce = Quantizer(source, how.clip_search, options.threads)
     return {**how.plan(source.fingerprint()), **added}, weights, produce
+
+
+def _packed(plain: Iterable[Weight], storages: Mapping[str, Storage]) -> list[Weight]:
+    """Weights stored so where that packs them, in the layout that ONNX Runtime reads."""
+    stored = [(weight, storages[weight.name]) for weight in plain]
+    return [replace(w, storage=storage.laid_out("raw")) if storage.packed else w for w, storage in stored]
 
 
 class _Rest:

@@ -14,7 +14,6 @@ from ernie_rt.conformance.replay import replay
 from ernie_rt.errors import BackendError
 from ernie_rt_onnx.genai import ATTENTION_MASK, INPUT_IDS, LOGITS
 from ernie_rt_onnx.model import tensor
-from ernie_rt_onnx.weights import NUMPY
 
 TOKENS: Final = 24
 """Of the prompt: random ids, so that experts differ from token to token."""
@@ -70,7 +69,7 @@ def _run(
     for given in session.get_inputs():
         if given.name not in feeds:
             _, heads, _, size = given.shape
-            feeds[given.name] = np.zeros((1, heads, 0, size), NUMPY[dtype])
+            feeds[given.name] = np.zeros((1, heads, 0, size), dtype)
     names = [value.name for value in taps]
     logits, *values = session.run([LOGITS, *names], feeds)
     return logits[0, 0].astype(np.float64), dict(zip(names, values, strict=True))

@@ -20,8 +20,10 @@ from ernie_rt.backend.simple import SimpleBackend, SimpleExecutable
 from ernie_rt.backend.step import LAST_DRAWN, NO_NUMBER, Done, Pending, Step, StepResult
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
-from ernie_rt.graph.types import Blocks, DType, Operand, Plain, RopeTable, State, Storage, TensorType, Value, Weight
+from ernie_rt.graph.types import DType, Operand, Plain, State, Storage, TensorType, Value, Weight
 from ernie_rt.sampling.draws import Draws, draw
+from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.rope import RopeTable
 from ernie_rt.weights.source import Place, PlacedSource, WeightSource
 
 __all__ = [

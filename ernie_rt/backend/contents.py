@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from ernie_rt.backend.protocols import CacheShape, Limits, MemoryReport, StepLimits
 from ernie_rt.display import human_bytes
 from ernie_rt.graph.legalize import Lowering
-from ernie_rt.graph.types import ITEM_SIZE, DType, Plain, State, Weight, dtype_of
+from ernie_rt.graph.types import DTYPES, DType, State, Weight
 
 PAGE_SIZE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class PagedContents:
-    """Weights and states of all graphs by name, the shape of the cache, and what binds the axes P and R."""
+    """Weights and states of all graphs by name, the shape of the cache, and what binds the axes P, R and S."""
 
     weights: Mapping[str, Weight]
     states: Mapping[str, State]
@@ -39,10 +39,12 @@ class PagedContents:
         )
 
     def report(self, dtype: DType | None = None, notes: tuple[str, ...] = ()) -> MemoryReport:
-        """The bytes of it all, in the graph's dtypes or all in one."""
+        """The bytes of it all, in the graph's dtypes and as packed as it says, or all in one dtype."""
 
         def nbytes(held: Weight | State) -> int:
-            return (held.type if dtype is None else held.type.with_dtype(dtype)).nbytes(self.bindings)
+            if dtype is not None:
+                return held.type.with_dtype(dtype).nbytes(self.bindings)
+            return (held if held.storage.packed else held.type).nbytes(self.bindings)
 
         return MemoryReport(
             sum(map(nbytes, self.weights.values())), sum(map(nbytes, self.states.values())), notes=notes
@@ -51,12 +53,12 @@ class PagedContents:
 
 def conversions(weights: Iterable[Weight]) -> tuple[str, ...]:
     """What is stored in one dtype and held in another, in words, with its size as it is held."""
-    converted: dict[tuple[str, str], int] = {}
+    converted: dict[tuple[DType, DType], int] = {}
     for weight in weights:
-        if isinstance(weight.storage, Plain) and weight.storage.dtype != weight.type.dtype:
-            key = (weight.storage.dtype, weight.type.dtype)
+        if not weight.storage.packed and weight.parts["data"].dtype != weight.type.dtype:
+            key = (weight.parts["data"].dtype, weight.type.dtype)
             converted[key] = converted.get(key, 0) + math.prod(weight.type.shape())
     return tuple(
-        f"{human_bytes(elements * ITEM_SIZE[dtype_of(held)])} of weights converted from {stored} to {held}"
+        f"{human_bytes(elements * DTYPES[held].size)} of weights converted from {stored} to {held}"
         for (stored, held), elements in converted.items()
     )

@@ -46,8 +46,8 @@ def graph(
     from ernie_rt.display import human_count
     from ernie_rt.errors import OptionError
     from ernie_rt.graph.cost import active_parameters, graph_cost, parameters
+    from ernie_rt.graph.graph import graph_text
     from ernie_rt.graph.json import graph_to_json
-    from ernie_rt.graph.text import graph_text
     from ernie_rt.graph.types import FLOATS
     from ernie_rt.model.ernie45 import build_graph
     from ernie_rt.model.families import find

@@ -22,7 +22,7 @@ from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.storage import planned
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject, decompose, legalize
-from ernie_rt.graph.types import Blocks, DType, Operand, Plain, Weight
+from ernie_rt.graph.types import DType, Operand, Plain, Storage, Weight
 from ernie_rt.hooks import BackendInfo
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.weights.quantize import Quantization
@@ -76,7 +76,7 @@ class Subject:
             if not isinstance(operand, Weight):
                 return operand
             storage = planned(self.quantization, operand)
-            if isinstance(storage, Blocks) and not self.accepts(storage):
+            if storage.packed and not self.accepts(storage):
                 storage = Plain(self.target.dtype)
             return replace(operand, storage=storage)
 
@@ -87,11 +87,11 @@ class Subject:
         in blocks as int8, that of as many bits."""
         own = self.target.dtype
         rounded = any(op.activations for op in (self.numerics.default, *self.numerics.ops.values()))
-        if rounded and any(isinstance(weight.storage, Blocks) for weight in graph.weights):
+        if rounded and any(weight.storage.activation_block for weight in graph.weights):
             return max(own, "bfloat16", key=lambda dtype: EPSILON[dtype])
         return own
 
-    def accepts(self, storage: Blocks) -> bool:
+    def accepts(self, storage: Storage) -> bool:
         with blame(self.info.name):
             return self.backend.accepts(storage, self.target)
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from ernie_rt.graph.op import Op, define
+from ernie_rt.graph.op import Composer, Op, define
 from ernie_rt.graph.primitives import need, need_float, need_int
 from ernie_rt.graph.types import Dim, Operand, State, TensorType, Value
-
-if TYPE_CHECKING:
-    from ernie_rt.graph.graph import Builder
 
 
 def _type(operand: Operand) -> TensorType:
@@ -33,17 +30,12 @@ def rms_norm(x: TensorType, weight: TensorType, *, eps: float) -> TensorType:
     return x
 
 
-def _rms_norm(b: Builder, x: Value, weight: Operand, *, eps: float) -> Value:
-    exact = b("cast", x, dtype=wide_dtype(x.type))
+def _rms_norm(b: Composer, x: Value, weight: Operand, *, eps: float) -> Value:
+    exact = b.widen(x)
     last = len(x.type.dims) - 1
     total = b("sum", b("mul", exact, exact), axis=last, keepdims=True)  # [N, 1]
     inverse = b("rsqrt", b("affine", total, scale=1.0 / _size(x.type.dims[-1]), shift=eps))
     return b("mul", b("cast", b("mul", exact, inverse), dtype=x.type.dtype), weight)
-
-
-def wide_dtype(type: TensorType) -> str:
-    """float32, or float64 where the graph is float64 throughout."""
-    return "float64" if type.dtype == "float64" else "float32"
 
 
 def linear(x: TensorType, weight: TensorType, bias: TensorType | None = None) -> TensorType:
@@ -54,7 +46,7 @@ def linear(x: TensorType, weight: TensorType, bias: TensorType | None = None) ->
     return TensorType(x.dtype, (x.dims[0], *weight.dims[:-1]))
 
 
-def _linear(b: Builder, x: Value, weight: Operand, bias: Operand = None) -> Value:
+def _linear(b: Composer, x: Value, weight: Operand, bias: Operand = None) -> Value:
     kind = _type(weight)
     out = math.prod(_size(d) for d in kind.dims[:-1])
     flat = b("reshape", weight, dims=(out, kind.dims[-1]))
@@ -70,7 +62,7 @@ def swiglu(x: TensorType) -> TensorType:
     return TensorType(x.dtype, x.dims[:-1])
 
 
-def _swiglu(b: Builder, x: Value) -> Value:
+def _swiglu(b: Composer, x: Value) -> Value:
     last = len(x.type.dims) - 1
     halves = [
         b("reshape", b("slice", x, axis=last, start=i, stop=i + 1), dims=x.type.dims[:-1]) for i in (0, 1)
@@ -87,10 +79,10 @@ def rope(x: TensorType, cos: TensorType, sin: TensorType) -> TensorType:
     return x
 
 
-def _rope(b: Builder, x: Value, cos: Value, sin: Value) -> Value:
+def _rope(b: Composer, x: Value, cos: Value, sin: Value) -> Value:
     rows, heads, size = x.type.dims
     half = _size(size) // 2
-    wide = wide_dtype(x.type)
+    wide = x.type.wide
     pairs = b("reshape", b("cast", x, dtype=wide), dims=(rows, heads, half, 2))
     even, odd = (b("slice", pairs, axis=3, start=i, stop=i + 1) for i in (0, 1))  # [N, heads, D/2, 1]
     c, s = (b("cast", b("reshape", t, dims=(rows, 1, half, 1)), dtype=wide) for t in (cos, sin))
@@ -129,7 +121,7 @@ def attention(
 
 
 def _attention(
-    b: Builder,
+    b: Composer,
     q: Value,
     k: Value,
     v: Value,
@@ -153,7 +145,7 @@ def _attention(
     same = b("equal", b("reshape", context_sequence, dims=(1, rows)), b("reshape", sequence, dims=(new, 1)))
     past = b("less_equal", b("reshape", context_index, dims=(1, rows)), b("reshape", index, dims=(new, 1)))
     visible = b("logical_and", same, past)  # [N, C]
-    scores = b("affine", b("cast", b("matmul", query, keys), dtype=wide_dtype(q.type)), scale=scale, shift=0.0)
+    scores = b("affine", b.widen(b("matmul", query, keys)), scale=scale, shift=0.0)
     weights = b("softmax", b("where", visible, scores, otherwise=-math.inf))  # [K, Q/K, N, C]
     mixed = b("matmul", b("cast", weights, dtype=q.type.dtype), values)  # [K, Q/K, N, D]
     return b("reshape", b("transpose", mixed, perm=(2, 0, 1, 3)), dims=(new, _size(heads) * _size(size)))
@@ -186,7 +178,7 @@ def rope_attention(
 
 
 def _rope_attention(
-    b: Builder,
+    b: Composer,
     qkv: Value,
     cos: Operand,
     sin: Operand,
@@ -231,7 +223,7 @@ def moe_route(
 
 
 def _moe_route(
-    b: Builder, x: Value, gate: Operand, correction_bias: Operand = None, *, top_k: int, norm_min: float
+    b: Composer, x: Value, gate: Operand, correction_bias: Operand = None, *, top_k: int, norm_min: float
 ) -> tuple[Value, Value]:
     wide = _type(gate).dtype
     logits = b("linear", b("cast", x, dtype=wide), gate)  # [N, E]
@@ -265,7 +257,7 @@ def moe_experts(
 
 
 def _moe_experts(
-    b: Builder, x: Value, ids: Value, weights: Value, experts_gate_up: Operand, experts_down: Operand, *, top_k: int
+    b: Composer, x: Value, ids: Value, weights: Value, experts_gate_up: Operand, experts_down: Operand, *, top_k: int
 ) -> Value:
     # Every expert runs on every token and a table of weights, mostly zeros, picks: the meaning, at E / A the cost.
     rows, hidden = x.type.dims
@@ -295,7 +287,7 @@ def moe(
 
 
 def _moe(
-    b: Builder,
+    b: Composer,
     x: Value,
     gate: Operand,
     correction_bias: Operand,

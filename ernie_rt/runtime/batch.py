@@ -96,7 +96,9 @@ def _ids(batch: Batch, seats: Seats, past: Int32) -> Int32:
     if len(past) == batch.new.sum() and (past >= known - 1).all():
         return np.where(past < known, seats.last[batch.seats], np.int32(LAST_DRAWN))
     ids = []
-    for place, (sequence, start, new) in enumerate(zip(batch.sequences, past.tolist(), batch.new.tolist(), strict=True)):
+    for place, (sequence, start, new) in enumerate(
+        zip(batch.sequences, past.tolist(), batch.new.tolist(), strict=True)
+    ):
         guesses = batch.guesses.get(place, [])
         there = sequence.tokens[start : start + new - len(guesses)]
         ids += [*there, *[LAST_DRAWN] * (new - len(guesses) - len(there)), *guesses]

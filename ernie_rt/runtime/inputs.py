@@ -69,9 +69,7 @@ def gather(inputs: Sequence[Mapping[str, TokenInput]], spans: Sequence[tuple[int
     return dict(pair for name in inputs[0] for pair in _gather(name, [each[name] for each in inputs], spans))
 
 
-def _gather(
-    name: str, inputs: Sequence[TokenInput], spans: Sequence[tuple[int, int]]
-) -> Iterator[tuple[str, Array]]:
+def _gather(name: str, inputs: Sequence[TokenInput], spans: Sequence[tuple[int, int]]) -> Iterator[tuple[str, Array]]:
     if isinstance(inputs[0], PerToken):
         yield name, np.concatenate([each.cut(*span) for each, span in zip(inputs, spans, strict=True)])  # type: ignore[misc]
         return

@@ -23,7 +23,9 @@ class PagePool:
         self.references = np.zeros(pages, np.int32)
         self._tree = tree
         self._free = set(range(pages))
-        self._heap = list(range(pages))  # holds every free page once, and some that are no longer free: skipped when met
+        self._heap = list(
+            range(pages)
+        )  # holds every free page once, and some that are no longer free: skipped when met
         self._queued = set(self._heap)
         self._idle: OrderedDict[int, None] = OrderedDict()  # the one that has been idle longest comes first
 

@@ -15,7 +15,6 @@ import numpy as np
 from ernie_rt.errors import OptionError, WriteError
 from ernie_rt.files import Progress
 from ernie_rt.model.config import ModelConfig
-from ernie_rt.weights.blocks import quantize
 from ernie_rt.weights.manifest import file_bytes, shard_weights
 from ernie_rt.weights.quantize import Quantization, quantize_model
 from ernie_rt.weights.quantized import QuantizedSource, open_weights
@@ -72,5 +71,5 @@ def quantized_folder(
 def _seconds_a_number(how: Quantization) -> float:
     values = np.random.default_rng(0).standard_normal((TRIAL // 1024, 1024), np.float32)
     began = time.perf_counter()
-    quantize(values, how.linears, search=how.clip_search, where="a trial")
+    how.linears.quantize(values, search=how.clip_search, where="a trial")
     return (time.perf_counter() - began) / TRIAL

@@ -13,9 +13,8 @@ import ml_dtypes
 import numpy as np
 
 from ernie_rt.errors import BackendError, GraphError
-from ernie_rt.graph.types import DType, RopeTable, Weight
+from ernie_rt.graph.types import DTYPES, FLOATS, DType, Weight
 from ernie_rt.model.config import ModelConfig
-from ernie_rt.model.rope import rope_table
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.expressions import (
     Concat,
@@ -42,13 +41,7 @@ TILE: Final = 256
 SAMPLE: Final = 1024
 """Numbers of each tensor that a fingerprint looks at."""
 
-STORED_AS: Final[Mapping[str, DType]] = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "U16": "bfloat16",
-}
+STORED_AS: Final[Mapping[str, DType]] = {DTYPES[dtype].stored: dtype for dtype in FLOATS} | {"U16": "bfloat16"}
 
 
 class WeightSource(Protocol):
@@ -57,9 +50,9 @@ class WeightSource(Protocol):
     def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
         """Write one stored part of `weight`, or its slice at leading indices `index`, into `out`, converting.
 
-        `out` is any writable array of the part's shape, strided as it likes: of floats, of the codes of Blocks uint8. A
-        RopeTable's `out` may have any number of rows. Allocates little beside it, and lets the file pages go that were
-        read.
+        `out` is any writable array of the part's shape, strided as it likes: of floats, of integers of the part's own
+        dtype. That of a weight that is computed may have any number of rows. Allocates little beside it, and lets the
+        file pages go that were read.
         """
         ...
 
@@ -121,9 +114,7 @@ class CheckpointSource:
         return digest.hexdigest()
 
     def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
-        check_request(weight, part, out, index)
-        if isinstance(weight.storage, RopeTable):
-            fill_rope(weight, weight.storage, out, index)
+        if computed(weight, part, out, index):
             return
         expression = self._recipe.weights.get(weight.name)
         if expression is None:
@@ -203,9 +194,12 @@ def pieces(shape: tuple[int, ...], most: int) -> Iterator[tuple[Index, int, int]
             yield (*outer, slice(start, stop)), (n * rows + start) * inner, (stop - start) * inner
 
 
-def check_request(weight: Weight, part: str, out: Array, index: tuple[int, ...]) -> None:
-    """Raise BackendError unless `out` fits the slice at `index` of the part."""
-    parts = weight.storage.parts(weight.type)
+def computed(weight: Weight, part: str, out: Array, index: tuple[int, ...]) -> bool:
+    """Check a request, and meet it where nobody stores the weight; whether that was so.
+
+    Raises BackendError unless `out` fits the slice at `index` of the part.
+    """
+    parts = weight.parts
     if part not in parts:
         raise BackendError(f"weight {weight.name!r} has no part {part!r}", expected=", ".join(parts))
     dims = parts[part].dims
@@ -220,11 +214,6 @@ def check_request(weight: Weight, part: str, out: Array, index: tuple[int, ...])
             expected=list(dims[len(index) :]),
             found=list(out.shape),
         )
-
-
-def fill_rope(weight: Weight, table: RopeTable, out: Array, index: tuple[int, ...]) -> None:
-    """Compute a cos or sin table, or the slice of it at `index`, into `out`."""
-    columns = weight.type.dims[1]
-    assert isinstance(columns, int), "a rope table's columns are D/2"
-    rows = index[0] + 1 if index else out.shape[0]
-    np.copyto(out, rope_table(table, rows, columns)[index], casting="unsafe")
+    if not weight.storage.stored:
+        weight.storage.compute(weight.type, out, index)
+    return not weight.storage.stored

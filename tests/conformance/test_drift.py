@@ -23,8 +23,8 @@ from ernie_rt.conformance.trace import MAX_TOKENS, most_tokens
 from ernie_rt.errors import BackendError, OptionError, PromptError
 from ernie_rt.host import PluginHost
 from ernie_rt.location import locate
-from ernie_rt.model.rope import inverse_frequencies
 from ernie_rt.reference.ops import MEANINGS
+from ernie_rt.storage.rope import inverse_frequencies
 from support import capture_backend, grains
 from support.capture_backend import CaptureExecutable
 from support.rehearsal import MODELS, PROMPTS, Weights

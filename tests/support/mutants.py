@@ -22,10 +22,11 @@ from ernie_rt.backend import (
     WeightSource,
 )
 from ernie_rt.backend.step import Done
-from ernie_rt.graph.types import Blocks, DType, Storage, Weight
+from ernie_rt.graph.types import DType, Storage, Weight
 from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
 from ernie_rt.host import PluginHost
 from ernie_rt.reference.ops import MEANINGS
+from ernie_rt.storage.blocks import Blocks
 
 Table = Mapping[str, Callable[..., Any]]
 BLOCKS = frozenset({"embed", "attention_block", "mlp_block", "moe_block", "head"})
@@ -137,7 +138,7 @@ class Packed:
         if not isinstance(storage, Blocks):
             self.inner.fill(weight, part, out, index)
             return
-        parts = storage.parts(weight.type)
+        parts = weight.parts
         codes, scales = (np.empty(p.shape(), p.dtype) for p in (parts["codes"], parts["scales"]))
         self.inner.fill(weight, "codes", codes)
         self.inner.fill(weight, "scales", scales)
