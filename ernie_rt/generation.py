@@ -36,7 +36,8 @@ class Generation:
     """An answer: text, ids, why it ended, and how long its parts took.
 
     The text ends before a stop string, the ids with the token that completes it. Reasoning and tool calls are told
-    apart in answers of `chat`. `cached_tokens` of the prompt were in the cache already. `prefill_seconds` run up to the first token, `decode_seconds` from there to the last.
+    apart in answers of `chat`. `cached_tokens` of the prompt were in the cache already, from an earlier one that began
+    likewise. `prefill_seconds` run up to the first token, `decode_seconds` from there to the last.
     """
 
     text: str

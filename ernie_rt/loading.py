@@ -57,8 +57,8 @@ def load(
     `max_context` counts the tokens of prompt and answer together; it is at most the model's own, and 32,768 when not
     given. The cache has room for `max_sequences` of that length; further ones wait. `max_batch_tokens` enter one step,
     so a longer prompt takes several. `cache_tokens` gives the cache room for so many tokens of all sequences together,
-    in place of the worst case: sequences that find none wait, or are computed anew. `memory_bytes` bounds weights and cache together (None: what the device has free);
-    `threads` are the backend's on the CPU (None: as many as it likes).
+    in place of the worst case: sequences that find none wait, or are computed anew. `memory_bytes` bounds weights and
+    cache together (None: what the device has free); `threads` are the backend's on the CPU (None: as many as it likes).
 
     Raises OptionError for an argument that is impossible, what `locate` raises, and CheckpointError or FileFormatError
     for weights that are broken or of another model; PluginError or BackendError for a backend that cannot be used, or

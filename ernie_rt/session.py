@@ -192,10 +192,9 @@ class Model:
 
     def close(self) -> None:
         """Free the weights and the cache; calling it twice is harmless."""
-        if not self._closed:
-            self._closed = True
-            with blame(self.choice.backend):
-                self._engine.close()
+        self._closed = True
+        with blame(self.choice.backend):
+            self._engine.close()
 
     def __enter__(self) -> Model:
         return self

@@ -16,6 +16,7 @@ from ernie_rt.backend import (
     BackendBase,
     Done,
     ExecutableBase,
+    Graph,
     Interpreter,
     Limits,
     Lowering,
@@ -40,6 +41,7 @@ from ernie_rt_eager.ops import DTYPES, FUNCTIONS
 from ernie_rt_eager.products import exact_sums
 
 SAID_BY_CONTEXT: Final = frozenset({"sequence", "index", "write", "context", "context_sequence", "context_index"})
+"""Index arrays that attention over a cache takes in; a Context says what they say in a form of its own."""
 
 
 class EagerBackend(BackendBase):
@@ -92,6 +94,7 @@ class EagerExecutable(ExecutableBase):
             name: Interpreter(lowering, functions, tensors, self._caches) for name, lowering in lowerings.items()
         }
         self._graphs = {name: lowering.graph for name, lowering in lowerings.items()}
+        self._said = {name: SAID_BY_CONTEXT - _read_as_tensors(graph) for name, graph in self._graphs.items()}
 
     @torch.inference_mode()
     def submit(self, step: Step) -> Done:
@@ -100,7 +103,12 @@ class EagerExecutable(ExecutableBase):
 
     def _run(self, step: Step) -> Done:
         graph, context = self._graphs[step.graph], Context(step, self._device)
-        inputs = {value.name: self._input(step, value, context) for value in graph.inputs}
+        inputs = {
+            value.name: (context if value.name == "context" else None)
+            if value.name in self._said[step.graph]
+            else self._input(step, value)
+            for value in graph.inputs
+        }
         outputs, values = self._interpreters[step.graph].run(inputs, step.bindings(graph))
         taps = {name: _to_numpy(value) for name, value in values.items()}
         logits = outputs.get("logits")
@@ -121,10 +129,7 @@ class EagerExecutable(ExecutableBase):
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _input(self, step: Step, value: Value, context: Context) -> Tensor | Context | None:
-        """An input of the graph on the device; of what attention asks for, the Context says it all in its own form."""
-        if value.name in SAID_BY_CONTEXT and value.name not in step.extra:
-            return context if value.name == "context" else None
+    def _input(self, step: Step, value: Value) -> Tensor:
         array = np.ascontiguousarray(step.input(value.name))
         return torch.from_numpy(array).to(self._device, DTYPES[value.type.dtype])
 
@@ -152,6 +157,17 @@ class EagerExecutable(ExecutableBase):
         rows, _, heads, size = state.type.shape(bindings)
         k, v = (torch.empty(rows, heads, size, dtype=DTYPES[state.type.dtype], device=self._device) for _ in range(2))
         return LayerCache(k, v)
+
+
+def _read_as_tensors(graph: Graph) -> set[str]:
+    """The inputs that something else than attention over a cache reads."""
+    return {
+        operand.name
+        for node in graph.nodes
+        if node.op not in ("attention", "rope_attention") or node.operands["state"] is None
+        for operand in node.inputs
+        if isinstance(operand, Value)
+    }
 
 
 @contextmanager

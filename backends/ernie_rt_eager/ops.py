@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ernie_rt_eager.attention import rope_attention
+from ernie_rt_eager.attention import attention, rope_attention
 from ernie_rt_eager.products import product
 
 DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
@@ -57,6 +57,11 @@ def swiglu(x: Tensor) -> Tensor:
     return F.silu(x[..., 0]) * x[..., 1]
 
 
+def rope_rows(table: Tensor, positions: Tensor, *, columns: tuple[int, ...]) -> Tensor:
+    at = positions[:, list(columns)].long()  # [N, D/2]
+    return table.gather(0, at)
+
+
 def moe_route(
     x: Tensor, gate: Tensor, correction_bias: Tensor | None = None, *, top_k: int, norm_min: float
 ) -> tuple[Tensor, Tensor]:
@@ -94,6 +99,8 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "rms_norm": rms_norm,
         "linear": linear,
         "swiglu": swiglu,
+        "rope_rows": rope_rows,
+        "attention": attention,
         "rope_attention": rope_attention,
         "moe_route": moe_route,
         "moe_experts": moe_experts,

@@ -63,6 +63,10 @@ class OnnxBackend(BackendBase):
             return Reject(
                 f"only GroupQueryAttention writes a cache, and its heads are of a multiple of {HEAD_MULTIPLE}"
             )
+        if node.op in ("attention", "rope_attention") and node.operands["state"] is None:
+            return Reject("GroupQueryAttention has a cache")
+        if node.op == "rope_attention" and node.operands["positions"] is None:
+            return Reject("GroupQueryAttention rotates by the rows of a table")
         if node.op not in EMIT:
             return Reject("no few operators of ONNX Runtime")
         if node.op == "moe" and cast(float, node.attributes["norm_min"]) > LARGEST_NORM_MIN:
@@ -98,7 +102,9 @@ class OnnxExecutable(ExecutableBase):
         accuracy_level: int,
     ) -> None:
         rows = limits.max_context
-        slots = max(1, min(limits.max_sequences, limits.cache_rows // rows))
+        slots = limits.max_sequences
+        if limits.cache_tokens is not None:
+            slots = max(1, min(slots, limits.cache_tokens // rows))
         self.cache = CacheShape("slots", page_size=rows, pages=slots)
         self.admits = StepLimits(limits.max_batch_tokens, slots, mixed=False, max_prefills=1)
         bindings = {"P": rows, "R": slots * rows, "S": slots}

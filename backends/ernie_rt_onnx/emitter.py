@@ -93,11 +93,12 @@ class Emitter:
 
     def weight(self, weight: Weight, *dims: int) -> str:
         """A plain weight or a table, under other dims if given."""
-        dims = dims or weight.type.shape(self.bindings)
-        dtype = weight.type.dtype
-        if not weight.storage.stored:  # GroupQueryAttention takes tables of its own dtype
-            dtype = self.dtype
-        return self._parameter(weight, "data", dtype, dims)
+        return self._parameter(weight, "data", weight.type.dtype, dims or weight.type.shape(self.bindings))
+
+    def rotation(self, table: Operand) -> str:
+        """A table of cos or sin in the dtype of the activations, as GroupQueryAttention takes it."""
+        assert isinstance(table, Weight)
+        return self._parameter(table, "data", self.dtype, table.type.shape(self.bindings))
 
     def codes(self, weight: Weight, *dims: int) -> str:
         """The codes of a weight in blocks, under these dims."""

@@ -29,7 +29,9 @@ class PagedContents:
         """Pages enough for the rows that the limits ask for; any mixture of prefills and decodes."""
         graphs = [lowering.graph for lowering in lowerings.values()]
         longest = -(-limits.max_context // PAGE_SIZE)
-        pages = max(longest, min(longest * limits.max_sequences, -(-limits.cache_rows // PAGE_SIZE)))
+        pages = longest * limits.max_sequences
+        if limits.cache_tokens is not None:
+            pages = max(longest, min(pages, -(-limits.cache_tokens // PAGE_SIZE)))
         return cls(
             weights={weight.name: weight for graph in graphs for weight in graph.weights},
             states={state.name: state for graph in graphs for state in graph.states},

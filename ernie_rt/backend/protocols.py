@@ -43,12 +43,6 @@ class Limits:
     memory_bytes: int | None = None
     cache_tokens: int | None = None
 
-    @property
-    def cache_rows(self) -> int:
-        """The rows that the cache is to have."""
-        worst = self.max_context * self.max_sequences
-        return worst if self.cache_tokens is None else min(worst, self.cache_tokens)
-
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
@@ -183,7 +177,8 @@ class ExecutableBase(ABC):
     def memory(self) -> MemoryReport: ...
 
     def close(self) -> None:
-        """Nothing to give back but what Python does."""
+        """Python gives back what there is."""
+        return
 
 
 class Backend(Protocol):

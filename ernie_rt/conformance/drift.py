@@ -61,6 +61,7 @@ class Side:
     tokens: tuple[int, ...]
     pieces: tuple[Piece, ...]
     flips: tuple[Flip, ...]
+    hidden: tuple[Flip, ...]
     sampling: str
 
     @property
@@ -130,7 +131,7 @@ def compare(
     _check_length(len(prompt), max_new_tokens, most_tokens(config))
     host = host or PluginHost()
     choices = [choose(host, backend=x.backend, device=x.device, dtype=x.dtype, stored=config.dtype) for x in (a, b)]
-    request = Request(tuple(prompt), max_new_tokens, frozenset(config.eos_token_id), vocab_size=located.known_ids)
+    request = Request(tuple(prompt), max_new_tokens, frozenset(config.eos_token_id), known_ids=located.known_ids)
     source = located.weights() if weights is None else weights
     try:
         traces = []
@@ -174,8 +175,9 @@ def _side(run: Trace, done: Replay, request: Request) -> Side:
         if row[best] - row[token] > TIE_LIMIT * done.noise and not sampling:
             sampling = f"token {place} of the answer is {token}, but its own logits are largest at {best}"
     return Side(
-        choice.backend, choice.device, choice.dtype, run.tokens, tuple(done.pieces), tuple(done.flips), sampling
-    )
+        choice.backend, choice.device, choice.dtype, run.tokens, tuple(done.pieces), tuple(done.flips),
+        tuple(done.hidden), sampling,
+    )  # fmt: skip
 
 
 def _split(index: int, a: Side, b: Side, replays: Sequence[Replay], known: int | None) -> Split:
@@ -183,7 +185,10 @@ def _split(index: int, a: Side, b: Side, replays: Sequence[Replay], known: int |
     first, second = (int(id) for id in np.argsort(-logits[:known], kind="stable")[:2])
     tokens = (a.tokens[index], b.tokens[index])
     behind = [float(logits[first] - logits[token]) for token in tokens]
-    excused = [below <= TIE_LIMIT * done.noise or bool(done.flips) for below, done in zip(behind, replays, strict=True)]
+    excused = [
+        below <= TIE_LIMIT * done.noise or bool(done.flips or done.hidden)
+        for below, done in zip(behind, replays, strict=True)
+    ]
     return Split(
         index=index,
         tokens=tokens,
@@ -222,7 +227,7 @@ def _judge(a: Side, b: Side, split: Split | None) -> tuple[Verdict, str]:
     near = f"the oracle's best two lie {split.margin:.2g} apart"
     for side, behind, noise in zip((a, b), split.behind, split.noise, strict=True):
         if behind > TIE_LIMIT * noise:
-            flip = side.flips[0]
+            flip = (*side.flips, *side.hidden)[0]
             return "tie", (
                 f"{near}; a router tie came before: {flip.scope}, token {flip.token}, a gap of {flip.gap:.2g} between "
                 f"experts where the scores had drifted by {flip.noise:.2g}"

@@ -20,6 +20,9 @@ from ernie_rt.runtime.sequence import Request, SequenceState
 STEPS_BEFORE_CANCEL: Final = 4
 PREEMPTED: Final = 3
 PAGE: Final = 128
+PROMPT: Final = 8
+DRAWN: Final = 120
+"""How long a prompt is from which so many tokens are drawn."""
 END: Final = 120
 """How long a prompt is that ends with the context."""
 
@@ -175,11 +178,13 @@ def tokens(setting: Setting) -> Outcome:
         seen.append(Watched(executable))
         return seen[0]
 
-    length = min(specimen.batch_tokens, specimen.config.max_position_embeddings - specimen.new_tokens)
+    new = min(DRAWN, specimen.config.max_position_embeddings - PROMPT)
     rows = ROWS[setting.full] // 2  # and as many of the other model
-    count = -(-rows // (length + specimen.new_tokens - 1))
     vocabulary = np.uint32(specimen.config.vocab_size)
-    prompts = [tuple((words(f"{specimen.name}/tokens.{i}", length) % vocabulary).tolist()) for i in range(count)]
+    prompts = [
+        tuple((words(f"{specimen.name}/tokens.{i}", PROMPT) % vocabulary).tolist()) for i in range(-(-rows // new))
+    ]
+    setting = replace(setting, specimen=replace(specimen, new_tokens=new))
     setting.run(prompts=prompts, taps=False, wrap=watch)
     return Outcome({"rows": float(seen[0].rows)}, seen[0].problem)
 

@@ -52,7 +52,12 @@ def measure_op(subject: Subject, case: OpCase, factor: float) -> Outcome:
     yardstick = Walk(graph, load, rows, dtype, subject.numerics.of)
     exact, noisy, routes = [], [], []
     for step, taps in zip(steps, found, strict=True):
-        inputs, bindings = step.inputs(graph), step.bindings(graph)
+        bindings = step.bindings(graph)
+        # The numbers are those that the backend was given; what is computed of them is float64 all the same.
+        inputs = {
+            name: array.astype(np.float64) if array.dtype.kind == "f" else array
+            for name, array in step.inputs(graph).items()
+        }
         walked = oracle.run(inputs, bindings)
         chosen = {scope: done.ids for scope, done in walked.routes.items()}
         if case.op == "moe_route":

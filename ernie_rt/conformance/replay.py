@@ -66,11 +66,13 @@ class Piece:
 
 @dataclass(slots=True)
 class Replay:
-    """What a replay leaves: the pieces in the order in which they run, the flips, and the last row of logits by the
-    oracle `[V]` with the rms of what rounding alone does to the best of them."""
+    """What a replay leaves: the pieces in the order in which they run, the flips, the choices that may have flipped and
+    that no tap shows, and the last row of logits by the oracle `[V]` with the rms of what rounding alone does to the
+    best of them."""
 
     pieces: list[Piece] = field(default_factory=list)
     flips: list[Flip] = field(default_factory=list)
+    hidden: list[Flip] = field(default_factory=list)
     logits: Array = field(default_factory=lambda: np.empty(0))
     noise: float = 0.0
 
@@ -201,7 +203,12 @@ class _Replayer:
         self.lanes["drifting"][name] = oracle.ids
         self.lanes["rounded"][name] = exact.ids
         if name not in self.found:
-            self.excused |= exact.distance() <= OP_LIMIT * noise
+            gap = exact.distance()
+            ties = gap <= OP_LIMIT * noise
+            self.excused |= ties
+            self.result.hidden += [
+                Flip(node.scope, int(token), float(gap[token]), float(noise[token])) for token in np.flatnonzero(ties)
+            ]
             return
         scope, ids = self.found[name]
         problem = bad_choice(ids, exact.ids.shape, exact.scores.shape[1])

@@ -56,8 +56,11 @@ def flops(node: Node, bindings: Bindings) -> int:
     """FLOPs of a node: a rule of its own for the ops that do less than they decompose into, else the sum of those."""
     if node.op == "attention":
         q = _operand_type(node, "q")
-        new, context = bindings["N"], bindings["C"]
-        pairs = new * context - new * (new - 1) // 2  # one causal sequence whose context ends with the new tokens
+        new = q.shape(bindings)[0]
+        context = new if node.operands["state"] is None else bindings["C"]
+        pairs = new * context
+        if node.operands["index"] is not None:  # one causal sequence whose context ends with the new tokens
+            pairs -= new * (new - 1) // 2
         return 4 * pairs * math.prod(q.shape(bindings)[1:])
     if node.op == "moe_experts":
         gate_up = _operand_type(node, "experts_gate_up")

@@ -114,22 +114,33 @@ def rope(x: Array, cos: Array, sin: Array) -> Array:
     return np.stack([even * c - odd * s, odd * c + even * s], axis=-1).reshape(x.shape)
 
 
+def rope_rows(table: Array, positions: Array, *, columns: tuple[int, ...]) -> Array:
+    return table[positions[:, columns], np.arange(len(columns))]
+
+
 def attention(
     q: Array,
     k: Array,
     v: Array,
-    state: Array,
+    state: Array | None,
     sequence: Array,
-    index: Array,
-    write: Array,
-    context: Array,
-    context_sequence: Array,
-    context_index: Array,
+    index: Array | None = None,
+    write: Array | None = None,
+    context: Array | None = None,
+    context_sequence: Array | None = None,
+    context_index: Array | None = None,
     *,
     scale: float,
 ) -> Array:
-    keys, values = cache_update(k, v, state, write, context)  # [C, K, D]
-    visible = (context_sequence[None] == sequence[:, None]) & (context_index[None] <= index[:, None])  # [N, C]
+    keys, values = k, v  # [C, K, D]
+    if state is None:
+        context_sequence, context_index = sequence, index
+    else:
+        assert write is not None and context is not None and context_sequence is not None
+        keys, values = cache_update(k, v, state, write, context)
+    visible = context_sequence[None] == sequence[:, None]  # [N, C]
+    if index is not None and context_index is not None:
+        visible &= context_index[None] <= index[:, None]
     share = q.shape[1] // k.shape[1]
     out = np.empty_like(q)
     for head in range(q.shape[1]):  # one at a time, so that a long prompt needs [N, C] and not [Q, N, C]
@@ -142,9 +153,9 @@ def rope_attention(
     qkv: Array,
     cos: Array,
     sin: Array,
-    state: Array,
-    positions: Array,
-    *indices: Array,
+    state: Array | None,
+    positions: Array | None,
+    *indices: Array | None,
     num_heads: int,
     num_kv_heads: int,
     head_dim: int,
@@ -152,8 +163,8 @@ def rope_attention(
 ) -> Array:
     heads = qkv.reshape(len(qkv), -1, head_dim)  # [N, Q + 2K, D]
     q, k, v = np.split(heads, [num_heads, num_heads + num_kv_heads], axis=1)
-    c, s = cos[positions[:, 0]], sin[positions[:, 0]]
-    return attention(rope(q, c, s), rope(k, c, s), v, state, *indices, scale=scale)
+    c, s = (cos, sin) if positions is None else (cos[positions[:, 0]], sin[positions[:, 0]])
+    return attention(rope(q, c, s), rope(k, c, s), v, state, *indices, scale=scale)  # type: ignore[arg-type]
 
 
 def moe_route(
@@ -240,6 +251,7 @@ MEANINGS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "linear": linear,
         "swiglu": swiglu,
         "rope": rope,
+        "rope_rows": rope_rows,
         "attention": attention,
         "rope_attention": rope_attention,
         "moe_route": moe_route,

@@ -110,4 +110,6 @@ def _ranges(starts: Int32, counts: Int32) -> Int32:
     total = int(counts.sum())
     if total == len(counts) and (counts == 1).all():
         return starts
-    return np.arange(total, dtype=np.int32) + np.repeat(starts - (np.cumsum(counts, dtype=np.int32) - counts), counts)
+    before = np.cumsum(counts, dtype=np.int32) - counts
+    numbers: Int32 = np.arange(total, dtype=np.int32) + np.repeat(starts - before, counts)
+    return numbers

@@ -71,7 +71,7 @@ def gather(inputs: Sequence[Mapping[str, TokenInput]], spans: Sequence[tuple[int
 
 def _gather(name: str, inputs: Sequence[TokenInput], spans: Sequence[tuple[int, int]]) -> Iterator[tuple[str, Array]]:
     if isinstance(inputs[0], PerToken):
-        yield name, np.concatenate([each.cut(*span) for each, span in zip(inputs, spans, strict=True)])  # type: ignore[misc]
+        yield name, np.concatenate([each.cut(*span) for each, span in zip(inputs, spans, strict=True)])
         return
     rows: list[Array] = [np.zeros((1, *inputs[0].values.shape[1:]), inputs[0].values.dtype)]
     of_token = np.zeros(sum(stop - start for start, stop in spans), np.int32)

@@ -93,7 +93,8 @@ class SlotRows:
         """Of these seats, in the order of their slots, those before which no slot is left out."""
         slots = self.tables[seats, 0]
         order = np.argsort(slots)
-        return seats[order[slots[order] == np.arange(len(seats))]]
+        there: Int32 = seats[order[slots[order] == np.arange(len(seats))]]
+        return there
 
     def _now(self, seat: int, sequence: SequenceState, length: int) -> Held:
         self._time += 1

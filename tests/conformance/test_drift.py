@@ -351,7 +351,8 @@ def test_a_router_tie(untrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flip = drift.sides[0].flips[0]
     (router,) = (piece for piece in drift.sides[0].pieces if piece.scope == "layers.2.mlp.route")
     assert 0 < flip.gap < 2 * flip.noise < 0.1
-    assert router.agreement == 1 - 1 / drift.compared and not router.wrong
+    flipped = {each.token for each in drift.sides[0].flips if each.scope == router.scope}
+    assert router.agreement == 1 - len(flipped) / drift.compared >= 0.9 and not router.wrong
     (jump,) = (piece for piece in drift.sides[0].pieces if piece.scope == "layers.2.mlp.experts")
     assert jump.drift is not None and jump.noise is not None and jump.drift > 5 * jump.noise and jump.own < OP_LIMIT
 
