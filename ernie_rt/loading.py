@@ -15,7 +15,7 @@ from ernie_rt.errors import OptionError
 from ernie_rt.files import Progress
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import legalize
-from ernie_rt.graph.types import DTYPES, Plain, Storage, Weight
+from ernie_rt.graph.types import DTYPES, DType, Storage, Weight
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.location import Located, locate
 from ernie_rt.model.config import ModelConfig
@@ -23,8 +23,8 @@ from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.model.families import find
 from ernie_rt.runtime.options import positive
 from ernie_rt.session import Model
-from ernie_rt.weights.quantized import QuantizedSource
-from ernie_rt.weights.source import CheckpointSource, Place, PlacedSource, WeightSource
+from ernie_rt.weights.opening import SOURCES, Sources
+from ernie_rt.weights.source import Place, PlacedSource, StoredSource, WeightSource
 
 DEFAULT_CONTEXT = 32768
 """What `max_context` is when nobody says, if the model has as much: a cache of 131,072 tokens is seldom needed."""
@@ -43,6 +43,7 @@ def load(
     memory_bytes: int | None = None,
     taps: Collection[str] = (),
     weights: WeightSource | None = None,
+    sources: Sources = SOURCES,
     host: PluginHost | None = None,
     progress: Progress | None = None,
 ) -> Model:
@@ -50,8 +51,9 @@ def load(
 
     `ref` is a folder, a known name ("demo", "21B-A3B"), a hub id ("baidu/ERNIE-4.5-0.3B-PT") or what `locate`
     returned. With `weights` (such as `Synthetic`), which are closed when they are read, the name of a published model
-    needs no checkpoint. `taps` are scopes whose values `Model.tapped` returns. `host` has the plugins (None: those that
-    are installed). `progress` is told of bytes of weights, as the graph stores them.
+    needs no checkpoint; without, the folder's are opened by the first of the `sources` that they fit. `taps` are scopes
+    whose values `Model.tapped` returns. `host` has the plugins (None: those that are installed). `progress` is told of
+    bytes of weights, as the graph stores them.
 
     `max_context` counts the tokens of prompt and answer together; it is at most the model's own, and 32,768 when not
     given. The cache has room for `max_sequences` of that length; further ones wait. `max_batch_tokens` enter one step,
@@ -63,7 +65,7 @@ def load(
     fails; LoweringError when it cannot run the model; CapacityError, before anything large is allocated, when model and
     cache do not fit.
     """
-    located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights)
+    located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights, sources)
     config = located.config
     limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes)
     threads = None if threads is None else positive("threads", threads)
@@ -74,34 +76,35 @@ def load(
         choice = choose(host, backend=backend, device=device, dtype=dtype, stored=config.dtype)
         target = Target((choice.device,), choice.dtype, threads)
         implementation = host.backend(choice.backend)
+        stored = source if isinstance(source, StoredSource) else None
+        graph = build_graph(config, choice.dtype, stored.storages if stored else {})
         with blame(choice.backend):
-            storages, notes = _storages(source, implementation, target)
-        graph = build_graph(config, choice.dtype, storages)
+            graph, notes = _given(graph, implementation, target)
         reported = source if progress is None else _Reported(source, progress, graph)
         with blame(choice.backend):
             lowering = legalize(graph, lambda node: implementation.claims(node, target), taps)
             executable = implementation.compile({graph.name: lowering}, reported, target, limits)
     finally:
         source.close()
-    unused = source.unused if isinstance(source, CheckpointSource) else ()
-    return Model(located, graph, lowering, choice, limits, executable, tuple(unused), notes)
+    unused = tuple(stored.unused) if stored else ()
+    return Model(located, graph, lowering, choice, limits, executable, unused, notes)
 
 
-def _storages(source: WeightSource, backend: Backend, target: Target) -> tuple[dict[str, Storage], tuple[str, ...]]:
-    """How the backend is given the weights of a quantised folder, and what it does not take as it is, in words."""
-    if not isinstance(source, QuantizedSource):
-        return {}, ()
-    storages: dict[str, Storage] = {}
-    expanded: dict[Storage, int] = {}
-    for weight in source.weights:
-        storages[weight.name] = storage = weight.storage
-        if storage.packed and not backend.accepts(storage, target):
-            storages[weight.name] = Plain(target.dtype)
-            expanded[storage] = expanded.get(storage, 0) + weight.type.with_dtype(target.dtype).nbytes()
-    return storages, tuple(
-        f"{human_bytes(nbytes)} of weights dequantised from {storage} to {target.dtype}"
-        for storage, nbytes in expanded.items()
+def _given(graph: Graph, backend: Backend, target: Target) -> tuple[Graph, tuple[str, ...]]:
+    """The graph with packed weights as numbers where the backend does not take them as they are, and how much that
+    makes, in words."""
+    packed = {weight.storage for weight in graph.weights if weight.storage.packed}
+    refused = {storage for storage in packed if not backend.accepts(storage, target)}
+    made: dict[tuple[Storage, DType], int] = {}
+    for weight in graph.weights:
+        if weight.storage in refused:
+            key = weight.storage, weight.type.dtype
+            made[key] = made.get(key, 0) + weight.type.nbytes()
+    notes = (
+        f"{human_bytes(nbytes)} of weights dequantised from {storage} to {dtype}"
+        for (storage, dtype), nbytes in made.items()
     )
+    return graph.with_weights(lambda w: w.plain if w.storage in refused else w), tuple(notes)
 
 
 class _Reported:
@@ -132,9 +135,9 @@ class _Reported:
             self._progress(self._done, self._total)
 
 
-def _locate_for(ref: str, weights: WeightSource | None) -> Located:
+def _locate_for(ref: str, weights: WeightSource | None, sources: Sources) -> Located:
     family = find(ref) if weights is not None else None
-    return locate(ref) if family is None else Located(family.config)
+    return locate(ref, sources) if family is None else Located(family.config)
 
 
 def _limits(

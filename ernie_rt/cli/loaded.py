@@ -64,8 +64,8 @@ def quantized(located: Located, weights: Weights | None, threads: int | None) ->
         return None
     from ernie_rt.display import human_bytes
     from ernie_rt.weights.cache import quantized_folder
+    from ernie_rt.weights.opening import open_weights
     from ernie_rt.weights.quantize import Quantization
-    from ernie_rt.weights.quantized import open_weights
 
     def announce(nbytes: int, seconds: float) -> None:
         say(f"quantising to {weights}: {human_bytes(nbytes)}, about {max(seconds, 1):.0f} s, once")

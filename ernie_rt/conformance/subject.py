@@ -22,7 +22,7 @@ from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.storage import planned
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject, decompose, legalize
-from ernie_rt.graph.types import DType, Operand, Plain, Storage, Weight
+from ernie_rt.graph.types import DType, Storage, Weight
 from ernie_rt.hooks import BackendInfo
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.weights.quantize import Quantization
@@ -72,15 +72,11 @@ class Subject:
         if self.quantization is None:
             return graph
 
-        def given(operand: Operand) -> Operand:
-            if not isinstance(operand, Weight):
-                return operand
-            storage = planned(self.quantization, operand)
-            if storage.packed and not self.accepts(storage):
-                storage = Plain(self.target.dtype)
-            return replace(operand, storage=storage)
+        def given(weight: Weight) -> Weight:
+            stored = replace(weight, storage=planned(self.quantization, weight))
+            return stored if self.accepts(stored.storage) else stored.plain
 
-        return replace(graph, nodes=tuple(replace(n, inputs=tuple(map(given, n.inputs))) for n in graph.nodes))
+        return graph.with_weights(given)
 
     def grain(self, graph: Graph) -> DType:
         """The dtype as coarse as what activations are rounded to in a graph: the target's or, where they meet weights
@@ -92,6 +88,9 @@ class Subject:
         return own
 
     def accepts(self, storage: Storage) -> bool:
+        """Whether weights are handed over as they are stored; the backend is asked of those that are packed."""
+        if not storage.packed:
+            return True
         with blame(self.info.name):
             return self.backend.accepts(storage, self.target)
 

@@ -21,8 +21,9 @@ from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.storage.blocks import Blocks
 from ernie_rt.weights.folder import Put, write_quantized
-from ernie_rt.weights.manifest import Manifest
-from ernie_rt.weights.quantized import QuantizedSource, open_weights
+from ernie_rt.weights.manifest import MANIFEST, Manifest
+from ernie_rt.weights.opening import SOURCES, Sources, open_weights
+from ernie_rt.weights.quantized import QuantizedSource
 from ernie_rt.weights.source import Array, WeightSource
 
 LINEAR: Final = frozenset({"qkv", "out", "gate_up", "down"})
@@ -84,6 +85,7 @@ def quantize_model(
     *,
     threads: int = 1,
     progress: Progress | None = None,
+    sources: Sources = SOURCES,
 ) -> Manifest:
     """Write the checkpoint in `folder`, quantised, into the new folder `out`.
 
@@ -91,14 +93,12 @@ def quantize_model(
     model cannot be quantised so, CheckpointError for numbers that cannot be, WriteError, and what opening a checkpoint
     raises.
     """
-    source = open_weights(folder, config)
+    source = open_weights(folder, config, sources)
     try:
-        if isinstance(source, QuantizedSource):
+        stored = source.storages
+        if any(storage.packed for storage in stored.values()):
             raise OptionError("the model is quantised already", where=str(folder), hint="Quantise what it was made of")
-        weights = [
-            weight if weight.storage.packed else replace(weight, storage=Plain(source.stored_dtype(weight.name)))
-            for weight in how.weights(config)
-        ]
+        weights = [w if w.storage.packed else replace(w, storage=stored[w.name]) for w in how.weights(config)]
         plan = how.plan(source.fingerprint())
         return write_quantized(out, folder, weights, plan, Quantizer(source, how.clip_search, threads), progress)
     finally:
@@ -113,10 +113,10 @@ def convert_model(
     The bytes are those that quantising into that layout gives. Raises OptionError when it is no quantised model, has
     that layout or cannot have it, CheckpointError, WriteError.
     """
-    source = open_weights(folder, config)
+    if not (folder / MANIFEST).exists():
+        raise OptionError("the model is not quantised", where=str(folder), hint="See `ernie-rt quantize --help`")
+    source = QuantizedSource(folder, config)
     try:
-        if not isinstance(source, QuantizedSource):
-            raise OptionError("the model is not quantised", where=str(folder), hint="See `ernie-rt quantize --help`")
         if source.manifest.plan.get("layout") == layout:
             raise OptionError(f"the model has the layout {layout} already", where=str(folder))
         weights = _checked(replace(weight, storage=weight.storage.laid_out(layout)) for weight in source.weights)

@@ -24,8 +24,8 @@ from ernie_rt.model.families import FAMILIES
 from ernie_rt.storage.blocks import Blocks
 from ernie_rt.weights.folder import PROGRESS, write_quantized
 from ernie_rt.weights.manifest import MANIFEST, file_bytes, read_manifest, shard_weights
+from ernie_rt.weights.opening import open_weights
 from ernie_rt.weights.quantize import Quantization, Quantizer, convert_model, quantize_model
-from ernie_rt.weights.quantized import open_weights
 from ernie_rt.weights.synthetic import Synthetic
 from support.drawn import DENSE, MOE, write_drawn
 
