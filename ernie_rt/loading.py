@@ -8,23 +8,22 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import Backend, Limits, Target
-from ernie_rt.choice import choose
-from ernie_rt.display import human_bytes
+from ernie_rt.backend.memory import check_memory
+from ernie_rt.backend.protocols import Limits, Target
+from ernie_rt.build import Build, build
+from ernie_rt.choice import Choice, choose
 from ernie_rt.errors import OptionError
 from ernie_rt.files import Progress
 from ernie_rt.graph.graph import Graph
-from ernie_rt.graph.legalize import legalize
-from ernie_rt.graph.types import DTYPES, DType, Storage, Weight
+from ernie_rt.graph.types import DTYPES, Weight
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.location import Located, locate
 from ernie_rt.model.config import ModelConfig
-from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.model.families import find
 from ernie_rt.runtime.options import positive
 from ernie_rt.session import Model
 from ernie_rt.weights.opening import SOURCES, Sources
-from ernie_rt.weights.source import Place, PlacedSource, StoredSource, WeightSource
+from ernie_rt.weights.source import Place, PlacedSource, StoredSource, WeightSource, storages_of
 
 DEFAULT_CONTEXT = 32768
 """What `max_context` is when nobody says, if the model has as much: a cache of 131,072 tokens is seldom needed."""
@@ -63,7 +62,7 @@ def load(
     Raises OptionError for an argument that is impossible, what `locate` raises, and CheckpointError or FileFormatError
     for weights that are broken or of another model; PluginError or BackendError for a backend that cannot be used, or
     fails; LoweringError when it cannot run the model; CapacityError, before anything large is allocated, when model and
-    cache do not fit.
+    cache do not fit. `backend` "auto" goes on to the next one then, before it raises that.
     """
     located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights, sources)
     config = located.config
@@ -72,39 +71,25 @@ def load(
     # First the headers of the weights: whatever is wrong with a folder is said before a backend is imported.
     source = weights if weights is not None else located.weights()
     try:
-        host = host or PluginHost()
-        choice = choose(host, backend=backend, device=device, dtype=dtype, stored=config.dtype)
-        target = Target((choice.device,), choice.dtype, threads)
-        implementation = host.backend(choice.backend)
-        stored = source if isinstance(source, StoredSource) else None
-        graph = build_graph(config, choice.dtype, stored.storages if stored else {})
+        plugins = host or PluginHost()
+        builds: dict[Choice, Build] = {}
+
+        def attempt(choice: Choice) -> None:
+            target = Target((choice.device,), choice.dtype, threads)
+            with blame(choice.backend):
+                built = build(config, plugins.backend(choice.backend), target, storages_of(source), taps)
+                check_memory(built.bill(limits), limits.memory_bytes)
+            builds[choice] = built
+
+        choice = choose(plugins, backend=backend, device=device, dtype=dtype, stored=config.dtype, attempt=attempt)
+        built = builds[choice]
         with blame(choice.backend):
-            graph, notes = _given(graph, implementation, target)
-        reported = source if progress is None else _Reported(source, progress, graph)
-        with blame(choice.backend):
-            lowering = legalize(graph, lambda node: implementation.claims(node, target), taps)
-            executable = implementation.compile({graph.name: lowering}, reported, target, limits)
+            reported = source if progress is None else _Reported(source, progress, built.graph)
+            executable = built.compile(reported, limits)
     finally:
         source.close()
-    unused = tuple(stored.unused) if stored else ()
-    return Model(located, graph, lowering, choice, limits, executable, unused, notes)
-
-
-def _given(graph: Graph, backend: Backend, target: Target) -> tuple[Graph, tuple[str, ...]]:
-    """The graph with packed weights as numbers where the backend does not take them as they are, and how much that
-    makes, in words."""
-    packed = {weight.storage for weight in graph.weights if weight.storage.packed}
-    refused = {storage for storage in packed if not backend.accepts(storage, target)}
-    made: dict[tuple[Storage, DType], int] = {}
-    for weight in graph.weights:
-        if weight.storage in refused:
-            key = weight.storage, weight.type.dtype
-            made[key] = made.get(key, 0) + weight.type.nbytes()
-    notes = (
-        f"{human_bytes(nbytes)} of weights dequantised from {storage} to {dtype}"
-        for (storage, dtype), nbytes in made.items()
-    )
-    return graph.with_weights(lambda w: w.plain if w.storage in refused else w), tuple(notes)
+    unused = tuple(source.unused) if isinstance(source, StoredSource) else ()
+    return Model(located, built.graph, built.lowering, choice, limits, executable, unused, built.notes)
 
 
 class _Reported:

@@ -98,6 +98,11 @@ class StoredSource(WeightSource, Protocol):
         ...
 
 
+def storages_of(source: WeightSource) -> Mapping[str, Storage]:
+    """How a source stores its weights, as far as it says so."""
+    return source.storages if isinstance(source, StoredSource) else {}
+
+
 class CheckpointSource:
     """The weights of a checkpoint, which it then owns. Building it checks all names, shapes and dtypes.
 

@@ -24,6 +24,7 @@ from ernie_rt.backend import (
     Node,
     Numerics,
     OpNumerics,
+    PagedContents,
     Reject,
     Step,
     StepLimits,
@@ -64,6 +65,9 @@ class CaptureBackend:
 
     def numerics(self, target: Target) -> Numerics:
         return Numerics(OpNumerics("float64", "float64"))
+
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        return PagedContents.of(lowerings, limits).report("float64")
 
     def compile(
         self,
