@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 import ml_dtypes
@@ -34,7 +35,6 @@ from ernie_rt.backend import (
     Weight,
     WeightSource,
     check_memory,
-    conversions,
 )
 from ernie_rt_eager.attention import Context, LayerCache
 from ernie_rt_eager.ops import DTYPES, FUNCTIONS
@@ -62,6 +62,9 @@ class EagerBackend(BackendBase):
         wide = OpNumerics("float32", "float32")
         return Numerics(OpNumerics(target.dtype, "float32"), {"moe_route": wide, "rms_norm": wide})
 
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        return _bill(PagedContents.of(lowerings, limits), torch.device(target.device))
+
     def compile(
         self,
         lowerings: Mapping[str, Lowering],
@@ -86,8 +89,8 @@ class EagerExecutable(ExecutableBase):
         self._device, self._threads = torch.device(target.device), target.threads
         contents = PagedContents.of(lowerings, limits)
         self.cache, self.admits, bindings = contents.cache, contents.admits, contents.bindings
-        self._report = contents.report(notes=conversions(contents.weights.values()))
-        check_memory(self._report, limits.memory_bytes, _free_bytes(self._device))
+        self._report = _bill(contents, self._device)
+        check_memory(self._report, limits.memory_bytes)
         tensors = {name: self._load(weight, source, bindings) for name, weight in contents.weights.items()}
         self._caches = {name: self._allocate(state, bindings) for name, state in contents.states.items()}
         self._interpreters = {
@@ -195,5 +198,6 @@ def _to_numpy(value: Tensor) -> np.ndarray:
     return (value.float() if value.is_floating_point() else value).cpu().numpy()
 
 
-def _free_bytes(device: torch.device) -> int | None:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+def _bill(contents: PagedContents, device: torch.device) -> MemoryReport:
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    return replace(contents.report(), available=free)

@@ -14,19 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ernie_rt.graph import types
 from ernie_rt_eager.attention import attention, rope_attention
 from ernie_rt_eager.products import product
 
-DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
-    {
-        "float64": torch.float64,
-        "float32": torch.float32,
-        "bfloat16": torch.bfloat16,
-        "float16": torch.float16,
-        "int32": torch.int32,
-        "bool": torch.bool,
-    }
-)
+DTYPES: Final[Mapping[str, torch.dtype]] = {name: getattr(torch, name) for name in types.DTYPES}
 
 
 def cast(x: Tensor, *, dtype: str) -> Tensor:

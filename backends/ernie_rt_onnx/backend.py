@@ -29,10 +29,8 @@ from ernie_rt.backend import (
     StepResult,
     Storage,
     Target,
-    Weight,
     WeightSource,
     check_memory,
-    conversions,
 )
 from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.model import outputs_of, place, step_emitter, step_model
@@ -80,6 +78,9 @@ class OnnxBackend(BackendBase):
         wide = OpNumerics("float32", "float32")
         return Numerics(OpNumerics(target.dtype, "float32", "int8"), {"moe_route": wide, "rms_norm": wide})
 
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        return _bill(_emit(lowerings, target, limits, ACCURACY_LEVEL), lowerings)
+
     def compile(
         self, lowerings: Mapping[str, Lowering], weights: WeightSource, target: Target, limits: Limits
     ) -> OnnxExecutable:
@@ -107,17 +108,12 @@ class OnnxExecutable(ExecutableBase):
             slots = max(1, min(slots, limits.cache_tokens // rows))
         self.cache = CacheShape("slots", page_size=rows, pages=slots)
         self.admits = StepLimits(limits.max_batch_tokens, slots, mixed=False, max_prefills=1)
-        bindings = {"P": rows, "R": slots * rows, "S": slots}
-        emitters = {
-            name: step_emitter(lowering, target.dtype, bindings, accuracy_level) for name, lowering in lowerings.items()
-        }
-        graphs = [lowering.graph for lowering in lowerings.values()]
-        states = {state.name: state for graph in graphs for state in graph.states}
-        self._report = _report(emitters, sum(state.nbytes(bindings) for state in states.values()))
+        emitters = _emit(lowerings, target, limits, accuracy_level)
+        self._report = _bill(emitters, lowerings)
         check_memory(self._report, limits.memory_bytes)
         self.caches: dict[str, npt.NDArray[Any]] = {}
-        for state in states.values():
-            _, _, heads, size = state.type.shape(bindings)
+        for state in (state for lowering in lowerings.values() for state in lowering.graph.states):
+            _, _, heads, size = state.type.shape({"R": slots * rows})
             for name in (past_name(state, "k"), past_name(state, "v")):
                 self.caches[name] = np.zeros((slots, heads, rows, size), state.type.dtype)
         self._programs = {
@@ -226,12 +222,21 @@ def head_dim(node: Node) -> int:
     return size
 
 
-def _report(emitters: Mapping[str, Emitter], cache_bytes: int) -> MemoryReport:
-    sizes: dict[str, int] = {}
-    weights: dict[str, Weight] = {}
-    for emitter in emitters.values():
-        for name, parameter in emitter.parameters.items():
+def _emit(lowerings: Mapping[str, Lowering], target: Target, limits: Limits, accuracy_level: int) -> dict[str, Emitter]:
+    """The nodes of each graph, and what they need of weights."""
+    slots, rows = limits.max_sequences, limits.max_context
+    bindings = {"P": rows, "R": slots * rows, "S": slots}
+    return {
+        name: step_emitter(lowering, target.dtype, bindings, accuracy_level) for name, lowering in lowerings.items()
+    }
+
+
+def _bill(emitters: Mapping[str, Emitter], lowerings: Mapping[str, Lowering]) -> MemoryReport:
+    weights: dict[str, int] = {}
+    states: dict[str, int] = {}
+    for name, emitter in emitters.items():
+        for key, parameter in emitter.parameters.items():
             stored = parameter.weight.parts[parameter.part]
-            sizes[name] = stored.with_dtype(parameter.dtype).nbytes(emitter.bindings)
-            weights[parameter.weight.name] = parameter.weight
-    return MemoryReport(sum(sizes.values()), cache_bytes, notes=conversions(weights.values()))
+            weights[key] = stored.with_dtype(parameter.dtype).nbytes(emitter.bindings)
+        states.update((state.name, state.nbytes(emitter.bindings)) for state in lowerings[name].graph.states)
+    return MemoryReport(sum(weights.values()), sum(states.values()))

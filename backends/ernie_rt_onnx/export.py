@@ -26,7 +26,7 @@ from ernie_rt.weights.folder import PROGRESS, Produce, write_quantized
 from ernie_rt.weights.manifest import MANIFEST, Manifest, padding
 from ernie_rt.weights.quantize import Converter, Quantizer
 from ernie_rt.weights.quantized import QuantizedSource
-from ernie_rt.weights.source import CheckpointSource
+from ernie_rt.weights.source import StoredSource
 from ernie_rt_onnx.genai import write_genai_files
 from ernie_rt_onnx.portable import DTYPES, MODEL, TABLES, build, seal
 from ernie_rt_onnx.runtime import check_runtime
@@ -54,7 +54,7 @@ def export(located: Located, out: Path, options: ExportOptions, progress: Progre
 
 
 def _weights(
-    source: CheckpointSource | QuantizedSource, config: ModelConfig, dtype: DType, options: ExportOptions
+    source: StoredSource, config: ModelConfig, dtype: DType, options: ExportOptions
 ) -> tuple[dict[str, object], list[Weight], Produce]:
     """What the folder's manifest says it was made of, its weights with their storages, and what writes them."""
     plain = [weight for weight in build_graph(config, dtype).weights if weight.storage.stored]

@@ -16,10 +16,9 @@ import onnx
 
 from ernie_rt import files
 from ernie_rt.backend import DType, Graph, Target
+from ernie_rt.build import build as ready
 from ernie_rt.errors import ErnieRtError, IntegrityError
-from ernie_rt.graph.legalize import legalize
 from ernie_rt.location import Located
-from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.weights.manifest import Manifest, padding
 from ernie_rt.weights.safetensors import SafetensorsFile
 from ernie_rt.weights.source import Array
@@ -50,9 +49,7 @@ class Portable:
 def build(located: Located, dtype: DType, manifest: Manifest, folder: Path) -> Portable:
     """What belongs beside the weights in `folder`; of these, headers alone are read."""
     config = located.config
-    backend, target = OnnxBackend(), Target(("cpu",), dtype)
-    whole = build_graph(config, dtype, manifest.storages)
-    graph = legalize(whole, lambda node: backend.claims(node, target)).graph
+    graph = ready(config, OnnxBackend(), Target(("cpu",), dtype), manifest.storages).lowering.graph
     bindings = {"P": config.max_position_embeddings}
     model, emitter = portable_model(graph, dtype, bindings, ACCURACY_LEVEL, located.known_ids or config.vocab_size)
     return Portable(graph, model, _place_constants(model, emitter, folder, manifest))

@@ -1,6 +1,6 @@
 """What a backend author imports."""
 
-from ernie_rt.backend.contents import PagedContents, conversions
+from ernie_rt.backend.contents import PagedContents
 from ernie_rt.backend.interpreter import Interpreter
 from ernie_rt.backend.memory import available_memory, check_memory
 from ernie_rt.backend.protocols import (
@@ -69,6 +69,5 @@ __all__ = [
     "WeightSource",
     "available_memory",
     "check_memory",
-    "conversions",
     "draw",
 ]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ernie_rt.backend.protocols import CacheShape, Limits, MemoryReport, StepLimits
-from ernie_rt.display import human_bytes
 from ernie_rt.graph.legalize import Lowering
-from ernie_rt.graph.types import DTYPES, DType, State, Weight
+from ernie_rt.graph.types import DType, State, Weight
 
 PAGE_SIZE = 16
 
@@ -40,7 +38,7 @@ class PagedContents:
             bindings={"P": limits.max_context, "R": pages * PAGE_SIZE, "S": limits.max_sequences},
         )
 
-    def report(self, dtype: DType | None = None, notes: tuple[str, ...] = ()) -> MemoryReport:
+    def report(self, dtype: DType | None = None) -> MemoryReport:
         """The bytes of it all, in the graph's dtypes and as packed as it says, or all in one dtype."""
 
         def nbytes(held: Weight | State) -> int:
@@ -48,19 +46,4 @@ class PagedContents:
                 return held.type.with_dtype(dtype).nbytes(self.bindings)
             return (held if held.storage.packed else held.type).nbytes(self.bindings)
 
-        return MemoryReport(
-            sum(map(nbytes, self.weights.values())), sum(map(nbytes, self.states.values())), notes=notes
-        )
-
-
-def conversions(weights: Iterable[Weight]) -> tuple[str, ...]:
-    """What is stored in one dtype and held in another, in words, with its size as it is held."""
-    converted: dict[tuple[DType, DType], int] = {}
-    for weight in weights:
-        if not weight.storage.packed and weight.parts["data"].dtype != weight.type.dtype:
-            key = (weight.parts["data"].dtype, weight.type.dtype)
-            converted[key] = converted.get(key, 0) + math.prod(weight.type.shape())
-    return tuple(
-        f"{human_bytes(elements * DTYPES[held].size)} of weights converted from {stored} to {held}"
-        for (stored, held), elements in converted.items()
-    )
+        return MemoryReport(sum(map(nbytes, self.weights.values())), sum(map(nbytes, self.states.values())))

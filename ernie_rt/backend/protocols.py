@@ -103,12 +103,16 @@ class Numerics:
 
 @dataclass(frozen=True, slots=True)
 class MemoryReport:
-    """Bytes that an executable holds on its device, and what it converted at load, in words."""
+    """Bytes that an executable holds on its device, and what is to be said of them, in words.
+
+    `available` is what the device has left for them (None: it is main memory, of which the core knows).
+    """
 
     weight_bytes: int
     cache_bytes: int
     workspace_bytes: int = 0
     notes: tuple[str, ...] = ()
+    available: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -206,6 +210,13 @@ class Backend(Protocol):
         its `compute`, sums to its `accumulate`. What that misses of float64 is the op's noise, and the backend may be
         off by a small multiple of it. Promise what is really done, on any path: who promises finer fails, and nothing
         may be promised that is coarser than the target's dtype, nor sums coarser than products.
+        """
+        ...
+
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        """What an executable compiled from these would hold, worked out without allocating it.
+
+        Of a bill that is too large the core hears before anything is loaded, and `auto` tries another backend.
         """
         ...
 

@@ -42,6 +42,9 @@ class SimpleBackend(BackendBase):
     def numerics(self, target: Target) -> Numerics:
         return Numerics(OpNumerics(self.dtype, self.dtype))
 
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        return PagedContents.of(lowerings, limits).report(self.dtype)
+
     def compile(
         self,
         lowerings: Mapping[str, Lowering],

@@ -53,7 +53,7 @@ class Setting:
         judged by the experts that the tapped run has shown, if those are right."""
         run = self.run(**options)
         verdict = self.judge.verdict(run, self.factor)
-        if self.taps and run.lowering.graph != self.subject.lower(self.judge.graph).graph:
+        if self.taps and run.lowering.graph != self.subject.build(self.judge.graph).lowering.graph:
             shown = None if verdict.router.problem else run
             whole = self.judge.verdict(self.run(**options, taps=False), self.factor, shown)
             return Verdict(worse(verdict.logits, whole.logits), verdict.router, worse(verdict.greedy, whole.greedy))

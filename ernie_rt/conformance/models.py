@@ -122,19 +122,19 @@ def run_model(
     """
     prompts = specimen.prompts if prompts is None else prompts
     new = specimen.new_tokens
-    graph = subject.stored(build_graph(specimen.config, subject.target.dtype))
-    lowering = subject.lower(graph, specimen.routers if taps else ())
+    graph = build_graph(specimen.config, subject.target.dtype)
+    built = subject.build(graph, specimen.routers if taps else ())
     limits = Limits(
         context or max(map(len, prompts)) + new,
         min(len(prompts), specimen.sequences) if batches else 1,
         specimen.batch_tokens,
     )
     source = specimen.open()
-    with subject.compiled(lowering, source, limits) as compiled:
+    with subject.compiled(built, source, limits) as compiled:
         executable = wrap(compiled)
         requests = [Request(ids, new, all_logits=all_logits, chunk=chunk, taps=taps) for ids in prompts]
         sequences = drive(Engine(executable, limits.max_context, reuse=reuse), executable, requests)
-    return Run(lowering, tuple(map(_told, sequences)))
+    return Run(built.lowering, tuple(map(_told, sequences)))
 
 
 def _told(sequence: SequenceState) -> Told:

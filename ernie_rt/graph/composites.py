@@ -8,7 +8,7 @@ from typing import cast
 
 from ernie_rt.graph.op import Composer, Op, define
 from ernie_rt.graph.primitives import need, need_float, need_int
-from ernie_rt.graph.types import Dim, Operand, State, TensorType, Value
+from ernie_rt.graph.types import Dim, Operand, TensorType, Value
 
 
 def _type(operand: Operand) -> TensorType:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from ernie_rt.graph.op import Op
 from ernie_rt.graph.ops import OPS
@@ -53,6 +54,15 @@ class Graph:
                 if isinstance(operand, Weight):
                     found.setdefault(operand.name, operand)
         return tuple(found.values())
+
+    def with_weights(self, change: Callable[[Weight], Weight]) -> Graph:
+        """The graph with each weight changed."""
+
+        def changed(node: Node) -> Node:
+            inputs = (change(operand) if isinstance(operand, Weight) else operand for operand in node.inputs)
+            return replace(node, inputs=tuple(inputs))
+
+        return replace(self, nodes=tuple(map(changed, self.nodes)))
 
     def output(self, name: str) -> Value:
         return dict(self.outputs)[name]

@@ -108,7 +108,7 @@ class Storage(Protocol):
 
     def parts(self, type: TensorType, paired: bool = False) -> dict[str, TensorType]:
         """The stored parts of a logical tensor, by name, in the order in which they are written."""
-        ...
+        return {"data": type}
 
     def problem(self, type: TensorType, paired: bool = False) -> str | None:
         """Why a tensor cannot be stored so, or None."""

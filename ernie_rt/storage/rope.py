@@ -41,9 +41,6 @@ class RopeTable(Storage):
     def __str__(self) -> str:
         return f"rope {self.function}, theta {self.theta:g}"
 
-    def parts(self, type: TensorType, paired: bool = False) -> dict[str, TensorType]:
-        return {"data": type}
-
     def compute(self, type: TensorType, out: Array, index: tuple[int, ...]) -> None:
         """`out` may have any number of rows."""
         columns = type.dims[1]

@@ -16,8 +16,9 @@ from ernie_rt.errors import OptionError, WriteError
 from ernie_rt.files import Progress
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.weights.manifest import file_bytes, shard_weights
+from ernie_rt.weights.opening import open_weights
 from ernie_rt.weights.quantize import Quantization, quantize_model
-from ernie_rt.weights.quantized import QuantizedSource, open_weights
+from ernie_rt.weights.quantized import QuantizedSource
 
 TRIAL: Final = 1 << 18
 """Numbers that are quantised to see how fast that goes."""

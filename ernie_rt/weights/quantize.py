@@ -16,13 +16,14 @@ import numpy as np
 
 from ernie_rt.errors import OptionError
 from ernie_rt.files import Progress
-from ernie_rt.graph.types import DType, Plain, Storage, Weight
+from ernie_rt.graph.types import Plain, Storage, Weight
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.storage.blocks import Blocks
 from ernie_rt.weights.folder import Put, write_quantized
-from ernie_rt.weights.manifest import Manifest
-from ernie_rt.weights.quantized import QuantizedSource, open_weights
+from ernie_rt.weights.manifest import MANIFEST, Manifest
+from ernie_rt.weights.opening import SOURCES, Sources, open_weights
+from ernie_rt.weights.quantized import QuantizedSource
 from ernie_rt.weights.source import Array, WeightSource
 
 LINEAR: Final = frozenset({"qkv", "out", "gate_up", "down"})
@@ -59,6 +60,11 @@ class Quantization:
             return self.linears
         return weight.storage
 
+    def taken(self, accepts: Callable[[Storage], bool]) -> Quantization:
+        """The same in a layout that a backend takes as it is, if there is one."""
+        layouts: tuple[Layout, ...] = (self.layout, "raw", "tiled")
+        return next((how for how in (replace(self, layout=each) for each in layouts) if accepts(how.linears)), self)
+
     def plan(self, source: str) -> dict[str, object]:
         """What a manifest says of it, of a model with this fingerprint."""
         return {
@@ -84,6 +90,7 @@ def quantize_model(
     *,
     threads: int = 1,
     progress: Progress | None = None,
+    sources: Sources = SOURCES,
 ) -> Manifest:
     """Write the checkpoint in `folder`, quantised, into the new folder `out`.
 
@@ -91,14 +98,12 @@ def quantize_model(
     model cannot be quantised so, CheckpointError for numbers that cannot be, WriteError, and what opening a checkpoint
     raises.
     """
-    source = open_weights(folder, config)
+    source = open_weights(folder, config, sources)
     try:
-        if isinstance(source, QuantizedSource):
+        stored = source.storages
+        if any(storage.packed for storage in stored.values()):
             raise OptionError("the model is quantised already", where=str(folder), hint="Quantise what it was made of")
-        weights = [
-            weight if weight.storage.packed else replace(weight, storage=Plain(source.stored_dtype(weight.name)))
-            for weight in how.weights(config)
-        ]
+        weights = [w if w.storage.packed else replace(w, storage=stored[w.name]) for w in how.weights(config)]
         plan = how.plan(source.fingerprint())
         return write_quantized(out, folder, weights, plan, Quantizer(source, how.clip_search, threads), progress)
     finally:
@@ -113,10 +118,10 @@ def convert_model(
     The bytes are those that quantising into that layout gives. Raises OptionError when it is no quantised model, has
     that layout or cannot have it, CheckpointError, WriteError.
     """
-    source = open_weights(folder, config)
+    if not (folder / MANIFEST).exists():
+        raise OptionError("the model is not quantised", where=str(folder), hint="See `ernie-rt quantize --help`")
+    source = QuantizedSource(folder, config)
     try:
-        if not isinstance(source, QuantizedSource):
-            raise OptionError("the model is not quantised", where=str(folder), hint="See `ernie-rt quantize --help`")
         if source.manifest.plan.get("layout") == layout:
             raise OptionError(f"the model has the layout {layout} already", where=str(folder))
         weights = _checked(replace(weight, storage=weight.storage.laid_out(layout)) for weight in source.weights)
@@ -136,7 +141,7 @@ class Quantizer:
 
     def __call__(self, weight: Weight, put: Put) -> float | None:
         if not weight.storage.packed:
-            put(self._numbers(weight, weight.parts["data"].dtype))
+            put(_numbers(self._source, weight))
             return None
         error = energy = 0.0
 
@@ -153,20 +158,15 @@ class Quantizer:
 
     def _slices(self, weight: Weight) -> Iterator[Callable[[], Array]]:
         """What reads each piece of a weight, of rows that are whole tiles."""
-        shape = weight.type.shape()
+        shape, wide = weight.type.shape(), replace(weight, storage=Plain("float32"))
         experts = shape[: len(shape) - len(weight.row) - 1]
         if experts:
             for index in np.ndindex(*experts):
-                yield partial(self._numbers, weight, "float32", index)
+                yield partial(_numbers, self._source, wide, index)
             return
-        whole, step = self._numbers(weight, "float32"), _rows_at_once(weight)
+        whole, step = _numbers(self._source, wide), _rows_at_once(weight)
         for start in range(0, shape[0], step):
             yield partial(whole.__getitem__, slice(start, start + step))
-
-    def _numbers(self, weight: Weight, dtype: DType, index: tuple[int, ...] = ()) -> Array:
-        out = np.empty(weight.type.shape()[len(index) :], dtype)
-        self._source.fill(replace(weight, storage=Plain(dtype)), "data", out, index)
-        return out
 
     def _quantize(self, read: Callable[[], Array], storage: Storage, name: str) -> tuple[Parts, float, float]:
         parts, error, energy = storage.quantize(read(), search=self._search, where=name)
@@ -182,15 +182,20 @@ class Converter:
     def __call__(self, weight: Weight, put: Put) -> float | None:
         name, stored = weight.name, weight.storage
         if not stored.packed:
-            numbers = np.empty(weight.type.shape(), weight.parts["data"].dtype)
-            self._source.fill(weight, "data", numbers)
-            put(numbers)
+            put(_numbers(self._source, weight))
             return None
         total, step = math.prod(weight.type.shape()) // math.prod(weight.row), _rows_at_once(weight)
         starts = range(0, total, step)
         _put_parts((stored.pack(self._source.rows(name, at, min(at + step, total))) for at in starts), put)
         self._source.release(name)
         return self._source.manifest.errors.get(name)
+
+
+def _numbers(source: WeightSource, weight: Weight, index: tuple[int, ...] = ()) -> Array:
+    """A weight that is not packed, or its slice at `index`."""
+    out = np.empty(weight.type.shape()[len(index) :], weight.parts["data"].dtype)
+    source.fill(weight, "data", out, index)
+    return out
 
 
 def _put_parts(pieces: Iterable[Parts], put: Put) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import threading
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from ernie_rt.errors import CheckpointError, GraphError
 from ernie_rt.graph.types import DTYPES, Storage, Weight
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
-from ernie_rt.weights.checkpoint import Checkpoint, listed
+from ernie_rt.weights.checkpoint import listed
 from ernie_rt.weights.manifest import (
     MANIFEST,
     PADDING,
@@ -27,7 +28,7 @@ from ernie_rt.weights.manifest import (
     shard_weights,
 )
 from ernie_rt.weights.safetensors import SafetensorsFile
-from ernie_rt.weights.source import Array, CheckpointSource, Place, computed, copy, pieces
+from ernie_rt.weights.source import Array, Place, computed, copy, pieces
 
 CHUNK: Final = 1 << 17
 """Numbers made at once."""
@@ -39,6 +40,8 @@ class QuantizedSource:
 
     A weight is filled part by part as it is stored, or, where the graph does not say it packed, with the numbers.
     """
+
+    unused = ()
 
     def __init__(self, folder: Path, config: ModelConfig, manifest: Manifest | None = None) -> None:
         """`manifest` is for a folder that has none yet. Raises JsonError, CheckpointError, FileFormatError or
@@ -61,6 +64,10 @@ class QuantizedSource:
     @property
     def weights(self) -> list[Weight]:
         return list(self._weights.values())
+
+    def fingerprint(self) -> str:
+        """Of the digests of the files."""
+        return hashlib.sha256("".join(shard.sha256 for shard in self.manifest.shards.values()).encode()).hexdigest()
 
     def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
         if computed(weight, part, out, index):
@@ -146,13 +153,6 @@ class QuantizedSource:
                 found=found,
                 hint="Fetch it again, or quantise the model again",
             )
-
-
-def open_weights(folder: Path, config: ModelConfig) -> CheckpointSource | QuantizedSource:
-    """The weights of a folder: a quantised one when it has a manifest, else a checkpoint."""
-    if (folder / MANIFEST).exists():
-        return QuantizedSource(folder, config)
-    return CheckpointSource(Checkpoint.open(folder), config)
 
 
 def _checked(folder: Path, config: ModelConfig, storages: Mapping[str, Storage]) -> dict[str, tuple[Weight, ...]]:

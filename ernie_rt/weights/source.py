@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from ernie_rt.errors import BackendError, GraphError
-from ernie_rt.graph.types import DTYPES, FLOATS, DType, Weight
+from ernie_rt.graph.types import DTYPES, FLOATS, DType, Plain, Storage, Weight
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.expressions import (
@@ -79,33 +79,49 @@ class PlacedSource(WeightSource, Protocol):
         ...
 
 
+@runtime_checkable
+class StoredSource(WeightSource, Protocol):
+    """A source that knows, before a number is read, what it has and how."""
+
+    @property
+    def storages(self) -> Mapping[str, Storage]:
+        """How it stores each weight."""
+        ...
+
+    @property
+    def unused(self) -> Sequence[tuple[str, str]]:
+        """What it has beside the weights of the graph, each with the reason why that is not read."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A digest that tells the model from its finetunes, made without reading it all."""
+        ...
+
+
+def storages_of(source: WeightSource) -> Mapping[str, Storage]:
+    """How a source stores its weights, as far as it says so."""
+    return source.storages if isinstance(source, StoredSource) else {}
+
+
 class CheckpointSource:
-    """The weights of a checkpoint, which it then owns. Building it checks all names, shapes and dtypes."""
+    """The weights of a checkpoint, which it then owns. Building it checks all names, shapes and dtypes.
+
+    A weight that is made of tensors of several dtypes counts as float32.
+    """
 
     def __init__(self, checkpoint: Checkpoint, config: ModelConfig) -> None:
         """Raises CheckpointError, having closed the checkpoint."""
         self._checkpoint = checkpoint
         try:
             self._recipe = recipe(config, dialect_of(checkpoint.tensors.keys(), str(checkpoint.folder)))
-            self._unused = self._recipe.check(checkpoint.tensors, str(checkpoint.folder))
+            self.unused = self._recipe.check(checkpoint.tensors, str(checkpoint.folder))
         except BaseException:
             checkpoint.close()
             raise
-
-    @property
-    def unused(self) -> list[tuple[str, str]]:
-        """Stored tensors that no graph reads, each with the reason."""
-        return list(self._unused)
-
-    def stored_dtype(self, name: str) -> DType:
-        """The dtype of a weight in the checkpoint; float32 where it is made of tensors of several."""
-        stored = {self._checkpoint.tensors[each.name].dtype for each in stored_in(self._recipe.weights[name])}
-        found = {STORED_AS[dtype] for dtype in stored}
-        return found.pop() if len(found) == 1 else "float32"
+        self.storages = {name: self._storage(made) for name, made in self._recipe.weights.items()}
 
     def fingerprint(self) -> str:
-        """A digest of the names, shapes and dtypes of all tensors and the first numbers of each: quick, and enough to
-        tell a model from its finetunes."""
+        """Of the names, shapes and dtypes of all tensors and the first numbers of each."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self._checkpoint.tensors.items()):
             digest.update(f"{name} {tensor.dtype} {tensor.shape} ".encode())
@@ -131,6 +147,10 @@ class CheckpointSource:
 
     def close(self) -> None:
         self._checkpoint.close()
+
+    def _storage(self, expression: Expression) -> Storage:
+        found = {STORED_AS[self._checkpoint.tensors[each.name].dtype] for each in stored_in(expression)}
+        return Plain(found.pop() if len(found) == 1 else "float32")
 
     def _write(self, expression: Expression, out: Array) -> None:
         match expression:

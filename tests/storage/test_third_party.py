@@ -17,8 +17,9 @@ from ernie_rt.graph.json import graph_from_json, graph_to_json
 from ernie_rt.model.config import read_config
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.weights.manifest import MANIFEST, STORAGES, read_manifest
+from ernie_rt.weights.opening import open_weights
 from ernie_rt.weights.quantize import quantize_model
-from ernie_rt.weights.quantized import QuantizedSource, open_weights
+from ernie_rt.weights.quantized import QuantizedSource
 from ernie_rt.weights.synthetic import Synthetic, distribution
 from support.configs import small
 from support.drawn import MOE, write_drawn

@@ -27,6 +27,7 @@ from ernie_rt.backend import (
     Node,
     Numerics,
     OpNumerics,
+    PagedContents,
     Reject,
     Step,
     StepLimits,
@@ -62,6 +63,9 @@ class CaptureBackend(BackendBase):
 
     def numerics(self, target: Target) -> Numerics:
         return Numerics(OpNumerics("float64", "float64"))
+
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        return PagedContents.of(lowerings, limits).report("float64")
 
     def compile(
         self,

@@ -78,6 +78,9 @@ class ScriptedBackend:
     def numerics(self, target: Target) -> Numerics:
         return Numerics(OpNumerics("float32", "float32"))
 
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        return MemoryReport(1, 1)
+
     def compile(
         self, lowerings: Mapping[str, Lowering], weights: WeightSource, target: Target, limits: Limits
     ) -> ScriptedExecutable:

@@ -17,15 +17,15 @@ from safetensors.numpy import load_file, save_file
 from ernie_rt import files
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import CheckpointError, ErnieRtError, OptionError, WriteError
-from ernie_rt.graph.types import Plain
+from ernie_rt.graph.types import Plain, Storage
 from ernie_rt.model.config import read_config
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.model.families import FAMILIES
 from ernie_rt.storage.blocks import Blocks
 from ernie_rt.weights.folder import PROGRESS, write_quantized
 from ernie_rt.weights.manifest import MANIFEST, file_bytes, read_manifest, shard_weights
+from ernie_rt.weights.opening import open_weights
 from ernie_rt.weights.quantize import Quantization, Quantizer, convert_model, quantize_model
-from ernie_rt.weights.quantized import open_weights
 from ernie_rt.weights.synthetic import Synthetic
 from support.drawn import DENSE, MOE, write_drawn
 
@@ -339,3 +339,16 @@ def test_synthetic_weights_without_a_folder(tmp_path: Path) -> None:
     )
     assert done[-1][0] == done[-1][1] == sum(shard.nbytes for shard in manifest.shards.values())
     assert json.loads((tmp_path / "out" / MANIFEST).read_text())["plan"] == {"seed": 3}
+
+
+def test_the_layout_is_one_that_a_backend_takes() -> None:
+    how, asked = Quantization(4), []
+
+    def none(storage: Storage) -> bool:
+        asked.append(storage)
+        return False
+
+    assert how.taken(lambda storage: storage == Blocks(4, 32, "tiled")) == Quantization(4, layout="tiled")
+    assert how.taken(lambda storage: True) == how.taken(none) == how
+    assert set(asked) == {Blocks(4, 32), Blocks(4, 32, "tiled")}
+    assert Quantization(8, layout="tiled").taken(lambda storage: storage == Blocks(8, 32)).layout == "raw"

@@ -21,8 +21,9 @@ from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.storage.blocks import Blocks
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
+from ernie_rt.weights.opening import open_weights
 from ernie_rt.weights.quantize import Quantization, convert_model, quantize_model
-from ernie_rt.weights.quantized import QuantizedSource, open_weights
+from ernie_rt.weights.quantized import QuantizedSource
 from ernie_rt.weights.source import CheckpointSource, PlacedSource
 from support.drawn import DENSE, MOE, write_drawn
 from support.mutants import NumpyBackend, host_of
