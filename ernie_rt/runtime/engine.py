@@ -215,9 +215,9 @@ class Engine:
         if batch.keeps:
             for sequence in batch.sequences:
                 seat = sequence.seat
-                if seat >= 0 and sequence.request.max_new_tokens == 0 and not seats.unread[seat]:
-                    if seats.entered[seat] == seats.known[seat]:
-                        self._end(sequence, "length")
+                ended = seat >= 0 and sequence.request.max_new_tokens == 0 and not seats.unread[seat]
+                if ended and seats.entered[seat] == seats.known[seat]:
+                    self._end(sequence, "length")
 
     def _keep(self, batch: Batch, here: np.ndarray, result: StepResult) -> None:
         """Keep logits and tapped values for those who asked."""

@@ -65,7 +65,7 @@ TokenInput = PerToken | PerPlace
 
 
 def gather(inputs: Sequence[Mapping[str, TokenInput]], spans: Sequence[tuple[int, int]]) -> dict[str, Array]:
-    """The inputs of a step, of whose sequences each brings the tokens of its span; all have inputs of the same names."""
+    """The inputs of a step, whose sequences bring the tokens of these spans; all have inputs of the same names."""
     return dict(pair for name in inputs[0] for pair in _gather(name, [each[name] for each in inputs], spans))
 
 
