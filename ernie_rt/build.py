@@ -8,9 +8,11 @@ from typing import Final
 
 from ernie_rt.backend.protocols import Backend, Executable, Limits, MemoryReport, Target
 from ernie_rt.display import human_bytes
+from ernie_rt.errors import BackendError
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import Lowering, legalize
 from ernie_rt.graph.types import Storage, Value, Weight
+from ernie_rt.hooks import PLUGIN_API
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.weights.source import WeightSource
@@ -49,7 +51,9 @@ class Build:
         return replace(report, notes=(*self.notes, *report.notes))
 
     def compile(self, source: WeightSource, limits: Limits) -> Executable:
-        return self.backend.compile(self.lowerings, source, self.target, limits)
+        executable = self.backend.compile(self.lowerings, source, self.target, limits)
+        check_contract(executable, Executable)
+        return executable
 
 
 def build(
@@ -63,6 +67,7 @@ def build(
 
     `taps` are scopes of `main`. Raises what `legalize` does, and whatever the backend does.
     """
+    check_contract(backend, Backend)
     graphs = {MAIN: build_graph(model, target.dtype, storages)} if isinstance(model, ModelConfig) else model
     given = {name: accepted(graph, backend, target) for name, graph in graphs.items()}
     lowerings = {
@@ -78,6 +83,17 @@ def accepted(graph: Graph, backend: Backend, target: Target) -> Graph:
     packed = {weight.storage for weight in graph.weights if weight.storage.packed}
     taken = {storage for storage in packed if backend.accepts(storage, target)}
     return graph.with_weights(lambda weight: weight if weight.storage in taken else weight.plain)
+
+
+def check_contract(found: object, contract: type) -> None:
+    """BackendError when a backend or an executable lacks what the contract asks for."""
+    lacking = [name for name in vars(contract) if not name.startswith("_") and not hasattr(found, name)]
+    if lacking:
+        raise BackendError(
+            f"{type(found).__qualname__} has no {', '.join(lacking)}",
+            expected=f"what ernie_rt.backend.{contract.__name__} asks for, of plugin API {PLUGIN_API}",
+            hint=f"Derive it from {contract.__name__}Base, and read `What changed` in docs/backends.md",
+        )
 
 
 def _notes(stored: Mapping[str, Weight], held: Mapping[str, Weight]) -> tuple[str, ...]:

@@ -17,8 +17,11 @@ import pluggy
 from ernie_rt.graph.types import DType
 
 NAMESPACE: Final = "ernie_rt"
-PLUGIN_API: Final = 1
-"""Raised only when an older backend would break."""
+PLUGIN_API: Final = 2
+"""Raised only when an older backend would break; a plugin writes down the number that it was written for.
+
+docs/backends.md says, under `What changed`, what each number brought.
+"""
 
 NAME: Final = "[a-z][a-z0-9_-]{0,31}"
 """What a plugin, and a backend, may be called; "auto" alone means something else."""

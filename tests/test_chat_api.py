@@ -15,6 +15,7 @@ from ernie_rt.errors import ConfigError, OptionError, PromptError
 from ernie_rt.host import PluginHost
 from ernie_rt.loading import load
 from ernie_rt.location import locate
+from ernie_rt.runtime.engine import Engine
 from ernie_rt.session import Model
 from ernie_rt.text.messages import Message, ToolCall
 from support.pages import free_pages
@@ -292,3 +293,29 @@ def test_the_documentation_runs(
     assert namespace["answer"].text == "Sunny"  # type: ignore[attr-defined]
     last = prompts(model)[-1]
     assert last.count("<tool_call>") == 2 and last.count("<|im_start|>tool\nsunny") == 2
+
+
+QUESTIONS = [
+    "How many grams are in 5 kilograms?", "What is 12 + 30?", "Hello!", "How many grams are in 2 kilograms?",
+    "Spell train backwards.", "What is 7 + 8?", "How many metres are in 3 kilometres?", "Thank you!",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["eager", "onnx"])
+def test_a_conversation_of_eight_turns_enters_what_is_new(backend: str) -> None:
+    with ernie_rt.load("demo", backend=backend, dtype="float32", max_context=512) as model:
+        assert model.template is not None
+        messages: list[Message] = []
+        answers, before = [], (0,) * 0
+        for question in QUESTIONS:
+            messages.append(Message("user", question))
+            prompt = model.template.prompt(messages, model.tokenizer)
+            answers.append(model.chat(prompt))
+            common = next(i for i, (a, b) in enumerate(zip((*before, -1), (*prompt.ids, -2), strict=False)) if a != b)
+            assert answers[-1].cached_tokens == common >= 0.8 * len(before)
+            before = (*prompt.ids, *answers[-1].ids[:-1])
+            messages.append(answers[-1].message)
+        model._engine = Engine(model._executable, model.capacity, reuse=False)
+        for turn, answer in enumerate(answers):
+            again = model.chat(messages[: 2 * turn + 1])
+            assert (again.ids, again.cached_tokens) == (answer.ids, 0)

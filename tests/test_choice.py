@@ -44,7 +44,7 @@ class Fakes:
 
     def host(self) -> PluginHost:
         plugin = ModuleType("fakes")
-        plugin.PLUGIN_API = 1  # type: ignore[attr-defined]
+        plugin.PLUGIN_API = 2  # type: ignore[attr-defined]
         plugin.ernie_rt_backends = hookimpl(lambda: self.infos)  # type: ignore[attr-defined]
         host = PluginHost(entry_points=False, extra=[plugin])
         assert not host.failures, host.failures

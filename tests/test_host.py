@@ -56,7 +56,7 @@ def test_a_stranger_is_imported_when_it_is_asked_for(site: Path) -> None:
 def test_a_plugin_that_is_broken_is_named_with_its_remedy(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(announcement, "SECONDS", 1.0)
     install(site, "endless", Stranger("while True: pass", "broken", None))
-    install(site, "newer", Stranger("PLUGIN_API = 2", "other api", None))
+    install(site, "newer", Stranger("PLUGIN_API = 3", "other api", None))
     install(site, "older", Stranger("PLUGIN_API = 0", "other api", None))
     install(site, "orphan", Stranger(None, "broken", None))
     install(site, "one", Stranger(PLUGIN, "duplicate", None, entry="twin = NAME"))
@@ -64,8 +64,8 @@ def test_a_plugin_that_is_broken_is_named_with_its_remedy(site: Path, monkeypatc
     host = PluginHost()
     for name, message in {
         "endless": "endless-plugin: backend 'endless' cannot be used: importing it takes longer than 1 s. pip",
-        "newer": "found 2. pip install --upgrade ernie-rt",
-        "older": "found 0. pip install --upgrade older-plugin",
+        "newer": "found 3. pip install --upgrade ernie-rt",
+        "older": "found 0. pip install --upgrade older-plugin; whoever wrote it finds what changed in docs/backends.md",
         "orphan": "No module named 'orphan'. pip uninstall orphan-plugin",
         "twin": "one-plugin, two-plugin: backend 'twin' cannot be used: another distribution has",
     }.items():
@@ -113,7 +113,7 @@ def test_a_built_in_plugin_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def announcing(*infos: BackendInfo) -> ModuleType:
     plugin = ModuleType("extra")
-    plugin.PLUGIN_API = 1  # type: ignore[attr-defined]
+    plugin.PLUGIN_API = 2  # type: ignore[attr-defined]
     plugin.ernie_rt_backends = hookimpl(lambda: infos)  # type: ignore[attr-defined]
     return plugin
 

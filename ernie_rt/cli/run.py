@@ -147,13 +147,13 @@ def _answer(
 
 
 def _report(answer: Generation, model: Model, peak: int, seed: int | None) -> dict[str, str | int | float | None]:
-    new = len(answer.ids)
+    new, entered = len(answer.ids), answer.prompt_tokens - answer.cached_tokens
     choice = model.choice
     return {
         "prompt_tokens": answer.prompt_tokens,
         "new_tokens": new,
         "finish": answer.finish,
-        "prefill_tokens_per_second": answer.prompt_tokens / answer.prefill_seconds if new else None,
+        "prefill_tokens_per_second": entered / answer.prefill_seconds if new else None,
         "decode_tokens_per_second": (new - 1) / answer.decode_seconds if new > 1 else None,
         "peak_private_bytes": peak,
         "device_bytes": model.memory().nbytes,

@@ -154,7 +154,9 @@ class Talk:
             say(f"the answer was cut after {len(answer.ids)} tokens; --max-new-tokens and --max-context lengthen it")
         if self._verbose:
             rate = f"{(len(answer.ids) - 1) / answer.decode_seconds:.1f} tokens/s" if len(answer.ids) > 1 else "-"
-            say(f"{answer.prompt_tokens} tokens in {answer.prefill_seconds:.1f} s · {len(answer.ids)} new, {rate}")
+            cached = f", {answer.cached_tokens} of them in the cache," if answer.cached_tokens else ""
+            took = f"{answer.prompt_tokens} tokens{cached} in {answer.prefill_seconds:.1f} s"
+            say(f"{took} · {len(answer.ids)} new, {rate}")
 
 
 @contextmanager

@@ -50,7 +50,8 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What one backend did: its greedy tokens, its pieces in the order in which they run, its flipped experts.
+    """What one backend did: its greedy tokens, its pieces in the order in which they run, its flipped experts, and those
+    that may be and that no tap shows.
 
     `sampling` says which token it chose against its own logits; empty when it chose none such.
     """
@@ -61,8 +62,8 @@ class Side:
     tokens: tuple[int, ...]
     pieces: tuple[Piece, ...]
     flips: tuple[Flip, ...]
-    hidden: tuple[Flip, ...]
     sampling: str
+    hidden: tuple[Flip, ...] = ()
 
     @property
     def name(self) -> str:
@@ -176,7 +177,7 @@ def _side(run: Trace, done: Replay, request: Request) -> Side:
             sampling = f"token {place} of the answer is {token}, but its own logits are largest at {best}"
     return Side(
         choice.backend, choice.device, choice.dtype, run.tokens, tuple(done.pieces), tuple(done.flips),
-        tuple(done.hidden), sampling,
+        sampling, tuple(done.hidden),
     )  # fmt: skip
 
 

@@ -122,7 +122,8 @@ def _heard(plugin: Plugin, heard: Announcement, seconds: float | None) -> Plugin
         plugin,
         status="other api",
         cause=f"speaks another plugin API; expected PLUGIN_API = {hooks.PLUGIN_API}; found {heard.api}",
-        fix=f"pip install --upgrade {OWN if newer else plugin.distribution}",
+        fix=f"pip install --upgrade {OWN if newer else plugin.distribution}"
+        + ("" if newer else "; whoever wrote it finds what changed in docs/backends.md"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Which rows of the cache belong to whom, in arrays by seat. Bookkeeping alone: who may have rows is the scheduler's."""
+"""Which rows of the cache belong to whom, in arrays by seat. Bookkeeping alone: who may have them is policy."""
 
 from __future__ import annotations
 

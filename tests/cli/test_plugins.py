@@ -52,9 +52,9 @@ def test_twelve_broken_plugins_are_named_with_their_causes(site: Path, monkeypat
             assert row["fix"] == ("pip install --upgrade ernie-rt" if newer else f"pip uninstall {name}-plugin")
     assert rows["double_again"]["status"] == "duplicate"
     submit = rows["submit"]
-    assert (submit["api"], submit["hooks"], submit["backends"]) == (1, ["ernie_rt_backends"], ["submit"])
+    assert (submit["api"], submit["hooks"], submit["backends"]) == (2, ["ernie_rt_backends"], ["submit"])
     assert 0 <= submit["import_seconds"] < 4
-    assert rows["otherapi"]["api"] == 2 and rows["leaves"]["api"] is None
+    assert rows["otherapi"]["api"] == 3 and rows["leaves"]["api"] is None
     # Those that their metadata alone rule out are never imported.
     assert not imported(site) & {"double", "double_again", "shadow"}
     assert sys.modules.keys().isdisjoint(TWELVE)
@@ -116,15 +116,15 @@ def test_the_table(site: Path) -> None:
     header, eager, onnx, reference, good, other, *causes = ran.out.splitlines()
     assert header.split() == ["NAME", "STATUS", "DISTRIBUTION", "API", "IMPORT", "HOOKS"]
     assert (
-        eager.split()[:5] == ["eager", "ok", "ernie-rt", "0.1.0", "1"]
+        eager.split()[:5] == ["eager", "ok", "ernie-rt", "0.1.0", "2"]
         and onnx.startswith("onnx ")
         and reference.startswith("reference ")
     )
-    assert good.split()[:5] == ["good", "ok", "good-plugin", "1.5", "1"]
+    assert good.split()[:5] == ["good", "ok", "good-plugin", "1.5", "2"]
     assert good.split()[6:] == ["ms", "ernie_rt_backends"]
-    assert other.split()[:6] == ["otherapi", "other", "api", "otherapi-plugin", "1.5", "2"]
+    assert other.split()[:6] == ["otherapi", "other", "api", "otherapi-plugin", "1.5", "3"]
     assert causes == [
-        "otherapi (otherapi-plugin 1.5): speaks another plugin API; expected PLUGIN_API = 1; found 2",
+        "otherapi (otherapi-plugin 1.5): speaks another plugin API; expected PLUGIN_API = 2; found 3",
         "  pip install --upgrade ernie-rt",
     ]
 

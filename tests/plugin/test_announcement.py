@@ -20,9 +20,9 @@ INFO = 'BackendInfo("chip", "chip.backend:Chip", "", {"cpu": ("float32",)})'
 GOOD = BackendInfo("chip", "chip.backend:Chip", "", {"cpu": ("float32",)})
 
 PLUGINS = {
-    "no api": ("", "other api", "expected PLUGIN_API = 1; found None"),
-    "newer api": ("PLUGIN_API = 2", "other api", "expected PLUGIN_API = 1; found 2"),
-    "odd api": ("PLUGIN_API = '1'", "other api", "found None"),
+    "no api": ("", "other api", "expected PLUGIN_API = 2; found None"),
+    "newer api": ("PLUGIN_API = 3", "other api", "expected PLUGIN_API = 2; found 3"),
+    "odd api": ("PLUGIN_API = '2'", "other api", "found None"),
     "raises": (HOOK + "1 / 0", "broken", "ZeroDivisionError: division by zero"),
     "leaves": (HOOK + "raise SystemExit('bye')", "broken", "SystemExit: bye"),
     "too many arguments": (HOOK.replace("()", "(host)") + "return []", "broken", "PluginValidationError"),
@@ -40,7 +40,7 @@ PLUGINS = {
         "broken",
         "unknown hook 'ernie_rt_teapots'",
     ),
-    "nothing": ("PLUGIN_API = 1", "ok", None),
+    "nothing": ("PLUGIN_API = 2", "ok", None),
     "good": (HOOK + f"return [{INFO}]", "ok", None),
     "a generator": (HOOK + f"yield {INFO}", "ok", None),
 }
@@ -55,7 +55,7 @@ def test_what_becomes_of_a_plugin(name: str) -> None:
     assert (plugin.name, plugin.status) == ("extra", status)
     assert (plugin.cause is None) == (cause is None) and (cause or "") in (plugin.cause or "")
     if name in ("good", "a generator"):
-        assert (plugin.backends, plugin.hooks, plugin.api) == ((GOOD,), ("ernie_rt_backends",), 1)
+        assert (plugin.backends, plugin.hooks, plugin.api) == ((GOOD,), ("ernie_rt_backends",), 2)
 
 
 def test_interrupting_a_plugin_interrupts() -> None:

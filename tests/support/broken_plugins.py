@@ -49,7 +49,7 @@ TWELVE: Mapping[str, Stranger] = {
     "syntaxerror": Stranger("def (", "broken", "SyntaxError: "),
     "leaves": Stranger("import sys; sys.exit(3)", "broken", "SystemExit: 3"),
     "endless": Stranger("import threading; threading.Event().wait()", "broken", "importing it takes longer than "),
-    "otherapi": Stranger("PLUGIN_API = 2", "other api", "expected PLUGIN_API = 1; found 2"),
+    "otherapi": Stranger("PLUGIN_API = 3", "other api", "expected PLUGIN_API = 2; found 3"),
     "attribute": Stranger(PLUGIN, "broken", "has no attribute 'Plugin'", entry="NAME = NAME:Plugin"),
     "double": Stranger(PLUGIN, "duplicate", "another distribution has a plugin of this name"),
     "shadow": Stranger(PLUGIN, "shadows a built-in", "'eager' is a built-in plugin", entry="eager = NAME"),

@@ -1,8 +1,8 @@
 """yourchip, announced to ernie-rt. Nothing heavy is imported here; the backend is named by a string."""
 
-from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
+from ernie_rt.hooks import BackendInfo, hookimpl
 
-__all__ = ["PLUGIN_API", "ernie_rt_backends"]
+PLUGIN_API = 2  # the contract that this was written for
 
 
 @hookimpl
