@@ -51,11 +51,14 @@ class Located:
         """What the checkpoint's generation_config.json asks for."""
         return Defaults() if self.folder is None else read_defaults(self.folder, self.config)
 
-    def weights(self) -> CheckpointSource | QuantizedSource:
-        """The weights, opened for reading: their headers are checked, and the caller closes them."""
+    def weights(self, *, reread: bool = False) -> CheckpointSource | QuantizedSource:
+        """The weights, opened for reading: their headers are checked, and the caller closes them.
+
+        To `reread` is to believe no remembered digest of a quantised folder: for who writes what it reads elsewhere.
+        """
         if self.folder is None:
             raise OptionError("a model without a folder needs `weights`")
-        return open_weights(self.folder, self.config)
+        return open_weights(self.folder, self.config, reread=reread)
 
 
 def locate(ref: str | Path) -> Located:

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 import numpy as np
 
-from ernie_rt.errors import OptionError
+from ernie_rt.errors import CheckpointError, OptionError
 from ernie_rt.files import Progress
 from ernie_rt.graph.types import TILE_ROWS, Blocks, DType, Plain, RopeTable, Storage, Weight
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.weights.blocks import quantize, to_tiles
-from ernie_rt.weights.folder import Put, write_quantized
+from ernie_rt.weights.folder import PROGRESS, Put, write_quantized
 from ernie_rt.weights.manifest import STORED_DTYPE, Manifest
 from ernie_rt.weights.quantized import QuantizedSource, open_weights, row_shape
 from ernie_rt.weights.safetensors import NUMPY_DTYPE
-from ernie_rt.weights.source import Array, WeightSource
+from ernie_rt.weights.source import Array, CheckpointSource, WeightSource
 
 LINEAR: Final = frozenset({"qkv", "out", "gate_up", "down"})
 """What the names of weights end in that take the bits asked for; the embedding and the head take eight."""
+
+ALGORITHM: Final = 1
+"""Raised whenever the same weights and options would give other bytes, and never else: a cache goes by it."""
 
 PIECE: Final = 1 << 22
 """Numbers that a thread takes at once of a weight without experts."""
@@ -60,14 +62,14 @@ class Quantization:
         return weight.storage
 
     def plan(self, source: str) -> dict[str, object]:
-        """What a manifest says of it, of a model with this fingerprint."""
+        """What decides every byte of the result, of a model with this fingerprint."""
         return {
             "source": source,
             "weights": f"int{self.bits}",
             "block": self.block,
             "layout": self.layout,
             "clip_search": self.clip_search,
-            "version": version("ernie-rt"),
+            "algorithm": ALGORITHM,
         }
 
     def weights(self, config: ModelConfig) -> list[Weight]:
@@ -95,16 +97,39 @@ def quantize_model(
     try:
         if isinstance(source, QuantizedSource):
             raise OptionError("the model is quantised already", where=str(folder), hint="Quantise what it was made of")
-        weights = [
-            replace(weight, storage=Plain(source.stored_dtype(weight.name)))
-            if isinstance(weight.storage, Plain)
-            else weight
-            for weight in how.weights(config)
-        ]
         plan = how.plan(source.fingerprint())
-        return write_quantized(out, folder, weights, plan, Quantizer(source, how.clip_search, threads), progress)
+        return quantize_source(source, plan, folder, config, out, how, threads=threads, progress=progress)
     finally:
         source.close()
+
+
+def quantize_source(
+    source: CheckpointSource,
+    plan: Mapping[str, object],
+    beside: Path,
+    config: ModelConfig,
+    out: Path,
+    how: Quantization,
+    *,
+    threads: int = 1,
+    progress: Progress | None = None,
+    model: str | None = None,
+) -> Manifest:
+    """`quantize_model` of an open checkpoint, whose `plan` says what it is; it may have a name that people know."""
+    weights = [
+        replace(weight, storage=Plain(source.stored_dtype(weight.name)))
+        if isinstance(weight.storage, Plain)
+        else weight
+        for weight in how.weights(config)
+    ]
+
+    def check(folder: Path, manifest: Manifest) -> None:
+        if not source.is_still(str(plan["source"])):
+            (folder / PROGRESS).unlink()  # or a later run would go on with what is a mixture
+            raise CheckpointError("it was changed while it was read", where=str(beside), hint="Quantise it again")
+
+    quantizer = Quantizer(source, how.clip_search, threads)
+    return write_quantized(out, beside, weights, plan, quantizer, progress, check, model)
 
 
 def convert_model(
@@ -115,7 +140,7 @@ def convert_model(
     The bytes are those that quantising into that layout gives. Raises OptionError when it is no quantised model, has
     that layout or cannot have it, CheckpointError, WriteError.
     """
-    source = open_weights(folder, config)
+    source = open_weights(folder, config, reread=True)
     try:
         if not isinstance(source, QuantizedSource):
             raise OptionError("the model is not quantised", where=str(folder), hint="See `ernie-rt quantize --help`")

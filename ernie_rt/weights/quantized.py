@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -18,6 +17,7 @@ from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.weights.blocks import Float32, dequantize, from_tiles
 from ernie_rt.weights.checkpoint import Checkpoint, listed
+from ernie_rt.weights.digests import Digests
 from ernie_rt.weights.manifest import (
     MANIFEST,
     PADDING,
@@ -30,6 +30,7 @@ from ernie_rt.weights.manifest import (
 )
 from ernie_rt.weights.safetensors import SafetensorsFile
 from ernie_rt.weights.source import Array, CheckpointSource, Place, check_request, copy, fill_rope, pieces
+from ernie_rt.weights.stamps import Stamps
 
 CHUNK: Final = 1 << 17
 """Numbers made at once."""
@@ -37,17 +38,20 @@ CHUNK: Final = 1 << 17
 
 class QuantizedSource:
     """The weights of a quantised folder. Opening it checks all names, shapes and sizes; the digest of a file is checked
-    when it is first read.
+    when it is first read: remembered since it was last hashed, or hashed ahead by several threads.
 
     A weight is filled part by part as it is stored, or, where the graph says Plain, with the numbers.
     """
 
-    def __init__(self, folder: Path, config: ModelConfig, manifest: Manifest | None = None) -> None:
-        """`manifest` is for a folder that has none yet. Raises JsonError, CheckpointError, FileFormatError or
-        UnsafePathError."""
+    def __init__(
+        self, folder: Path, config: ModelConfig, manifest: Manifest | None = None, *, reread: bool = False
+    ) -> None:
+        """`manifest` is for a folder that has none yet; to `reread` is to believe no remembered digest.
+
+        Raises JsonError, CheckpointError, FileFormatError or UnsafePathError.
+        """
         self.manifest = manifest or read_manifest(files.member(folder, MANIFEST))
         self.storages = self.manifest.storages
-        self._lock = threading.Lock()
         self._verified: set[str] = set()
         self._homes: dict[str, str] = {}
         self._files: dict[str, SafetensorsFile] = {}
@@ -59,6 +63,8 @@ class QuantizedSource:
                 cleanup.callback(self._files[name].close)
                 self._homes.update((weight.name, name) for weight in group)
             cleanup.pop_all()
+        self._wanted = {name: self.manifest.shards[name].sha256 for name in self._files}
+        self._digests = Digests(self._files, None if reread else Stamps.of_user(), self._wanted)
 
     @property
     def weights(self) -> list[Weight]:
@@ -118,6 +124,7 @@ class QuantizedSource:
         return codes[inside : inside + stop - start], scales[inside : inside + stop - start]
 
     def close(self) -> None:
+        self._digests.close()
         for file in self._files.values():
             file.close()
 
@@ -148,29 +155,27 @@ class QuantizedSource:
     def _verified_file(self, name: str) -> SafetensorsFile:
         """The file that holds a weight; its digest is checked the first time."""
         home = self._homes[name]
-        with self._lock:
-            if home not in self._verified:
-                self._verify(home)
-                self._verified.add(home)
+        if home not in self._verified:
+            self._verify(home)
+            self._verified.add(home)
         return self._files[home]
 
     def _verify(self, name: str) -> None:
-        file, wanted = self._files[name], self.manifest.shards[name].sha256
-        found = file.sha256()
+        wanted, found = self._wanted[name], self._digests.of(name)
         if found != wanted:
             raise CheckpointError(
                 "the file is not the one that was written: its digest differs",
-                where=str(file.path),
+                where=str(self._files[name].path),
                 expected=f"sha256 {wanted}",
                 found=found,
                 hint="Fetch it again, or quantise the model again",
             )
 
 
-def open_weights(folder: Path, config: ModelConfig) -> CheckpointSource | QuantizedSource:
-    """The weights of a folder: a quantised one when it has a manifest, else a checkpoint."""
+def open_weights(folder: Path, config: ModelConfig, *, reread: bool = False) -> CheckpointSource | QuantizedSource:
+    """The weights of a folder: a quantised one when it has a manifest, else a checkpoint. See `QuantizedSource`."""
     if (folder / MANIFEST).exists():
-        return QuantizedSource(folder, config)
+        return QuantizedSource(folder, config, reread=reread)
     return CheckpointSource(Checkpoint.open(folder), config)
 
 

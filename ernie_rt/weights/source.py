@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,12 @@ import ml_dtypes
 import numpy as np
 
 from ernie_rt.errors import BackendError, GraphError
+from ernie_rt.files import Progress
 from ernie_rt.graph.types import DType, RopeTable, Weight
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.rope import rope_table
 from ernie_rt.weights.checkpoint import Checkpoint
+from ernie_rt.weights.digests import fingerprint
 from ernie_rt.weights.expressions import (
     Concat,
     Expression,
@@ -31,16 +32,13 @@ from ernie_rt.weights.expressions import (
     stored_in,
 )
 from ernie_rt.weights.recipes import dialect_of, recipe
-from ernie_rt.weights.safetensors import NUMPY_DTYPE
+from ernie_rt.weights.stamps import Stamps
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Index = tuple[int | slice | EllipsisType, ...]
 
 TILE: Final = 256
 """Side of the squares in which a transpose is copied: 2 to 6 times as fast as NumPy's order, which misses the cache."""
-
-SAMPLE: Final = 1024
-"""Numbers of each tensor that a fingerprint looks at."""
 
 STORED_AS: Final[Mapping[str, DType]] = {
     "F64": "float64",
@@ -110,15 +108,13 @@ class CheckpointSource:
         found = {STORED_AS[dtype] for dtype in stored}
         return found.pop() if len(found) == 1 else "float32"
 
-    def fingerprint(self) -> str:
-        """A digest of the names, shapes and dtypes of all tensors and the first numbers of each: quick, and enough to
-        tell a model from its finetunes."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self._checkpoint.tensors.items()):
-            digest.update(f"{name} {tensor.dtype} {tensor.shape} ".encode())
-            if tensor.dtype in NUMPY_DTYPE:
-                digest.update(self._checkpoint.array(name).reshape(-1)[:SAMPLE].tobytes())
-        return digest.hexdigest()
+    def fingerprint(self, progress: Progress | None = None) -> str:
+        """A digest of every byte of the files, which are hashed unless that is remembered (`stamps`)."""
+        return fingerprint(self._checkpoint.files, Stamps.of_user(), progress)
+
+    def is_still(self, fingerprint: str) -> bool:
+        """Whether the files are those of a fingerprint that was taken since they were opened."""
+        return all(file.is_untouched() for file in self._checkpoint.files.values()) or self.fingerprint() == fingerprint
 
     def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
         check_request(weight, part, out, index)
