@@ -63,19 +63,17 @@ def quantized(located: Located, weights: Weights | None, threads: int | None) ->
     if weights is None or located.folder is None:
         return None
     from ernie_rt.display import human_bytes
-    from ernie_rt.weights.cache import quantized_folder
+    from ernie_rt.weights.cache import cached_weights
     from ernie_rt.weights.quantize import Quantization
-    from ernie_rt.weights.quantized import open_weights
 
     def announce(nbytes: int, seconds: float) -> None:
         say(f"quantising to {weights}: {human_bytes(nbytes)}, about {max(seconds, 1):.0f} s, once")
 
-    with progress_bar("quantising") as progress:
-        folder = quantized_folder(
+    with progress_bar("hashing") as hashing, progress_bar("quantising") as quantizing:
+        return cached_weights(
             located.folder, located.config, Quantization(weights.bits),
-            threads=threads or os.cpu_count() or 1, announce=announce, progress=progress,
+            threads=threads or os.cpu_count() or 1, announce=announce, hashing=hashing, quantizing=quantizing,
         )  # fmt: skip
-    return open_weights(folder, located.config)
 
 
 def explain(located: Located, template: ChatTemplate | None, settled: GenerateOptions) -> None:
@@ -112,11 +110,12 @@ def progress_bar(label: str) -> Iterator[Progress | None]:
     task = bar.add_task(label)
 
     def report(done: int, total: int) -> None:
+        if done < total:
+            bar.start()  # once there is something to show: a line has room for one
         bar.update(task, completed=done, total=total)
         if done >= total:
             bar.stop()
 
-    bar.start()
     try:
         yield report
     finally:
