@@ -24,11 +24,11 @@ import numpy as np
 
 from ernie_rt.cli.output import PeakMemory, anonymous_bytes
 from ernie_rt.export import ExportOptions, export, verify
-from ernie_rt.graph.types import Blocks, Weight
+from ernie_rt.graph.types import Weight
 from ernie_rt.location import Located
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.families import find
-from ernie_rt.weights.blocks import quantize
+from ernie_rt.storage.blocks import Blocks
 from ernie_rt.weights.folder import write_quantized
 from ernie_rt.weights.quantize import Quantization, Quantizer
 from ernie_rt.weights.synthetic import Synthetic
@@ -46,7 +46,7 @@ def arithmetic(storage: Blocks, columns: int, threads: int, rounds: int) -> dict
         for _ in range(rounds):
             for name, search in (("rounding_mb_per_s", False), ("search_mb_per_s", True)):
                 began = time.perf_counter()
-                list(pool.map(lambda piece, how=search: quantize(piece, storage, search=how, where="w"), pieces))
+                list(pool.map(lambda piece, how=search: storage.quantize(piece, search=how, where="w"), pieces))
                 found[name].append(2 * ROWS * columns * threads / (time.perf_counter() - began) / 1e6)
             began = time.perf_counter()
             list(pool.map(np.copyto, copies, pieces))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from ernie_rt.errors import BackendError, OptionError
+from ernie_rt.errors import BackendError, CapacityError, OptionError
 from ernie_rt.graph.types import FLOATS, DType
 from ernie_rt.hooks import BackendInfo
 from ernie_rt.host import PluginHost
@@ -29,36 +30,60 @@ class Choice:
 
 
 def choose(
-    host: PluginHost, *, backend: str = "auto", device: str = "auto", dtype: str = "auto", stored: DType = "bfloat16"
+    host: PluginHost,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    stored: DType = "bfloat16",
+    attempt: Callable[[Choice], object] = lambda choice: None,
 ) -> Choice:
     """Settle what is "auto": a device that is no CPU where there is one, and the first of PREFERENCE that runs on it.
 
-    `stored` is the checkpoint's dtype, which is kept where the backend computes in it.
+    `stored` is the checkpoint's dtype, which is kept where the backend computes in it. `attempt` is given the choice,
+    and raises CapacityError when the model does not fit; "auto" then goes on.
 
     Raises OptionError for a backend, device or dtype that is not to be had, BackendError when a backend that was named
-    is not usable, or none is.
+    is not usable, or none is, CapacityError when the model fits none.
     """
     if dtype != "auto" and dtype not in FLOATS:
         raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(FLOATS)}")
     if backend != "auto":
-        return _settle(host, backend, device, dtype, stored, "asked for")
+        choice = _settle(host, backend, device, dtype, stored, "asked for")
+        attempt(choice)
+        return choice
+    kinds = accelerators() if device == "auto" else ()
+    places = [
+        (name, kind, f"the first that runs on {kind}")
+        for kind in kinds
+        for name in PREFERENCE
+        if name in host.backends and kind in host.info(name).dtypes
+    ]
+    places += [(name, "cpu" if kinds else device, "the first usable") for name in PREFERENCE]
     skipped: list[str] = []
-    for kind in accelerators() if device == "auto" else ():
-        for name in PREFERENCE:
-            if name in host.backends and kind in host.info(name).dtypes:
-                try:
-                    return _settle(host, name, kind, dtype, stored, f"the first that runs on {kind}")
-                except (BackendError, OptionError) as error:
-                    skipped.append(f"{name}: {error.what}")
-    for name in PREFERENCE:
+    large: list[CapacityError] = []
+    for name, place, reason in places:
         if name not in host.backends:
             skipped.append(f"{name} is {host.absence(name)}")
             continue
         try:
-            reason = "; ".join(["the first usable", *skipped])
-            return _settle(host, name, device, dtype, stored, reason)
+            choice = _settle(host, name, place, dtype, stored, "; ".join([reason, *skipped]))
         except (BackendError, OptionError) as error:
             skipped.append(f"{name}: {error.what}")
+            continue
+        try:
+            attempt(choice)
+            return choice
+        except CapacityError as error:
+            skipped.append(f"{name} on {choice.device} in {choice.dtype}: {error.found}, {error.what}")
+            large.append(error)
+    if large:
+        raise CapacityError(
+            "the model fits no backend that is usable here",
+            expected=large[0].expected,
+            found="; ".join(skipped),
+            hint=large[0].hint,
+        )
     raise BackendError(
         f"no backend can run this on device {device!r} in dtype {dtype!r}: {'; '.join(skipped)}",
         hint="`ernie-rt backends` says what each one lacks",

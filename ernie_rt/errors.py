@@ -21,6 +21,7 @@ ErnieRtError                     exit code 1
 ├── PluginError                  a plugin that is broken or speaks another API
 ├── ConformanceError             a backend that fails a check of the suite
 ├── CapacityError                a request or model that exceeds the limits it was given
+├── ForkError                    a model used in a process that was forked after it was loaded
 └── WriteError                   an output that could not be written; nothing half-written stays
 """
 
@@ -142,6 +143,10 @@ class ConformanceError(ErnieRtError):
 
 class CapacityError(ErnieRtError):
     """A request or model exceeds the limits it was given."""
+
+
+class ForkError(ErnieRtError):
+    """A model is used in a process that was forked after it was loaded."""
 
 
 class WriteError(ErnieRtError):

@@ -36,7 +36,8 @@ class Generation:
     """An answer: text, ids, why it ended, and how long its parts took.
 
     The text ends before a stop string, the ids with the token that completes it. Reasoning and tool calls are told
-    apart in answers of `chat`. `prefill_seconds` run up to the first token, `decode_seconds` from there to the last.
+    apart in answers of `chat`. `cached_tokens` of the prompt were in the cache already, from an earlier one that began
+    likewise. `prefill_seconds` run up to the first token, `decode_seconds` from there to the last.
     """
 
     text: str
@@ -48,6 +49,7 @@ class Generation:
     logprobs: tuple[Logprobs, ...] = ()
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    cached_tokens: int = 0
 
     @property
     def message(self) -> Message:
@@ -102,6 +104,7 @@ class Stream(Iterator[Piece]):
             logprobs=tuple(piece.logprobs for piece in pieces if piece.logprobs is not None),
             reasoning="".join(piece.reasoning for piece in pieces),
             tool_calls=tuple(call for piece in pieces for call in piece.tool_calls),
+            cached_tokens=record.cached_tokens,
         )
 
 
@@ -110,6 +113,7 @@ class _Record:
     """What has come, and when: the beginning, the first piece, the last."""
 
     prompt_tokens: int
+    cached_tokens: int = 0
     pieces: list[Piece] = field(default_factory=list)
     began: float = 0.0
     first: float = 0.0
@@ -125,6 +129,7 @@ def _run(
             record.last = time.perf_counter()
             if not record.pieces:
                 record.first = record.last
+                record.cached_tokens = event.sequence.reused
             record.pieces.append(_piece(event, text, parser))
             yield record.pieces[-1]
 

@@ -8,23 +8,22 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import Backend, Limits, Target
-from ernie_rt.choice import choose
-from ernie_rt.display import human_bytes
+from ernie_rt.backend.memory import check_memory
+from ernie_rt.backend.protocols import Limits, Target
+from ernie_rt.build import Build, build
+from ernie_rt.choice import Choice, choose
 from ernie_rt.errors import OptionError
 from ernie_rt.files import Progress
 from ernie_rt.graph.graph import Graph
-from ernie_rt.graph.legalize import legalize
-from ernie_rt.graph.types import ITEM_SIZE, Blocks, Plain, RopeTable, Storage, Weight
+from ernie_rt.graph.types import DTYPES, Weight
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.location import Located, locate
 from ernie_rt.model.config import ModelConfig
-from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.model.families import find
 from ernie_rt.runtime.options import positive
 from ernie_rt.session import Model
-from ernie_rt.weights.quantized import QuantizedSource
-from ernie_rt.weights.source import CheckpointSource, Place, PlacedSource, WeightSource
+from ernie_rt.weights.opening import SOURCES, Sources
+from ernie_rt.weights.source import Place, PlacedSource, StoredSource, WeightSource, storages_of
 
 DEFAULT_CONTEXT = 32768
 """What `max_context` is when nobody says, if the model has as much: a cache of 131,072 tokens is seldom needed."""
@@ -41,8 +40,10 @@ def load(
     max_batch_tokens: int = 512,
     threads: int | None = None,
     memory_bytes: int | None = None,
+    cache_tokens: int | None = None,
     taps: Collection[str] = (),
     weights: WeightSource | None = None,
+    sources: Sources = SOURCES,
     host: PluginHost | None = None,
     progress: Progress | None = None,
 ) -> Model:
@@ -50,58 +51,47 @@ def load(
 
     `ref` is a folder, a known name ("demo", "21B-A3B"), a hub id ("baidu/ERNIE-4.5-0.3B-PT") or what `locate`
     returned. With `weights` (such as `Synthetic`), which are closed when they are read, the name of a published model
-    needs no checkpoint. `taps` are scopes whose values `Model.tapped` returns. `host` has the plugins (None: those that
-    are installed). `progress` is told of bytes of weights, as the graph stores them.
+    needs no checkpoint; without, the folder's are opened by the first of the `sources` that they fit. `taps` are scopes
+    whose values `Model.tapped` returns. `host` has the plugins (None: those that are installed). `progress` is told of
+    bytes of weights, as the graph stores them.
 
     `max_context` counts the tokens of prompt and answer together; it is at most the model's own, and 32,768 when not
     given. The cache has room for `max_sequences` of that length; further ones wait. `max_batch_tokens` enter one step,
-    so a longer prompt takes several. `memory_bytes` bounds weights and cache together (None: what the device has free);
-    `threads` are the backend's on the CPU (None: as many as it likes).
+    so a longer prompt takes several. `cache_tokens` gives the cache room for so many tokens of all sequences together,
+    in place of the worst case: sequences that find none wait, or are computed anew. `memory_bytes` bounds weights and
+    cache together (None: what the device has free); `threads` are the backend's on the CPU (None: as many as it likes).
 
     Raises OptionError for an argument that is impossible, what `locate` raises, and CheckpointError or FileFormatError
     for weights that are broken or of another model; PluginError or BackendError for a backend that cannot be used, or
     fails; LoweringError when it cannot run the model; CapacityError, before anything large is allocated, when model and
-    cache do not fit.
+    cache do not fit. `backend` "auto" goes on to the next one then, before it raises that.
     """
-    located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights)
+    located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights, sources)
     config = located.config
-    limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes)
+    limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes, cache_tokens)
     threads = None if threads is None else positive("threads", threads)
     # First the headers of the weights: whatever is wrong with a folder is said before a backend is imported.
     source = weights if weights is not None else located.weights()
     try:
-        host = host or PluginHost()
-        choice = choose(host, backend=backend, device=device, dtype=dtype, stored=config.dtype)
-        target = Target((choice.device,), choice.dtype, threads)
-        implementation = host.backend(choice.backend)
+        plugins = host or PluginHost()
+        builds: dict[Choice, Build] = {}
+
+        def attempt(choice: Choice) -> None:
+            target = Target((choice.device,), choice.dtype, threads)
+            with blame(choice.backend):
+                built = build(config, plugins.backend(choice.backend), target, storages_of(source), taps)
+                check_memory(built.bill(limits), limits.memory_bytes)
+            builds[choice] = built
+
+        choice = choose(plugins, backend=backend, device=device, dtype=dtype, stored=config.dtype, attempt=attempt)
+        built = builds[choice]
         with blame(choice.backend):
-            storages, notes = _storages(source, implementation, target)
-        graph = build_graph(config, choice.dtype, storages)
-        reported = source if progress is None else _Reported(source, progress, graph)
-        with blame(choice.backend):
-            lowering = legalize(graph, lambda node: implementation.claims(node, target), taps)
-            executable = implementation.compile({graph.name: lowering}, reported, target, limits)
+            reported = source if progress is None else _Reported(source, progress, built.graph)
+            executable = built.compile(reported, limits)
     finally:
         source.close()
-    unused = source.unused if isinstance(source, CheckpointSource) else ()
-    return Model(located, graph, lowering, choice, limits, executable, tuple(unused), notes)
-
-
-def _storages(source: WeightSource, backend: Backend, target: Target) -> tuple[dict[str, Storage], tuple[str, ...]]:
-    """How the backend is given the weights of a quantised folder, and what it does not take as it is, in words."""
-    if not isinstance(source, QuantizedSource):
-        return {}, ()
-    storages: dict[str, Storage] = {}
-    expanded: dict[Blocks, int] = {}
-    for weight in source.weights:
-        storages[weight.name] = storage = weight.storage
-        if isinstance(storage, Blocks) and not backend.accepts(storage, target):
-            storages[weight.name] = Plain(target.dtype)
-            expanded[storage] = expanded.get(storage, 0) + weight.type.with_dtype(target.dtype).nbytes()
-    return storages, tuple(
-        f"{human_bytes(nbytes)} of weights dequantised from {storage} to {target.dtype}"
-        for storage, nbytes in expanded.items()
-    )
+    unused = tuple(source.unused) if isinstance(source, StoredSource) else ()
+    return Model(located, built.graph, built.lowering, choice, limits, executable, unused, built.notes)
 
 
 class _Reported:
@@ -111,7 +101,7 @@ class _Reported:
         self._source = source
         self._progress = progress
         self._done = 0
-        self._total = sum(weight.nbytes() for weight in graph.weights if not isinstance(weight.storage, RopeTable))
+        self._total = sum(weight.nbytes() for weight in graph.weights if weight.storage.stored)
 
     def fill(self, weight: Weight, part: str, out: npt.NDArray[Any], index: tuple[int, ...] = ()) -> None:
         self._source.fill(weight, part, out, index)
@@ -120,25 +110,30 @@ class _Reported:
     def place(self, weight: Weight, part: str) -> Place | None:
         place = self._source.place(weight, part) if isinstance(self._source, PlacedSource) else None
         if place is not None:
-            self._count(weight, part, weight.storage.parts(weight.type)[part].elements())
+            self._count(weight, part, weight.parts[part].elements())
         return place
 
     def close(self) -> None:
         self._source.close()
 
     def _count(self, weight: Weight, part: str, numbers: int) -> None:
-        if not isinstance(weight.storage, RopeTable):
-            self._done += numbers * ITEM_SIZE[weight.storage.parts(weight.type)[part].dtype]
+        if weight.storage.stored:
+            self._done += numbers * DTYPES[weight.parts[part].dtype].size
             self._progress(self._done, self._total)
 
 
-def _locate_for(ref: str, weights: WeightSource | None) -> Located:
+def _locate_for(ref: str, weights: WeightSource | None, sources: Sources) -> Located:
     family = find(ref) if weights is not None else None
-    return locate(ref) if family is None else Located(family.config)
+    return locate(ref, sources) if family is None else Located(family.config)
 
 
 def _limits(
-    config: ModelConfig, max_context: int | None, max_sequences: int, max_batch_tokens: int, memory_bytes: int | None
+    config: ModelConfig,
+    max_context: int | None,
+    max_sequences: int,
+    max_batch_tokens: int,
+    memory_bytes: int | None,
+    cache_tokens: int | None,
 ) -> Limits:
     longest = config.max_position_embeddings
     context = min(longest, DEFAULT_CONTEXT) if max_context is None else positive("max_context", max_context)
@@ -148,4 +143,8 @@ def _limits(
         )
     sequences, tokens = positive("max_sequences", max_sequences), positive("max_batch_tokens", max_batch_tokens)
     memory = None if memory_bytes is None else positive("memory_bytes", memory_bytes)
-    return Limits(context, sequences, tokens, memory)
+    if cache_tokens is not None and positive("cache_tokens", cache_tokens) < context:
+        raise OptionError(
+            "cache_tokens has no room for one sequence", expected=f"at least max_context, {context}", found=cache_tokens
+        )
+    return Limits(context, sequences, tokens, memory, cache_tokens)

@@ -12,19 +12,21 @@ from ernie_rt.runtime.defaults import Defaults, read_defaults
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.weights.hub import resolve
-from ernie_rt.weights.quantized import QuantizedSource, open_weights
-from ernie_rt.weights.source import CheckpointSource
+from ernie_rt.weights.opening import SOURCES, Sources, open_weights
+from ernie_rt.weights.source import StoredSource
 
 
 @dataclass(frozen=True)
 class Located:
     """A model on disk: its folder and its config, read and checked; no weights yet. Of a family alone, no folder.
 
-    What else the folder says is read when it is first asked for, and once.
+    What else the folder says is read when it is first asked for, and once. `sources` are the kinds of weights that it
+    may have.
     """
 
     config: ModelConfig
     folder: Path | None = None
+    sources: Sources = SOURCES
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -51,21 +53,23 @@ class Located:
         """What the checkpoint's generation_config.json asks for."""
         return Defaults() if self.folder is None else read_defaults(self.folder, self.config)
 
-    def weights(self, *, reread: bool = False) -> CheckpointSource | QuantizedSource:
+    def weights(self, *, reread: bool = False) -> StoredSource:
         """The weights, opened for reading: their headers are checked, and the caller closes them.
 
-        To `reread` is to believe no remembered digest of a quantised folder: for who writes what it reads elsewhere.
+        To `reread` is to believe no remembered digest of their files: for who writes what it reads elsewhere.
         """
         if self.folder is None:
             raise OptionError("a model without a folder needs `weights`")
-        return open_weights(self.folder, self.config, reread=reread)
+        return open_weights(self.folder, self.config, self.sources, reread=reread)
 
 
-def locate(ref: str | Path) -> Located:
+def locate(ref: str | Path, sources: Sources = SOURCES) -> Located:
     """Find a model by folder, known name or hub id, and read its config; the hub's are downloaded when first wanted.
+
+    `sources` are the kinds of weights that its folder may have.
 
     Raises ModelNotFoundError, WriteError when the download cannot be kept, and for the config ConfigError,
     FileFormatError or UnsafePathError.
     """
     folder = resolve(str(ref))
-    return Located(read_config(folder), folder)
+    return Located(read_config(folder), folder, sources)

@@ -23,8 +23,7 @@ from ernie_rt.location import Located
 from ernie_rt.runtime.defaults import Defaults
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.options import NEW_CHAT_TOKENS, NEW_TOKENS, GenerateOptions, Plan, plan, positive
-from ernie_rt.runtime.sequence import Event, Request
-from ernie_rt.runtime.sequence import Sequence as Running
+from ernie_rt.runtime.sequence import Event, Request, SequenceState
 from ernie_rt.text.chat import ChatPrompt, ChatTemplate
 from ernie_rt.text.messages import Message
 from ernie_rt.text.parsers import OutputParser
@@ -33,7 +32,9 @@ from ernie_rt.text.tokenizer import Tokenizer
 
 
 class Model:
-    """A loaded model. One thread uses it at a time.
+    """A loaded model. Several threads may use it: what they ask for runs in the same steps, as far as there is room.
+
+    A process that is forked from one that has it cannot use it, and is told so by a ForkError.
 
     `lowering` is the graph as the backend runs it, with its decisions; `unused` are stored tensors that no graph
     reads, each with the reason.
@@ -191,11 +192,9 @@ class Model:
 
     def close(self) -> None:
         """Free the weights and the cache; calling it twice is harmless."""
-        if not self._closed:
-            self._closed = True
-            self._engine.close()
+        self._closed = True
         with blame(self.choice.backend):
-            self._executable.close()
+            self._engine.close()
 
     def __enter__(self) -> Model:
         return self
@@ -210,9 +209,9 @@ class Model:
                 raise
             error.add_note(str(failure))  # what ended the block matters more
 
-    def _run(self, requests: Iterable[Request], stop: Sequence[str] = ()) -> list[Running]:
+    def _run(self, requests: Iterable[Request], stop: Sequence[str] = ()) -> list[SequenceState]:
         """Run requests to their ends; when one is refused, none stays queued."""
-        sequences: list[Running] = []
+        sequences: list[SequenceState] = []
         with ExitStack() as cleanup:
             for request in requests:
                 text = TextStream(self.tokenizer, stop) if stop else None
@@ -223,7 +222,7 @@ class Model:
                     pass
         return sequences
 
-    def _submit(self, request: Request, text: TextStream | None) -> Running:
+    def _submit(self, request: Request, text: TextStream | None) -> SequenceState:
         if self._closed:
             raise OptionError("the model is closed", hint="Load it again, or use it inside its `with` block")
         return self._engine.submit(request, None if text is None else text.push)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 
 import pytest
 
-from ernie_rt.choice import PREFERENCE, accelerators, choose
-from ernie_rt.errors import BackendError, OptionError
+from ernie_rt.choice import PREFERENCE, Choice, accelerators, choose
+from ernie_rt.errors import BackendError, CapacityError, OptionError
 from ernie_rt.graph.types import DType
 from ernie_rt.hooks import BackendInfo, hookimpl
 from ernie_rt.host import PluginHost
@@ -170,6 +170,38 @@ def test_a_dtype_that_the_device_does_not_compute_in(fakes: Fakes) -> None:
     fakes.add("eager", ("cuda:0", "cpu"), GPU)
     with pytest.raises(OptionError, match=r"not compute in bfloat16 on cuda:0; expected one of float16, float32$"):
         choose(fakes.host(), backend="eager", dtype="bfloat16")
+
+
+def large(*names: str) -> Callable[[Choice], None]:
+    """Backends that have no room for a model."""
+
+    def attempt(choice: Choice) -> None:
+        if choice.backend in names:
+            raise CapacityError("does not fit", expected="at most 1", found=f"2 of {choice.backend}", hint="Less")
+
+    return attempt
+
+
+def test_auto_goes_on_where_the_model_does_not_fit(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = fakes.add("onnx").add("eager", ("cuda:0", "cpu"), GPU).add("reference").host()
+    choice = choose(host, device="cpu", attempt=large("onnx"))
+    assert choice.backend == "eager"
+    assert choice.reason.endswith("onnx on cpu in bfloat16: 2 of onnx, does not fit")
+    with pytest.raises(
+        CapacityError, match=r"fits no backend .* expected at most 1; found cudagraph is not .*; onnx on cpu"
+    ):
+        choose(host, device="cpu", attempt=large("onnx", "eager", "reference"))
+    with pytest.raises(CapacityError, match="does not fit; expected at most 1; found 2 of onnx"):
+        choose(host, backend="onnx", attempt=large("onnx"))
+
+    def on_the_cpu(choice: Choice) -> None:
+        if choice.device != "cpu":
+            raise CapacityError("does not fit", found="2 of device memory")
+
+    monkeypatch.setattr("ernie_rt.choice.accelerators", lambda: ("cuda",))
+    fakes.infos = [info for info in fakes.infos if info.name == "eager"]
+    choice = choose(fakes.host(), attempt=on_the_cpu)
+    assert (choice.backend, choice.device) == ("eager", "cpu") and "2 of device memory" in choice.reason
 
 
 def test_unknown_names_are_options_not_failures(fakes: Fakes) -> None:

@@ -45,8 +45,7 @@ import importlib, pkgutil
 import ernie_rt, ernie_rt.graph, ernie_rt.model, ernie_rt.errors, ernie_rt.files
 for package in (ernie_rt.graph, ernie_rt.model):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if module.name != "ernie_rt.model.rope":
-            importlib.import_module(module.name)
+        importlib.import_module(module.name)
 """
 
 

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from demo.curriculum import LANGUAGES, WEIGHTS, draw
+from ernie_rt.backend.step import Step
 from ernie_rt.conformance.goldens import FORMAT, NOISES, TOP, divergence, sketch, usual, weights_digest
-from ernie_rt.conformance.judge import whole_step
 from ernie_rt.conformance.metrics import TIE_LIMIT
 from ernie_rt.conformance.models import Specimen, run_model
 from ernie_rt.conformance.oracle import Walk
@@ -142,8 +142,8 @@ class Oracle:
 
     def text(self, kind: str, prompt: list[int], answer: list[int]) -> dict[str, Any]:
         ids = prompt + answer
-        step = whole_step([tuple(ids)])
-        inputs, bindings = step.inputs(), step.bindings
+        graph, step = build_graph(self._located.config, "float64"), Step.whole([ids])
+        inputs, bindings = step.inputs(graph), step.bindings(graph)
 
         def load(weight: Weight) -> Array:
             key = weight.name, step.page_size if "P" in weight.type.dims else 0

@@ -50,11 +50,12 @@ class Context:
             for b in range(len(pasts))
         ]
 
-    def rotation(self, cos: Tensor, sin: Tensor, positions: Tensor) -> Tensor:
+    def rotation(self, cos: Tensor, sin: Tensor, positions: Tensor | None) -> Tensor:
         """cos + i·sin of each new token `[N, 1, D/2]`; every layer reads the same tables."""
         if self._rotation is None:
-            place = positions[:, 0]
-            self._rotation = torch.complex(cos.index_select(0, place), sin.index_select(0, place)).unsqueeze(1)
+            if positions is not None:
+                cos, sin = (table.index_select(0, positions[:, 0]) for table in (cos, sin))
+            self._rotation = torch.complex(cos, sin).unsqueeze(1)
         return self._rotation
 
     def _rows(self, table: np.ndarray, length: int, page_size: int) -> slice | Tensor:
@@ -73,7 +74,7 @@ def rope_attention(
     cos: Tensor,
     sin: Tensor,
     state: LayerCache,
-    positions: Tensor,
+    positions: Tensor | None,
     sequence: None,
     index: None,
     write: None,
@@ -90,8 +91,33 @@ def rope_attention(
     heads = qkv.unflatten(1, (-1, head_dim))  # [N, Q + 2K, D]
     rotated = rotate(heads[:, : num_heads + num_kv_heads], context.rotation(cos, sin, positions))
     q, k = rotated.split([num_heads, num_kv_heads], dim=1)
+    return attention(q, k, heads[:, num_heads + num_kv_heads :], state, None, context=context, scale=scale)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: LayerCache | None,
+    sequence: Tensor | None,
+    index: Tensor | None = None,
+    write: None = None,
+    context: Context | None = None,
+    context_sequence: None = None,
+    context_index: None = None,
+    *,
+    scale: float,
+) -> Tensor:
+    """The composite of this name. With a state the executable passes a Context, as above; without, the tensors."""
+    if state is None:
+        assert sequence is not None
+        visible = sequence == sequence[:, None]
+        if index is not None:
+            visible &= index <= index[:, None]
+        return _attend(q, k, v, visible, scale)
+    assert context is not None
     state.k.index_copy_(0, context.write, k)
-    state.v.index_copy_(0, context.write, heads[:, num_heads + num_kv_heads :])
+    state.v.index_copy_(0, context.write, v)
     segments = context.segments
     outs = [_attend(q[s.start : s.stop], state.k[s.rows], state.v[s.rows], s.past, scale) for s in segments]
     return outs[0] if len(outs) == 1 else torch.cat(outs)  # [N, Q·D]
@@ -103,8 +129,9 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, past: int, scale: float) -> Tensor:
-    """One sequence: q `[n, Q, D]`, k and v `[past + n, K, D]`; gives `[n, Q·D]`.
+def _attend(q: Tensor, k: Tensor, v: Tensor, past: int | Tensor, scale: float) -> Tensor:
+    """One sequence: q `[n, Q, D]`, k and v `[past + n, K, D]`; gives `[n, Q·D]`. In place of `past` a mask may say
+    which rows each token sees `[n, C]`.
 
     The kv heads are the batch. A single token's query heads of one kv head become query rows (12 times faster on the
     CPU than `enable_gqa`); for several tokens k and v are expanded to them without a copy.
@@ -112,11 +139,15 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, past: int, scale: float) -> Tensor:
     new, groups = q.shape[0], k.shape[1]
     query = q.unflatten(1, (groups, -1))  # [n, K, Q/K, D]
     keys, values = k.transpose(0, 1), v.transpose(0, 1)  # [K, C, D]
-    if new == 1:
+    if new == 1 and isinstance(past, int):
         return F.scaled_dot_product_attention(query, keys[None], values[None], scale=scale).reshape(1, -1)
     query = query.permute(1, 2, 0, 3)  # [K, Q/K, n, D]
     shared = (groups, query.shape[1], *keys.shape[1:])
-    arguments: dict[str, Any] = {"is_causal": True} if past == 0 else {"attn_mask": _mask(new, past, q.device)}
+    arguments: dict[str, Any] = {"is_causal": True}
+    if not isinstance(past, int):
+        arguments = {"attn_mask": past}
+    elif past:
+        arguments = {"attn_mask": _mask(new, past, q.device)}
     out = F.scaled_dot_product_attention(
         query, keys[:, None].expand(shared), values[:, None].expand(shared), scale=scale, **arguments
     )

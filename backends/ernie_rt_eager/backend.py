@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, ClassVar, Final
 
 import ml_dtypes
 import numpy as np
@@ -12,7 +14,10 @@ from torch import Tensor
 
 from ernie_rt.backend import (
     Accept,
+    BackendBase,
     Done,
+    ExecutableBase,
+    Graph,
     Interpreter,
     Limits,
     Lowering,
@@ -25,19 +30,21 @@ from ernie_rt.backend import (
     State,
     Step,
     StepResult,
-    Storage,
     Target,
+    Value,
     Weight,
     WeightSource,
     check_memory,
-    conversions,
 )
 from ernie_rt_eager.attention import Context, LayerCache
 from ernie_rt_eager.ops import DTYPES, FUNCTIONS
 from ernie_rt_eager.products import exact_sums
 
+SAID_BY_CONTEXT: Final = frozenset({"sequence", "index", "write", "context", "context_sequence", "context_index"})
+"""Index arrays that attention over a cache takes in; a Context says what they say in a form of its own."""
 
-class EagerBackend:
+
+class EagerBackend(BackendBase):
     """Claims the composites; blocks decompose."""
 
     functions: ClassVar[Mapping[str, Callable[..., Any]]] = FUNCTIONS
@@ -51,12 +58,12 @@ class EagerBackend:
     def claims(self, node: Node, target: Target) -> Accept | Reject:
         return Accept() if node.op in self.functions else Reject("eager runs the composites one by one")
 
-    def accepts(self, storage: Storage, target: Target) -> bool:
-        return False
-
     def numerics(self, target: Target) -> Numerics:
         wide = OpNumerics("float32", "float32")
         return Numerics(OpNumerics(target.dtype, "float32"), {"moe_route": wide, "rms_norm": wide})
+
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        return _bill(PagedContents.of(lowerings, limits), torch.device(target.device))
 
     def compile(
         self,
@@ -65,15 +72,11 @@ class EagerBackend:
         target: Target,
         limits: Limits,
     ) -> EagerExecutable:
-        if target.threads is not None:
-            torch.set_num_threads(target.threads)
         return EagerExecutable(lowerings, weights, target, limits, self.functions)
 
 
-class EagerExecutable:
+class EagerExecutable(ExecutableBase):
     """Tensors on one device, a paged cache, and an Interpreter for each graph."""
-
-    samples = False
 
     def __init__(
         self,
@@ -83,68 +86,61 @@ class EagerExecutable:
         limits: Limits,
         functions: Mapping[str, Callable[..., Any]],
     ) -> None:
-        self._device = torch.device(target.device)
+        self._device, self._threads = torch.device(target.device), target.threads
         contents = PagedContents.of(lowerings, limits)
         self.cache, self.admits, bindings = contents.cache, contents.admits, contents.bindings
-        self._report = contents.report(notes=conversions(contents.weights.values()))
-        check_memory(self._report, limits.memory_bytes, _free_bytes(self._device))
+        self._report = _bill(contents, self._device)
+        check_memory(self._report, limits.memory_bytes)
         tensors = {name: self._load(weight, source, bindings) for name, weight in contents.weights.items()}
-        caches = {name: self._allocate(state, bindings) for name, state in contents.states.items()}
+        self._caches = {name: self._allocate(state, bindings) for name, state in contents.states.items()}
         self._interpreters = {
-            name: Interpreter(lowering, functions, tensors, caches) for name, lowering in lowerings.items()
+            name: Interpreter(lowering, functions, tensors, self._caches) for name, lowering in lowerings.items()
         }
-        self._extra = {
-            name: {value.name: DTYPES[value.type.dtype] for value in lowering.graph.inputs}
-            for name, lowering in lowerings.items()
-        }
+        self._graphs = {name: lowering.graph for name, lowering in lowerings.items()}
+        self._said = {name: SAID_BY_CONTEXT - _read_as_tensors(graph) for name, graph in self._graphs.items()}
 
     @torch.inference_mode()
     def submit(self, step: Step) -> Done:
-        with exact_sums(self._device):
+        with exact_sums(self._device), threads(self._threads):
             return self._run(step)
 
     def _run(self, step: Step) -> Done:
-        context = Context(step, self._device)
-        inputs: dict[str, Any] = {
-            "ids": self._int32(step.ids),
-            "positions": self._int32(step.positions),
-            "rows": self._int32(step.rows),
-            "context": context,
-            # What these say, the Context says in a form that suits sequence-by-sequence attention.
-            "sequence": None,
-            "index": None,
-            "write": None,
-            "context_sequence": None,
-            "context_index": None,
+        graph, context = self._graphs[step.graph], Context(step, self._device)
+        inputs = {
+            value.name: (context if value.name == "context" else None)
+            if value.name in self._said[step.graph]
+            else self._input(step, value)
+            for value in graph.inputs
         }
-        inputs.update((name, self._given(step, name)) for name in step.extra)
-        outputs, values = self._interpreters[step.graph].run(inputs, step.bindings)
+        outputs, values = self._interpreters[step.graph].run(inputs, step.bindings(graph))
         taps = {name: _to_numpy(value) for name, value in values.items()}
         logits = outputs.get("logits")
         return Done(StepResult(None if logits is None else logits.float().cpu().numpy(), taps=taps))
 
     def copy(self, source: int, destination: int, length: int) -> None:
-        raise AssertionError("a paged cache has no slots to copy")
+        size = self.cache.page_size
+        first, second = (slice(page * size, page * size + length) for page in (source, destination))
+        for cache in self._caches.values():
+            cache.k[second] = cache.k[first]
+            cache.v[second] = cache.v[first]
 
     def memory(self) -> MemoryReport:
         return self._report
 
     def close(self) -> None:
-        self._interpreters = {}
+        self._interpreters, self._caches = {}, {}
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _given(self, step: Step, name: str) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(step.extra[name])).to(self._device, self._extra[step.graph][name])
-
-    def _int32(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, np.int32)).to(self._device)
+    def _input(self, step: Step, value: Value) -> Tensor:
+        array = np.ascontiguousarray(step.input(value.name))
+        return torch.from_numpy(array).to(self._device, DTYPES[value.type.dtype])
 
     def _load(self, weight: Weight, source: WeightSource, bindings: Mapping[str, int]) -> Tensor:
         """The weight on the device, gate and up apart in memory; through a buffer of one slice when that is not main
         memory."""
         shape = weight.type.shape(bindings)
-        paired = len(shape) >= 3 and shape[-2] == 2  # [.., I, 2, H]
+        paired = weight.paired  # [.., I, 2, H]
         stored = (*shape[:-3], 2, shape[-3], shape[-1]) if paired else shape
         dtype = DTYPES[weight.type.dtype]
         tensor = torch.empty(stored, dtype=dtype, device=self._device)
@@ -166,6 +162,31 @@ class EagerExecutable:
         return LayerCache(k, v)
 
 
+def _read_as_tensors(graph: Graph) -> set[str]:
+    """The inputs that something else than attention over a cache reads."""
+    return {
+        operand.name
+        for node in graph.nodes
+        if node.op not in ("attention", "rope_attention") or node.operands["state"] is None
+        for operand in node.inputs
+        if isinstance(operand, Value)
+    }
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Have PyTorch use so many threads of the CPU while the block runs (None: as many as it does)."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _numpy_view(tensor: Tensor) -> np.ndarray:
     """A CPU tensor's memory as a NumPy array of the same dtype."""
     if tensor.dtype is torch.bfloat16:
@@ -177,5 +198,6 @@ def _to_numpy(value: Tensor) -> np.ndarray:
     return (value.float() if value.is_floating_point() else value).cpu().numpy()
 
 
-def _free_bytes(device: torch.device) -> int | None:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+def _bill(contents: PagedContents, device: torch.device) -> MemoryReport:
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    return replace(contents.report(), available=free)

@@ -14,19 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ernie_rt_eager.attention import rope_attention
+from ernie_rt.graph import types
+from ernie_rt_eager.attention import attention, rope_attention
 from ernie_rt_eager.products import product
 
-DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
-    {
-        "float64": torch.float64,
-        "float32": torch.float32,
-        "bfloat16": torch.bfloat16,
-        "float16": torch.float16,
-        "int32": torch.int32,
-        "bool": torch.bool,
-    }
-)
+DTYPES: Final[Mapping[str, torch.dtype]] = {name: getattr(torch, name) for name in types.DTYPES}
 
 
 def cast(x: Tensor, *, dtype: str) -> Tensor:
@@ -55,6 +47,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def swiglu(x: Tensor) -> Tensor:
     return F.silu(x[..., 0]) * x[..., 1]
+
+
+def rope_rows(table: Tensor, positions: Tensor, *, columns: tuple[int, ...]) -> Tensor:
+    at = positions[:, list(columns)].long()  # [N, D/2]
+    return table.gather(0, at)
 
 
 def moe_route(
@@ -94,6 +91,8 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "rms_norm": rms_norm,
         "linear": linear,
         "swiglu": swiglu,
+        "rope_rows": rope_rows,
+        "attention": attention,
         "rope_attention": rope_attention,
         "moe_route": moe_route,
         "moe_experts": moe_experts,

@@ -12,9 +12,11 @@ import onnxruntime as ort
 
 from ernie_rt.backend import (
     Accept,
+    BackendBase,
     Blocks,
     CacheShape,
     Done,
+    ExecutableBase,
     Limits,
     Lowering,
     MemoryReport,
@@ -27,16 +29,14 @@ from ernie_rt.backend import (
     StepResult,
     Storage,
     Target,
-    Weight,
     WeightSource,
     check_memory,
-    conversions,
 )
 from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.model import outputs_of, place, step_emitter, step_model
 from ernie_rt_onnx.ops import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
 from ernie_rt_onnx.runtime import check_runtime
-from ernie_rt_onnx.weights import NUMPY, places, read
+from ernie_rt_onnx.weights import places, read
 
 ACCURACY_LEVEL: Final = 4
 """Of MatMulNBits and QMoE: int8 activations. With float32 ones int8 weights take a hundred times as long."""
@@ -50,20 +50,21 @@ QUIET: Final = 3
 """ONNX Runtime says errors alone; what it warns of is its own affair."""
 
 
-class OnnxBackend:
+class OnnxBackend(BackendBase):
     """Claims the composites; blocks decompose. BackendError where ONNX Runtime is too old for it."""
 
     def __init__(self) -> None:
         check_runtime()
-
-    def devices(self) -> tuple[str, ...]:
-        return ("cpu",)
 
     def claims(self, node: Node, target: Target) -> Accept | Reject:
         if node.op == "cache_update" or head_dim(node) % HEAD_MULTIPLE:
             return Reject(
                 f"only GroupQueryAttention writes a cache, and its heads are of a multiple of {HEAD_MULTIPLE}"
             )
+        if node.op in ("attention", "rope_attention") and node.operands["state"] is None:
+            return Reject("GroupQueryAttention has a cache")
+        if node.op == "rope_attention" and node.operands["positions"] is None:
+            return Reject("GroupQueryAttention rotates by the rows of a table")
         if node.op not in EMIT:
             return Reject("no few operators of ONNX Runtime")
         if node.op == "moe" and cast(float, node.attributes["norm_min"]) > LARGEST_NORM_MIN:
@@ -77,20 +78,21 @@ class OnnxBackend:
         wide = OpNumerics("float32", "float32")
         return Numerics(OpNumerics(target.dtype, "float32", "int8"), {"moe_route": wide, "rms_norm": wide})
 
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        return _bill(_emit(lowerings, target, limits, ACCURACY_LEVEL), lowerings)
+
     def compile(
         self, lowerings: Mapping[str, Lowering], weights: WeightSource, target: Target, limits: Limits
     ) -> OnnxExecutable:
         return OnnxExecutable(lowerings, weights, target, limits, ACCURACY_LEVEL)
 
 
-class OnnxExecutable:
+class OnnxExecutable(ExecutableBase):
     """A session for each graph over one cache.
 
     K and V of a layer are `[slots, K, rows, D]`. GroupQueryAttention takes a batch of sequences only when each brings
     one token, and cannot leave a row of the batch idle: hence slots without gaps, and prefills alone.
     """
-
-    samples = False
 
     def __init__(
         self,
@@ -100,22 +102,20 @@ class OnnxExecutable:
         limits: Limits,
         accuracy_level: int,
     ) -> None:
-        slots, rows = limits.max_sequences, limits.max_context
+        rows = limits.max_context
+        slots = limits.max_sequences
+        if limits.cache_tokens is not None:
+            slots = max(1, min(slots, limits.cache_tokens // rows))
         self.cache = CacheShape("slots", page_size=rows, pages=slots)
         self.admits = StepLimits(limits.max_batch_tokens, slots, mixed=False, max_prefills=1)
-        bindings = {"P": rows, "R": slots * rows}
-        emitters = {
-            name: step_emitter(lowering, target.dtype, bindings, accuracy_level) for name, lowering in lowerings.items()
-        }
-        graphs = [lowering.graph for lowering in lowerings.values()]
-        states = {state.name: state for graph in graphs for state in graph.states}
-        self._report = _report(emitters, sum(state.type.nbytes(bindings) for state in states.values()))
+        emitters = _emit(lowerings, target, limits, accuracy_level)
+        self._report = _bill(emitters, lowerings)
         check_memory(self._report, limits.memory_bytes)
         self.caches: dict[str, npt.NDArray[Any]] = {}
-        for state in states.values():
-            _, _, heads, size = state.type.shape(bindings)
+        for state in (state for lowering in lowerings.values() for state in lowering.graph.states):
+            _, _, heads, size = state.type.shape({"R": slots * rows})
             for name in (past_name(state, "k"), past_name(state, "v")):
-                self.caches[name] = np.zeros((slots, heads, rows, size), NUMPY[state.type.dtype])
+                self.caches[name] = np.zeros((slots, heads, rows, size), state.type.dtype)
         self._programs = {
             name: Program(lowering, emitters[name], source, target) for name, lowering in lowerings.items()
         }
@@ -146,7 +146,7 @@ class Program:
         self._session, held = open_session(step_model(lowering, emitter, inputs), emitter, inputs, source, target)
         self._held = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in held.items()}
         wanted = {value.name for value in self._session.get_inputs()}
-        self._fed = {v.name: NUMPY[v.type.dtype] for v in lowering.graph.inputs if v.name in wanted}
+        self._fed = {v.name: np.dtype(v.type.dtype) for v in lowering.graph.inputs if v.name in wanted}
         self._batched = wanted & {BATCHED, LAST, TOTAL}
         self._outputs = [name for name, _ in outputs_of(lowering)]
         self._taps = {f"tap.{scope}": scope for scope, _ in lowering.taps}
@@ -159,11 +159,8 @@ class Program:
 
     def run(self, step: Step, caches: Mapping[str, npt.NDArray[Any]]) -> StepResult:
         binding = self._binding
-        # Not step.inputs(): attention asks for none of the index arrays that are as long as the context.
-        fed = {
-            name: np.ascontiguousarray(step.extra[name] if name in step.extra else getattr(step, name), dtype)
-            for name, dtype in self._fed.items()
-        }
+        # Not all inputs of the graph: attention asks for none of the index arrays that are as long as the context.
+        fed = {name: np.ascontiguousarray(step.input(name), dtype) for name, dtype in self._fed.items()}
         if self._batched:
             batch = len(step.past)
             fed[BATCHED] = np.array([batch, len(step.ids) // batch, -1], np.int64)
@@ -225,12 +222,21 @@ def head_dim(node: Node) -> int:
     return size
 
 
-def _report(emitters: Mapping[str, Emitter], cache_bytes: int) -> MemoryReport:
-    sizes: dict[str, int] = {}
-    weights: dict[str, Weight] = {}
-    for emitter in emitters.values():
-        for name, parameter in emitter.parameters.items():
-            stored = parameter.weight.storage.parts(parameter.weight.type)[parameter.part]
-            sizes[name] = stored.with_dtype(parameter.dtype).nbytes(emitter.bindings)
-            weights[parameter.weight.name] = parameter.weight
-    return MemoryReport(sum(sizes.values()), cache_bytes, notes=conversions(weights.values()))
+def _emit(lowerings: Mapping[str, Lowering], target: Target, limits: Limits, accuracy_level: int) -> dict[str, Emitter]:
+    """The nodes of each graph, and what they need of weights."""
+    slots, rows = limits.max_sequences, limits.max_context
+    bindings = {"P": rows, "R": slots * rows, "S": slots}
+    return {
+        name: step_emitter(lowering, target.dtype, bindings, accuracy_level) for name, lowering in lowerings.items()
+    }
+
+
+def _bill(emitters: Mapping[str, Emitter], lowerings: Mapping[str, Lowering]) -> MemoryReport:
+    weights: dict[str, int] = {}
+    states: dict[str, int] = {}
+    for name, emitter in emitters.items():
+        for key, parameter in emitter.parameters.items():
+            stored = parameter.weight.parts[parameter.part]
+            weights[key] = stored.with_dtype(parameter.dtype).nbytes(emitter.bindings)
+        states.update((state.name, state.nbytes(emitter.bindings)) for state in lowerings[name].graph.states)
+    return MemoryReport(sum(weights.values()), sum(states.values()))

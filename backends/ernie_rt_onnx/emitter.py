@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ernie_rt.backend import Blocks, DType, Operand, State, Value, Weight
+from ernie_rt.backend import DType, Operand, State, Value, Weight
 from ernie_rt_onnx.functions import DOMAIN, FUNCTIONS
 
 OPSETS: Final[Mapping[str, int]] = {"": 23, "com.microsoft": 1, DOMAIN: 1}
@@ -32,7 +32,8 @@ ELEMENT_TYPES: Final[Mapping[DType, int]] = {
 class Parameter:
     """A part of a weight as the graph reads it: in this dtype, under these dims, which keep the order of the bytes.
 
-    Parts of Blocks have to be constants: ONNX Runtime packs them when it loads, and is wrong or slow where it cannot.
+    Parts of a packed weight have to be constants: ONNX Runtime packs them when it loads, and is wrong or slow where it
+    cannot.
     """
 
     weight: Weight
@@ -42,7 +43,7 @@ class Parameter:
 
     @property
     def constant(self) -> bool:
-        return isinstance(self.weight.storage, Blocks)
+        return self.weight.storage.packed
 
 
 class Emitter:
@@ -92,11 +93,12 @@ class Emitter:
 
     def weight(self, weight: Weight, *dims: int) -> str:
         """A plain weight or a table, under other dims if given."""
-        dims = dims or weight.type.shape(self.bindings)
-        dtype = weight.type.dtype
-        if weight.type.dims[0] == "P":  # GroupQueryAttention takes tables of its own dtype
-            dtype = self.dtype
-        return self._parameter(weight, "data", dtype, dims)
+        return self._parameter(weight, "data", weight.type.dtype, dims or weight.type.shape(self.bindings))
+
+    def rotation(self, table: Operand) -> str:
+        """A table of cos or sin in the dtype of the activations, as GroupQueryAttention takes it."""
+        assert isinstance(table, Weight)
+        return self._parameter(table, "data", self.dtype, table.type.shape(self.bindings))
 
     def codes(self, weight: Weight, *dims: int) -> str:
         """The codes of a weight in blocks, under these dims."""

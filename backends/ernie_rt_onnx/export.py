@@ -6,6 +6,7 @@ of its own holds the tables of rope alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import onnx
 
 from ernie_rt import files
-from ernie_rt.backend import Blocks, DType, Plain, RopeTable, Weight
+from ernie_rt.backend import DType, Plain, Storage, Weight
 from ernie_rt.errors import BackendError, OptionError, TokenizerError
 from ernie_rt.export import Exported, ExportOptions
 from ernie_rt.files import Progress
@@ -24,7 +25,7 @@ from ernie_rt.weights.folder import PROGRESS, Produce, write_quantized
 from ernie_rt.weights.manifest import MANIFEST, Manifest, padding
 from ernie_rt.weights.quantize import Converter, Quantizer
 from ernie_rt.weights.quantized import QuantizedSource
-from ernie_rt.weights.source import CheckpointSource
+from ernie_rt.weights.source import StoredSource
 from ernie_rt_onnx.genai import write_genai_files
 from ernie_rt_onnx.portable import DTYPES, MODEL, TABLES, build, seal
 from ernie_rt_onnx.runtime import check_runtime
@@ -52,22 +53,16 @@ def export(located: Located, out: Path, options: ExportOptions, progress: Progre
 
 
 def _weights(
-    source: CheckpointSource | QuantizedSource, config: ModelConfig, dtype: DType, options: ExportOptions
+    source: StoredSource, config: ModelConfig, dtype: DType, options: ExportOptions
 ) -> tuple[dict[str, object], list[Weight], Produce]:
     """What the folder's manifest says it was made of, its weights with their storages, and what writes them."""
-    plain = [weight for weight in build_graph(config, dtype).weights if not isinstance(weight.storage, RopeTable)]
+    plain = [weight for weight in build_graph(config, dtype).weights if weight.storage.stored]
     plain = [replace(weight, storage=Plain(weight.type.dtype)) for weight in plain]
     added: dict[str, object] = {"format": "onnx", "dtype": dtype}
     if isinstance(source, QuantizedSource):
         if options.weights is not None:
             raise OptionError("the model is quantised already", hint="Leave --weights out, or export its checkpoint")
-        stored = source.storages
-        weights = [
-            replace(weight, storage=replace(storage, layout="raw"))
-            if isinstance(storage := stored[weight.name], Blocks)
-            else weight
-            for weight in plain
-        ]
+        weights = _packed(plain, source.storages)
         return {**source.manifest.plan, **added, "layout": "raw"}, weights, Converter(source)
     if options.weights is None:
         made = {"source": source.fingerprint(), "weights": dtype, "layout": "raw"}
@@ -76,12 +71,15 @@ def _weights(
     if how.layout != "raw":
         raise OptionError("ONNX Runtime reads the layout raw alone", found=how.layout)
     storages = {weight.name: weight.storage for weight in how.weights(config)}
-    weights = [
-        replace(weight, storage=storage) if isinstance(storage := storages[weight.name], Blocks) else weight
-        for weight in plain
-    ]
+    weights = _packed(plain, storages)
     produce = Quantizer(source, how.clip_search, options.threads)
     return {**how.plan(source.fingerprint()), **added}, weights, produce
+
+
+def _packed(plain: Iterable[Weight], storages: Mapping[str, Storage]) -> list[Weight]:
+    """Weights stored so where that packs them, in the layout that ONNX Runtime reads."""
+    stored = [(weight, storages[weight.name]) for weight in plain]
+    return [replace(w, storage=storage.laid_out("raw")) if storage.packed else w for w, storage in stored]
 
 
 class _Rest:

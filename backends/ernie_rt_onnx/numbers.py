@@ -14,7 +14,6 @@ from ernie_rt.conformance.replay import replay
 from ernie_rt.errors import BackendError
 from ernie_rt_onnx.genai import ATTENTION_MASK, INPUT_IDS, LOGITS
 from ernie_rt_onnx.model import tensor
-from ernie_rt_onnx.weights import NUMPY
 
 TOKENS: Final = 24
 """Of the prompt: random ids, so that experts differ from token to token."""
@@ -41,9 +40,7 @@ def compare(
     }
     logits, values = _run(model, folder, ids, dtype, [value for _, value in taps.values()])
     found = {name: (taps[name][0], array) for name, array in values.items()}
-    zero, every = np.zeros(1, np.int32), np.arange(TOKENS, dtype=np.int32)
-    step = Step(ids, np.array([0, TOKENS], np.int32), zero, zero[None], TOKENS, zero, every)
-    done = replay(graph, found, source, numerics.of, dtype, step.inputs())
+    done = replay(graph, found, source, numerics.of, dtype, Step.whole([ids.tolist()]).inputs(graph))
     wrong = next((piece for piece in done.pieces if piece.wrong), None)
     if wrong is not None:
         raise BackendError("the exported model does not compute what it should", where=wrong.scope, found=wrong.finding)
@@ -72,7 +69,7 @@ def _run(
     for given in session.get_inputs():
         if given.name not in feeds:
             _, heads, _, size = given.shape
-            feeds[given.name] = np.zeros((1, heads, 0, size), NUMPY[dtype])
+            feeds[given.name] = np.zeros((1, heads, 0, size), dtype)
     names = [value.name for value in taps]
     logits, *values = session.run([LOGITS, *names], feeds)
     return logits[0, 0].astype(np.float64), dict(zip(names, values, strict=True))

@@ -146,7 +146,7 @@ def rope_attention(
     out: str,
 ) -> None:
     qkv_rows = e("Reshape", e.name(qkv), BATCHED)
-    tables = (e.name(cos), e.name(sin))
+    tables = (e.rotation(cos), e.rotation(sin))
     _attend(e, (qkv_rows, "", ""), state, tables, num_heads, num_kv_heads, head_dim, scale, out)
 
 

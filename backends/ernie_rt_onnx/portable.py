@@ -15,19 +15,17 @@ import numpy as np
 import onnx
 
 from ernie_rt import files
-from ernie_rt.backend import DType, Graph, RopeTable, Target
+from ernie_rt.backend import DType, Graph, Target
+from ernie_rt.build import build as ready
 from ernie_rt.errors import ErnieRtError, IntegrityError
-from ernie_rt.graph.legalize import legalize
 from ernie_rt.location import Located
-from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.weights.manifest import Manifest, padding
 from ernie_rt.weights.safetensors import SafetensorsFile
-from ernie_rt.weights.source import Array, fill_rope
+from ernie_rt.weights.source import Array
 from ernie_rt_onnx.backend import ACCURACY_LEVEL, OnnxBackend
 from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.model import place, portable_model
 from ernie_rt_onnx.runtime import MINIMUM_RUNTIME
-from ernie_rt_onnx.weights import NUMPY
 
 MODEL: Final = "model.onnx"
 TABLES: Final = "model.onnx.data"
@@ -51,9 +49,7 @@ class Portable:
 def build(located: Located, dtype: DType, manifest: Manifest, folder: Path) -> Portable:
     """What belongs beside the weights in `folder`; of these, headers alone are read."""
     config = located.config
-    backend, target = OnnxBackend(), Target(("cpu",), dtype)
-    whole = build_graph(config, dtype, manifest.storages)
-    graph = legalize(whole, lambda node: backend.claims(node, target)).graph
+    graph = ready(config, OnnxBackend(), Target(("cpu",), dtype), manifest.storages).lowering.graph
     bindings = {"P": config.max_position_embeddings}
     model, emitter = portable_model(graph, dtype, bindings, ACCURACY_LEVEL, located.known_ids or config.vocab_size)
     return Portable(graph, model, _place_constants(model, emitter, folder, manifest))
@@ -73,11 +69,11 @@ def _place_constants(model: onnx.ModelProto, emitter: Emitter, folder: Path, man
             continue
         parameter = emitter.parameters[constant.name]
         weight = parameter.weight
-        if not isinstance(weight.storage, RopeTable):
+        if weight.storage.stored:
             place(constant, *found[f"{weight.name}.{parameter.part}"])
             continue
-        table = np.empty(parameter.dims, NUMPY[parameter.dtype])
-        fill_rope(weight, weight.storage, table, ())
+        table = np.empty(parameter.dims, parameter.dtype)
+        weight.storage.compute(weight.type, table, ())
         place(constant, TABLES, end, table.nbytes)
         tables[end] = table
         end += table.nbytes + padding(table.nbytes)

@@ -19,7 +19,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from ernie_rt import files
 from ernie_rt.errors import InputError, IntegrityError
-from ernie_rt.graph.types import ITEM_SIZE
+from ernie_rt.graph.types import DTYPES
 from ernie_rt_onnx.emitter import ELEMENT_TYPES, OPSETS
 from ernie_rt_onnx.functions import DOMAIN
 from ernie_rt_onnx.portable import AGAIN, MODEL
@@ -31,7 +31,7 @@ INITIALIZER: Final = r"graph\.initializer\[\d+\]"
 """The only tensors that may lie in other files."""
 READS_FILES: Final = frozenset({"EPContext"})
 """Operators of ONNX Runtime that open a file which an attribute names."""
-ITEM_SIZES: Final[Mapping[int, int]] = {number: ITEM_SIZE[dtype] for dtype, number in ELEMENT_TYPES.items()}
+ITEM_SIZES: Final[Mapping[int, int]] = {number: DTYPES[dtype].size for dtype, number in ELEMENT_TYPES.items()}
 
 
 def read_model(folder: Path) -> tuple[onnx.ModelProto, str]:

@@ -7,29 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend import DType, Place, PlacedSource, RopeTable, WeightSource
+from ernie_rt.backend import Place, PlacedSource, WeightSource
 from ernie_rt_onnx.emitter import Parameter
-
-NUMPY: Mapping[DType, Any] = {
-    "float64": np.float64,
-    "float32": np.float32,
-    "float16": np.float16,
-    "bfloat16": ml_dtypes.bfloat16,
-    "uint8": np.uint8,
-    "int32": np.int32,
-    "bool": np.bool_,
-}
 
 
 def read(parameter: Parameter, source: WeightSource, bindings: Mapping[str, int]) -> npt.NDArray[Any]:
     """A parameter's numbers, in memory of their own."""
     weight = parameter.weight
-    stored = weight.storage.parts(weight.type)[parameter.part]
-    array = np.empty(stored.shape(bindings), NUMPY[parameter.dtype])
+    array = np.empty(weight.parts[parameter.part].shape(bindings), parameter.dtype)
     source.fill(weight, parameter.part, array)
     return array.reshape(parameter.dims)
 
@@ -41,8 +29,7 @@ def places(parameters: Mapping[str, Parameter], source: WeightSource) -> tuple[P
     found: dict[str, Place] = {}
     known: dict[tuple[str, str], Place | None] = {}  # a tied embedding and head read the same part
     for name, parameter in parameters.items():
-        stored = parameter.weight.storage.parts(parameter.weight.type).get(parameter.part)
-        if stored is None or stored.dtype != parameter.dtype or isinstance(parameter.weight.storage, RopeTable):
+        if parameter.weight.parts[parameter.part].dtype != parameter.dtype:
             continue
         part = parameter.weight.name, parameter.part
         if part not in known:

@@ -1,12 +1,14 @@
 """What a backend author imports."""
 
-from ernie_rt.backend.contents import PagedContents, conversions
+from ernie_rt.backend.contents import PagedContents
 from ernie_rt.backend.interpreter import Interpreter
 from ernie_rt.backend.memory import available_memory, check_memory
 from ernie_rt.backend.protocols import (
     Backend,
+    BackendBase,
     CacheShape,
     Executable,
+    ExecutableBase,
     Limits,
     MemoryReport,
     Numerics,
@@ -15,21 +17,28 @@ from ernie_rt.backend.protocols import (
     Target,
 )
 from ernie_rt.backend.simple import SimpleBackend, SimpleExecutable
-from ernie_rt.backend.step import LAST_SAMPLED, Done, Pending, Step, StepResult
+from ernie_rt.backend.step import LAST_DRAWN, NO_NUMBER, Done, Pending, Step, StepResult
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
-from ernie_rt.graph.types import Blocks, DType, Operand, Plain, RopeTable, State, Storage, TensorType, Value, Weight
+from ernie_rt.graph.types import DType, Operand, Plain, State, Storage, TensorType, Value, Weight
+from ernie_rt.sampling.draws import Draws, draw
+from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.rope import RopeTable
 from ernie_rt.weights.source import Place, PlacedSource, WeightSource
 
 __all__ = [
-    "LAST_SAMPLED",
+    "LAST_DRAWN",
+    "NO_NUMBER",
     "Accept",
     "Backend",
+    "BackendBase",
     "Blocks",
     "CacheShape",
     "DType",
     "Done",
+    "Draws",
     "Executable",
+    "ExecutableBase",
     "Graph",
     "Interpreter",
     "Limits",
@@ -60,5 +69,5 @@ __all__ = [
     "WeightSource",
     "available_memory",
     "check_memory",
-    "conversions",
+    "draw",
 ]

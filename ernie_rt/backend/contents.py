@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ernie_rt.backend.protocols import CacheShape, Limits, MemoryReport, StepLimits
-from ernie_rt.display import human_bytes
 from ernie_rt.graph.legalize import Lowering
-from ernie_rt.graph.types import ITEM_SIZE, DType, Plain, State, Weight, dtype_of
+from ernie_rt.graph.types import DType, State, Weight
 
 PAGE_SIZE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class PagedContents:
-    """Weights and states of all graphs by name, the shape of the cache, and what binds the axes P and R."""
+    """Weights and states of all graphs by name, the shape of the cache, and what binds the axes P, R and S."""
 
     weights: Mapping[str, Weight]
     states: Mapping[str, State]
@@ -26,36 +24,26 @@ class PagedContents:
 
     @classmethod
     def of(cls, lowerings: Mapping[str, Lowering], limits: Limits) -> PagedContents:
-        """Pages enough for every sequence at its longest; any mixture of prefills and decodes."""
+        """Pages enough for the rows that the limits ask for; any mixture of prefills and decodes."""
         graphs = [lowering.graph for lowering in lowerings.values()]
-        pages = -(-limits.max_context // PAGE_SIZE) * limits.max_sequences
+        longest = -(-limits.max_context // PAGE_SIZE)
+        pages = longest * limits.max_sequences
+        if limits.cache_tokens is not None:
+            pages = max(longest, min(pages, -(-limits.cache_tokens // PAGE_SIZE)))
         return cls(
             weights={weight.name: weight for graph in graphs for weight in graph.weights},
             states={state.name: state for graph in graphs for state in graph.states},
             cache=CacheShape("paged", PAGE_SIZE, pages),
             admits=StepLimits(limits.max_batch_tokens, limits.max_sequences),
-            bindings={"P": limits.max_context, "R": pages * PAGE_SIZE},
+            bindings={"P": limits.max_context, "R": pages * PAGE_SIZE, "S": limits.max_sequences},
         )
 
-    def report(self, dtype: DType | None = None, notes: tuple[str, ...] = ()) -> MemoryReport:
-        """The bytes of it all, in the graph's dtypes or all in one."""
+    def report(self, dtype: DType | None = None) -> MemoryReport:
+        """The bytes of it all, in the graph's dtypes and as packed as it says, or all in one dtype."""
 
         def nbytes(held: Weight | State) -> int:
-            return (held.type if dtype is None else held.type.with_dtype(dtype)).nbytes(self.bindings)
+            if dtype is not None:
+                return held.type.with_dtype(dtype).nbytes(self.bindings)
+            return (held if held.storage.packed else held.type).nbytes(self.bindings)
 
-        return MemoryReport(
-            sum(map(nbytes, self.weights.values())), sum(map(nbytes, self.states.values())), notes=notes
-        )
-
-
-def conversions(weights: Iterable[Weight]) -> tuple[str, ...]:
-    """What is stored in one dtype and held in another, in words, with its size as it is held."""
-    converted: dict[tuple[str, str], int] = {}
-    for weight in weights:
-        if isinstance(weight.storage, Plain) and weight.storage.dtype != weight.type.dtype:
-            key = (weight.storage.dtype, weight.type.dtype)
-            converted[key] = converted.get(key, 0) + math.prod(weight.type.shape())
-    return tuple(
-        f"{human_bytes(elements * ITEM_SIZE[dtype_of(held)])} of weights converted from {stored} to {held}"
-        for (stored, held), elements in converted.items()
-    )
+        return MemoryReport(sum(map(nbytes, self.weights.values())), sum(map(nbytes, self.states.values())))

@@ -45,12 +45,9 @@ def _system_memory() -> int | None:
         return None
 
 
-def check_memory(report: MemoryReport, limit: int | None, available: int | None = None) -> None:
-    """Raise CapacityError when weights and cache exceed the caller's limit or what the device has left.
-
-    `available` is what a device has (main memory when None).
-    """
-    room = available_memory() if available is None else available
+def check_memory(report: MemoryReport, limit: int | None) -> None:
+    """Raise CapacityError when weights and cache exceed the caller's limit or what the device has left."""
+    room = available_memory() if report.available is None else report.available
     for bound, name in ((limit, "the memory limit"), (room, "the memory that is free")):
         if bound is not None and report.nbytes > bound:
             raise CapacityError(

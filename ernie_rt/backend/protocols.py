@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -32,23 +33,26 @@ class Limits:
     """What a compiled model must be able to hold.
 
     `max_context` tokens a sequence (prompt and answer), `max_sequences` at once, `max_batch_tokens` new tokens a step,
-    `memory_bytes` for weights and cache together (None: what the device has).
+    `memory_bytes` for weights and cache together (None: what the device has). `cache_tokens`, at least `max_context`,
+    is how many tokens of all sequences together the cache is to hold (None: every sequence at its longest).
     """
 
     max_context: int
     max_sequences: int = 1
     max_batch_tokens: int = 512
     memory_bytes: int | None = None
+    cache_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
     """How an executable keeps K and V rows.
 
-    "paged": `pages` pages of `page_size` rows, handed to sequences in any order. "slots": `pages` contiguous regions
-    of `page_size` rows, one a sequence, and the sequences at work always fill slots 0, 1, … without a gap; the engine
-    moves one down with `Executable.copy` when a gap appears. Decodes that do not mix with prefills come in the order
-    of their slots, 0 to n - 1.
+    "paged": `pages` pages of `page_size` rows, handed to sequences in any order; a page whose rows are the same for
+    several sequences may be in the tables of them all. "slots": `pages` contiguous regions of `page_size` rows, one a
+    sequence, and the sequences at work always fill slots 0, 1, … without a gap; the engine moves one down with
+    `Executable.copy` when a gap appears. Decodes that do not mix with prefills come in the order of their slots, 0 to
+    n - 1.
     """
 
     kind: Literal["paged", "slots"]
@@ -62,13 +66,15 @@ class StepLimits:
 
     At most `max_tokens` new tokens of `max_sequences` sequences. A sequence that brings one token is a decode, a prompt
     of one token and the last token of a longer one included; one that brings more is a prefill. At most `max_prefills`
-    prefills come in a step (None: as many as fit), and decodes share it with them only when `mixed`.
+    prefills come in a step (None: as many as fit), and decodes share it with them only when `mixed`. A decode may bring
+    up to `max_drafts` more tokens, which are guesses.
     """
 
     max_tokens: int
     max_sequences: int
     mixed: bool = True
     max_prefills: int | None = None
+    max_drafts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +103,16 @@ class Numerics:
 
 @dataclass(frozen=True, slots=True)
 class MemoryReport:
-    """Bytes that an executable holds on its device, and what it converted at load, in words."""
+    """Bytes that an executable holds on its device, and what is to be said of them, in words.
+
+    `available` is what the device has left for them (None: it is main memory, of which the core knows).
+    """
 
     weight_bytes: int
     cache_bytes: int
     workspace_bytes: int = 0
     notes: tuple[str, ...] = ()
+    available: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -129,8 +139,12 @@ class Executable(Protocol):
         ...
 
     @property
-    def samples(self) -> bool:
-        """Whether results carry greedy tokens, so that steps may be submitted before the last result is known."""
+    def ahead(self) -> int:
+        """How many steps may be submitted before the result of the one before them is read.
+
+        0: results carry logits, and the core samples. Else the executable draws tokens by `Step.draws` and remembers,
+        by seat, the last one, for which a later step says LAST_DRAWN.
+        """
         ...
 
     def submit(self, step: Step) -> Pending:
@@ -138,7 +152,7 @@ class Executable(Protocol):
         ...
 
     def copy(self, source: int, destination: int, length: int) -> None:
-        """Copy the first `length` rows of one slot to another (executables of slots alone)."""
+        """Copy the first `length` rows of a page, or slot, to another, in every state that has a row for each token."""
         ...
 
     def memory(self) -> MemoryReport:
@@ -148,6 +162,27 @@ class Executable(Protocol):
     def close(self) -> None:
         """Give back what the executable holds; calling it twice is harmless."""
         ...
+
+
+class ExecutableBase(ABC):
+    """What an executable need not say: inherit from it, and a contract that grows finds a default here."""
+
+    cache: CacheShape
+    admits: StepLimits
+    ahead: int = 0
+
+    @abstractmethod
+    def submit(self, step: Step) -> Pending: ...
+
+    @abstractmethod
+    def copy(self, source: int, destination: int, length: int) -> None: ...
+
+    @abstractmethod
+    def memory(self) -> MemoryReport: ...
+
+    def close(self) -> None:
+        """Python gives back what there is."""
+        return
 
 
 class Backend(Protocol):
@@ -178,6 +213,13 @@ class Backend(Protocol):
         """
         ...
 
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        """What an executable compiled from these would hold, worked out without allocating it.
+
+        Of a bill that is too large the core hears before anything is loaded, and `auto` tries another backend.
+        """
+        ...
+
     def compile(
         self,
         lowerings: Mapping[str, Lowering],
@@ -192,3 +234,24 @@ class Backend(Protocol):
         Raises CapacityError before any large allocation when model and cache exceed the limits or the device.
         """
         ...
+
+
+class BackendBase(ABC):
+    """What a backend need not say: inherit from it, and a contract that grows finds a default here."""
+
+    def devices(self) -> tuple[str, ...]:
+        return ("cpu",)
+
+    def accepts(self, storage: Storage, target: Target) -> bool:
+        return False
+
+    @abstractmethod
+    def claims(self, node: Node, target: Target) -> Accept | Reject: ...
+
+    @abstractmethod
+    def numerics(self, target: Target) -> Numerics: ...
+
+    @abstractmethod
+    def compile(
+        self, lowerings: Mapping[str, Lowering], weights: WeightSource, target: Target, limits: Limits
+    ) -> Executable: ...

@@ -10,15 +10,23 @@ import numpy as np
 from ernie_rt.backend.contents import PagedContents
 from ernie_rt.backend.interpreter import Interpreter
 from ernie_rt.backend.memory import check_memory
-from ernie_rt.backend.protocols import Limits, MemoryReport, Numerics, OpNumerics, Target
+from ernie_rt.backend.protocols import (
+    BackendBase,
+    ExecutableBase,
+    Limits,
+    MemoryReport,
+    Numerics,
+    OpNumerics,
+    Target,
+)
 from ernie_rt.backend.step import Done, Step, StepResult
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
-from ernie_rt.graph.types import DType, Storage, Weight
+from ernie_rt.graph.types import DType, Weight
 from ernie_rt.weights.source import WeightSource
 
 
-class SimpleBackend:
+class SimpleBackend(BackendBase):
     """Runs the ops of which it has a function, on NumPy arrays of one float dtype, on the CPU.
 
     A subclass sets `functions`, from op names to functions of NumPy arrays, and may set `dtype`. The primitives alone
@@ -28,17 +36,14 @@ class SimpleBackend:
     functions: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     dtype: ClassVar[DType] = "float32"
 
-    def devices(self) -> tuple[str, ...]:
-        return ("cpu",)
-
     def claims(self, node: Node, target: Target) -> Accept | Reject:
         return Accept() if node.op in self.functions else Reject("no function of this name")
 
-    def accepts(self, storage: Storage, target: Target) -> bool:
-        return False
-
     def numerics(self, target: Target) -> Numerics:
         return Numerics(OpNumerics(self.dtype, self.dtype))
+
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        return PagedContents.of(lowerings, limits).report(self.dtype)
 
     def compile(
         self,
@@ -50,10 +55,8 @@ class SimpleBackend:
         return SimpleExecutable(lowerings, weights, limits, self.functions, self.dtype)
 
 
-class SimpleExecutable:
+class SimpleExecutable(ExecutableBase):
     """NumPy arrays for weights and for the paged cache, and an Interpreter for each graph."""
-
-    samples = False
 
     def __init__(
         self,
@@ -68,30 +71,33 @@ class SimpleExecutable:
         self._report = contents.report(dtype)
         check_memory(self._report, limits.memory_bytes)
         self._dtype = dtype
-        self._outputs = {name: dict(lowering.graph.outputs) for name, lowering in lowerings.items()}
+        self._graphs = {name: lowering.graph for name, lowering in lowerings.items()}
         arrays = {name: _load(weight, source, bindings, dtype) for name, weight in contents.weights.items()}
-        caches = {name: np.zeros(state.type.shape(bindings), dtype) for name, state in contents.states.items()}
+        states = {name: np.zeros(state.type.shape(bindings), dtype) for name, state in contents.states.items()}
+        self._rows = [states[name] for name, state in contents.states.items() if state.type.dims[0] == "R"]
         self._interpreters = {
-            name: Interpreter(lowering, functions, arrays, caches) for name, lowering in lowerings.items()
+            name: Interpreter(lowering, functions, arrays, states) for name, lowering in lowerings.items()
         }
 
     def submit(self, step: Step) -> Done:
-        inputs = step.inputs()
-        inputs.update((name, self._widened(array)) for name, array in step.extra.items())
-        outputs, taps = self._interpreters[step.graph].run(inputs, step.bindings)
-        logits = self._outputs[step.graph].get("logits")
+        graph = self._graphs[step.graph]
+        inputs = {name: self._widened(array) for name, array in step.inputs(graph).items()}
+        outputs, taps = self._interpreters[step.graph].run(inputs, step.bindings(graph))
+        logits = dict(graph.outputs).get("logits")
         if logits is None:
             return Done(StepResult(taps=taps))
         return Done(StepResult(logits=outputs["logits"].astype(logits.type.dtype, copy=False), taps=taps))
 
     def copy(self, source: int, destination: int, length: int) -> None:
-        raise AssertionError("a paged cache has no slots to copy")
+        first, second = source * self.cache.page_size, destination * self.cache.page_size
+        for rows in self._rows:
+            rows[second : second + length] = rows[first : first + length]
 
     def memory(self) -> MemoryReport:
         return self._report
 
     def close(self) -> None:
-        self._interpreters = {}
+        self._interpreters, self._rows = {}, []
 
     def _widened(self, array: np.ndarray) -> np.ndarray:
         return array.astype(self._dtype) if array.dtype.kind == "f" else array

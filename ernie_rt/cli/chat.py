@@ -81,7 +81,7 @@ def chat(
         located, backend=backend, device=device, dtype=dtype,
         max_context=None if max_context is None else parse_size(max_context),
         max_batch_tokens=max_batch_tokens, threads=threads, memory=memory,
-        weights=quantized(located, weights, threads),
+        weights=quantized(located, weights, threads, backend=backend, device=device, dtype=dtype),
     ) as ready:  # fmt: skip
         if verbose:
             explain(located, template, settled)

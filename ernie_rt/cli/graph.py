@@ -46,8 +46,8 @@ def graph(
     from ernie_rt.display import human_count
     from ernie_rt.errors import OptionError
     from ernie_rt.graph.cost import active_parameters, graph_cost, parameters
+    from ernie_rt.graph.graph import graph_text
     from ernie_rt.graph.json import graph_to_json
-    from ernie_rt.graph.text import graph_text
     from ernie_rt.graph.types import FLOATS
     from ernie_rt.model.ernie45 import build_graph
     from ernie_rt.model.families import find
@@ -90,16 +90,14 @@ def graph(
 def _lowered(config: ModelConfig, dtype: str, backend: str) -> Lowering:
     """The graph as a backend would run it here, in the dtype that it would choose."""
     from ernie_rt.backend.protocols import Target
+    from ernie_rt.build import build
     from ernie_rt.choice import choose
-    from ernie_rt.graph.legalize import legalize
     from ernie_rt.host import PluginHost, blame
-    from ernie_rt.model.ernie45 import build_graph
 
     host = PluginHost()
     choice = choose(host, backend=backend, dtype=dtype, stored=config.dtype)
-    target, implementation = Target((choice.device,), choice.dtype), host.backend(backend)
     with blame(backend):
-        return legalize(build_graph(config, choice.dtype), lambda node: implementation.claims(node, target))
+        return build(config, host.backend(backend), Target((choice.device,), choice.dtype)).lowering
 
 
 def _decomposed(config: ModelConfig, dtype: str, level: Level | None) -> Lowering:

@@ -58,21 +58,31 @@ def loaded(
             yield model
 
 
-def quantized(located: Located, weights: Weights | None, threads: int | None) -> WeightSource | None:
-    """The model's weights made so, from the cache; None when none are asked for."""
+def quantized(
+    located: Located, weights: Weights | None, threads: int | None, *, backend: str, device: str, dtype: str
+) -> WeightSource | None:
+    """The model's weights made so, from the cache, as the backend takes them; None when none are asked for."""
     if weights is None or located.folder is None:
         return None
+    from ernie_rt.backend.protocols import Target
+    from ernie_rt.choice import choose
     from ernie_rt.display import human_bytes
+    from ernie_rt.host import PluginHost, blame
     from ernie_rt.weights.cache import cached_weights
     from ernie_rt.weights.quantize import Quantization
 
     def announce(nbytes: int, seconds: float) -> None:
         say(f"quantising to {weights}: {human_bytes(nbytes)}, about {max(seconds, 1):.0f} s, once")
 
+    host = PluginHost()
+    choice = choose(host, backend=backend, device=device, dtype=dtype, stored=located.config.dtype)
+    chosen, target = host.backend(choice.backend), Target((choice.device,), choice.dtype)
+    with blame(choice.backend):
+        how = Quantization(weights.bits).taken(lambda storage: chosen.accepts(storage, target))
     with progress_bar("hashing") as hashing, progress_bar("quantising") as quantizing:
         return cached_weights(
-            located.folder, located.config, Quantization(weights.bits),
-            threads=threads or os.cpu_count() or 1, announce=announce, hashing=hashing, quantizing=quantizing,
+            located.folder, located.config, how, threads=threads or os.cpu_count() or 1, announce=announce,
+            hashing=hashing, quantizing=quantizing, sources=located.sources,
         )  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def run(
         loaded(
             located, backend=backend, device=device, dtype=dtype, max_context=max_context,
             max_batch_tokens=max_batch_tokens, threads=threads, memory=memory,
-            weights=quantized(located, weights, threads),
+            weights=quantized(located, weights, threads, backend=backend, device=device, dtype=dtype),
         ) as ready,
     ):  # fmt: skip
         if verbose:

@@ -13,17 +13,18 @@ from fnmatch import fnmatchcase
 from importlib.resources import files
 from typing import Any, Final
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.graph.graph import Builder, Graph
+from ernie_rt.graph.builder import Builder
+from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.ops import OPS
-from ernie_rt.graph.types import FLOATS, DType, Operand, Plain, RopeTable, TensorType, Weight
+from ernie_rt.graph.types import FLOATS, DType, Operand, Plain, TensorType, Weight
 from ernie_rt.model.config import ModelConfig, parse_config
 from ernie_rt.model.ernie45 import INDEX_INPUTS
 from ernie_rt.sampling.philox import words_of
-from ernie_rt.weights.source import check_request, fill_rope
+from ernie_rt.storage.rope import RopeTable
+from ernie_rt.weights.source import computed
 
 Array = npt.NDArray[Any]
 
@@ -48,7 +49,7 @@ def numbers(key: str, shape: Sequence[int], mean: float = 0.0, scale: float = 1.
 
 def rounded(values: Array, dtype: DType) -> Array:
     """`values` as a dtype holds them, in float64; integers and masks as themselves."""
-    result: Array = values.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype))
+    result: Array = values.astype(dtype)
     return result.astype(np.float64) if dtype in FLOATS else result
 
 
@@ -130,7 +131,8 @@ class OpCase:
             return Weight(f"rope.{spec['rope']}", TensorType("float32", ("P", spec["columns"])), table)
         if "state" in spec:
             return b.state("kv", TensorType(dtype, ("R", 2, *spec["state"])))
-        return Weight(spec.get("name", param), TensorType(kind, tuple(spec["weight"])), Plain(kind))
+        type, paired = TensorType(kind, tuple(spec["weight"])), spec.get("paired", False)
+        return Weight(spec.get("name", param), type, Plain(kind), paired)
 
     def _attr(self, value: Any, dtype: DType) -> Any:
         if isinstance(value, list):
@@ -163,12 +165,11 @@ class ModelCase:
 
     def values(self, weight: Weight) -> Array:
         """A weight's numbers as its storage holds them, in float64."""
-        assert isinstance(weight.storage, Plain)
         shape = weight.type.shape()
         mean, scale = next((mean, scale) for pattern, mean, scale in self.weights if fnmatchcase(weight.name, pattern))
         if scale is None:
             scale = float(shape[-1]) ** -0.5
-        return rounded(numbers(f"{self.name}/{weight.name}", shape, mean, scale), weight.storage.dtype)
+        return rounded(numbers(f"{self.name}/{weight.name}", shape, mean, scale), weight.parts["data"].dtype)
 
 
 class CaseWeights:
@@ -179,9 +180,7 @@ class CaseWeights:
         self._made: dict[str, Array] = {}
 
     def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
-        check_request(weight, part, out, index)
-        if isinstance(weight.storage, RopeTable):
-            fill_rope(weight, weight.storage, out, index)
+        if computed(weight, part, out, index):
             return
         if weight.name not in self._made:
             case = self._case

@@ -61,6 +61,7 @@ class Side:
     tokens: tuple[int, ...]
     pieces: tuple[Piece, ...]
     flips: tuple[Flip, ...]
+    hidden: tuple[Flip, ...]
     sampling: str
 
     @property
@@ -130,7 +131,7 @@ def compare(
     _check_length(len(prompt), max_new_tokens, most_tokens(config))
     host = host or PluginHost()
     choices = [choose(host, backend=x.backend, device=x.device, dtype=x.dtype, stored=config.dtype) for x in (a, b)]
-    request = Request(tuple(prompt), max_new_tokens, frozenset(config.eos_token_id), vocab_size=located.known_ids)
+    request = Request(tuple(prompt), max_new_tokens, frozenset(config.eos_token_id), known_ids=located.known_ids)
     source = located.weights() if weights is None else weights
     try:
         traces = []
@@ -150,7 +151,7 @@ def compare(
     first, second = (_side(each, done, request) for each, done in zip(traces, replays, strict=True))
     split = None
     if common < min(map(len, answers)):
-        split = _split(common, first, second, replays, request.vocab_size)
+        split = _split(common, first, second, replays, request.known_ids)
     verdict, reason = _judge(first, second, split)
     failure = next((each.failure for each in traces if each.failure is not None), None)
     if failure is not None and verdict != "bug":
@@ -159,14 +160,9 @@ def compare(
 
 
 def _replay(run: Trace, ids: Sequence[int], source: WeightSource) -> Replay:
-    count = len(ids)
-    one = np.zeros(1, np.int32)
-    every = np.arange(count, dtype=np.int32)
-    step = Step(
-        np.array(ids, np.int32), np.array([0, count], np.int32), one, one[None], count, one, every, want_logits=True
-    )
-    found = {name: (scope, array[:count]) for name, (scope, array) in run.found.items()}
-    return replay(run.graph, found, source, run.numerics.of, run.choice.dtype, step.inputs())
+    found = {name: (scope, array[: len(ids)]) for name, (scope, array) in run.found.items()}
+    inputs = Step.whole([ids]).inputs(run.graph)
+    return replay(run.graph, found, source, run.numerics.of, run.choice.dtype, inputs)
 
 
 def _side(run: Trace, done: Replay, request: Request) -> Side:
@@ -174,13 +170,14 @@ def _side(run: Trace, done: Replay, request: Request) -> Side:
     sampling = ""
     for place, token in enumerate(run.tokens):
         row = run.logits[len(request.ids) - 1 + place]
-        best = int(row[: request.vocab_size].argmax())
+        best = int(row[: request.known_ids].argmax())
         # The head may round otherwise when it is asked for one row.
         if row[best] - row[token] > TIE_LIMIT * done.noise and not sampling:
             sampling = f"token {place} of the answer is {token}, but its own logits are largest at {best}"
     return Side(
-        choice.backend, choice.device, choice.dtype, run.tokens, tuple(done.pieces), tuple(done.flips), sampling
-    )
+        choice.backend, choice.device, choice.dtype, run.tokens, tuple(done.pieces), tuple(done.flips),
+        tuple(done.hidden), sampling,
+    )  # fmt: skip
 
 
 def _split(index: int, a: Side, b: Side, replays: Sequence[Replay], known: int | None) -> Split:
@@ -188,7 +185,10 @@ def _split(index: int, a: Side, b: Side, replays: Sequence[Replay], known: int |
     first, second = (int(id) for id in np.argsort(-logits[:known], kind="stable")[:2])
     tokens = (a.tokens[index], b.tokens[index])
     behind = [float(logits[first] - logits[token]) for token in tokens]
-    excused = [below <= TIE_LIMIT * done.noise or bool(done.flips) for below, done in zip(behind, replays, strict=True)]
+    excused = [
+        below <= TIE_LIMIT * done.noise or bool(done.flips or done.hidden)
+        for below, done in zip(behind, replays, strict=True)
+    ]
     return Split(
         index=index,
         tokens=tokens,
@@ -227,7 +227,7 @@ def _judge(a: Side, b: Side, split: Split | None) -> tuple[Verdict, str]:
     near = f"the oracle's best two lie {split.margin:.2g} apart"
     for side, behind, noise in zip((a, b), split.behind, split.noise, strict=True):
         if behind > TIE_LIMIT * noise:
-            flip = side.flips[0]
+            flip = (*side.flips, *side.hidden)[0]
             return "tie", (
                 f"{near}; a router tie came before: {flip.scope}, token {flip.token}, a gap of {flip.gap:.2g} between "
                 f"experts where the scores had drifted by {flip.noise:.2g}"

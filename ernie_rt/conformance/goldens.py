@@ -26,8 +26,7 @@ from ernie_rt.errors import ConformanceError
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import DType
 from ernie_rt.runtime.engine import Engine
-from ernie_rt.runtime.sequence import Request
-from ernie_rt.runtime.sequence import Sequence as Running
+from ernie_rt.runtime.sequence import Request, SequenceState
 
 Array = npt.NDArray[Any]
 
@@ -203,8 +202,8 @@ class Answers:
         self._texts = texts
         self._begun: list[tuple[int, int]] = []  # of each sequence its text, and how much of the answer was given
 
-    def drive(self, engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
-        ended: list[Running] = []
+    def drive(self, engine: Engine, executable: Executable, requests: list[Request]) -> list[SequenceState]:
+        ended: list[SequenceState] = []
         todo = [(place, 0) for place in range(len(self._texts))]
         for _ in range(PARTINGS + 1):
             if not todo:

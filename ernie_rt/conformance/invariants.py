@@ -15,12 +15,14 @@ from ernie_rt.conformance.models import NEW_TOKENS, Run, Specimen, drive, run_mo
 from ernie_rt.conformance.sampler import ROWS, Watched
 from ernie_rt.conformance.subject import Around, Outcome, Skip, Subject
 from ernie_rt.runtime.engine import Engine
-from ernie_rt.runtime.sequence import Request
-from ernie_rt.runtime.sequence import Sequence as Running
+from ernie_rt.runtime.sequence import Request, SequenceState
 
 STEPS_BEFORE_CANCEL: Final = 4
 PREEMPTED: Final = 3
 PAGE: Final = 128
+PROMPT: Final = 8
+DRAWN: Final = 120
+"""How long a prompt is from which so many tokens are drawn."""
 END: Final = 120
 """How long a prompt is that ends with the context."""
 
@@ -51,7 +53,7 @@ class Setting:
         judged by the experts that the tapped run has shown, if those are right."""
         run = self.run(**options)
         verdict = self.judge.verdict(run, self.factor)
-        if self.taps and run.lowering.graph != self.subject.lower(self.judge.graph).graph:
+        if self.taps and run.lowering.graph != self.subject.build(self.judge.graph).lowering.graph:
             shown = None if verdict.router.problem else run
             whole = self.judge.verdict(self.run(**options, taps=False), self.factor, shown)
             return Verdict(worse(verdict.logits, whole.logits), verdict.router, worse(verdict.greedy, whole.greedy))
@@ -93,7 +95,7 @@ def neighbours(setting: Setting) -> Outcome:
 def cancel(setting: Setting) -> Outcome:
     """Sequences that were cancelled halfway leave nothing behind in their rows."""
 
-    def interrupted(engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
+    def interrupted(engine: Engine, executable: Executable, requests: list[Request]) -> list[SequenceState]:
         longest = max(requests, key=lambda request: len(request.ids))
         others = [replace(longest, ids=longest.ids[::-1]) for _ in range(executable.admits.max_sequences)]
         cancelled = [engine.submit(request) for request in others]
@@ -116,7 +118,7 @@ def preempt(setting: Setting) -> Outcome:
             raise Skip(f"pages of {executable.cache.page_size} rows are too large to run out of them soon")
         return _Smaller(executable, PREEMPTED + 1)
 
-    def crowded(engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
+    def crowded(engine: Engine, executable: Executable, requests: list[Request]) -> list[SequenceState]:
         # Each fills a page but for a few rows, and needs another soon; one page is left for all of them.
         size, vocabulary = executable.cache.page_size, np.uint32(setting.specimen.config.vocab_size)
         prompts = [words(f"{setting.specimen.name}/crowded.{i}", max(1, size - i)) for i in range(PREEMPTED)]
@@ -124,6 +126,27 @@ def preempt(setting: Setting) -> Outcome:
         return drive(engine, executable, [replace(requests[0], ids=prompt) for prompt in ids])
 
     return setting.judged(wrap=small, drive=crowded, context=PAGE + NEW_TOKENS)
+
+
+def reuse(setting: Setting) -> Outcome:
+    """A sequence that finds its beginning in rows that an earlier one has left says what it says by itself."""
+
+    def again(engine: Engine, executable: Executable, requests: list[Request]) -> list[SequenceState]:
+        # Half of each prompt, and then another way on; half of the prompts come while the first ones go on.
+        begun = [replace(each, ids=each.ids[: (len(each.ids) + 1) // 2], max_new_tokens=3) for each in requests]
+        drive(engine, executable, begun)
+        running = [engine.submit(each) for each in requests[::2]]
+        engine.step()
+        sequences = drive(engine, executable, requests)
+        for _ in engine.run(*running):
+            pass
+        if not any(sequence.reused for sequence in sequences):
+            raise Skip("it keeps no rows that another sequence could use")
+        return sequences
+
+    run = setting.run(all_logits=False, taps=False, drive=again, reuse=True)
+    verdict = setting.judge.verdict(run, setting.factor, setting.run() if setting.taps else None)
+    return Outcome(verdict.greedy.figures, verdict.problems)
 
 
 def context_end(setting: Setting) -> Outcome:
@@ -137,7 +160,7 @@ def context_end(setting: Setting) -> Outcome:
 def reopen(setting: Setting) -> Outcome:
     """An executable goes on when another of the same backend is compiled, run and closed beside it."""
 
-    def beside(engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
+    def beside(engine: Engine, executable: Executable, requests: list[Request]) -> list[SequenceState]:
         setting.run()
         return drive(engine, executable, requests)
 
@@ -150,16 +173,18 @@ def tokens(setting: Setting) -> Outcome:
     specimen, seen = setting.specimen, []
 
     def watch(executable: Executable) -> Executable:
-        if not executable.samples:
+        if not executable.ahead:
             raise Skip("it leaves the choice of tokens to the core")
         seen.append(Watched(executable))
         return seen[0]
 
-    length = min(specimen.batch_tokens, specimen.config.max_position_embeddings - specimen.new_tokens)
+    new = min(DRAWN, specimen.config.max_position_embeddings - PROMPT)
     rows = ROWS[setting.full] // 2  # and as many of the other model
-    count = -(-rows // (length + specimen.new_tokens - 1))
     vocabulary = np.uint32(specimen.config.vocab_size)
-    prompts = [tuple((words(f"{specimen.name}/tokens.{i}", length) % vocabulary).tolist()) for i in range(count)]
+    prompts = [
+        tuple((words(f"{specimen.name}/tokens.{i}", PROMPT) % vocabulary).tolist()) for i in range(-(-rows // new))
+    ]
+    setting = replace(setting, specimen=replace(specimen, new_tokens=new))
     setting.run(prompts=prompts, taps=False, wrap=watch)
     return Outcome({"rows": float(seen[0].rows)}, seen[0].problem)
 
@@ -167,7 +192,7 @@ def tokens(setting: Setting) -> Outcome:
 def repeat(setting: Setting) -> Outcome:
     """The same steps twice give the same bits."""
 
-    def twice(engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
+    def twice(engine: Engine, executable: Executable, requests: list[Request]) -> list[SequenceState]:
         return drive(engine, executable, requests) + drive(engine, executable, requests)
 
     told = setting.run(drive=twice, taps=False).told
@@ -188,6 +213,7 @@ INVARIANTS: Final[Mapping[str, tuple[Callable[[Setting], Outcome], tuple[str, ..
     "neighbours": (neighbours, ("batches",)),
     "cancel": (cancel, ()),
     "preempt": (preempt, ("batches",)),
+    "reuse": (reuse, ()),
     "context-end": (context_end, ()),
     "reopen": (reopen, ()),
     "tokens": (tokens, ()),
@@ -196,7 +222,7 @@ INVARIANTS: Final[Mapping[str, tuple[Callable[[Setting], Outcome], tuple[str, ..
 """Each with the features that it needs."""
 
 
-def _longest_first(engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
+def _longest_first(engine: Engine, executable: Executable, requests: list[Request]) -> list[SequenceState]:
     """The longest by itself, so that its chunks are all that a step has; then all of them."""
     longest = max(requests, key=lambda request: len(request.ids))
     return drive(engine, executable, [longest]) + drive(engine, executable, requests)

@@ -88,7 +88,7 @@ class Judge:
         forced = {scope: np.concatenate([each[scope] for each in experts]) for scope in scopes}
         key = (tuple(one.ids for one in group), *(ids.tobytes() for ids in forced.values()))
         if key not in self._said:
-            step = whole_step([one.ids for one in group])
+            step = Step.whole([one.ids for one in group])
             source = self._specimen.open()
             rows = len(group) * step.page_size
             dtype, numerics = self._subject.target.dtype, self._subject.numerics.of
@@ -98,7 +98,7 @@ class Judge:
 
             def walk(noisy: bool, choice: Mapping[str, Array]) -> Walked:
                 graph = Walk(self.graph, load, rows, dtype, numerics if noisy else None)
-                return graph.run(step.inputs(), step.bindings, choice)
+                return graph.run(step.inputs(self.graph), step.bindings(self.graph), choice)
 
             try:
                 free = walk(False, {})
@@ -238,22 +238,6 @@ def _groups(told: Sequence[Told]) -> list[list[Told]]:
         groups[-1].append(one)
         tokens += len(one.ids)
     return groups
-
-
-def whole_step(sequences: list[Prompt]) -> Step:
-    """One step that brings whole sequences, each in a page of its own, and wants the logits of every token."""
-    lengths = [len(ids) for ids in sequences]
-    count = np.arange(len(sequences), dtype=np.int32)
-    return Step(
-        ids=np.concatenate([np.array(ids, np.int32) for ids in sequences]),
-        query_start=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
-        past=np.zeros(len(sequences), np.int32),
-        tables=count[:, None],
-        page_size=max(lengths),
-        seats=count,
-        rows=np.arange(sum(lengths), dtype=np.int32),
-        want_logits=True,
-    )
 
 
 def _joined(routes: list[Route]) -> Route:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from ernie_rt.backend.protocols import Executable, Limits
+from ernie_rt.build import Build
 from ernie_rt.conformance.cases import CaseWeights, ModelCase, model_cases
 from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.subject import Outcome, Skip, Subject
 from ernie_rt.errors import CapacityError, PluginError
 from ernie_rt.graph.graph import Node
-from ernie_rt.graph.legalize import Lowering, Reject, decompose
+from ernie_rt.graph.legalize import Reject, decompose
 from ernie_rt.graph.ops import OPS
 from ernie_rt.host import requirements
 from ernie_rt.model.ernie45 import build_graph
@@ -94,21 +95,24 @@ def numerics(subject: Subject) -> Outcome:
 
 
 def memory(subject: Subject) -> Outcome:
-    """It reports at least the bytes of weights and cache, and refuses, by CapacityError, what exceeds a limit."""
-    case, lowering = _model(subject)
-    with subject.compiled(lowering, CaseWeights(case), LIMITS) as executable:
-        report = executable.memory()
+    """It reports at least the bytes of weights and cache, its bill says the same before that, and it refuses, by
+    CapacityError, what exceeds a limit."""
+    case, built = _model(subject)
+    with subject.compiled(built, CaseWeights(case), LIMITS) as executable:
+        bill, report = built.bill(LIMITS), executable.memory()
     # No backend stores a weight in less than its dtype says, as long as storages are plain.
-    least = sum(w.type.nbytes({"P": 1}) for w in lowering.graph.weights)
+    least = sum(w.type.nbytes({"P": 1}) for w in built.graph.weights)
     cells = LIMITS.max_context * 2 * case.config.num_key_value_heads * case.config.head_dim
     figures = {"weight_bytes": float(report.weight_bytes), "cache_bytes": float(report.cache_bytes)}
     if report.weight_bytes < least:
         return Outcome(figures, f"it reports {report.weight_bytes} bytes of weights, which have {least}")
     if report.cache_bytes < cells * case.config.num_hidden_layers:
         return Outcome(figures, f"it reports {report.cache_bytes} bytes of cache for {LIMITS.max_context} tokens")
+    if (bill.weight_bytes, bill.cache_bytes) != (report.weight_bytes, report.cache_bytes):
+        return Outcome(figures, f"its bill says {bill.weight_bytes} bytes of weights and {bill.cache_bytes} of cache")
     small = Limits(LIMITS.max_context, LIMITS.max_sequences, LIMITS.max_batch_tokens, memory_bytes=1000)
     try:
-        with subject.compiled(lowering, CaseWeights(case), small):
+        with subject.compiled(built, CaseWeights(case), small):
             return Outcome(figures, "it loads a model that is larger than the limit it was given")
     except CapacityError:
         return Outcome(figures)
@@ -116,15 +120,15 @@ def memory(subject: Subject) -> Outcome:
 
 def shape(subject: Subject) -> Outcome:
     """The cache has room for what was asked for, and some step is admitted."""
-    case, lowering = _model(subject)
-    with subject.compiled(lowering, CaseWeights(case), LIMITS) as executable:
+    case, built = _model(subject)
+    with subject.compiled(built, CaseWeights(case), LIMITS) as executable:
         return Outcome(problem=_shape(executable))
 
 
 def close(subject: Subject) -> Outcome:
     """Closing twice is harmless."""
-    case, lowering = _model(subject)
-    with subject.compiled(lowering, CaseWeights(case), LIMITS) as executable:
+    case, built = _model(subject)
+    with subject.compiled(built, CaseWeights(case), LIMITS) as executable:
         executable.close()
     return Outcome()
 
@@ -150,14 +154,14 @@ def _shape(executable: Executable) -> str:
         return f"its cache has {rows} rows for a sequence of {LIMITS.max_context} tokens"
     if admits.max_tokens < 1 or admits.max_sequences < 1 or admits.max_prefills == 0:
         return f"it admits {admits}"
-    if executable.samples not in (True, False):
-        return f"samples is {executable.samples!r}, neither True nor False"
+    if type(executable.ahead) is not int or executable.ahead < 0:
+        return f"ahead is {executable.ahead!r}, no number of steps"
     return ""
 
 
-def _model(subject: Subject) -> tuple[ModelCase, Lowering]:
+def _model(subject: Subject) -> tuple[ModelCase, Build]:
     case = model_cases()[0]
-    return case, subject.lower(build_graph(case.config, subject.target.dtype))
+    return case, subject.build(build_graph(case.config, subject.target.dtype))
 
 
 def _every(nodes: tuple[Node, ...]) -> Iterator[Node]:

@@ -16,8 +16,7 @@ from ernie_rt.graph.legalize import Lowering
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.runtime.engine import Engine
-from ernie_rt.runtime.sequence import Request
-from ernie_rt.runtime.sequence import Sequence as Running
+from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.weights.source import WeightSource
 
 Array = npt.NDArray[Any]
@@ -91,10 +90,10 @@ class Run:
     told: tuple[Told, ...]
 
 
-Drive = Callable[[Engine, Executable, list[Request]], list[Running]]
+Drive = Callable[[Engine, Executable, list[Request]], list[SequenceState]]
 
 
-def drive(engine: Engine, executable: Executable, requests: list[Request]) -> list[Running]:
+def drive(engine: Engine, executable: Executable, requests: list[Request]) -> list[SequenceState]:
     """All requests at once, as far as they fit."""
     sequences = [engine.submit(request) for request in requests]
     for _ in engine.run(*sequences):
@@ -113,30 +112,32 @@ def run_model(
     prompts: Sequence[Prompt] | None = None,
     context: int | None = None,
     all_logits: bool = True,
+    reuse: bool = False,
     wrap: Callable[[Executable], Executable] = lambda executable: executable,
 ) -> Run:
     """Compile a model and let it continue prompts greedily, keeping all logits and, with `taps`, the routers' ids.
 
-    `context` is what it is compiled for; None: what the prompts need.
+    `context` is what it is compiled for; None: what the prompts need. With `reuse` sequences that keep nothing find
+    their beginnings in rows that others have left.
     """
     prompts = specimen.prompts if prompts is None else prompts
     new = specimen.new_tokens
-    graph = subject.stored(build_graph(specimen.config, subject.target.dtype))
-    lowering = subject.lower(graph, specimen.routers if taps else ())
+    graph = build_graph(specimen.config, subject.target.dtype)
+    built = subject.build(graph, specimen.routers if taps else ())
     limits = Limits(
         context or max(map(len, prompts)) + new,
         min(len(prompts), specimen.sequences) if batches else 1,
         specimen.batch_tokens,
     )
     source = specimen.open()
-    with subject.compiled(lowering, source, limits) as compiled:
+    with subject.compiled(built, source, limits) as compiled:
         executable = wrap(compiled)
         requests = [Request(ids, new, all_logits=all_logits, chunk=chunk, taps=taps) for ids in prompts]
-        sequences = drive(Engine(executable, limits.max_context), executable, requests)
-    return Run(lowering, tuple(map(_told, sequences)))
+        sequences = drive(Engine(executable, limits.max_context, reuse=reuse), executable, requests)
+    return Run(built.lowering, tuple(map(_told, sequences)))
 
 
-def _told(sequence: Running) -> Told:
+def _told(sequence: SequenceState) -> Told:
     logits = np.concatenate(sequence.logits) if sequence.logits else None
     experts = {name: np.concatenate([step[name] for step in sequence.taps]) for name in (sequence.taps or [{}])[0]}
-    return Told(tuple(sequence.tokens[: sequence.cached]), logits, tuple(sequence.generated), experts)
+    return Told(tuple(sequence.tokens[: sequence.entered]), logits, tuple(sequence.generated), experts)

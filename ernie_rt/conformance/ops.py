@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,19 +26,18 @@ Array = npt.NDArray[Any]
 def measure_op(subject: Subject, case: OpCase, factor: float) -> Outcome:
     """Run a case through the backend, the oracle and the yardstick. Raises Skip where the backend runs no such op."""
     plain = case.graph(subject.target.dtype)
-    graph = subject.stored(plain)
     try:
-        lowering = subject.lower(graph)
+        built = subject.build(plain)
     except LoweringError as error:
         raise Skip(f"not claimed, nor all that it decomposes into: {error.what}") from None
+    graph, lowering = built.graph, built.lowering
     route = "native" if lowering.decisions[0].kept else "decomposed"
-    lowering = replace(lowering, taps=lowering.graph.outputs)
     limits = Limits(max(case.lengths), len(case.lengths), max(map(sum, case.steps)))
     source: WeightSource = CaseWeights(case)
     if subject.quantization is not None:
         drawn = source
         source = Quantized(lambda: drawn, subject.quantization, plain.weights)
-    with subject.compiled(lowering, source, limits) as executable:
+    with subject.compiled(built.with_taps(lowering.graph.outputs), source, limits) as executable:
         steps = make_steps(case, executable, subject.target.dtype)
         found = [executable.submit(step).result().taps for step in steps]
     rows = executable.cache.page_size * executable.cache.pages
@@ -52,7 +50,12 @@ def measure_op(subject: Subject, case: OpCase, factor: float) -> Outcome:
     yardstick = Walk(graph, load, rows, dtype, subject.numerics.of)
     exact, noisy, routes = [], [], []
     for step, taps in zip(steps, found, strict=True):
-        inputs, bindings = step.inputs(), step.bindings
+        bindings = step.bindings(graph)
+        # The numbers are those that the backend was given; what is computed of them is float64 all the same.
+        inputs = {
+            name: array.astype(np.float64) if array.dtype.kind == "f" else array
+            for name, array in step.inputs(graph).items()
+        }
         walked = oracle.run(inputs, bindings)
         chosen = {scope: done.ids for scope, done in walked.routes.items()}
         if case.op == "moe_route":
@@ -92,7 +95,6 @@ def make_steps(case: OpCase, executable: Executable, dtype: DType) -> list[Step]
                 page_size=executable.cache.page_size,
                 seats=there,
                 rows=np.array(rows, np.int32),
-                want_logits=True,
                 extra={name: array[start:stop] for name, array in given.items()},
             )
         )

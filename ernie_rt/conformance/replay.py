@@ -7,7 +7,7 @@ it, read from the taps, and only what it adds counts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +19,7 @@ from ernie_rt.conformance.oracle import Route, bad_choice
 from ernie_rt.conformance.rounding import EPSILON, Rounding, evaluate, multiples, rms, rows_rms, summary
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import decompose
-from ernie_rt.graph.types import Blocks, DType, Operand, Plain, State, Value, Weight
+from ernie_rt.graph.types import DType, Operand, State, Value, Weight
 from ernie_rt.weights.source import WeightSource
 
 Array = npt.NDArray[Any]
@@ -66,11 +66,13 @@ class Piece:
 
 @dataclass(slots=True)
 class Replay:
-    """What a replay leaves: the pieces in the order in which they run, the flips, and the last row of logits by the
-    oracle `[V]` with the rms of what rounding alone does to the best of them."""
+    """What a replay leaves: the pieces in the order in which they run, the flips, the choices that may have flipped and
+    that no tap shows, and the last row of logits by the oracle `[V]` with the rms of what rounding alone does to the
+    best of them."""
 
     pieces: list[Piece] = field(default_factory=list)
     flips: list[Flip] = field(default_factory=list)
+    hidden: list[Flip] = field(default_factory=list)
     logits: Array = field(default_factory=lambda: np.empty(0))
     noise: float = 0.0
 
@@ -146,11 +148,10 @@ class _Replayer:
         """A weight for each lane: as it is stored, as the backend was given it, and as that rounds."""
         shape = weight.type.shape({"P": self.tokens})
         given = np.empty(shape, weight.type.dtype)
-        if isinstance(weight.storage, Blocks):  # what the codes stand for is what was stored
-            weight = replace(weight, storage=Plain(weight.type.dtype))
+        weight = weight.plain  # what codes stand for is what was stored
         self.source.fill(weight, "data", given)
         exact = stored = given.astype(np.float64)
-        if isinstance(weight.storage, Plain) and not _holds(weight.type.dtype, weight.storage.dtype):
+        if not _holds(weight.type.dtype, weight.parts["data"].dtype):
             self.source.fill(weight, "data", stored := np.empty(shape))
         rounded = rounding.round(given, weight.type)
         return {"oracle": stored, "exact": exact, "drifting": rounded, "rounded": rounded}
@@ -162,7 +163,7 @@ class _Replayer:
             case Weight(name):
                 return self.weights[name][lane]
             case State(_, type):  # one node reads it, and all tokens are new
-                return np.zeros(type.shape({"R": self.tokens}), dtype)
+                return np.zeros(type.shape({"R": self.tokens, "S": 1}), dtype)
         return None
 
     def step(self, node: Node, rounding: Rounding) -> None:
@@ -202,7 +203,12 @@ class _Replayer:
         self.lanes["drifting"][name] = oracle.ids
         self.lanes["rounded"][name] = exact.ids
         if name not in self.found:
-            self.excused |= exact.distance() <= OP_LIMIT * noise
+            gap = exact.distance()
+            ties = gap <= OP_LIMIT * noise
+            self.excused |= ties
+            self.result.hidden += [
+                Flip(node.scope, int(token), float(gap[token]), float(noise[token])) for token in np.flatnonzero(ties)
+            ]
             return
         scope, ids = self.found[name]
         problem = bad_choice(ids, exact.ids.shape, exact.scores.shape[1])

@@ -12,17 +12,12 @@ import numpy.typing as npt
 from ernie_rt.backend.protocols import OpNumerics
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import decompose
-from ernie_rt.graph.types import Blocks, DType, Operand, TensorType, Value, Weight
+from ernie_rt.graph.types import DTYPES, FLOATS, DType, Operand, TensorType, Value, Weight
 from ernie_rt.reference.ops import MEANINGS
 
 Array = npt.NDArray[Any]
 
-EPSILON: Final[Mapping[DType, float]] = {
-    "float64": 2.0**-52,
-    "float32": 2.0**-23,
-    "bfloat16": 2.0**-7,
-    "float16": 2.0**-10,
-}
+EPSILON: Final[Mapping[DType, float]] = {dtype: DTYPES[dtype].epsilon for dtype in FLOATS}
 """The distance from 1 to the next number."""
 
 USUAL_ROWS: Final = 50
@@ -67,10 +62,10 @@ class Rounding:
 
     def meeting(self, x: Array | None, weight: Operand) -> Any:
         """Activations `[.., K]` as they are multiplied by a weight: rounded to int8 where that is promised."""
-        blocks = isinstance(weight, Weight) and isinstance(weight.storage, Blocks) and weight.storage.block
-        if x is None or not blocks or self.numerics.activations is None:
+        block = weight.storage.activation_block if isinstance(weight, Weight) else None
+        if x is None or block is None or self.numerics.activations is None:
             return x
-        rows = x.reshape(*x.shape[:-1], -1, blocks)
+        rows = x.reshape(*x.shape[:-1], -1, block)
         with np.errstate(all="ignore"):
             scale = np.abs(rows).max(-1, keepdims=True) / INT8
             return (np.rint(rows / np.where(scale == 0, 1, scale)) * scale).astype(x.dtype).reshape(x.shape)

@@ -120,9 +120,10 @@ class Watched(Around):
 
     def look(self, step: Step, result: StepResult) -> None:
         if result.tokens is None or result.logits is None:
-            self.problem = "it says that it samples, and gives no tokens, or none beside logits that were wanted"
+            self.problem = "it says that it draws tokens, and gives none, or none beside logits that were wanted"
             return
-        logits, tokens = result.logits, result.tokens.astype(np.int64)[:, None]
+        rows, sequence, ahead = step.drawn_rows
+        logits, tokens = result.logits[rows], result.tokens[sequence, ahead].astype(np.int64)[:, None]
         self.rows += len(logits)
         behind = logits.max(-1) - np.take_along_axis(logits, tokens, -1)[:, 0]
         if not self.problem and not (behind <= TIE).all():

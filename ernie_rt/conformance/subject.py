@@ -17,12 +17,13 @@ from ernie_rt.backend.protocols import (
     Target,
 )
 from ernie_rt.backend.step import Pending, Step
+from ernie_rt.build import Build, accepted, build
 from ernie_rt.choice import choose
 from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.storage import planned
 from ernie_rt.graph.graph import Graph, Node
-from ernie_rt.graph.legalize import Accept, Lowering, Reject, decompose, legalize
-from ernie_rt.graph.types import Blocks, DType, Operand, Plain, Weight
+from ernie_rt.graph.legalize import Accept, Reject, decompose
+from ernie_rt.graph.types import DType, Storage
 from ernie_rt.hooks import BackendInfo
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.weights.quantize import Quantization
@@ -66,38 +67,32 @@ class Subject:
     def claims(self, node: Node) -> Accept | Reject:
         return self.backend.claims(node, self.target)
 
+    def planned(self, graph: Graph) -> Graph:
+        """A graph with its weights stored as the suite has them."""
+        return graph.with_weights(lambda weight: replace(weight, storage=planned(self.quantization, weight)))
+
     def stored(self, graph: Graph) -> Graph:
-        """A graph with its weights stored as the backend is given them: quantised where it accepts that, else as
-        numbers of the target's dtype, which are made while they are filled."""
-        if self.quantization is None:
-            return graph
-
-        def given(operand: Operand) -> Operand:
-            if not isinstance(operand, Weight):
-                return operand
-            storage = planned(self.quantization, operand)
-            if isinstance(storage, Blocks) and not self.accepts(storage):
-                storage = Plain(self.target.dtype)
-            return replace(operand, storage=storage)
-
-        return replace(graph, nodes=tuple(replace(n, inputs=tuple(map(given, n.inputs))) for n in graph.nodes))
+        """The same as the backend is given it: quantised where it accepts that, else with numbers, which are made while
+        they are filled."""
+        with blame(self.info.name):
+            return accepted(self.planned(graph), self.backend, self.target)
 
     def grain(self, graph: Graph) -> DType:
         """The dtype as coarse as what activations are rounded to in a graph: the target's or, where they meet weights
         in blocks as int8, that of as many bits."""
         own = self.target.dtype
         rounded = any(op.activations for op in (self.numerics.default, *self.numerics.ops.values()))
-        if rounded and any(isinstance(weight.storage, Blocks) for weight in graph.weights):
+        if rounded and any(weight.storage.activation_block for weight in graph.weights):
             return max(own, "bfloat16", key=lambda dtype: EPSILON[dtype])
         return own
 
-    def accepts(self, storage: Blocks) -> bool:
+    def accepts(self, storage: Storage) -> bool:
         with blame(self.info.name):
             return self.backend.accepts(storage, self.target)
 
-    def lower(self, graph: Graph, taps: tuple[str, ...] = ()) -> Lowering:
+    def build(self, graph: Graph, taps: tuple[str, ...] = ()) -> Build:
         with blame(self.info.name):
-            return legalize(graph, self.claims, taps)
+            return build({graph.name: self.planned(graph)}, self.backend, self.target, taps=taps)
 
     def refusal(self, nodes: Iterable[Node]) -> str:
         """Of the first node that the backend runs neither whole nor in parts, what it says: of the node itself, and of
@@ -118,10 +113,10 @@ class Subject:
         return []
 
     @contextmanager
-    def compiled(self, lowering: Lowering, source: WeightSource, limits: Limits) -> Iterator[Executable]:
-        """The lowering, compiled as `main` and closed at the end; whatever the backend raises names it."""
+    def compiled(self, build: Build, source: WeightSource, limits: Limits) -> Iterator[Executable]:
+        """A build, compiled and closed at the end; whatever the backend raises names it."""
         with blame(self.info.name):
-            executable = self.backend.compile({lowering.graph.name: lowering}, source, self.target, limits)
+            executable = build.compile(source, limits)
             try:
                 yield executable
             finally:
@@ -143,8 +138,8 @@ class Around:
         return self.inner.admits
 
     @property
-    def samples(self) -> bool:
-        return self.inner.samples
+    def ahead(self) -> int:
+        return self.inner.ahead
 
     def submit(self, step: Step) -> Pending:
         return self.inner.submit(step)

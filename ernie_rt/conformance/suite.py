@@ -26,7 +26,7 @@ from ernie_rt.conformance.subject import Outcome, Skip, Subject
 from ernie_rt.conformance.trained import MORE, Trained
 from ernie_rt.errors import ConformanceError, OptionError
 from ernie_rt.graph.graph import Graph
-from ernie_rt.graph.types import Blocks, DType
+from ernie_rt.graph.types import DType
 from ernie_rt.host import PluginHost
 from ernie_rt.location import locate
 from ernie_rt.model.ernie45 import build_graph
@@ -170,7 +170,7 @@ class Suite:
             return {}
         graphs = [build_graph(specimen.config) for specimen in self._specimens(False)]
         storages = (planned(self._quantization, weight) for graph in graphs for weight in graph.weights)
-        return {str(storage): self.subject.accepts(storage) for storage in storages if isinstance(storage, Blocks)}
+        return {str(storage): self.subject.accepts(storage) for storage in storages if storage.packed}
 
     def settle(self, check: Check) -> Result:
         """Run one check and hold its outcome to what is declared."""
@@ -237,7 +237,7 @@ class Suite:
 
     def _quantizes(self, graph: Graph) -> bool:
         """Whether any weight of a graph is stored in another way than plainly."""
-        return any(isinstance(planned(self._quantization, weight), Blocks) for weight in graph.weights)
+        return any(planned(self._quantization, weight).packed for weight in graph.weights)
 
     def _models(self) -> list[Check]:
         def measure(specimen: Specimen, part: str) -> Callable[[float], Outcome]:

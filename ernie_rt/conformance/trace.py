@@ -11,20 +11,18 @@ import numpy.typing as npt
 
 from ernie_rt.backend.protocols import Executable, Limits, Numerics, Target
 from ernie_rt.backend.step import Done, Pending, Step
+from ernie_rt.build import build
 from ernie_rt.choice import Choice
 from ernie_rt.conformance.models import MAX_LOGITS
 from ernie_rt.conformance.subject import Around
 from ernie_rt.errors import BackendError
 from ernie_rt.graph.graph import Graph
-from ernie_rt.graph.legalize import Claim, Lowering, legalize
 from ernie_rt.graph.types import Value
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.model.config import ModelConfig
-from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.runtime.engine import Engine
-from ernie_rt.runtime.sequence import Request
-from ernie_rt.runtime.sequence import Sequence as Running
-from ernie_rt.weights.source import WeightSource
+from ernie_rt.runtime.sequence import Request, SequenceState
+from ernie_rt.weights.source import WeightSource, storages_of
 
 Array = npt.NDArray[Any]
 
@@ -68,9 +66,10 @@ def trace(
     limits = Limits(request.cached_tokens, max_batch_tokens=len(request.ids))
     with blame(choice.backend):
         numerics = backend.numerics(target)
-        graph = build_graph(config, choice.dtype)
-        lowering = _tapped(graph, lambda node: backend.claims(node, target), config.vocab_size)
-        executable = backend.compile({graph.name: lowering}, source, target, limits)
+        built = build(config, backend, target, storages_of(source))
+        built = built.with_taps(_leaving(built.lowering.graph, config.vocab_size))
+        lowering = built.lowering
+        executable = built.compile(source, limits)
         failure: BackendError | None = None
         answer: tuple[int, ...] = ()
         try:
@@ -90,17 +89,17 @@ def trace(
     return Trace(choice, lowering.graph, numerics, answer, found, failure)
 
 
-def _tapped(graph: Graph, claims: Claim, vocab_size: int) -> Lowering:
-    """The graph as the backend runs it, with a tap for every value that goes from one scope into another."""
-    lowering = legalize(graph, claims)
-    readers = {(operand.name, node.scope) for node in lowering.graph.nodes for operand in node.inputs if operand}
+def _leaving(graph: Graph, vocab_size: int) -> Iterator[tuple[str, Value]]:
+    """A tap for every value of a lowered graph that goes from one scope into another."""
+    readers = {(operand.name, node.scope) for node in graph.nodes for operand in node.inputs if operand}
     leaving: dict[str, list[tuple[str, Value]]] = {}  # by scope, with the op that gave it
-    for node in lowering.graph.nodes:
+    for node in graph.nodes:
         for value in node.outputs:
             wide = node.scope.startswith("head") and vocab_size in value.type.dims  # the logits come anyway
             if not wide and any(name == value.name and scope != node.scope for name, scope in readers):
                 leaving.setdefault(node.scope, []).append((node.op, value))
-    return replace(lowering, taps=tuple(tap for scope, values in leaving.items() for tap in _names(scope, values)))
+    for scope, values in leaving.items():
+        yield from _names(scope, values)
 
 
 def _names(scope: str, values: Sequence[tuple[str, Value]]) -> Iterator[tuple[str, Value]]:
@@ -116,23 +115,23 @@ def _names(scope: str, values: Sequence[tuple[str, Value]]) -> Iterator[tuple[st
 
 
 class _Prompted(Around):
-    """An executable that chooses the tokens of a text, whatever its logits say. One sequence runs on it."""
+    """An executable that draws the tokens of a text, whatever its logits say. One sequence runs on it."""
 
     def __init__(self, inner: Executable, text: Sequence[int]) -> None:
         super().__init__(inner)
         self._text = np.array((*text, 0), np.int32)
 
     @property
-    def samples(self) -> bool:
-        return False
+    def ahead(self) -> int:
+        return 1
 
     def submit(self, step: Step) -> Pending:
-        result = self.inner.submit(step).result()
-        return Done(replace(result, tokens=self._text[step.past[0] + step.rows + 1]))
+        result = self.inner.submit(replace(step, ids=self._text[step.index])).result()
+        return Done(replace(result, tokens=self._text[step.lengths][:, None], counts=None))
 
 
-def _run(executable: Executable, request: Request) -> Running:
-    engine = Engine(executable, request.cached_tokens)
+def _run(executable: Executable, request: Request) -> SequenceState:
+    engine = Engine(executable, request.cached_tokens, reuse=False)
     sequence = engine.submit(request)
     for _ in engine.run(sequence):
         pass

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ernie_rt.graph.composites import wide_dtype
-from ernie_rt.graph.op import Op, define
+from ernie_rt.graph.op import Composer, Op, define
 from ernie_rt.graph.primitives import need, need_int
 from ernie_rt.graph.types import Operand, State, TensorType, Value
-
-if TYPE_CHECKING:
-    from ernie_rt.graph.graph import Builder
 
 
 def embed(ids: TensorType, table: TensorType) -> TensorType:
@@ -20,7 +14,7 @@ def embed(ids: TensorType, table: TensorType) -> TensorType:
     return TensorType(table.dtype, (*ids.dims, table.dims[1]))
 
 
-def _embed(b: Builder, ids: Value, table: Operand) -> Value:
+def _embed(b: Composer, ids: Value, table: Operand) -> Value:
     return b("take_rows", table, ids)
 
 
@@ -34,7 +28,7 @@ def attention_block(
     cos: TensorType,
     sin: TensorType,
     state: TensorType,
-    positions: TensorType,
+    positions: TensorType | None,
     sequence: TensorType,
     index: TensorType,
     write: TensorType,
@@ -55,7 +49,7 @@ def attention_block(
 
 
 def _attention_block(
-    b: Builder,
+    b: Composer,
     x: Value,
     norm: Operand,
     qkv: Operand,
@@ -65,7 +59,7 @@ def _attention_block(
     cos: Operand,
     sin: Operand,
     state: State,
-    *indices: Value,
+    *indices: Operand,
     eps: float,
     num_heads: int,
     num_kv_heads: int,
@@ -103,7 +97,7 @@ def mlp_block(
     return x
 
 
-def _mlp(b: Builder, x: Value, gate_up: Operand, gate_up_bias: Operand, down: Operand, down_bias: Operand) -> Value:
+def _mlp(b: Composer, x: Value, gate_up: Operand, gate_up_bias: Operand, down: Operand, down_bias: Operand) -> Value:
     with b.scope("gate_up"):
         y = b("linear", x, gate_up, gate_up_bias)
     with b.scope("swiglu"):
@@ -113,7 +107,7 @@ def _mlp(b: Builder, x: Value, gate_up: Operand, gate_up_bias: Operand, down: Op
 
 
 def _mlp_block(
-    b: Builder,
+    b: Composer,
     x: Value,
     norm: Operand,
     gate_up: Operand,
@@ -152,7 +146,7 @@ def moe_block(
 
 
 def _moe_block(
-    b: Builder,
+    b: Composer,
     x: Value,
     norm: Operand,
     gate: Operand,
@@ -192,17 +186,17 @@ def head(
     """The logits `[L, V]` of the rows asked for: linear(rms_norm(x[rows])), in float32 (float64 in a float64 graph)."""
     need_int(rows)
     need(weight.dims[1:] == x.dims[1:], f"head {weight} for {x}")
-    return TensorType("float64" if x.dtype == "float64" else "float32", (rows.dims[0], weight.dims[0]))
+    return TensorType(x.wide, (rows.dims[0], weight.dims[0]))
 
 
-def _head(b: Builder, x: Value, norm: Operand, weight: Operand, bias: Operand, rows: Value, *, eps: float) -> Value:
+def _head(b: Composer, x: Value, norm: Operand, weight: Operand, bias: Operand, rows: Value, *, eps: float) -> Value:
     with b.scope("rows"):
         y = b("take_rows", x, rows)
     with b.scope("norm"):
         y = b("rms_norm", y, norm, eps=eps)
     with b.scope("logits"):
         y = b("linear", y, weight, bias)
-    return b("cast", y, dtype=wide_dtype(y.type))
+    return b.widen(y)
 
 
 BLOCKS: tuple[Op, ...] = (

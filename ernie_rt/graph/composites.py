@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from ernie_rt.graph.op import Op, define
+from ernie_rt.graph.op import Composer, Op, define
 from ernie_rt.graph.primitives import need, need_float, need_int
-from ernie_rt.graph.types import Dim, Operand, State, TensorType, Value
-
-if TYPE_CHECKING:
-    from ernie_rt.graph.graph import Builder
+from ernie_rt.graph.types import Dim, Operand, TensorType, Value
 
 
 def _type(operand: Operand) -> TensorType:
@@ -33,17 +31,12 @@ def rms_norm(x: TensorType, weight: TensorType, *, eps: float) -> TensorType:
     return x
 
 
-def _rms_norm(b: Builder, x: Value, weight: Operand, *, eps: float) -> Value:
-    exact = b("cast", x, dtype=wide_dtype(x.type))
+def _rms_norm(b: Composer, x: Value, weight: Operand, *, eps: float) -> Value:
+    exact = b.widen(x)
     last = len(x.type.dims) - 1
     total = b("sum", b("mul", exact, exact), axis=last, keepdims=True)  # [N, 1]
     inverse = b("rsqrt", b("affine", total, scale=1.0 / _size(x.type.dims[-1]), shift=eps))
     return b("mul", b("cast", b("mul", exact, inverse), dtype=x.type.dtype), weight)
-
-
-def wide_dtype(type: TensorType) -> str:
-    """float32, or float64 where the graph is float64 throughout."""
-    return "float64" if type.dtype == "float64" else "float32"
 
 
 def linear(x: TensorType, weight: TensorType, bias: TensorType | None = None) -> TensorType:
@@ -54,7 +47,7 @@ def linear(x: TensorType, weight: TensorType, bias: TensorType | None = None) ->
     return TensorType(x.dtype, (x.dims[0], *weight.dims[:-1]))
 
 
-def _linear(b: Builder, x: Value, weight: Operand, bias: Operand = None) -> Value:
+def _linear(b: Composer, x: Value, weight: Operand, bias: Operand = None) -> Value:
     kind = _type(weight)
     out = math.prod(_size(d) for d in kind.dims[:-1])
     flat = b("reshape", weight, dims=(out, kind.dims[-1]))
@@ -70,7 +63,7 @@ def swiglu(x: TensorType) -> TensorType:
     return TensorType(x.dtype, x.dims[:-1])
 
 
-def _swiglu(b: Builder, x: Value) -> Value:
+def _swiglu(b: Composer, x: Value) -> Value:
     last = len(x.type.dims) - 1
     halves = [
         b("reshape", b("slice", x, axis=last, start=i, stop=i + 1), dims=x.type.dims[:-1]) for i in (0, 1)
@@ -87,10 +80,10 @@ def rope(x: TensorType, cos: TensorType, sin: TensorType) -> TensorType:
     return x
 
 
-def _rope(b: Builder, x: Value, cos: Value, sin: Value) -> Value:
+def _rope(b: Composer, x: Value, cos: Value, sin: Value) -> Value:
     rows, heads, size = x.type.dims
     half = _size(size) // 2
-    wide = wide_dtype(x.type)
+    wide = x.type.wide
     pairs = b("reshape", b("cast", x, dtype=wide), dims=(rows, heads, half, 2))
     even, odd = (b("slice", pairs, axis=3, start=i, stop=i + 1) for i in (0, 1))  # [N, heads, D/2, 1]
     c, s = (b("cast", b("reshape", t, dims=(rows, 1, half, 1)), dtype=wide) for t in (cos, sin))
@@ -100,60 +93,101 @@ def _rope(b: Builder, x: Value, cos: Value, sin: Value) -> Value:
     return b("cast", joined, dtype=x.type.dtype)
 
 
+def rope_rows(table: TensorType, positions: TensorType, *, columns: tuple[int, ...]) -> TensorType:
+    """The rows of a table of cos or sin for each token: frequency i at the position in column `columns[i]`.
+
+    `table [P, D/2]`, `positions [N, R]` gives `[N, D/2]`.
+    """
+    need_int(positions)
+    need(len(table.dims) == 2 and len(positions.dims) == 2, f"table {table}, positions {positions}")
+    need(len(columns) == table.dims[1], f"{len(columns)} columns for the frequencies of {table}")
+    need(all(0 <= column < _size(positions.dims[1]) for column in columns), f"columns {set(columns)} of {positions}")
+    return TensorType(table.dtype, (positions.dims[0], table.dims[1]))
+
+
+def _rope_rows(b: Composer, table: Operand, positions: Value, *, columns: tuple[int, ...]) -> Value:
+    rows = positions.type.dims[0]
+    at = {
+        i: b("take_rows", table, b("reshape", b("slice", positions, axis=1, start=i, stop=i + 1), dims=(rows,)))
+        for i in sorted(set(columns))
+    }  # [N, D/2] each, by column
+    starts = [i for i, column in enumerate(columns) if i == 0 or column != columns[i - 1]]
+    pieces = [
+        b("slice", at[columns[start]], axis=1, start=start, stop=stop)
+        for start, stop in zip(starts, [*starts[1:], len(columns)], strict=True)
+    ]
+    return functools.reduce(lambda first, second: b("concat", first, second, axis=1), pieces)
+
+
 def attention(
     q: TensorType,
     k: TensorType,
     v: TensorType,
-    state: TensorType,
+    state: TensorType | None,
     sequence: TensorType,
-    index: TensorType,
-    write: TensorType,
-    context: TensorType,
-    context_sequence: TensorType,
-    context_index: TensorType,
+    index: TensorType | None = None,
+    write: TensorType | None = None,
+    context: TensorType | None = None,
+    context_sequence: TensorType | None = None,
+    context_index: TensorType | None = None,
     *,
     scale: float,
 ) -> TensorType:
-    """Causal grouped-query attention over cached rows.
+    """Grouped-query attention, causal over cached rows.
 
     Writes k and v `[N, K, D]` to cache rows `write`, gathers the rows `context`, and for each new token takes the
     softmax of q·k·scale over the rows of its own sequence with context_index <= index, then the weighted sum of v.
     `q [N, Q, D]` gives `[N, Q·D]`; query head h reads kv head h // (Q / K).
+
+    Without a state the new tokens are the context, and without an index each sees all of its sequence.
     """
-    need_int(sequence, index, write, context, context_sequence, context_index)
+    need_int(sequence)
     need(len(q.dims) == 3 and k == v and q.dims[0] == k.dims[0] and q.dims[2] == k.dims[2], f"q {q}, k {k}, v {v}")
     need(_size(q.dims[1]) % _size(k.dims[1]) == 0, f"q {q} does not divide over k {k}")
-    need(sequence.dims == index.dims == write.dims == q.dims[:1], f"index arrays do not fit {q}")
-    need(context.dims == context_sequence.dims == context_index.dims, f"context arrays differ: {context}")
+    need(sequence.dims == q.dims[:1] and (index is None or index.dims == q.dims[:1]), f"index arrays do not fit {q}")
+    cached = (index, write, context, context_sequence, context_index)
+    if state is None:
+        need(not any(cached[1:]), "index arrays of a cache, and no state")
+    else:
+        need(None not in cached, "a state needs all index arrays")
+        need_int(*(each for each in cached if each is not None))
+        need(write is not None and write.dims == q.dims[:1], f"index arrays do not fit {q}")
+        need(len({each.dims for each in cached[2:] if each is not None}) == 1, f"context arrays differ: {context}")
     return TensorType(q.dtype, (q.dims[0], _size(q.dims[1]) * _size(q.dims[2])))
 
 
 def _attention(
-    b: Builder,
+    b: Composer,
     q: Value,
     k: Value,
     v: Value,
-    state: State,
+    state: Operand,
     sequence: Value,
-    index: Value,
-    write: Value,
-    context: Value,
-    context_sequence: Value,
-    context_index: Value,
+    index: Value | None = None,
+    write: Operand = None,
+    context: Operand = None,
+    context_sequence: Value | None = None,
+    context_index: Value | None = None,
     *,
     scale: float,
 ) -> Value:
     new, heads, size = q.type.dims  # [N, Q, D]
-    rows, groups = context.type.dims[0], _size(k.type.dims[1])  # C, K
+    groups = _size(k.type.dims[1])  # K
     share = _size(heads) // groups  # query heads of one kv head
-    keys, values = b.multi("cache_update", k, v, state, write, context)  # [C, K, D] each
+    keys, values = k, v
+    if state is not None:
+        keys, values = b.multi("cache_update", k, v, state, write, context)  # [C, K, D] each
+    rows = keys.type.dims[0]  # C
+    of_row = sequence if context_sequence is None else context_sequence
+    place = index if context_index is None else context_index
     query = b("transpose", b("reshape", q, dims=(new, groups, share, size)), perm=(1, 2, 0, 3))  # [K, Q/K, N, D]
     keys = b("reshape", b("transpose", keys, perm=(1, 2, 0)), dims=(groups, 1, size, rows))  # [K, 1, D, C]
     values = b("reshape", b("transpose", values, perm=(1, 0, 2)), dims=(groups, 1, rows, size))  # [K, 1, C, D]
-    same = b("equal", b("reshape", context_sequence, dims=(1, rows)), b("reshape", sequence, dims=(new, 1)))
-    past = b("less_equal", b("reshape", context_index, dims=(1, rows)), b("reshape", index, dims=(new, 1)))
-    visible = b("logical_and", same, past)  # [N, C]
-    scores = b("affine", b("cast", b("matmul", query, keys), dtype=wide_dtype(q.type)), scale=scale, shift=0.0)
+    visible = b("equal", b("reshape", of_row, dims=(1, rows)), b("reshape", sequence, dims=(new, 1)))  # [N, C]
+    if index is not None:
+        past = b("less_equal", b("reshape", place, dims=(1, rows)), b("reshape", index, dims=(new, 1)))
+        visible = b("logical_and", visible, past)
+    scores = b("affine", b.widen(b("matmul", query, keys)), scale=scale, shift=0.0)
     weights = b("softmax", b("where", visible, scores, otherwise=-math.inf))  # [K, Q/K, N, C]
     mixed = b("matmul", b("cast", weights, dtype=q.type.dtype), values)  # [K, Q/K, N, D]
     return b("reshape", b("transpose", mixed, perm=(2, 0, 1, 3)), dims=(new, _size(heads) * _size(size)))
@@ -163,36 +197,42 @@ def rope_attention(
     qkv: TensorType,
     cos: TensorType,
     sin: TensorType,
-    state: TensorType,
-    positions: TensorType,
+    state: TensorType | None,
+    positions: TensorType | None,
     sequence: TensorType,
-    index: TensorType,
-    write: TensorType,
-    context: TensorType,
-    context_sequence: TensorType,
-    context_index: TensorType,
+    index: TensorType | None = None,
+    write: TensorType | None = None,
+    context: TensorType | None = None,
+    context_sequence: TensorType | None = None,
+    context_index: TensorType | None = None,
     *,
     num_heads: int,
     num_kv_heads: int,
     head_dim: int,
     scale: float,
 ) -> TensorType:
-    """Split `qkv [N, (Q + 2K)·D]`, rotate q and k by the rows `positions [N, 1]` of the tables, then `attention`."""
-    need_int(positions)
+    """Split `qkv [N, (Q + 2K)·D]`, rotate q and k by the rows `positions [N, 1]` of the tables, then `attention`.
+
+    Without positions cos and sin have a row for each new token, `[N, D/2]`; see `rope_rows`.
+    """
     need(qkv.dims[1:] == ((num_heads + 2 * num_kv_heads) * head_dim,), f"{qkv} does not hold q, k and v")
-    need(positions.dims == (qkv.dims[0], 1), f"positions {positions} of {qkv}")
+    if positions is None:
+        need(cos.dims[:1] == qkv.dims[:1], f"cos {cos} has no row for each token of {qkv}")
+    else:
+        need_int(positions)
+        need(positions.dims == (qkv.dims[0], 1), f"positions {positions} of {qkv}")
     need(cos == sin and cos.dims[1:] == (head_dim // 2,), f"tables {cos} and {sin} for heads of {head_dim}")
     return TensorType(qkv.dtype, (qkv.dims[0], num_heads * head_dim))
 
 
 def _rope_attention(
-    b: Builder,
+    b: Composer,
     qkv: Value,
     cos: Operand,
     sin: Operand,
-    state: State,
-    positions: Value,
-    *indices: Value,
+    state: Operand,
+    positions: Value | None,
+    *indices: Operand,
     num_heads: int,
     num_kv_heads: int,
     head_dim: int,
@@ -205,8 +245,10 @@ def _rope_attention(
         parts.append(b("reshape", part, dims=(rows, heads, head_dim)))
         start += heads * head_dim
     q, k, v = parts
-    place = b("reshape", positions, dims=(rows,))
-    c, s = b("take_rows", cos, place), b("take_rows", sin, place)  # [N, D/2]
+    c, s = cos, sin  # [N, D/2]
+    if positions is not None:
+        place = b("reshape", positions, dims=(rows,))
+        c, s = b("take_rows", cos, place), b("take_rows", sin, place)
     with b.scope("rope_q"):
         q = b("rope", q, c, s)
     with b.scope("rope_k"):
@@ -231,7 +273,7 @@ def moe_route(
 
 
 def _moe_route(
-    b: Builder, x: Value, gate: Operand, correction_bias: Operand = None, *, top_k: int, norm_min: float
+    b: Composer, x: Value, gate: Operand, correction_bias: Operand = None, *, top_k: int, norm_min: float
 ) -> tuple[Value, Value]:
     wide = _type(gate).dtype
     logits = b("linear", b("cast", x, dtype=wide), gate)  # [N, E]
@@ -265,7 +307,7 @@ def moe_experts(
 
 
 def _moe_experts(
-    b: Builder, x: Value, ids: Value, weights: Value, experts_gate_up: Operand, experts_down: Operand, *, top_k: int
+    b: Composer, x: Value, ids: Value, weights: Value, experts_gate_up: Operand, experts_down: Operand, *, top_k: int
 ) -> Value:
     # Every expert runs on every token and a table of weights, mostly zeros, picks: the meaning, at E / A the cost.
     rows, hidden = x.type.dims
@@ -295,7 +337,7 @@ def moe(
 
 
 def _moe(
-    b: Builder,
+    b: Composer,
     x: Value,
     gate: Operand,
     correction_bias: Operand,
@@ -316,6 +358,7 @@ COMPOSITES: tuple[Op, ...] = (
     define("composite", linear, _linear),
     define("composite", swiglu, _swiglu),
     define("composite", rope, _rope),
+    define("composite", rope_rows, _rope_rows),
     define("composite", attention, _attention),
     define("composite", rope_attention, _rope_attention),
     define("composite", moe_route, _moe_route),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import decompose
-from ernie_rt.graph.types import RopeTable, State, TensorType, Value, Weight
+from ernie_rt.graph.types import State, TensorType, Value, Weight
 
 Bindings = Mapping[str, int]
 EXPERTS = frozenset({"experts_gate_up", "experts_down"})
@@ -47,8 +47,8 @@ def node_cost(node: Node, bindings: Bindings) -> Cost:
         if isinstance(operand, Weight):
             weights += _weight_bytes(node, param, operand, bindings)
         elif isinstance(operand, State):
-            row = operand.type.nbytes({**bindings, "R": 1})
-            cache += row * (bindings["N"] + bindings["C"])
+            rows = bindings["N"] + bindings["C"] if operand.type.dims[0] == "R" else 2  # a seat's is read and written
+            cache += rows * operand.nbytes({**bindings, "R": 1, "S": 1})
     return Cost(flops(node, bindings), weights, cache)
 
 
@@ -56,8 +56,11 @@ def flops(node: Node, bindings: Bindings) -> int:
     """FLOPs of a node: a rule of its own for the ops that do less than they decompose into, else the sum of those."""
     if node.op == "attention":
         q = _operand_type(node, "q")
-        new, context = bindings["N"], bindings["C"]
-        pairs = new * context - new * (new - 1) // 2  # one causal sequence whose context ends with the new tokens
+        new = q.shape(bindings)[0]
+        context = new if node.operands["state"] is None else bindings["C"]
+        pairs = new * context
+        if node.operands["index"] is not None:  # one causal sequence whose context ends with the new tokens
+            pairs -= new * (new - 1) // 2
         return 4 * pairs * math.prod(q.shape(bindings)[1:])
     if node.op == "moe_experts":
         gate_up = _operand_type(node, "experts_gate_up")
@@ -110,7 +113,7 @@ def distinct_experts(experts: int, top_k: int, tokens: int) -> float:
 
 def parameters(graph: Graph) -> int:
     """All parameters, a tied weight once; computed tables are none."""
-    return sum(weight.type.elements() for weight in graph.weights if not isinstance(weight.storage, RopeTable))
+    return sum(weight.type.elements() for weight in graph.weights if weight.storage.stored)
 
 
 def active_parameters(graph: Graph) -> int:
@@ -118,7 +121,7 @@ def active_parameters(graph: Graph) -> int:
     active: dict[str, int] = {}
     for node in graph.nodes:
         for param, operand in node.operands.items():
-            if isinstance(operand, Weight) and not isinstance(operand.storage, RopeTable):
+            if isinstance(operand, Weight) and operand.storage.stored:
                 elements = operand.type.elements()
                 if param in EXPERTS:
                     elements = elements // operand.type.shape()[0] * _top_k(node)

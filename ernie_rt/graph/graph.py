@@ -1,15 +1,14 @@
-"""A graph: a flat, immutable list of nodes in SSA form, and the builder that makes one."""
+"""A graph: a flat, immutable list of nodes in SSA form; and its text, for people."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from ernie_rt.errors import GraphError
 from ernie_rt.graph.op import Op
 from ernie_rt.graph.ops import OPS
-from ernie_rt.graph.types import Attr, Operand, State, TensorType, Value, Weight
+from ernie_rt.graph.types import Attr, Operand, State, Value, Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,84 +55,87 @@ class Graph:
                     found.setdefault(operand.name, operand)
         return tuple(found.values())
 
+    def with_weights(self, change: Callable[[Weight], Weight]) -> Graph:
+        """The graph with each weight changed."""
+
+        def changed(node: Node) -> Node:
+            inputs = (change(operand) if isinstance(operand, Weight) else operand for operand in node.inputs)
+            return replace(node, inputs=tuple(inputs))
+
+        return replace(self, nodes=tuple(map(changed, self.nodes)))
+
     def output(self, name: str) -> Value:
         return dict(self.outputs)[name]
 
     def __str__(self) -> str:
-        from ernie_rt.graph.text import graph_text
-
         return graph_text(self)
 
 
-class Builder:
-    """Appends nodes, checking each against the shape rule of its op.
+def graph_text(graph: Graph, *, fold: bool = False) -> str:
+    """The whole graph, a line a node; a weight under the node's own scope is written `@.name`.
 
-    `builder("rms_norm", x, weight, eps=1e-5)` returns the node's one output, `builder.multi(…)` all of them.
+    With `fold`, a layer that repeats the one before it is only counted.
     """
-
-    def __init__(self, prefix: str = "") -> None:
-        self._prefix = prefix
-        self._inputs: list[Value] = []
-        self._states: list[State] = []
-        self.nodes: list[Node] = []
-        self._scope: list[str] = []
-        self._count = 0
-
-    def input(self, name: str, type: TensorType) -> Value:
-        value = Value(name, type)
-        self._inputs.append(value)
-        return value
-
-    def state(self, name: str, type: TensorType) -> State:
-        state = State(name, type)
-        self._states.append(state)
-        return state
-
-    @contextmanager
-    def scope(self, name: str) -> Iterator[None]:
-        """Nodes added inside get `name` appended to their scope; an empty name changes nothing."""
-        self._scope.append(name)
-        try:
-            yield
-        finally:
-            self._scope.pop()
-
-    @property
-    def current_scope(self) -> str:
-        return ".".join(part for part in self._scope if part)
-
-    def multi(self, op: str, *operands: Operand, **attrs: Attr) -> tuple[Value, ...]:
-        """Append one node and return its outputs; GraphError when the operands do not fit the op."""
-        spec = OPS.get(op)
-        if spec is None:
-            raise GraphError(f"there is no op {op!r}", where=self.current_scope, hint="ernie_rt.graph.ops lists them")
-        inputs = operands + (None,) * (len(spec.params) - len(operands))
-        types = infer(spec, inputs, attrs, self.current_scope)
-        outputs = tuple(Value(f"{self._prefix}{self._count + i}", type) for i, type in enumerate(types))
-        self._count += len(outputs)
-        self.nodes.append(Node(op, inputs, tuple(attrs.items()), outputs, self.current_scope))
-        return outputs
-
-    def __call__(self, op: str, *operands: Operand, **attrs: Attr) -> Value:
-        (output,) = self.multi(op, *operands, **attrs)
-        return output
-
-    def finish(self, name: str, outputs: Mapping[str, Value]) -> Graph:
-        return Graph(name, tuple(self._inputs), tuple(self._states), tuple(self.nodes), tuple(outputs.items()))
+    lines = [f"graph {graph.name}"]
+    lines += [f"  input  {value}: {value.type}" for value in graph.inputs]
+    lines += _folded([(_layer(s.name), [f"  state  {s}: {s.type}"]) for s in graph.states], fold)
+    sections: list[tuple[str, list[str]]] = []
+    scope = None
+    for node in graph.nodes:
+        layer = _layer(node.scope)
+        if not sections or sections[-1][0] != layer or not layer:
+            sections.append((layer, []))
+        if node.scope != scope:
+            scope = node.scope
+            sections[-1][1].append(f"  {scope}")
+        sections[-1][1].append(f"    {node_text(node)}")
+    lines += _folded(sections, fold)
+    lines += [f"  output {name} = {value}: {value.type}" for name, value in graph.outputs]
+    return "\n".join(lines)
 
 
-def infer(spec: Op, inputs: tuple[Operand, ...], attrs: Mapping[str, Attr], scope: str) -> tuple[TensorType, ...]:
-    """The output types of an op on these operands; GraphError, with the scope, when they do not fit."""
-    if len(inputs) != len(spec.params) or set(attrs) != set(spec.attrs):
-        raise GraphError(
-            f"{spec.name} called with {len(inputs)} operands and attributes {sorted(attrs)}",
-            where=scope,
-            expected=f"{spec.name}({', '.join(spec.params)}; {', '.join(spec.attrs)})",
-        )
-    for param, operand in zip(spec.params, inputs, strict=True):
-        if operand is None and param not in spec.optional:
-            raise GraphError(f"{spec.name} needs its operand {param!r}", where=scope)
-    try:
-        return spec.infer(*(None if operand is None else operand.type for operand in inputs), **attrs)
-    except GraphError as error:
-        raise GraphError(f"{spec.name}: {error.what}", where=scope) from None
+def _layer(scope: str) -> str:
+    """`layers.3` of `layers.3.mlp.route`; empty outside the layers."""
+    match = re.match(r"layers\.\d+(?=\.)", scope)
+    return match[0] if match else ""
+
+
+def _folded(sections: list[tuple[str, list[str]]], fold: bool) -> list[str]:
+    """All lines; of sections alike but for their layer and value numbers, the first and a count of the others."""
+    lines: list[str] = []
+    last, shape, repeats = "", None, 0
+    for layer, own in [*sections, ("", [])]:
+        alike = re.sub(r"%\d+", "%", "\n".join(own).replace(f"{layer}.", "layer.")) if layer else None
+        if fold and alike is not None and alike == shape:
+            last, repeats = layer, repeats + 1
+            continue
+        if repeats:
+            lines.append(f"  … and {repeats} more alike, up to {last}")
+        shape, repeats = alike, 0
+        lines += own
+    return lines
+
+
+def node_text(node: Node) -> str:
+    """`%4: bf16[N, 3072] = swiglu(%3)`; after an absent operand, one whose name does not say so itself is named."""
+    outputs = ", ".join(f"{value}: {value.type}" for value in node.outputs)
+    shown, gap = [], False
+    for param, operand in node.operands.items():
+        gap = gap or operand is None
+        if operand is not None:
+            text = _operand(operand, node.scope)
+            shown.append(f"{param}={text}" if gap and not text.endswith(param) else text)
+    shown += [f"{name}={_attr(value)}" for name, value in node.attrs]
+    return f"{outputs} = {node.op}({', '.join(shown)})"
+
+
+def _operand(operand: Operand, scope: str) -> str:
+    if isinstance(operand, Weight) and operand.name.startswith(scope + "."):
+        return f"@{operand.name.removeprefix(scope)}"
+    return str(operand)
+
+
+def _attr(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)

@@ -10,23 +10,13 @@ from typing import Any, Final, cast
 
 from ernie_rt.errors import GraphError
 from ernie_rt.graph.graph import Graph, Node
-from ernie_rt.graph.types import (
-    Attr,
-    Blocks,
-    Operand,
-    Plain,
-    RopeTable,
-    State,
-    Storage,
-    TensorType,
-    Value,
-    Weight,
-    blocks_of,
-    dtype_of,
-)
+from ernie_rt.graph.types import Attr, Operand, State, Storage, TensorType, Value, Weight, dtype_of
 from ernie_rt.graph.verify import verify
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+
+Storages = Mapping[str, type[Storage]]
+"""Storages by the names of their kinds."""
 
 
 def graph_to_json(graph: Graph) -> dict[str, Any]:
@@ -35,8 +25,11 @@ def graph_to_json(graph: Graph) -> dict[str, Any]:
         "format": FORMAT,
         "name": graph.name,
         "inputs": [_declared(value) for value in graph.inputs],
-        "states": [_declared(state) for state in graph.states],
-        "weights": [_declared(weight) | {"storage": storage_to_json(weight.storage)} for weight in graph.weights],
+        "states": [_declared(state) | {"storage": state.storage.to_json()} for state in graph.states],
+        "weights": [
+            _declared(weight) | {"storage": weight.storage.to_json(), "paired": weight.paired}
+            for weight in graph.weights
+        ],
         "nodes": [
             {
                 "op": node.op,
@@ -51,17 +44,20 @@ def graph_to_json(graph: Graph) -> dict[str, Any]:
     }
 
 
-def graph_from_json(data: Mapping[str, Any]) -> Graph:
-    """The graph that `graph_to_json` wrote, verified; GraphError for anything else."""
+def graph_from_json(data: Mapping[str, Any], storages: Storages) -> Graph:
+    """The graph that `graph_to_json` wrote, verified; GraphError for anything else.
+
+    It may have these `storages`; those that come along are `ernie_rt.weights.manifest.STORAGES`.
+    """
     try:
-        graph = _read(data)
+        graph = _read(data, storages)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise GraphError(f"not a graph in JSON: {type(error).__name__}: {error}") from error
     verify(graph)
     return graph
 
 
-def _read(data: Mapping[str, Any]) -> Graph:
+def _read(data: Mapping[str, Any], storages: Storages) -> Graph:
     if data["format"] != FORMAT:
         raise GraphError("a graph of another format", expected=FORMAT, found=data["format"])
     known: dict[str, Operand] = {}
@@ -71,9 +67,11 @@ def _read(data: Mapping[str, Any]) -> Graph:
         return operand
 
     inputs = tuple(declare(Value(v["name"], _type(v))) for v in data["inputs"])
-    states = tuple(declare(State(s["name"], _type(s))) for s in data["states"])
+    states = tuple(
+        declare(State(s["name"], _type(s), storage_from_json(s["storage"], storages))) for s in data["states"]
+    )
     for w in data["weights"]:
-        declare(Weight(w["name"], _type(w), storage_from_json(w["storage"])))
+        declare(Weight(w["name"], _type(w), storage_from_json(w["storage"], storages), w["paired"] is True))
     nodes = []
     for n in data["nodes"]:
         operands = tuple(None if name is None else known[name] for name in n["inputs"])
@@ -97,26 +95,8 @@ def _type(data: Mapping[str, Any]) -> TensorType:
     return TensorType(dtype_of(data["dtype"]), tuple(data["dims"]))
 
 
-def storage_to_json(storage: Storage) -> dict[str, Any]:
-    """A storage as a plain dict."""
-    if isinstance(storage, Plain):
-        return {"kind": "plain", "dtype": storage.dtype}
-    if isinstance(storage, Blocks):
-        return {"kind": "blocks", "bits": storage.bits, "block": storage.block, "layout": storage.layout}
-    return {
-        "kind": "rope",
-        "function": storage.function,
-        "theta": storage.theta,
-        "compression_ratio": storage.compression_ratio,
-    }
-
-
-def storage_from_json(data: Mapping[str, Any]) -> Storage:
-    """The storage that `storage_to_json` wrote; KeyError, TypeError, ValueError or GraphError for anything else."""
-    if data["kind"] == "plain":
-        return Plain(dtype_of(data["dtype"]))
-    if data["kind"] == "rope" and data["function"] in ("cos", "sin"):
-        return RopeTable(data["function"], float(data["theta"]), float(data["compression_ratio"]))
-    if data["kind"] == "blocks":
-        return blocks_of(data["bits"], data["block"], data["layout"])
-    raise GraphError(f"unknown storage {data['kind']!r}", expected="plain, rope or blocks")
+def storage_from_json(data: Mapping[str, Any], storages: Storages) -> Storage:
+    """The storage that wrote this; KeyError, TypeError, ValueError or GraphError for anything else."""
+    if data["kind"] not in storages:
+        raise GraphError(f"unknown storage {data['kind']!r}", expected=f"one of {', '.join(storages)}")
+    return storages[data["kind"]].from_json(data)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from ernie_rt.errors import LoweringError, OptionError
-from ernie_rt.graph.graph import Builder, Graph, Node
+from ernie_rt.graph.builder import Builder
+from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.types import Operand, Value
 
 
@@ -86,7 +87,7 @@ class _Lowerer:
         for value in graph.inputs:
             renamed[value.name] = self.builder.input(value.name, value.type)
         for state in graph.states:
-            self.builder.state(state.name, state.type)
+            self.builder.state(state.name, state.type, state.storage)
         for node in graph.nodes:
             outputs = self.lower(node, tuple(_rename(operand, renamed) for operand in node.inputs))
             renamed.update(zip((value.name for value in node.outputs), outputs, strict=True))

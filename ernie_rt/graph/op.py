@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from ernie_rt.graph.types import TensorType
+from ernie_rt.graph.types import Attr, Operand, TensorType, Value
 
 Level = Literal["block", "composite", "primitive"]
+
+
+class Composer(Protocol):
+    """What a decomposition writes to: a Builder, which appends nodes, or the reference, which computes at once."""
+
+    def __call__(self, op: str, *operands: Operand, **attrs: Attr) -> Value:
+        """One op; its one output."""
+        ...
+
+    def multi(self, op: str, *operands: Operand, **attrs: Attr) -> tuple[Value, ...]:
+        """One op; all its outputs."""
+        ...
+
+    def widen(self, x: Value) -> Value:
+        """`x` cast to `TensorType.wide`."""
+        ...
+
+    def scope(self, name: str) -> AbstractContextManager[None]:
+        """What comes inside gets `name` appended to its scope."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +39,8 @@ class Op:
 
     `rule(*operand types, **attributes)` returns the output type or types and raises GraphError; its positional
     parameters name the operands (one annotated `| None` is optional), its keyword-only ones the attributes, and
-    its docstring says what the op computes. `decompose(builder, *operands, **attributes)` appends nodes of a lower
-    level and returns the value or values that stand for the outputs; None for a primitive.
+    its docstring says what the op computes. `decompose(composer, *operands, **attributes)` writes ops of a lower level
+    and returns the value or values that stand for the outputs; None for a primitive.
     """
 
     name: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ernie_rt.errors import GraphError
-from ernie_rt.graph.graph import Graph, infer
+from ernie_rt.graph.builder import infer
+from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import State, Value, Weight
 

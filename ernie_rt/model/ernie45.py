@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ernie_rt.graph.graph import Builder, Graph
-from ernie_rt.graph.types import Attr, Dim, DType, Plain, RopeTable, Storage, TensorType, Value, Weight
+from ernie_rt.graph.builder import Builder
+from ernie_rt.graph.graph import Graph
+from ernie_rt.graph.types import Attr, Dim, DType, Plain, Storage, TensorType, Value, Weight
 from ernie_rt.model.config import ModelConfig, MoeConfig
+from ernie_rt.storage.rope import RopeTable
 
 INDEX_INPUTS: tuple[tuple[str, tuple[Dim, ...]], ...] = (
     ("ids", ("N",)),
@@ -65,12 +67,13 @@ class _Model:
             logits = b("head", x, self.weight("norm", config.hidden_size), weight, bias, rows, eps=config.rms_norm_eps)
         return b.finish("main", {"logits": logits})
 
-    def weight(self, name: str, *dims: int, router: bool = False) -> Weight:
+    def weight(self, name: str, *dims: int, router: bool = False, paired: bool = False) -> Weight:
         """A weight named under the current scope; the router's are float32 in every model."""
         scope = self.b.current_scope
         type = TensorType(self.router_dtype if router else self.dtype, dims)
         full = f"{scope}.{name}" if scope else name
-        return Weight(full, type, self.storages.get(full) or Plain("float32" if router else self.config.dtype))
+        storage = self.storages.get(full) or Plain("float32" if router else self.config.dtype)
+        return Weight(full, type, storage, paired)
 
     def bias(self, name: str, *dims: int) -> Weight | None:
         return self.weight(name, *dims) if self.config.use_bias else None
@@ -115,7 +118,7 @@ class _Model:
             "mlp_block",
             x,
             self.weight("norm", hidden),
-            self.weight("gate_up", width, 2, hidden),
+            self.weight("gate_up", width, 2, hidden, paired=True),
             self.bias("gate_up_bias", width, 2),
             self.weight("down", hidden, width),
             self.bias("down_bias", hidden),
@@ -131,9 +134,9 @@ class _Model:
             self.weight("norm", hidden),
             self.weight("gate", experts, hidden, router=True),
             self.weight("correction_bias", experts, router=True) if moe.moe_use_aux_free else None,
-            self.weight("experts.gate_up", experts, width, 2, hidden),
+            self.weight("experts.gate_up", experts, width, 2, hidden, paired=True),
             self.weight("experts.down", experts, hidden, width),
-            self.weight("shared.gate_up", shared, 2, hidden) if shared else None,
+            self.weight("shared.gate_up", shared, 2, hidden, paired=True) if shared else None,
             self.bias("shared.gate_up_bias", shared, 2) if shared else None,
             self.weight("shared.down", hidden, shared) if shared else None,
             self.bias("shared.down_bias", hidden) if shared else None,

@@ -8,11 +8,15 @@ dtypes therefore do nothing here. A `State` operand is an array `[R, 2, K, D]` t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from ernie_rt.graph.blocks import BLOCKS
 
 Array = npt.NDArray[Any]
 
@@ -110,22 +114,33 @@ def rope(x: Array, cos: Array, sin: Array) -> Array:
     return np.stack([even * c - odd * s, odd * c + even * s], axis=-1).reshape(x.shape)
 
 
+def rope_rows(table: Array, positions: Array, *, columns: tuple[int, ...]) -> Array:
+    return table[positions[:, columns], np.arange(len(columns))]
+
+
 def attention(
     q: Array,
     k: Array,
     v: Array,
-    state: Array,
+    state: Array | None,
     sequence: Array,
-    index: Array,
-    write: Array,
-    context: Array,
-    context_sequence: Array,
-    context_index: Array,
+    index: Array | None = None,
+    write: Array | None = None,
+    context: Array | None = None,
+    context_sequence: Array | None = None,
+    context_index: Array | None = None,
     *,
     scale: float,
 ) -> Array:
-    keys, values = cache_update(k, v, state, write, context)  # [C, K, D]
-    visible = (context_sequence[None] == sequence[:, None]) & (context_index[None] <= index[:, None])  # [N, C]
+    keys, values = k, v  # [C, K, D]
+    if state is None:
+        context_sequence, context_index = sequence, index
+    else:
+        assert write is not None and context is not None and context_sequence is not None
+        keys, values = cache_update(k, v, state, write, context)
+    visible = context_sequence[None] == sequence[:, None]  # [N, C]
+    if index is not None and context_index is not None:
+        visible &= context_index[None] <= index[:, None]
     share = q.shape[1] // k.shape[1]
     out = np.empty_like(q)
     for head in range(q.shape[1]):  # one at a time, so that a long prompt needs [N, C] and not [Q, N, C]
@@ -138,9 +153,9 @@ def rope_attention(
     qkv: Array,
     cos: Array,
     sin: Array,
-    state: Array,
-    positions: Array,
-    *indices: Array,
+    state: Array | None,
+    positions: Array | None,
+    *indices: Array | None,
     num_heads: int,
     num_kv_heads: int,
     head_dim: int,
@@ -148,8 +163,8 @@ def rope_attention(
 ) -> Array:
     heads = qkv.reshape(len(qkv), -1, head_dim)  # [N, Q + 2K, D]
     q, k, v = np.split(heads, [num_heads, num_heads + num_kv_heads], axis=1)
-    c, s = cos[positions[:, 0]], sin[positions[:, 0]]
-    return attention(rope(q, c, s), rope(k, c, s), v, state, *indices, scale=scale)
+    c, s = (cos, sin) if positions is None else (cos[positions[:, 0]], sin[positions[:, 0]])
+    return attention(rope(q, c, s), rope(k, c, s), v, state, *indices, scale=scale)  # type: ignore[arg-type]
 
 
 def moe_route(
@@ -190,70 +205,19 @@ def moe(
     return moe_experts(x, ids, weights, experts_gate_up, experts_down, top_k=top_k)
 
 
-def embed(ids: Array, table: Array) -> Array:
-    return table[ids]
+class _Parts:
+    """Computes at once what a decomposition writes."""
 
+    def __call__(self, op: str, *operands: Any, **attrs: Any) -> Any:
+        return MEANINGS[op](*operands, **attrs)
 
-def attention_block(
-    x: Array,
-    norm: Array,
-    qkv: Array,
-    qkv_bias: Array | None,
-    out: Array,
-    out_bias: Array | None,
-    cos: Array,
-    sin: Array,
-    state: Array,
-    *indices: Array,
-    eps: float,
-    **attrs: Any,
-) -> Array:
-    y = linear(rms_norm(x, norm, eps=eps), qkv, qkv_bias)
-    return x + linear(rope_attention(y, cos, sin, state, *indices, **attrs), out, out_bias)
+    multi = __call__
 
+    def widen(self, x: Array) -> Array:
+        return x
 
-def _mlp(x: Array, gate_up: Array, gate_up_bias: Array | None, down: Array, down_bias: Array | None) -> Array:
-    return linear(swiglu(linear(x, gate_up, gate_up_bias)), down, down_bias)
-
-
-def mlp_block(
-    x: Array,
-    norm: Array,
-    gate_up: Array,
-    gate_up_bias: Array | None,
-    down: Array,
-    down_bias: Array | None,
-    *,
-    eps: float,
-) -> Array:
-    return x + _mlp(rms_norm(x, norm, eps=eps), gate_up, gate_up_bias, down, down_bias)
-
-
-def moe_block(
-    x: Array,
-    norm: Array,
-    gate: Array,
-    correction_bias: Array | None,
-    experts_gate_up: Array,
-    experts_down: Array,
-    shared_gate_up: Array | None,
-    shared_gate_up_bias: Array | None,
-    shared_down: Array | None,
-    shared_down_bias: Array | None,
-    *,
-    top_k: int,
-    norm_min: float,
-    eps: float,
-) -> Array:
-    y = rms_norm(x, norm, eps=eps)
-    out = x + moe(y, gate, correction_bias, experts_gate_up, experts_down, top_k=top_k, norm_min=norm_min)
-    if shared_gate_up is not None and shared_down is not None:
-        out = out + _mlp(y, shared_gate_up, shared_gate_up_bias, shared_down, shared_down_bias)
-    return out
-
-
-def head(x: Array, norm: Array, weight: Array, bias: Array | None, rows: Array, *, eps: float) -> Array:
-    return linear(rms_norm(x[rows], norm, eps=eps), weight, bias)
+    def scope(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 MEANINGS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
@@ -287,16 +251,14 @@ MEANINGS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "linear": linear,
         "swiglu": swiglu,
         "rope": rope,
+        "rope_rows": rope_rows,
         "attention": attention,
         "rope_attention": rope_attention,
         "moe_route": moe_route,
         "moe_experts": moe_experts,
         "moe": moe,
-        "embed": embed,
-        "attention_block": attention_block,
-        "mlp_block": mlp_block,
-        "moe_block": moe_block,
-        "head": head,
+        # A block means what it decomposes into.
+        **{op.name: partial(op.decompose, _Parts()) for op in BLOCKS if op.decompose is not None},
     }
 )
 """The float64 meaning of every op, by name."""

@@ -2,44 +2,65 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
 from ernie_rt.backend.protocols import Executable
-from ernie_rt.backend.step import Pending, StepResult
-from ernie_rt.errors import PromptError
-from ernie_rt.runtime.scheduler import Part, Scheduler, make_step
-from ernie_rt.runtime.sequence import Event, Finish, Request, Sequence
-from ernie_rt.sampling.sampler import Sampled, sample
+from ernie_rt.backend.step import NO_NUMBER, Pending, StepResult
+from ernie_rt.errors import BackendError, ForkError, PromptError
+from ernie_rt.runtime.batch import Batch, make_step
+from ernie_rt.runtime.scheduler import Drafter, Scheduler
+from ernie_rt.runtime.sequence import Event, Finish, Request, SequenceState
+from ernie_rt.runtime.turns import Turns
+from ernie_rt.sampling.sampler import Logprobs, Sampled, sample_rows
 
 
 class Engine:
     """Runs requests on one executable, compiled for sequences of `max_context` tokens.
 
-    With an executable that samples on its device, steps are submitted one ahead of the results, a token that is not
-    known yet standing as -1; what such a step computes for a sequence that has ended meanwhile is dropped. A sequence
-    that asks for more than the largest logit is sampled here, and joins a step when its last token is known.
+    With an executable that draws tokens on its device, steps are submitted ahead of the results, a token that is not
+    known yet standing as LAST_DRAWN; what such a step computes for a sequence that has ended meanwhile is dropped. A
+    sequence that asks for more than a device can do is sampled here, and joins a step when its last token is known.
+
+    Several threads may use it: they share its steps, and each finds the events of a sequence in the sequence. After a
+    fork it serves the process in which it was made, and no other: ForkError.
     """
 
-    def __init__(self, executable: Executable, max_context: int) -> None:
+    def __init__(
+        self,
+        executable: Executable,
+        max_context: int,
+        *,
+        reuse: bool = True,
+        drafter: Drafter | None = None,
+        inputs: Collection[str] = (),
+    ) -> None:
+        """`inputs` are the names of what every request has to bring beside its ids; see Scheduler for the others."""
         self._executable = executable
-        self._max_context = max_context
-        self._scheduler = Scheduler(executable.cache, executable.admits)
-        self._ahead = 1 if executable.samples else 0
-        self._steps: deque[tuple[tuple[Part, ...], Pending]] = deque()
+        self._ahead = executable.ahead
+        self._inputs = frozenset(inputs)
+        self._scheduler = Scheduler(
+            executable.cache, executable.admits, max_context, ahead=self._ahead, reuse=reuse, drafter=drafter
+        )
+        self._steps: deque[tuple[Batch, Pending]] = deque()
+        self._turns = Turns()
+        self._leaving: deque[SequenceState] = deque()
+        self._process = os.getpid()
 
     @property
     def capacity(self) -> int:
         """The most tokens that one sequence can have in the cache."""
-        return min(self._max_context, self._scheduler.capacity)
+        return self._scheduler.capacity
 
-    def submit(self, request: Request, ends: Callable[[int], bool] | None = None) -> Sequence:
+    def submit(self, request: Request, ends: Callable[[int], bool] | None = None) -> SequenceState:
         """Queue a request; PromptError when it is empty or could never fit.
 
         `ends` is told every new token and says whether the sequence ends with it, beside the stop ids.
         """
+        self._check_process()
         if not request.ids:
             raise PromptError("the prompt is empty", hint="Give at least one token")
         if request.cached_tokens > self.capacity:
@@ -49,54 +70,58 @@ class Engine:
                 found=f"{len(request.ids)} of prompt and {request.max_new_tokens} new",
                 hint="Raise max_context, shorten the prompt, or lower max_new_tokens",
             )
-        sequence = Sequence(request, list(request.ids), ends)
-        self._scheduler.add(sequence)
+        if request.inputs.keys() != self._inputs:
+            raise PromptError(
+                "the request does not bring what the graph takes in",
+                expected=", ".join(sorted(self._inputs)) or "ids alone",
+                found=", ".join(sorted(request.inputs)) or "ids alone",
+            )
+        sequence = SequenceState(request, ends)
+        with self._turns:
+            self._scheduler.add(sequence)
         return sequence
 
-    def cancel(self, sequence: Sequence) -> None:
+    def cancel(self, sequence: SequenceState) -> None:
         """End a sequence; its rows are free at once. One that has ended already is left alone."""
-        if sequence.finish is None:
-            self._release(sequence, "cancelled")
-            sequence.events.append(Event(sequence, None, "cancelled"))
+        self._leaving.append(sequence)
+        # A generator that Python collects in the middle of a step cancels its sequence there: the next step sees to it.
+        if not self._turns.mine and os.getpid() == self._process:
+            with self._turns:
+                self._let_go()
 
     def close(self) -> None:
-        """End every sequence; the executable is not used any more."""
-        self._steps.clear()
-        for sequence in self._scheduler.close():
-            sequence.finish = "cancelled"
-            sequence.events.append(Event(sequence, None, "cancelled"))
+        """End every sequence, and close the executable; in a process that was forked, which has none, do nothing."""
+        if os.getpid() == self._process:
+            with self._turns:
+                self._steps.clear()
+                for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
+                    self._end(sequence, "cancelled")
+                self._executable.close()
 
-    def step(self) -> list[Event]:
+    def step(self) -> None:
         """Submit the next step, if any sequence is ready, and read the oldest result that is due.
 
-        What the executable raises is passed on; a step whose result cannot be read ends its sequences as cancelled.
-        What goes wrong with one sequence (its masks leave no token, its logits hold NaN, its `ends` raises) ends that
-        sequence alone: the finish of its last event is "error", and the exception is the sequence's `error`.
+        Whatever the executable raises ends the sequences of that step as errors; what goes wrong with one sequence (its
+        masks leave no token, its logits hold NaN, its `ends` raises) ends that sequence alone. The last event of such a
+        sequence says "error", and the exception is its `error`. What is no Exception, such as KeyboardInterrupt, is
+        passed on, and cancels the sequences of the step.
         """
-        parts = self._scheduler.compose()
-        assert parts or self._steps or not self._scheduler.busy, "sequences wait, and none can go on"
-        if parts:
-            pending = self._executable.submit(make_step(parts, self._scheduler.cache.page_size))
-            self._steps.append((parts, pending))
-            for part in parts:
-                part.sequence.cached += part.new
-                part.sequence.unread += 1
-                part.sequence.in_flight += part.samples
-        if self._steps and (not parts or len(self._steps) > self._ahead):
-            parts, pending = self._steps.popleft()
-            try:
-                return self._read(parts, pending)
-            except BaseException:
-                for part in parts:
-                    self.cancel(part.sequence)
-                raise
-        return []
+        self._check_process()
+        with self._turns:
+            self._let_go()
+            batch = self._scheduler.compose()
+            assert batch or self._steps or not self._scheduler.busy, "sequences wait, and none can go on"
+            if batch is not None:
+                self._submit(batch)
+            if self._steps and (batch is None or len(self._steps) > self._ahead):
+                self._read(*self._steps.popleft())
 
-    def run(self, *sequences: Sequence) -> Iterator[Event]:
+    def run(self, *sequences: SequenceState) -> Iterator[Event]:
         """Step until these sequences have ended, yielding their events; leaving early cancels the rest.
 
         When one ends with an error, that is raised in place of its last event, and the rest are cancelled. Several
-        runs may take turns: each yields the events of its own sequences, whoever made the step.
+        runs may take turns, in one thread or several: each yields the events of its own sequences, whoever made the
+        step.
         """
         try:
             while True:
@@ -107,66 +132,181 @@ class Engine:
                             assert sequence.error is not None
                             raise sequence.error
                         yield event
-                if all(sequence.finish is not None for sequence in sequences):
+                if all(sequence.finish is not None and not sequence.events for sequence in sequences):
                     return
-                for event in self.step():
-                    event.sequence.events.append(event)
+                self.step()
         finally:
             for sequence in sequences:
                 self.cancel(sequence)
 
-    def _read(self, parts: tuple[Part, ...], pending: Pending) -> list[Event]:
-        ends = np.cumsum([part.rows for part in parts])
-        parts_tokens = sum(part.new for part in parts)
-        result = pending.result()
-        for part in parts:
-            part.sequence.unread -= 1
-            part.sequence.in_flight -= part.samples
-        events: list[Event] = []
-        token = 0
-        for end, part in zip(ends, parts, strict=True):
-            start, token = token, token + part.new
-            sequence = part.sequence
-            if sequence.finish is not None:
-                continue
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise ForkError(
+                "the model was loaded before this process was forked, and threads and devices do not come along",
+                hint="Load the model in the child, or start processes by `spawn`",
+            )
+
+    def _let_go(self) -> None:
+        while self._leaving:
+            self._end(self._leaving.popleft(), "cancelled")
+
+    def _end(
+        self, sequence: SequenceState, finish: Finish, error: BaseException | None = None, *, sound: bool = True
+    ) -> None:
+        """End a sequence without a token, if it has not ended; where it is not `sound` its rows are not kept."""
+        if sequence.finish is None:
+            sequence.error = error
+            self._scheduler.release(sequence, finish, sound=sound)
+            sequence.events.append(Event(sequence, None, finish))
+
+    def _submit(self, batch: Batch) -> None:
+        scheduler = self._scheduler
+        try:
+            for copy in scheduler.rows.copies:
+                self._executable.copy(copy.source, copy.destination, copy.length)
+            scheduler.rows.copies.clear()
+        except BaseException as error:
+            self._fail(scheduler.running, error, forget=True)  # any row may be wrong now
+            return
+        try:
+            step = make_step(batch, scheduler.seats, scheduler.rows, scheduler.cache.page_size, self._ahead)
+            pending = self._executable.submit(step)
+        except BaseException as error:
+            self._fail(batch.sequences, error)
+            return
+        scheduler.enter(batch)
+        self._steps.append((batch, pending))
+
+    def _fail(self, sequences: Collection[SequenceState], error: BaseException, forget: bool = False) -> None:
+        """End the sequences that an exception concerns, and raise it when it is one that is meant for the caller.
+
+        With `forget` no row of the cache is trusted any more.
+        """
+        failed = isinstance(error, Exception | SystemExit)
+        for sequence in sequences:
+            self._end(sequence, "error" if failed else "cancelled", error if failed else None, sound=False)
+        if forget:
+            self._scheduler.rows.forget()
+        if not failed:
+            raise error
+
+    def _read(self, batch: Batch, pending: Pending) -> None:
+        try:
+            result = pending.result()
+            self._take(batch, result)
+        except BaseException as error:
+            self._fail(batch.sequences, error)
+
+    def _take(self, batch: Batch, result: StepResult) -> None:
+        """Give the sequences of a batch what its step gave, those that are still there."""
+        seats = self._scheduler.seats
+        here = seats.tenancy[batch.seats] == batch.tenancy
+        at = batch.seats[here]
+        seats.unread[at] -= 1
+        seats.flying[at] -= batch.samples[here]
+        seats.guessed[at] = False
+        if batch.keeps:
+            self._keep(batch, here, result)
+        if batch.drawn.any():
+            self._take_drawn(batch, here & batch.drawn, result)
+        hosted = np.flatnonzero(here & batch.samples & ~batch.drawn)
+        if len(hosted):
+            self._sample(batch, hosted, result)
+        if batch.keeps:
+            for sequence in batch.sequences:
+                seat = sequence.seat
+                ended = seat >= 0 and sequence.request.max_new_tokens == 0 and not seats.unread[seat]
+                if ended and seats.entered[seat] == seats.known[seat]:
+                    self._end(sequence, "length")
+
+    def _keep(self, batch: Batch, here: np.ndarray, result: StepResult) -> None:
+        """Keep logits and tapped values for those who asked."""
+        tokens, rows, fetched = (np.cumsum(counts) for counts in (batch.new, batch.rows, batch.fetched))
+        for place in np.flatnonzero(here).tolist():
+            sequence = batch.sequences[place]
             if sequence.request.all_logits:
                 assert result.logits is not None
-                sequence.logits.append(result.logits[end - part.rows : end])
+                sequence.logits.append(result.logits[fetched[place] - batch.fetched[place] : fetched[place]])
             if sequence.request.taps:
-                tokens, rows_here = slice(start, token), slice(end - part.rows, end)
+                of_token = slice(tokens[place] - batch.new[place], tokens[place])
+                of_row = slice(rows[place] - batch.rows[place], rows[place])
                 # A value has a row for each new token of the step, or for each row of logits.
                 sequence.taps.append(
-                    {name: v[tokens if len(v) == parts_tokens else rows_here] for name, v in result.taps.items()}
+                    {name: v[of_token if len(v) == tokens[-1] else of_row] for name, v in result.taps.items()}
                 )
-            if part.samples:
-                events.append(self._sample(sequence, result, int(end) - 1))
-            elif sequence.request.max_new_tokens == 0 and sequence.cached == sequence.total and not sequence.unread:
-                self._release(sequence, "length")
-                events.append(Event(sequence, None, sequence.finish))
-        return events
 
-    def _sample(self, sequence: Sequence, result: StepResult, row: int) -> Event:
-        """Add the next token to a sequence: the one that the executable sampled, where it could do so by itself."""
-        try:
-            if result.tokens is not None and sequence.request.sampling.plain:
-                sampled = Sampled(int(result.tokens[row]))
-            else:
-                assert result.logits is not None
-                sampled = sample(result.logits[row], sequence.sampler)
-            ended = sequence.ends is not None and sequence.ends(sampled.token)
-        except Exception as error:
-            sequence.error = error
-            self._release(sequence, "error")
-            return Event(sequence, None, "error")
-        sequence.tokens.append(sampled.token)
+    def _take_drawn(self, batch: Batch, drawn: np.ndarray, result: StepResult) -> None:
+        """The tokens that the executable has drawn."""
+        seats, tokens = self._scheduler.seats, result.tokens
+        if tokens is None:
+            raise BackendError("a step gives no tokens, though the executable says that it draws them")
+        at = batch.seats[drawn]
+        counts = np.ones(len(tokens), np.int32) if result.counts is None else result.counts
+        if batch.guesses:
+            seats.entered[at] -= batch.drafts[drawn] + 1 - counts[drawn]
+        seats.known[at] += counts[drawn]
+        seats.last[at] = tokens[drawn, counts[drawn] - 1]
+        places = np.flatnonzero(drawn).tolist()
+        if not batch.guesses:
+            for place, token in zip(places, tokens[drawn, 0].tolist(), strict=True):
+                self._add(batch.sequences[place], token)
+        else:
+            for place, row, count in zip(places, tokens[drawn].tolist(), counts[drawn].tolist(), strict=True):
+                for token in row[:count]:
+                    if batch.sequences[place].finish is None:
+                        self._add(batch.sequences[place], token)
+
+    def _sample(self, batch: Batch, places: np.ndarray, result: StepResult) -> None:
+        """Sample from logits, for whom the executable does not; a draft that is what was sampled lets one more come."""
+        seats, logits = self._scheduler.seats, result.logits
+        assert logits is not None
+        ends = np.cumsum(batch.fetched)
+        alone = [place for place in places.tolist() if place not in batch.guesses]
+        states = [batch.sequences[place].sampler for place in alone]
+        for place, sampled in zip(alone, sample_rows(logits[ends[alone] - 1], states) if alone else (), strict=True):
+            self._add_sampled(batch.sequences[place], sampled)
+        for place in batch.guesses.keys() & set(places.tolist()):
+            sequence, drafts = batch.sequences[place], batch.guesses[place]
+            seats.entered[sequence.seat] -= len(drafts)
+            for row, draft in zip(logits[ends[place] - len(drafts) - 1 : ends[place]], [*drafts, None], strict=True):
+                (sampled,) = sample_rows(row[None], [sequence.sampler])
+                self._add_sampled(sequence, sampled)
+                if sequence.finish is not None or sequence.tokens[-1] != draft:
+                    break
+                seats.entered[sequence.seat] += 1
+
+    def _add_sampled(self, sequence: SequenceState, sampled: Sampled | Exception) -> None:
+        if isinstance(sampled, Exception):
+            self._end(sequence, "error", sampled, sound=not isinstance(sampled, BackendError))
+            return
+        seats, seat = self._scheduler.seats, sequence.seat
+        seats.known[seat] += 1
+        seats.last[seat] = sampled.token
         sequence.sampler.accept(sampled.token)
-        if ended or sampled.token in sequence.request.stop_ids:
-            self._release(sequence, "stop")
-        elif len(sequence.generated) >= sequence.request.max_new_tokens:
-            self._release(sequence, "length")
-        return Event(sequence, sampled.token, sequence.finish, sampled.logprobs)
+        self._add(sequence, sampled.token, sampled.logprobs)
 
-    def _release(self, sequence: Sequence, finish: Finish) -> None:
-        move = self._scheduler.release(sequence, finish)
-        if move is not None:
-            self._executable.copy(move.source, move.destination, move.length)
+    def _add(self, sequence: SequenceState, token: int, logprobs: Logprobs | None = None) -> None:
+        """One more token of a sequence, which may end it."""
+        if token == NO_NUMBER:
+            hint = "Run the same prompt with `--backend reference` to compare"
+            self._end(sequence, "error", BackendError("the logits hold no number to choose", hint=hint), sound=False)
+            return
+        request, tokens = sequence.request, sequence.tokens
+        tokens.append(token)
+        generated = len(tokens) - len(request.ids)
+        if generated == 1:
+            self._scheduler.rows.remember(sequence.seat, sequence)
+        finish: Finish | None = None
+        try:
+            ended = sequence.ends is not None and sequence.ends(token)
+            if ended or token in request.stop_ids:
+                finish = "stop"
+            elif generated >= request.max_new_tokens:
+                finish = "length"
+        except Exception as error:
+            tokens.pop()
+            self._end(sequence, "error", error)
+            return
+        if finish is not None:
+            self._scheduler.release(sequence, finish)
+        sequence.events.append(Event(sequence, token, finish, logprobs))

@@ -55,8 +55,8 @@ class Plan:
     stop_ids: frozenset[int]
     sampling: SamplingParams
 
-    def request(self, ids: tuple[int, ...], vocab_size: int | None) -> Request:
-        return Request(ids, self.max_new_tokens, self.stop_ids, sampling=self.sampling, vocab_size=vocab_size)
+    def request(self, ids: tuple[int, ...], known_ids: int | None) -> Request:
+        return Request(ids, self.max_new_tokens, self.stop_ids, sampling=self.sampling, known_ids=known_ids)
 
 
 def positive(name: str, value: object) -> int:

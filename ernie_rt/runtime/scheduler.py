@@ -1,197 +1,202 @@
-"""Compose steps: which sequences bring how many tokens, within what an executable admits.
+"""Who comes next: policy alone, over the arrays of `Seats` and `Rows`.
 
 A sequence that brings one token is a decode, one that brings more a prefill. Decodes come first in a mixed step, then
-prefills in the order of arrival. Pages for a whole prompt are taken when a sequence is admitted and one at a time after
-that; when none is left, the sequence admitted last gives back all of its own and waits to be computed anew.
+prefills in the order of arrival; where they do not mix, they alternate. Rows for a whole prompt are taken when a
+sequence is admitted, and a page at a time after that; when none is left, the sequence admitted last gives back all of
+its own and waits to be computed anew.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ernie_rt.backend.protocols import CacheShape, StepLimits
-from ernie_rt.backend.step import LAST_SAMPLED, Step
-from ernie_rt.runtime.pages import PagePool
-from ernie_rt.runtime.sequence import Finish, Sequence
+from ernie_rt.runtime.batch import Batch, gather_batch
+from ernie_rt.runtime.rows import Int32, PagedRows, Rows
+from ernie_rt.runtime.seats import Seats
+from ernie_rt.runtime.sequence import Finish, SequenceState
+from ernie_rt.runtime.slots import SlotRows
 
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What one sequence brings to a step: `new` tokens, and how many logits rows it is owed."""
-
-    sequence: Sequence
-    new: int
-    rows: int
-    samples: bool
-
-    @property
-    def wants_logits(self) -> bool:
-        request = self.sequence.request
-        return request.all_logits or (self.samples and not request.sampling.plain)
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """Rows to copy from one slot to another, so that the slots at work stay without a gap."""
-
-    source: int
-    destination: int
-    length: int
+Drafter = Callable[[SequenceState, int], Sequence[int]]
+"""Guesses how a sequence goes on: at most so many tokens, perhaps none. What it guesses changes no answer."""
 
 
 class Scheduler:
-    """Sequences waiting and running, and the seats and pages they hold."""
+    """Sequences waiting and running, and the seats and rows that they hold."""
 
-    def __init__(self, cache: CacheShape, admits: StepLimits) -> None:
+    def __init__(
+        self,
+        cache: CacheShape,
+        admits: StepLimits,
+        max_context: int,
+        *,
+        ahead: int = 0,
+        reuse: bool = True,
+        drafter: Drafter | None = None,
+    ) -> None:
+        """`ahead` is the executable's; with `reuse` rows of earlier sequences take the place of computing them."""
         self.cache = cache
         self.admits = admits
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # in the order of admission
-        self._pages = PagePool(cache.pages)
+        self._ahead = ahead
+        self._drafter = drafter if admits.max_drafts else None
+        slots = cache.kind == "slots"
+        self.capacity = min(max_context, cache.page_size * (1 if slots else cache.pages))
+        self.waiting: deque[SequenceState] = deque()
         # No more sequences than tokens in a step, so that every decode has its place in each.
-        self._seats = list(range(min(admits.max_sequences, admits.max_tokens) - 1, -1, -1))
+        count = min(admits.max_sequences, admits.max_tokens)
+        self.seats = Seats(count)
+        self._slots = SlotRows(cache, self.seats.entered, reuse) if slots else None
+        self.rows: Rows = self._slots or PagedRows(cache, count, self.capacity, reuse)
+        self._order: list[int] = []  # the seats at work in the order of admission
+        self._prefilled = False  # whether the last step that was composed was one of prefills
 
     @property
-    def capacity(self) -> int:
-        """The most rows that one sequence can have."""
-        return self.cache.page_size * (1 if self.cache.kind == "slots" else self.cache.pages)
-
-    def add(self, sequence: Sequence) -> None:
-        self.waiting.append(sequence)
+    def running(self) -> list[SequenceState]:
+        """The sequences at work in the order of admission."""
+        return [sequence for seat in self._order if (sequence := self.seats.sequences[seat]) is not None]
 
     @property
     def busy(self) -> bool:
         """Whether any sequence waits or runs."""
-        return bool(self.waiting or self.running)
+        return bool(self.waiting or self._order)
 
-    def close(self) -> list[Sequence]:
-        """Let every sequence go, without giving anything back."""
-        left = [*self.running, *self.waiting]
-        self.running.clear()
-        self.waiting.clear()
-        return left
+    def add(self, sequence: SequenceState) -> None:
+        self.waiting.append(sequence)
 
-    def compose(self) -> tuple[Part, ...]:
-        """The parts of the next step, empty when no sequence has a token ready. Takes the pages that they need."""
+    def compose(self) -> Batch | None:
+        """The next step, or None when no sequence has a token ready. Takes the rows that it needs."""
         self._admit()
-        wanted = {sequence: self._wants(sequence) for sequence in self.running}
-        decodes = [sequence for sequence, tokens in wanted.items() if tokens == 1]
-        prefills = [sequence for sequence, tokens in wanted.items() if tokens > 1]
-        mixed = self.admits.mixed
-        if self.cache.kind == "slots" and not mixed:
-            # One whose last token is on its way has none to bring: those above its slot wait until it is gone.
-            decodes.sort(key=lambda sequence: sequence.pages[0])
-            decodes = [sequence for place, sequence in enumerate(decodes) if sequence.pages[0] == place]
-        parts: list[Part] = []
-        budget = self.admits.max_tokens
-        room = len(prefills) if self.admits.max_prefills is None else self.admits.max_prefills
-        held: set[Sequence] = set()
-        for sequence in decodes + prefills if mixed else prefills or decodes:
-            new = min(wanted[sequence], budget)
-            prefill = wanted[sequence] > 1
-            if new < (1 if mixed or not prefill else 2) or (prefill and room < 1):
-                continue
-            if sequence in held or sequence not in self.running:
-                continue
-            if not self._reserve(sequence, sequence.cached + new):
-                held.add(self.running[-1])  # it can give way once its tokens are known, so it takes no more now
-                continue
-            samples = sequence.samples_after(new)
-            parts.append(Part(sequence, new, new if sequence.request.all_logits else int(samples), samples))
-            budget -= new
-            room -= prefill
-        return tuple(parts)
-
-    def release(self, sequence: Sequence, finish: Finish) -> Move | None:
-        """End a sequence and take back what it holds. Returns the copy to make when that leaves a gap among slots."""
-        sequence.finish = finish
-        if sequence not in self.running:
-            self.waiting.remove(sequence)
+        if not self._order:
             return None
-        return self._vacate(sequence)
+        order = np.array(self._order, np.int32)
+        wanted = np.minimum(self.seats.ready(order), np.minimum(self.seats.chunk[order], self.admits.max_tokens))
+        decodes, prefills = order[wanted == 1], order[wanted > 1]
+        if not self.admits.mixed:
+            if self._slots is not None:
+                # One whose last token is on its way has none to bring: those above its slot wait until it is gone.
+                decodes = self._slots.gapless(decodes)
+            if len(decodes) and len(prefills):
+                if self._prefilled:
+                    prefills = prefills[:0]
+                else:
+                    decodes = decodes[:0]
+            self._prefilled = bool(len(prefills))
+        guesses = self._guesses(decodes, len(prefills)) if self._drafter is not None else {}
+        left_out: set[int] = set()
+        decodes = self._with_rows(decodes, guesses, left_out)
+        chosen, new = self._prefills(prefills, wanted[wanted > 1][: len(prefills)], decodes, guesses, left_out)
+        if not len(chosen):
+            return None
+        return gather_batch(self.seats, chosen, new, self._ahead, guesses)
+
+    def enter(self, batch: Batch) -> None:
+        """The step of a batch is submitted."""
+        seats = self.seats
+        seats.entered[batch.seats] += batch.new
+        seats.unread[batch.seats] += 1
+        seats.flying[batch.seats] += batch.samples
+        if batch.guesses:
+            seats.guessed[batch.seats] = batch.drafts > 0
+
+    def release(self, sequence: SequenceState, finish: Finish, *, sound: bool = True) -> None:
+        """End a sequence, and take back what it holds; `sound` rows may be found by others."""
+        sequence.finish = finish
+        if sequence.seat < 0:
+            self.waiting.remove(sequence)
+        else:
+            self._vacate(sequence, sound=sound)
 
     def _admit(self) -> None:
-        while self.waiting and self._seats:
+        while self.waiting and self.seats.next is not None:
             sequence = self.waiting[0]
-            if self._pages_for(sequence.total) > len(self._pages):
+            if not self.rows.admit(self.seats.next, sequence):
                 return
             self.waiting.popleft()
-            sequence.seat = self._seats.pop()
-            self._grow(sequence, self._pages_for(sequence.total))
-            self.running.append(sequence)
+            self._order.append(self.seats.next)
+            self.seats.take(sequence, draws=self._ahead > 0, leads=self._drafter is None)
 
-    def _wants(self, sequence: Sequence) -> int:
-        """How many tokens a sequence would bring to a step of its own."""
-        return min(sequence.ready, sequence.request.chunk or sequence.ready, self.admits.max_tokens)
+    def _guesses(self, decodes: Int32, prefills: int) -> dict[int, list[int]]:
+        """Drafts by seat, for decodes whose tokens are all known, as far as a step has room for them."""
+        assert self._drafter is not None
+        seats, found = self.seats, dict[int, list[int]]()
+        room = self.admits.max_tokens - len(decodes)
+        for seat in decodes.tolist():
+            sequence = seats.sequences[seat]
+            assert sequence is not None
+            known = int(seats.known[seat])
+            if seats.unread[seat] or known != seats.entered[seat] + 1 or sequence.request.all_logits:
+                continue
+            most = min(self.admits.max_drafts, room, int(seats.end[seat]) - known)
+            drafts = list(self._drafter(sequence, most))[:most] if most > 0 else []
+            if drafts:
+                found[seat] = drafts
+                room -= len(drafts)
+        return found
 
-    def _pages_for(self, rows: int) -> int:
-        return -(-rows // self.cache.page_size)
+    def _with_rows(self, decodes: Int32, guesses: dict[int, list[int]], left_out: set[int]) -> Int32:
+        """Those of the decodes that have rows for their tokens, once sequences admitted later have made room.
 
-    def _grow(self, sequence: Sequence, pages: int) -> None:
-        while len(sequence.pages) < pages:
-            sequence.pages.append(self._pages.take(sequence.pages[-1] if sequence.pages else None))
+        The others, and all that have gone or are to go, are then `left_out`.
+        """
+        needed = self.seats.entered[decodes] + 1
+        for place, seat in enumerate(decodes.tolist() if guesses else ()):
+            needed[place] += len(guesses.get(seat, ()))
+        for place in np.flatnonzero(self.rows.short(decodes, needed)).tolist():
+            seat = int(decodes[place])
+            if seat not in left_out and not self._reserve(seat, int(needed[place]), left_out):
+                left_out.add(seat)
+        if not left_out:
+            return decodes
+        return np.array([seat for seat in decodes.tolist() if seat not in left_out], np.int32)
 
-    def _reserve(self, sequence: Sequence, rows: int) -> bool:
-        """Make sure of the pages for `rows`; preempt from the back when there are none. False: not in this step."""
-        missing = self._pages_for(rows) - len(sequence.pages)
-        while missing > len(self._pages):
-            victim = self.running[-1]
-            if victim is sequence or victim.unread:
+    def _reserve(self, seat: int, rows: int, left_out: set[int]) -> bool:
+        """Make sure of so many rows; preempt from the back when there are none. False: not in this step."""
+        while not self.rows.grow(seat, rows):
+            last = self._order[-1]
+            left_out.add(last)  # it has gone, or can go once its tokens are known and takes no more now
+            if last == seat or self.seats.unread[last]:
                 return False
-            self._preempt(victim)
-        self._grow(sequence, self._pages_for(rows))
+            self._preempt(last)
         return True
 
-    def _preempt(self, sequence: Sequence) -> None:
-        self._vacate(sequence)
-        sequence.cached = 0
+    def _preempt(self, seat: int) -> None:
+        sequence = self.seats.sequences[seat]
+        assert sequence is not None
+        self._vacate(sequence, sound=True)
         sequence.logits.clear()
         sequence.taps.clear()
         self.waiting.appendleft(sequence)
 
-    def _vacate(self, sequence: Sequence) -> Move | None:
-        self.running.remove(sequence)
-        self._seats.append(sequence.seat)
-        self._pages.give_back(sequence.pages)
-        pages, sequence.pages = sequence.pages, []
-        if self.cache.kind == "slots":
-            last = max(self.running, key=lambda s: s.pages[0], default=None)
-            if last is not None and last.pages[0] > pages[0]:
-                move = Move(last.pages[0], pages[0], last.cached)
-                self._pages.give_back(last.pages)
-                last.pages = [self._pages.take(pages[0] - 1)]
-                return move
-        return None
+    def _vacate(self, sequence: SequenceState, *, sound: bool) -> None:
+        seat = sequence.seat
+        sequence.entered = int(self.seats.entered[seat])
+        self._order.remove(seat)
+        self.rows.release(seat, sequence, min(sequence.entered, len(sequence.tokens)) if sound else 0)
+        self.seats.leave(seat)
 
-
-def make_step(parts: tuple[Part, ...], page_size: int) -> Step:
-    """The arrays of a step, from the state of its sequences before it."""
-    sequences = [part.sequence for part in parts]
-    ids = np.concatenate([_next_ids(part) for part in parts])
-    query_start = np.zeros(len(parts) + 1, np.int32)
-    np.cumsum([part.new for part in parts], out=query_start[1:])
-    tables = np.full((len(parts), max(len(s.pages) for s in sequences)), -1, np.int32)
-    for row, sequence in zip(tables, sequences, strict=True):
-        row[: len(sequence.pages)] = sequence.pages
-    rows = [
-        np.arange(end - part.rows, end, dtype=np.int32) for part, end in zip(parts, query_start[1:], strict=True)
-    ]  # a part is owed logits of its last tokens: all of them, one, or none
-    return Step(
-        ids=ids,
-        query_start=query_start,
-        past=np.array([s.cached for s in sequences], np.int32),
-        tables=tables,
-        page_size=page_size,
-        seats=np.array([s.seat for s in sequences], np.int32),
-        rows=np.concatenate(rows),
-        want_logits=any(part.wants_logits for part in parts),
-    )
-
-
-def _next_ids(part: Part) -> np.ndarray:
-    sequence = part.sequence
-    known = sequence.tokens[sequence.cached : sequence.cached + part.new]
-    return np.array(known + [LAST_SAMPLED] * (part.new - len(known)), np.int32)
+    def _prefills(
+        self,
+        prefills: Int32,
+        wanted: Int32,
+        decodes: Int32,
+        guesses: dict[int, list[int]],
+        left_out: set[int],
+    ) -> tuple[Int32, Int32]:
+        """The decodes, and behind them prefills for as many tokens as are left, with how many tokens each brings."""
+        if not len(prefills):
+            return decodes, np.ones(len(decodes), np.int32)
+        chosen, new = decodes.tolist(), [1] * len(decodes)
+        budget = self.admits.max_tokens - len(decodes) - sum(map(len, guesses.values()))
+        room = len(prefills) if self.admits.max_prefills is None else self.admits.max_prefills
+        for seat, tokens in zip(prefills.tolist(), wanted.tolist(), strict=True):
+            tokens = min(tokens, budget)
+            # A rest of one token would be a decode.
+            if tokens >= (1 if self.admits.mixed else 2) and room and seat not in left_out:
+                chosen.append(seat)
+                new.append(tokens)
+                budget -= tokens
+                room -= 1
+        return np.array(chosen, np.int32), np.array(new, np.int32)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
+from ernie_rt.runtime.inputs import TokenInput
 from ernie_rt.sampling.params import GREEDY, SamplingParams
 from ernie_rt.sampling.sampler import Logprobs
 from ernie_rt.sampling.state import SamplerState
@@ -20,10 +23,12 @@ Finish = Literal["stop", "length", "cancelled", "error"]
 class Request:
     """Continue `ids` by up to `max_new_tokens`, ending after a token of `stop_ids`.
 
-    `vocab_size` is how many ids may be chosen (None: all); an executable that samples on its device does not know it.
-    With `all_logits` the logits after every prompt token are kept, with `taps` the values
-    that the executable is tapped for. `chunk` bounds how many tokens of this request enter one step (None: what the
-    executable admits).
+    `known_ids` is how many ids may be chosen (None: all). With `all_logits` the logits after every prompt token are
+    kept, with `taps` the values that the executable is tapped for. `chunk` bounds how many tokens of this request enter
+    one step (None: what the executable admits). `inputs` are what a graph takes in for each token beside its id.
+
+    Rows of the cache are reused between requests of one `namespace`: whatever else than tokens and inputs decides what
+    K and V are, such as an adapter, or who may profit from whose prompts, has to be in it.
     """
 
     ids: tuple[int, ...]
@@ -32,69 +37,75 @@ class Request:
     all_logits: bool = False
     chunk: int | None = None
     sampling: SamplingParams = GREEDY
-    vocab_size: int | None = None
+    known_ids: int | None = None
     taps: bool = False
+    inputs: Mapping[str, TokenInput] = field(default_factory=dict)
+    namespace: bytes = b""
 
     @property
     def cached_tokens(self) -> int:
         """The most tokens that ever enter the cache: the last one sampled never does."""
         return len(self.ids) + max(self.max_new_tokens, 1) - 1
 
+    @property
+    def reuses(self) -> bool:
+        """Whether rows of the cache will do in place of its first tokens: of those nothing else is wanted."""
+        return not (self.all_logits or self.taps)
+
+
+class Event(NamedTuple):
+    """One more token of a sequence (None when it ends without one), and why it ended, if it did."""
+
+    sequence: SequenceState
+    token: int | None
+    finish: Finish | None
+    logprobs: Logprobs | None = None
+
 
 @dataclass(slots=True, eq=False)
-class Sequence:
+class SequenceState:
     """The state of one request.
 
-    `tokens` are the prompt and what was sampled and is known; `unread` of its steps are submitted and not read yet, and
-    sample `in_flight` more tokens; `cached` tokens have entered steps, so their K and V rows are in the cache or on
-    their way. `ends` says of every further token whether the sequence ends with it. `events` wait to be yielded by the
-    run that the sequence belongs to. `error` is what ended a sequence whose `finish` is "error".
+    `tokens` are the prompt and what was sampled and is known. `ends` says of every further token whether the sequence
+    ends with it. `seat` is its place in the scheduler's arrays while it runs, else -1; `reused` of its tokens were
+    found in the cache when it was admitted last, and `entered` have entered it when it has ended. `events` is where
+    whoever waits for the sequence finds what became of it. `error` is what ended it when its `finish` is "error".
     """
 
     request: Request
-    tokens: list[int]
+    tokens: list[int] = field(init=False)
     ends: Callable[[int], bool] | None = None
     sampler: SamplerState = field(init=False)
     seat: int = -1
-    cached: int = 0
-    unread: int = 0
-    in_flight: int = 0
-    pages: list[int] = field(default_factory=list)
+    reused: int = 0
+    entered: int = 0
     finish: Finish | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
     logits: list[npt.NDArray[Any]] = field(default_factory=list)
     taps: list[Mapping[str, npt.NDArray[Any]]] = field(default_factory=list)
     events: deque[Event] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         request = self.request
-        self.sampler = SamplerState(request.sampling, request.ids, request.stop_ids, request.vocab_size)
+        self.tokens = list(request.ids)
+        self.sampler = SamplerState(request.sampling, request.ids, request.stop_ids, request.known_ids)
 
     @property
     def generated(self) -> list[int]:
         return self.tokens[len(self.request.ids) :]
 
-    @property
-    def total(self) -> int:
-        return len(self.tokens) + self.in_flight
-
-    @property
-    def ready(self) -> int:
-        """How many tokens wait to enter a step; those in flight count where the device has them."""
-        there = self.total if self.request.sampling.plain else len(self.tokens)
-        return min(there, self.request.cached_tokens) - self.cached
-
-    def samples_after(self, new: int) -> bool:
-        """Whether a step that takes `new` more tokens ends with sampling one."""
-        generated = self.total - len(self.request.ids)
-        return self.cached + new == self.total and generated < self.request.max_new_tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One more token of a sequence (None when it ends without one), and why it ended, if it did."""
-
-    sequence: Sequence
-    token: int | None
-    finish: Finish | None
-    logprobs: Logprobs | None = None
+    def identity(self, count: int) -> npt.NDArray[np.void]:
+        """What the K and V rows of the first `count` tokens follow from, within the namespace: an item a token, equal
+        for tokens that are equal in their ids and inputs."""
+        ids = np.array(self.tokens[:count], np.int32)
+        inputs = self.request.inputs
+        if not inputs:
+            return ids.view("V4")
+        items = np.zeros(count, "i4, V16")
+        items["f0"] = ids
+        for place in range(min(count, len(self.request.ids))):
+            digest = hashlib.blake2b(digest_size=16)
+            for name in sorted(inputs):
+                digest.update(inputs[name].at(place).tobytes())
+            items["f1"][place] = digest.digest()
+        return items.view("V20")

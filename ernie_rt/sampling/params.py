@@ -86,6 +86,10 @@ class SamplingParams:
             self._set("allowed_ids", allowed)
 
     @property
+    def drawable(self) -> bool:
+        return not (self.penalises or self.masks or self.min_new_tokens or self.logprobs is not None)
+
+    @property
     def plain(self) -> bool:
         """Whether the token is the largest logit and nothing else is asked for: what a device can do by itself."""
         return self.temperature == 0 and not (self.penalises or self.masks) and self.logprobs is None

@@ -205,3 +205,13 @@ def _logprobs(row: npt.NDArray[Any], token: int, count: int) -> Logprobs:
     top = _top_k(values, count) if 0 < count < len(values) else np.arange(len(values) if count else 0)
     top = top[np.argsort(-values[top], kind="stable")]
     return Logprobs(float(values[token]), tuple((int(id), float(values[id])) for id in top))
+
+
+def sample_rows(logits: Any, states: Any) -> list[Any]:
+    out: list[Any] = []
+    for row, state in zip(logits, states, strict=True):
+        try:
+            out.append(sample(row, state))
+        except (BackendError, OptionError) as error:
+            out.append(error)
+    return out

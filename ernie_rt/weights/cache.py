@@ -29,14 +29,14 @@ from ernie_rt.files import Progress
 from ernie_rt.graph.types import Weight
 from ernie_rt.home import user_cache
 from ernie_rt.model.config import ModelConfig
-from ernie_rt.weights.blocks import quantize
 from ernie_rt.weights.checkpoint import listed
 from ernie_rt.weights.folder import PROGRESS
 from ernie_rt.weights.hub import FILES
 from ernie_rt.weights.manifest import MANIFEST, Manifest, file_bytes, read_manifest, shard_weights
+from ernie_rt.weights.opening import SOURCES, Sources, open_weights
 from ernie_rt.weights.quantize import Quantization, quantize_source
-from ernie_rt.weights.quantized import QuantizedSource, open_weights
-from ernie_rt.weights.source import CheckpointSource
+from ernie_rt.weights.quantized import QuantizedSource
+from ernie_rt.weights.source import StoredSource
 
 TRIAL: Final = 1 << 18
 """Numbers that are quantised to see how fast that goes."""
@@ -97,6 +97,7 @@ def cached_weights(
     announce: Announce = lambda nbytes, seconds: None,
     hashing: Progress | None = None,
     quantizing: Progress | None = None,
+    sources: Sources = SOURCES,
 ) -> QuantizedSource:
     """The weights of a checkpoint's quantised twin in the cache, which is made when it is missing; the caller closes
     them. A folder that is quantised so is its own twin.
@@ -104,9 +105,9 @@ def cached_weights(
     `hashing` and `quantizing` are told how far the checkpoint has been hashed and the twin written. Raises what
     `quantize_model` does; OptionError for a folder that is quantised otherwise.
     """
-    source = open_weights(folder, config)
-    if isinstance(source, QuantizedSource):
-        if source.manifest.plan.get("weights") != f"int{how.bits}":
+    source = open_weights(folder, config, sources)
+    if any(storage.packed for storage in source.storages.values()):
+        if not isinstance(source, QuantizedSource) or source.manifest.plan.get("weights") != f"int{how.bits}":
             source.close()
             raise OptionError("the model is quantised otherwise", where=str(folder), hint="Leave --weights out")
         return source
@@ -139,7 +140,7 @@ def _opened(twin: Path, config: ModelConfig) -> CachedSource | None:
 
 
 def _make(
-    twin: Path, source: CheckpointSource, plan: Mapping[str, object], folder: Path, config: ModelConfig,
+    twin: Path, source: StoredSource, plan: Mapping[str, object], folder: Path, config: ModelConfig,
     how: Quantization, threads: int, progress: Progress | None,
 ) -> None:  # fmt: skip
     try:
@@ -170,7 +171,7 @@ def _model_name(folder: Path) -> str:
 def _seconds_a_number(how: Quantization) -> float:
     values = np.random.default_rng(0).standard_normal((TRIAL // 1024, 1024), np.float32)
     began = time.perf_counter()
-    quantize(values, how.linears, search=how.clip_search, where="a trial")
+    how.linears.quantize(values, search=how.clip_search, where="a trial")
     return (time.perf_counter() - began) / TRIAL
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing
 from types import MappingProxyType
@@ -94,8 +94,17 @@ class Digests:
 def fingerprint(files: Mapping[str, SafetensorsFile], stamps: Stamps | None, progress: Progress | None = None) -> str:
     """A digest of every byte of some files, whatever their names are."""
     with closing(Digests(files, stamps, progress=progress)) as digests:
-        found = sorted(map(digests.of, files))
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+        return combined(map(digests.of, files))
+
+
+def combined(digests: Iterable[str]) -> str:
+    """The fingerprint of files with these digests."""
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+def are_still(files: Mapping[str, SafetensorsFile], expected: str, stamps: Stamps | None) -> bool:
+    """Whether files are those of a fingerprint that was taken since they were opened."""
+    return all(file.is_untouched() for file in files.values()) or fingerprint(files, stamps) == expected
 
 
 def _cores() -> int:

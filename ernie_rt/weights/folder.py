@@ -19,10 +19,12 @@ from ernie_rt import files
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import WriteError
 from ernie_rt.files import Progress
+from ernie_rt.graph.json import Storages
 from ernie_rt.graph.types import Weight
 from ernie_rt.weights.hub import FILES
 from ernie_rt.weights.manifest import (
     MANIFEST,
+    STORAGES,
     Manifest,
     Shard,
     file_bytes,
@@ -68,7 +70,7 @@ def write_quantized(
     groups = shard_weights(weights)
     sizes = {name: file_bytes(group) for name, group in groups.items()}
     with files.build_folder(out) as folder:
-        shards = _begun(folder, plan)
+        shards = _begun(folder, plan, {**STORAGES, **{w.storage.kind: type(w.storage) for w in weights}})
         room, needed = files.free_bytes(folder), sum(sizes[name] for name in groups if name not in shards)
         if needed > room:
             raise WriteError(
@@ -94,12 +96,12 @@ def write_quantized(
     return manifest
 
 
-def _begun(folder: Path, plan: Mapping[str, object]) -> dict[str, Shard]:
+def _begun(folder: Path, plan: Mapping[str, object], storages: Storages) -> dict[str, Shard]:
     """The whole files that an earlier run by the same plan has written; WriteError where something else lies there."""
     for name in (PROGRESS, MANIFEST):
         if not (folder / name).exists():
             continue
-        begun = read_manifest(files.member(folder, name))
+        begun = read_manifest(files.member(folder, name), storages)
         if begun.plan != plan:
             raise WriteError(
                 "a run of another model or with other options was interrupted here",

@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from ernie_rt import files
 from ernie_rt.errors import ErnieRtError, JsonError
-from ernie_rt.graph.json import storage_from_json, storage_to_json
-from ernie_rt.graph.types import DType, RopeTable, Storage, TensorType, Weight
+from ernie_rt.graph.json import Storages, storage_from_json
+from ernie_rt.graph.types import DTYPES, Plain, Storage, TensorType, Weight
+from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.rope import RopeTable
 
 MANIFEST: Final = "ernie_rt.json"
 FORMAT: Final = 1
@@ -24,13 +26,8 @@ ALIGNMENT: Final = 4096
 PADDING: Final = "padding."
 """Begins the names of tensors that hold nothing: safetensors leaves no gaps otherwise."""
 
-STORED_DTYPE: Final[Mapping[DType, str]] = {
-    "float64": "F64",
-    "float32": "F32",
-    "bfloat16": "BF16",
-    "float16": "F16",
-    "uint8": "U8",
-}
+STORAGES: Final[Storages] = {storage.kind: storage for storage in (Plain, Blocks, RopeTable)}
+"""The storages that come along. Whoever reads a manifest, or a graph in JSON, may hand over others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,7 @@ class Manifest:
                 "nbytes": shard.nbytes,
                 "sha256": shard.sha256,
                 "weights": {
-                    weight: {"storage": storage_to_json(storage)}
+                    weight: {"storage": storage.to_json()}
                     | ({"error": shard.errors[weight]} if weight in shard.errors else {})
                     for weight, storage in shard.storages.items()
                 },
@@ -83,8 +80,8 @@ class Manifest:
             file.write(json.dumps(self.to_json(), indent=1).encode() + b"\n")
 
 
-def read_manifest(path: Path) -> Manifest:
-    """The manifest in a file; JsonError for anything else."""
+def read_manifest(path: Path, storages: Storages = STORAGES) -> Manifest:
+    """The manifest in a file, which names these storages alone; JsonError for anything else."""
     data = files.read_json(path, limit=LIMIT)
     if data.get("format") != FORMAT:
         raise JsonError(
@@ -95,7 +92,7 @@ def read_manifest(path: Path) -> Manifest:
             hint="Quantise the model again, or use the ernie-rt that wrote it",
         )
     try:
-        shards = {name: _shard(entry) for name, entry in data["shards"].items()}
+        shards = {name: _shard(entry, storages) for name, entry in data["shards"].items()}
         origin = {key: text for key, text in data.get("origin", {}).items() if isinstance(text, str)}
         return Manifest(dict(data["plan"]), shards, origin)
     except (KeyError, TypeError, ValueError, AttributeError, ErnieRtError) as error:
@@ -104,12 +101,12 @@ def read_manifest(path: Path) -> Manifest:
         ) from None
 
 
-def _shard(entry: Mapping[str, Any]) -> Shard:
+def _shard(entry: Mapping[str, Any], known: Storages) -> Shard:
     nbytes, sha256 = entry["nbytes"], entry["sha256"]
     if not (type(nbytes) is int and nbytes > 0) or not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError("an impossible size or digest")
-    storages = {name: storage_from_json(weight["storage"]) for name, weight in entry["weights"].items()}
-    if any(isinstance(storage, RopeTable) for storage in storages.values()):
+    storages = {name: storage_from_json(weight["storage"], known) for name, weight in entry["weights"].items()}
+    if not all(storage.stored for storage in storages.values()):
         raise ValueError("tables are not stored")
     errors = {name: float(weight["error"]) for name, weight in entry["weights"].items() if "error" in weight}
     return Shard(nbytes, sha256, storages, errors)
@@ -119,7 +116,7 @@ def shard_weights(weights: Sequence[Weight]) -> dict[str, tuple[Weight, ...]]:
     """Which weights each file holds, by its name: a layer a file, the embedding and the head in others."""
     groups: dict[str, list[Weight]] = {}
     for weight in weights:
-        if not isinstance(weight.storage, RopeTable):
+        if weight.storage.stored:
             match = re.match(r"layers\.\d+", weight.name)
             groups.setdefault(match[0] if match else weight.name.split(".")[0], []).append(weight)
     count = len(groups)
@@ -131,9 +128,7 @@ def shard_weights(weights: Sequence[Weight]) -> dict[str, tuple[Weight, ...]]:
 
 def parts_of(weights: Sequence[Weight]) -> dict[str, TensorType]:
     """The tensors of a file in their order, by name."""
-    return {
-        f"{weight.name}.{part}": type for weight in weights for part, type in weight.storage.parts(weight.type).items()
-    }
+    return {f"{weight.name}.{part}": type for weight in weights for part, type in weight.parts.items()}
 
 
 def header_of(weights: Sequence[Weight]) -> bytes:
@@ -142,7 +137,7 @@ def header_of(weights: Sequence[Weight]) -> bytes:
     end = 0
     for name, type in parts_of(weights).items():
         start, end = end, end + type.nbytes()
-        entries[name] = {"dtype": STORED_DTYPE[type.dtype], "shape": list(type.shape()), "data_offsets": [start, end]}
+        entries[name] = {"dtype": DTYPES[type.dtype].stored, "shape": list(type.shape()), "data_offsets": [start, end]}
         if end % ALIGNMENT:
             start, end = end, end + padding(end)
             entries[f"{PADDING}{len(entries)}"] = {"dtype": "U8", "shape": [end - start], "data_offsets": [start, end]}

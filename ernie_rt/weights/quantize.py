@@ -15,15 +15,15 @@ import numpy as np
 
 from ernie_rt.errors import CheckpointError, OptionError
 from ernie_rt.files import Progress
-from ernie_rt.graph.types import TILE_ROWS, Blocks, DType, Plain, RopeTable, Storage, Weight
+from ernie_rt.graph.types import Plain, Storage, Weight
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
-from ernie_rt.weights.blocks import quantize, to_tiles
+from ernie_rt.storage.blocks import Blocks
 from ernie_rt.weights.folder import PROGRESS, Put, write_quantized
-from ernie_rt.weights.manifest import STORED_DTYPE, Manifest
-from ernie_rt.weights.quantized import QuantizedSource, open_weights, row_shape
-from ernie_rt.weights.safetensors import NUMPY_DTYPE
-from ernie_rt.weights.source import Array, CheckpointSource, WeightSource
+from ernie_rt.weights.manifest import MANIFEST, Manifest
+from ernie_rt.weights.opening import SOURCES, Sources, open_weights
+from ernie_rt.weights.quantized import QuantizedSource
+from ernie_rt.weights.source import Array, StoredSource, WeightSource
 
 LINEAR: Final = frozenset({"qkv", "out", "gate_up", "down"})
 """What the names of weights end in that take the bits asked for; the embedding and the head take eight."""
@@ -35,6 +35,7 @@ PIECE: Final = 1 << 22
 """Numbers that a thread takes at once of a weight without experts."""
 
 Layout = Literal["raw", "tiled"]
+Parts = Mapping[str, Array]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -61,6 +62,11 @@ class Quantization:
             return self.linears
         return weight.storage
 
+    def taken(self, accepts: Callable[[Storage], bool]) -> Quantization:
+        """The same in a layout that a backend takes as it is, if there is one."""
+        layouts: tuple[Layout, ...] = (self.layout, "raw", "tiled")
+        return next((how for how in (replace(self, layout=each) for each in layouts) if accepts(how.linears)), self)
+
     def plan(self, source: str) -> dict[str, object]:
         """What decides every byte of the result, of a model with this fingerprint."""
         return {
@@ -74,7 +80,7 @@ class Quantization:
 
     def weights(self, config: ModelConfig) -> list[Weight]:
         """The weights of a model with their storages; OptionError when one of them cannot be stored so."""
-        weights = [weight for weight in build_graph(config).weights if not isinstance(weight.storage, RopeTable)]
+        weights = [weight for weight in build_graph(config).weights if weight.storage.stored]
         return _checked([replace(weight, storage=self.storage(weight)) for weight in weights])
 
 
@@ -86,6 +92,7 @@ def quantize_model(
     *,
     threads: int = 1,
     progress: Progress | None = None,
+    sources: Sources = SOURCES,
 ) -> Manifest:
     """Write the checkpoint in `folder`, quantised, into the new folder `out`.
 
@@ -93,9 +100,9 @@ def quantize_model(
     model cannot be quantised so, CheckpointError for numbers that cannot be, WriteError, and what opening a checkpoint
     raises.
     """
-    source = open_weights(folder, config)
+    source = open_weights(folder, config, sources)
     try:
-        if isinstance(source, QuantizedSource):
+        if any(storage.packed for storage in source.storages.values()):
             raise OptionError("the model is quantised already", where=str(folder), hint="Quantise what it was made of")
         plan = how.plan(source.fingerprint())
         return quantize_source(source, plan, folder, config, out, how, threads=threads, progress=progress)
@@ -104,7 +111,7 @@ def quantize_model(
 
 
 def quantize_source(
-    source: CheckpointSource,
+    source: StoredSource,
     plan: Mapping[str, object],
     beside: Path,
     config: ModelConfig,
@@ -115,13 +122,9 @@ def quantize_source(
     progress: Progress | None = None,
     model: str | None = None,
 ) -> Manifest:
-    """`quantize_model` of an open checkpoint, whose `plan` says what it is; it may have a name that people know."""
-    weights = [
-        replace(weight, storage=Plain(source.stored_dtype(weight.name)))
-        if isinstance(weight.storage, Plain)
-        else weight
-        for weight in how.weights(config)
-    ]
+    """`quantize_model` of an open source, whose `plan` says what it is; it may have a name that people know."""
+    stored = source.storages
+    weights = [w if w.storage.packed else replace(w, storage=stored[w.name]) for w in how.weights(config)]
 
     def check(folder: Path, manifest: Manifest) -> None:
         if not source.is_still(str(plan["source"])):
@@ -140,18 +143,13 @@ def convert_model(
     The bytes are those that quantising into that layout gives. Raises OptionError when it is no quantised model, has
     that layout or cannot have it, CheckpointError, WriteError.
     """
-    source = open_weights(folder, config, reread=True)
+    if not (folder / MANIFEST).exists():
+        raise OptionError("the model is not quantised", where=str(folder), hint="See `ernie-rt quantize --help`")
+    source = QuantizedSource(folder, config, reread=True)
     try:
-        if not isinstance(source, QuantizedSource):
-            raise OptionError("the model is not quantised", where=str(folder), hint="See `ernie-rt quantize --help`")
         if source.manifest.plan.get("layout") == layout:
             raise OptionError(f"the model has the layout {layout} already", where=str(folder))
-        weights = _checked(
-            replace(weight, storage=replace(weight.storage, layout=layout))
-            if isinstance(weight.storage, Blocks)
-            else weight
-            for weight in source.weights
-        )
+        weights = _checked(replace(weight, storage=weight.storage.laid_out(layout)) for weight in source.weights)
         plan = {**source.manifest.plan, "layout": layout}
         return write_quantized(out, folder, weights, plan, Converter(source), progress)
     finally:
@@ -167,48 +165,37 @@ class Quantizer:
         self._threads = threads
 
     def __call__(self, weight: Weight, put: Put) -> float | None:
-        storage = weight.storage
-        if not isinstance(storage, Blocks):
-            assert isinstance(storage, Plain)
-            put(self._numbers(weight, storage.dtype))
+        if not weight.storage.packed:
+            put(_numbers(self._source, weight))
             return None
-        scales = []
         error = energy = 0.0
-        work = partial(self._quantize, storage=storage, name=weight.name)
-        for codes, scale, lost, total in in_order(work, self._slices(weight), self._threads):
-            put(codes)
-            scales.append(scale)
-            error += lost
-            energy += total
-        for scale in scales:
-            put(scale)
+
+        def packed() -> Iterator[Parts]:
+            nonlocal error, energy
+            work = partial(self._quantize, storage=weight.storage, name=weight.name)
+            for parts, lost, total in in_order(work, self._slices(weight), self._threads):
+                error += lost
+                energy += total
+                yield parts
+
+        _put_parts(packed(), put)
         return float(f"{math.sqrt(error / energy):.6g}") if energy else 0.0
 
     def _slices(self, weight: Weight) -> Iterator[Callable[[], Array]]:
         """What reads each piece of a weight, of rows that are whole tiles."""
-        shape = weight.type.shape()
-        experts = shape[: len(shape) - len(row_shape(weight)) - 1]
+        shape, wide = weight.type.shape(), replace(weight, storage=Plain("float32"))
+        experts = shape[: len(shape) - len(weight.row) - 1]
         if experts:
             for index in np.ndindex(*experts):
-                yield partial(self._numbers, weight, "float32", index)
+                yield partial(_numbers, self._source, wide, index)
             return
-        whole, step = self._numbers(weight, "float32"), _rows_at_once(weight)
+        whole, step = _numbers(self._source, wide), _rows_at_once(weight)
         for start in range(0, shape[0], step):
             yield partial(whole.__getitem__, slice(start, start + step))
 
-    def _numbers(self, weight: Weight, dtype: DType, index: tuple[int, ...] = ()) -> Array:
-        out = np.empty(weight.type.shape()[len(index) :], dtype)
-        self._source.fill(replace(weight, storage=Plain(dtype)), "data", out, index)
-        return out
-
-    def _quantize(self, read: Callable[[], Array], storage: Blocks, name: str) -> tuple[Array, Array, float, float]:
-        values = read()
-        *rows, columns = values.shape
-        codes, scales, error, energy = quantize(values.reshape(-1, columns), storage, search=self._search, where=name)
-        codes, scales = codes.reshape(*rows, -1), scales.reshape(*rows, -1)
-        if storage.layout == "tiled":
-            codes, scales = to_tiles(codes, scales, storage)
-        return codes, scales, error, energy
+    def _quantize(self, read: Callable[[], Array], storage: Storage, name: str) -> tuple[Parts, float, float]:
+        parts, error, energy = storage.quantize(read(), search=self._search, where=name)
+        return storage.pack(parts), error, energy
 
 
 class Converter:
@@ -218,30 +205,40 @@ class Converter:
         self._source = source
 
     def __call__(self, weight: Weight, put: Put) -> float | None:
-        storage = weight.storage
-        if not isinstance(storage, Blocks):
-            assert isinstance(storage, Plain)
-            numbers = np.empty(weight.type.shape(), NUMPY_DTYPE[STORED_DTYPE[storage.dtype]])
-            self._source.fill(weight, "data", numbers)
-            put(numbers)
+        name, stored = weight.name, weight.storage
+        if not stored.packed:
+            put(_numbers(self._source, weight))
             return None
-        total, step = math.prod(weight.type.shape()) // math.prod(row_shape(weight)), _rows_at_once(weight)
-        scales = []
-        for start in range(0, total, step):
-            codes, scale = self._source.rows(weight.name, start, min(start + step, total))
-            if storage.layout == "tiled":
-                codes, scale = to_tiles(codes, scale, storage)
-            put(codes)
-            scales.append(scale)
-        for scale in scales:
-            put(scale)
-        self._source.release(weight.name)
-        return self._source.manifest.errors.get(weight.name)
+        total, step = math.prod(weight.type.shape()) // math.prod(weight.row), _rows_at_once(weight)
+        starts = range(0, total, step)
+        _put_parts((stored.pack(self._source.rows(name, at, min(at + step, total))) for at in starts), put)
+        self._source.release(name)
+        return self._source.manifest.errors.get(name)
+
+
+def _numbers(source: WeightSource, weight: Weight, index: tuple[int, ...] = ()) -> Array:
+    """A weight that is not packed, or its slice at `index`."""
+    out = np.empty(weight.type.shape()[len(index) :], weight.parts["data"].dtype)
+    source.fill(weight, "data", out, index)
+    return out
+
+
+def _put_parts(pieces: Iterable[Parts], put: Put) -> None:
+    """Put the first part of a weight piece by piece, then the others, which are held meanwhile."""
+    held = []
+    for parts in pieces:
+        first, *others = parts.values()
+        put(first)
+        held.append(others)
+    for part in zip(*held, strict=True):
+        for piece in part:
+            put(piece)
 
 
 def _rows_at_once(weight: Weight) -> int:
     """How many rows make a piece: whole tiles."""
-    return max(1, PIECE // math.prod(row_shape(weight)) // TILE_ROWS) * TILE_ROWS
+    tile = weight.storage.tile
+    return max(1, PIECE // math.prod(weight.row) // tile) * tile
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
@@ -260,10 +257,9 @@ def _checked(weights: Iterable[Weight]) -> list[Weight]:
     """The weights; OptionError for one that cannot be stored as it is to be."""
     checked = []
     for weight in weights:
-        problem = weight.storage.problem(weight.type) if isinstance(weight.storage, Blocks) else None
-        if problem is not None:
+        if weight.problem is not None:
             raise OptionError(
-                f"{weight.name} {list(weight.type.dims)} cannot be stored as {weight.storage}: {problem}",
+                f"{weight.name} {list(weight.type.dims)} cannot be stored as {weight.storage}: {weight.problem}",
                 hint="Choose a smaller block, or the layout raw",
             )
         checked.append(weight)

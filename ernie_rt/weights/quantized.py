@@ -6,22 +6,21 @@ import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from ernie_rt import files
 from ernie_rt.errors import CheckpointError, GraphError
-from ernie_rt.graph.types import TILE_ROWS, Blocks, Plain, RopeTable, Storage, Weight
+from ernie_rt.files import Progress
+from ernie_rt.graph.types import DTYPES, Storage, Weight
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
-from ernie_rt.weights.blocks import Float32, dequantize, from_tiles
-from ernie_rt.weights.checkpoint import Checkpoint, listed
-from ernie_rt.weights.digests import Digests
+from ernie_rt.weights.checkpoint import listed
+from ernie_rt.weights.digests import Digests, are_still, combined
 from ernie_rt.weights.manifest import (
     MANIFEST,
     PADDING,
-    STORED_DTYPE,
     Manifest,
     Shard,
     parts_of,
@@ -29,7 +28,7 @@ from ernie_rt.weights.manifest import (
     shard_weights,
 )
 from ernie_rt.weights.safetensors import SafetensorsFile
-from ernie_rt.weights.source import Array, CheckpointSource, Place, check_request, copy, fill_rope, pieces
+from ernie_rt.weights.source import Array, Place, computed, copy, pieces
 from ernie_rt.weights.stamps import Stamps
 
 CHUNK: Final = 1 << 17
@@ -40,8 +39,10 @@ class QuantizedSource:
     """The weights of a quantised folder. Opening it checks all names, shapes and sizes; the digest of a file is checked
     when it is first read: remembered since it was last hashed, or hashed ahead by several threads.
 
-    A weight is filled part by part as it is stored, or, where the graph says Plain, with the numbers.
+    A weight is filled part by part as it is stored, or, where the graph does not say it packed, with the numbers.
     """
+
+    unused = ()
 
     def __init__(
         self, folder: Path, config: ModelConfig, manifest: Manifest | None = None, *, reread: bool = False
@@ -64,16 +65,22 @@ class QuantizedSource:
                 self._homes.update((weight.name, name) for weight in group)
             cleanup.pop_all()
         self._wanted = {name: self.manifest.shards[name].sha256 for name in self._files}
-        self._digests = Digests(self._files, None if reread else Stamps.of_user(), self._wanted)
+        self._stamps = None if reread else Stamps.of_user()
+        self._digests = Digests(self._files, self._stamps, self._wanted)
 
     @property
     def weights(self) -> list[Weight]:
         return list(self._weights.values())
 
+    def fingerprint(self, progress: Progress | None = None) -> str:
+        """Of the digests that the manifest says, which hold of whatever is read."""
+        return combined(self._wanted.values())
+
+    def is_still(self, fingerprint: str) -> bool:
+        return are_still(self._files, fingerprint, self._stamps)
+
     def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
-        check_request(weight, part, out, index)
-        if isinstance(weight.storage, RopeTable):
-            fill_rope(weight, weight.storage, out, index)
+        if computed(weight, part, out, index):
             return
         stored = self._weights.get(weight.name)
         if stored is None or stored.type.dims != weight.type.dims:
@@ -82,12 +89,12 @@ class QuantizedSource:
                 expected=weight.type,
                 found=None if stored is None else stored.type,
             )
-        if isinstance(weight.storage, Blocks) and weight.storage != stored.storage:
+        if weight.storage.packed and weight.storage != stored.storage:
             raise GraphError(
                 f"weight {weight.name!r} is stored in another way", expected=weight.storage, found=stored.storage
             )
-        if isinstance(weight.storage, Plain) and isinstance(stored.storage, Blocks):
-            self._fill_numbers(stored, stored.storage, out, index)
+        if stored.storage.packed and not weight.storage.packed:
+            self._fill_numbers(stored, out, index)
         else:
             copy(self.array(weight.name, part)[index], out)
         self.release(weight.name)
@@ -107,50 +114,35 @@ class QuantizedSource:
 
     def release(self, name: str) -> None:
         """Let the system drop the file pages of a weight."""
-        weight = self._weights[name]
-        for part in weight.storage.parts(weight.type):
+        for part in self._weights[name].parts:
             self._files[self._homes[name]].release(f"{name}.{part}")
 
-    def rows(self, name: str, start: int, stop: int) -> tuple[Array, Array]:
-        """Codes and scales, in the raw layout, of rows of a weight `[.., R, (2,) K]` whose axes up to R are one."""
+    def rows(self, name: str, start: int, stop: int) -> Mapping[str, Array]:
+        """The parts, row by row, of rows of a weight whose axes up to the rows are one."""
         weight = self._weights[name]
-        storage, tail = weight.storage, row_shape(weight)
-        assert isinstance(storage, Blocks)
-        codes, scales = (self._flat(name, part, tail) for part in ("codes", "scales"))
-        if storage.layout == "raw":
-            return codes[start:stop], scales[start:stop]
-        tiles, inside = slice(start // TILE_ROWS, -(-stop // TILE_ROWS)), start % TILE_ROWS
-        codes, scales = from_tiles(codes[tiles], scales[tiles], storage)
-        return codes[inside : inside + stop - start], scales[inside : inside + stop - start]
+        parts = {part: self.array(name, part) for part in weight.parts}
+        return weight.storage.rows(parts, len(weight.row), start, stop)
 
     def close(self) -> None:
         self._digests.close()
         for file in self._files.values():
             file.close()
 
-    def _fill_numbers(self, weight: Weight, storage: Blocks, out: Array, index: tuple[int, ...]) -> None:
-        shape, tail = weight.type.shape(), row_shape(weight)
-        axes = shape[: len(shape) - len(tail)]
-        outer = index[: len(axes)]
-        first = sum(i * math.prod(axes[axis + 1 :]) for axis, i in enumerate(outer))
+    def _fill_numbers(self, weight: Weight, out: Array, index: tuple[int, ...]) -> None:
+        def numbers(start: int, stop: int) -> Any:
+            return weight.storage.dequantize(self.rows(weight.name, start, stop))
+
+        shape, row = weight.type.shape(), math.prod(weight.row)
+        axes = shape[: len(shape) - len(weight.row)]
+        first = sum(i * math.prod(axes[axis + 1 :]) for axis, i in enumerate(index[: len(axes)]))
         if len(index) > len(axes):
-            np.copyto(
-                out, self._numbers(weight.name, storage, first, first + 1)[0][index[len(axes) :]], casting="unsafe"
-            )
+            np.copyto(out, numbers(first, first + 1)[0][index[len(axes) :]], casting="unsafe")
             return
-        row = math.prod(tail)
-        for piece, begin, count in pieces(out.shape, max(CHUNK // (row * TILE_ROWS), 1) * TILE_ROWS * row):
-            numbers = self._numbers(weight.name, storage, first + begin // row, first + (begin + count) // row)
+        tile = row * weight.storage.tile
+        for piece, begin, count in pieces(out.shape, max(CHUNK // tile, 1) * tile):
             target = out[piece]
-            np.copyto(target, numbers.reshape(target.shape), casting="unsafe")
-
-    def _numbers(self, name: str, storage: Blocks, start: int, stop: int) -> Float32:
-        codes, scales = self.rows(name, start, stop)
-        return dequantize(codes, scales, storage)
-
-    def _flat(self, name: str, part: str, tail: tuple[int, ...]) -> Array:
-        array = self.array(name, part)
-        return array.reshape(-1, *array.shape[array.ndim - len(tail) :])
+            found = numbers(first + begin // row, first + (begin + count) // row)
+            np.copyto(target, found.reshape(target.shape), casting="unsafe")
 
     def _verified_file(self, name: str) -> SafetensorsFile:
         """The file that holds a weight; its digest is checked the first time."""
@@ -172,31 +164,14 @@ class QuantizedSource:
             )
 
 
-def open_weights(folder: Path, config: ModelConfig, *, reread: bool = False) -> CheckpointSource | QuantizedSource:
-    """The weights of a folder: a quantised one when it has a manifest, else a checkpoint. See `QuantizedSource`."""
-    if (folder / MANIFEST).exists():
-        return QuantizedSource(folder, config, reread=reread)
-    return CheckpointSource(Checkpoint.open(folder), config)
-
-
-def row_shape(weight: Weight) -> tuple[int, ...]:
-    """The axes of a row: K, or of gate and up 2 and K."""
-    shape = weight.type.shape()
-    return shape[-2:] if len(shape) > 2 and shape[-2] == 2 else shape[-1:]
-
-
 def _checked(folder: Path, config: ModelConfig, storages: Mapping[str, Storage]) -> dict[str, tuple[Weight, ...]]:
     """The weights of the config's graph by the files that must hold them; CheckpointError unless the manifest fits."""
     graph = build_graph(config, storages=storages)
-    known = {weight.name: weight for weight in graph.weights if not isinstance(weight.storage, RopeTable)}
+    known = {weight.name: weight for weight in graph.weights if weight.storage.stored}
     troubles = {
         "missing": [name for name in known if name not in storages],
         "left over": [name for name in storages if name not in known],
-        "that cannot be stored so": [
-            f"{name}: {problem}"
-            for name, weight in known.items()
-            if isinstance(weight.storage, Blocks) and (problem := weight.storage.problem(weight.type))
-        ],
+        "that cannot be stored so": [f"{name}: {weight.problem}" for name, weight in known.items() if weight.problem],
     }
     found = "; ".join(f"weights {what}, {listed(names)}" for what, names in troubles.items() if names)
     if found:
@@ -219,7 +194,7 @@ def _open(folder: Path, name: str, shard: Shard | None, weights: tuple[Weight, .
         )
     file = SafetensorsFile(path)
     found = {n: (t.dtype, t.shape) for n, t in file.tensors.items() if not n.startswith(PADDING)}
-    wanted = {n: (STORED_DTYPE[type.dtype], type.shape()) for n, type in parts_of(weights).items()}
+    wanted = {n: (DTYPES[type.dtype].stored, type.shape()) for n, type in parts_of(weights).items()}
     if found != wanted:
         file.close()
         raise _misfit(path, f"other tensors than {MANIFEST} says, {listed(dict(found.items() ^ wanted.items()))}")

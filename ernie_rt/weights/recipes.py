@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from ernie_rt.errors import CheckpointError
+from ernie_rt.graph.types import DTYPES, FLOATS
 from ernie_rt.model.config import ModelConfig, MoeConfig
 from ernie_rt.weights.checkpoint import listed
 from ernie_rt.weights.expressions import Concat, Expression, Item, Rows, Stack, Stored, Transposed, View, stored_in
@@ -24,7 +25,7 @@ from ernie_rt.weights.safetensors import StoredTensor
 
 Dialect = Literal["pt", "packed", "paddle"]
 
-FLOAT_DTYPES: Final = frozenset({"F64", "F32", "F16", "BF16"})
+FLOAT_DTYPES: Final = frozenset(DTYPES[dtype].stored for dtype in FLOATS)
 
 
 @dataclass(frozen=True, slots=True)

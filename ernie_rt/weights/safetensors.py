@@ -12,25 +12,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-import ml_dtypes
+import ml_dtypes  # noqa: F401  # gives NumPy the name bfloat16
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ernie_rt import files
 from ernie_rt.errors import FileFormatError, UnsafeCheckpointError
+from ernie_rt.graph.types import DTYPES
 from ernie_rt.weights.stamps import Stamp
 
 HEADER_LIMIT: Final = 4 * files.MIB
 """The format allows 100 MB, but the largest ERNIE in one file would need 2 MB."""
 
 NUMPY_DTYPE: Final[Mapping[str, np.dtype[Any]]] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "U16": np.dtype("<u2"),
-    "U8": np.dtype("u1"),
-}
+    facts.stored: np.dtype(dtype).newbyteorder("<") for dtype, facts in DTYPES.items()
+} | {"U16": np.dtype("<u2")}
 """The stored dtypes that can be read; a header may hold others."""
 
 HASHED_AT_ONCE: Final = 16 * files.MIB

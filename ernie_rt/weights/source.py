@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
@@ -13,11 +13,10 @@ import numpy as np
 
 from ernie_rt.errors import BackendError, GraphError
 from ernie_rt.files import Progress
-from ernie_rt.graph.types import DType, RopeTable, Weight
+from ernie_rt.graph.types import DTYPES, FLOATS, DType, Plain, Storage, Weight
 from ernie_rt.model.config import ModelConfig
-from ernie_rt.model.rope import rope_table
 from ernie_rt.weights.checkpoint import Checkpoint
-from ernie_rt.weights.digests import fingerprint
+from ernie_rt.weights.digests import are_still, fingerprint
 from ernie_rt.weights.expressions import (
     Concat,
     Expression,
@@ -40,13 +39,7 @@ Index = tuple[int | slice | EllipsisType, ...]
 TILE: Final = 256
 """Side of the squares in which a transpose is copied: 2 to 6 times as fast as NumPy's order, which misses the cache."""
 
-STORED_AS: Final[Mapping[str, DType]] = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "U16": "bfloat16",
-}
+STORED_AS: Final[Mapping[str, DType]] = {DTYPES[dtype].stored: dtype for dtype in FLOATS} | {"U16": "bfloat16"}
 
 
 class WeightSource(Protocol):
@@ -55,9 +48,9 @@ class WeightSource(Protocol):
     def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
         """Write one stored part of `weight`, or its slice at leading indices `index`, into `out`, converting.
 
-        `out` is any writable array of the part's shape, strided as it likes: of floats, of the codes of Blocks uint8. A
-        RopeTable's `out` may have any number of rows. Allocates little beside it, and lets the file pages go that were
-        read.
+        `out` is any writable array of the part's shape, strided as it likes: of floats, of integers of the part's own
+        dtype. That of a weight that is computed may have any number of rows. Allocates little beside it, and lets the
+        file pages go that were read.
         """
         ...
 
@@ -84,42 +77,64 @@ class PlacedSource(WeightSource, Protocol):
         ...
 
 
-class CheckpointSource:
-    """The weights of a checkpoint, which it then owns. Building it checks all names, shapes and dtypes."""
+@runtime_checkable
+class StoredSource(WeightSource, Protocol):
+    """A source that knows, before a number is read, what it has and how."""
 
-    def __init__(self, checkpoint: Checkpoint, config: ModelConfig) -> None:
-        """Raises CheckpointError, having closed the checkpoint."""
+    @property
+    def storages(self) -> Mapping[str, Storage]:
+        """How it stores each weight."""
+        ...
+
+    @property
+    def unused(self) -> Sequence[tuple[str, str]]:
+        """What it has beside the weights of the graph, each with the reason why that is not read."""
+        ...
+
+    def fingerprint(self, progress: Progress | None = None) -> str:
+        """A digest of every byte that it is made of, so that other numbers have another; what it is called has no part.
+
+        It may take as long as reading them all: `progress` is told how far that is.
+        """
+        ...
+
+    def is_still(self, fingerprint: str) -> bool:
+        """Whether nobody has changed it since it was opened and had this fingerprint."""
+        ...
+
+
+def storages_of(source: WeightSource) -> Mapping[str, Storage]:
+    """How a source stores its weights, as far as it says so."""
+    return source.storages if isinstance(source, StoredSource) else {}
+
+
+class CheckpointSource:
+    """The weights of a checkpoint, which it then owns. Building it checks all names, shapes and dtypes.
+
+    A weight that is made of tensors of several dtypes counts as float32.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, config: ModelConfig, *, reread: bool = False) -> None:
+        """To `reread` is to believe no remembered digest. Raises CheckpointError, having closed the checkpoint."""
         self._checkpoint = checkpoint
+        self._stamps = None if reread else Stamps.of_user()
         try:
             self._recipe = recipe(config, dialect_of(checkpoint.tensors.keys(), str(checkpoint.folder)))
-            self._unused = self._recipe.check(checkpoint.tensors, str(checkpoint.folder))
+            self.unused = self._recipe.check(checkpoint.tensors, str(checkpoint.folder))
         except BaseException:
             checkpoint.close()
             raise
-
-    @property
-    def unused(self) -> list[tuple[str, str]]:
-        """Stored tensors that no graph reads, each with the reason."""
-        return list(self._unused)
-
-    def stored_dtype(self, name: str) -> DType:
-        """The dtype of a weight in the checkpoint; float32 where it is made of tensors of several."""
-        stored = {self._checkpoint.tensors[each.name].dtype for each in stored_in(self._recipe.weights[name])}
-        found = {STORED_AS[dtype] for dtype in stored}
-        return found.pop() if len(found) == 1 else "float32"
+        self.storages = {name: self._storage(made) for name, made in self._recipe.weights.items()}
 
     def fingerprint(self, progress: Progress | None = None) -> str:
-        """A digest of every byte of the files, which are hashed unless that is remembered (`stamps`)."""
-        return fingerprint(self._checkpoint.files, Stamps.of_user(), progress)
+        """Of every byte of the files, which are hashed unless that is remembered (`stamps`)."""
+        return fingerprint(self._checkpoint.files, self._stamps, progress)
 
     def is_still(self, fingerprint: str) -> bool:
-        """Whether the files are those of a fingerprint that was taken since they were opened."""
-        return all(file.is_untouched() for file in self._checkpoint.files.values()) or self.fingerprint() == fingerprint
+        return are_still(self._checkpoint.files, fingerprint, self._stamps)
 
     def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
-        check_request(weight, part, out, index)
-        if isinstance(weight.storage, RopeTable):
-            fill_rope(weight, weight.storage, out, index)
+        if computed(weight, part, out, index):
             return
         expression = self._recipe.weights.get(weight.name)
         if expression is None:
@@ -136,6 +151,10 @@ class CheckpointSource:
 
     def close(self) -> None:
         self._checkpoint.close()
+
+    def _storage(self, expression: Expression) -> Storage:
+        found = {STORED_AS[self._checkpoint.tensors[each.name].dtype] for each in stored_in(expression)}
+        return Plain(found.pop() if len(found) == 1 else "float32")
 
     def _write(self, expression: Expression, out: Array) -> None:
         match expression:
@@ -199,9 +218,12 @@ def pieces(shape: tuple[int, ...], most: int) -> Iterator[tuple[Index, int, int]
             yield (*outer, slice(start, stop)), (n * rows + start) * inner, (stop - start) * inner
 
 
-def check_request(weight: Weight, part: str, out: Array, index: tuple[int, ...]) -> None:
-    """Raise BackendError unless `out` fits the slice at `index` of the part."""
-    parts = weight.storage.parts(weight.type)
+def computed(weight: Weight, part: str, out: Array, index: tuple[int, ...]) -> bool:
+    """Check a request, and meet it where nobody stores the weight; whether that was so.
+
+    Raises BackendError unless `out` fits the slice at `index` of the part.
+    """
+    parts = weight.parts
     if part not in parts:
         raise BackendError(f"weight {weight.name!r} has no part {part!r}", expected=", ".join(parts))
     dims = parts[part].dims
@@ -216,11 +238,6 @@ def check_request(weight: Weight, part: str, out: Array, index: tuple[int, ...])
             expected=list(dims[len(index) :]),
             found=list(out.shape),
         )
-
-
-def fill_rope(weight: Weight, table: RopeTable, out: Array, index: tuple[int, ...]) -> None:
-    """Compute a cos or sin table, or the slice of it at `index`, into `out`."""
-    columns = weight.type.dims[1]
-    assert isinstance(columns, int), "a rope table's columns are D/2"
-    rows = index[0] + 1 if index else out.shape[0]
-    np.copyto(out, rope_table(table, rows, columns)[index], casting="unsafe")
+    if not weight.storage.stored:
+        weight.storage.compute(weight.type, out, index)
+    return not weight.storage.stored

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from ernie_rt.graph.types import Blocks, RopeTable, Weight
-from ernie_rt.weights.source import Array, check_request, fill_rope, pieces
+from ernie_rt.graph.types import Weight
+from ernie_rt.weights.source import Array, computed, pieces
 
 CHUNK: Final = 1 << 17
 """Elements drawn at once; the random words, table indices and results of a chunk stay in cache."""
@@ -40,8 +40,8 @@ class Synthetic:
     """Normal weights that depend on the seed and each weight's name alone; rope tables are the real ones.
 
     An element takes one 16-bit word of a Philox stream keyed by seed and name, at its place in the whole weight, so a
-    slice has the numbers it has in the whole; the word chooses one of 65,536 quantiles of the normal distribution. Of
-    weights in blocks the codes are drawn evenly, and scales have one size, for the same standard deviation, and a sign.
+    slice has the numbers it has in the whole; what the word stands for, one of 65,536 quantiles of the normal
+    distribution if it is a number, the storage says.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -50,16 +50,14 @@ class Synthetic:
         self._quantiles = np.array([normal.inv_cdf((word + 0.5) / WORDS) for word in range(WORDS)])
 
     def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
-        check_request(weight, part, out, index)
-        if isinstance(weight.storage, RopeTable):
-            fill_rope(weight, weight.storage, out, index)
+        if computed(weight, part, out, index):
             return
-        table = self._table(weight, part).astype(out.dtype)
+        table = weight.storage.synthesize(part, *distribution(weight), self._quantiles).astype(out.dtype)
         bits = table.view(f"u{table.itemsize}")  # NumPy gathers integers faster than bfloat16
         name = weight.name if part == "data" else f"{weight.name}.{part}"
         digest = hashlib.blake2b(f"{self._seed}:{name}".encode(), digest_size=16).digest()
         key = int.from_bytes(digest, "little")
-        first = _offset(weight.storage.parts(weight.type)[part].shape(), index)
+        first = _offset(weight.parts[part].shape(), index)
         scratch = np.empty(CHUNK, bits.dtype)
         for block, start, count in pieces(out.shape, CHUNK):
             words = _words(key, first + start, count)
@@ -69,18 +67,6 @@ class Synthetic:
 
     def close(self) -> None:
         pass
-
-    def _table(self, weight: Weight, part: str) -> Array:
-        """What each word stands for."""
-        mean, std = distribution(weight)
-        if not isinstance(weight.storage, Blocks):
-            table: Array = mean + std * self._quantiles
-            return table
-        codes = np.arange(WORDS) % (1 << 8)
-        if part == "codes":
-            return codes
-        spread = std * math.sqrt(12 / (4**weight.storage.bits - 1))  # of one of 2 ** bits numbers, evenly drawn
-        return np.where(codes % 2, spread, -spread)
 
 
 def _words(key: int, start: int, count: int) -> np.ndarray[Any, np.dtype[np.uint16]]:

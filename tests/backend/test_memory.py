@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,10 @@ def test_a_container_has_what_its_limit_leaves_and_the_cache_it_can_drop(
 
 def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
     report = MemoryReport(weight_bytes=3 * GIB, cache_bytes=GIB)
-    check_memory(report, 4 * GIB, available=4 * GIB)
+    check_memory(replace(report, available=4 * GIB), 4 * GIB)
     with pytest.raises(
         CapacityError, match=r"memory limit; expected at most 3\.9 GiB; found 3\.0 GiB of weights and 1\.0"
     ):
-        check_memory(report, 4 * GIB - (GIB // 10), available=None)
+        check_memory(report, 4 * GIB - (GIB // 10))
     with pytest.raises(CapacityError, match="the memory that is free"):
-        check_memory(report, None, available=GIB)
+        check_memory(replace(report, available=GIB), None)

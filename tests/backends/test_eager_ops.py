@@ -117,8 +117,8 @@ def test_attention_in_pages_side_by_side_and_scattered(tables: list[list[int]]) 
     qkv, state = normal(10, (heads + 2 * kv_heads) * size), normal(36, 2, kv_heads, size, seed=1)
     angles = torch.outer(torch.arange(16.0), 0.5 ** torch.arange(size / 2))
     attrs = {"num_heads": heads, "num_kv_heads": kv_heads, "head_dim": size, "scale": size**-0.5}
-    indices = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in step.inputs().items()}
     names = ("positions", "sequence", "index", "write", "context", "context_sequence", "context_index")
+    indices = {name: torch.from_numpy(np.ascontiguousarray(step.input(name))) for name in names}
     exact = state.double().numpy()
     expected = MEANINGS["rope_attention"](
         qkv.double().numpy(),

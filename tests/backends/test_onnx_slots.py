@@ -25,7 +25,7 @@ class Watched:
 
     def __init__(self, inner: OnnxExecutable) -> None:
         self.inner = inner
-        self.cache, self.admits, self.samples = inner.cache, inner.admits, inner.samples
+        self.cache, self.admits, self.ahead = inner.cache, inner.admits, inner.ahead
         self.steps: list[Step] = []
         self.copies: list[tuple[int, int, int]] = []
         for cache in inner.caches.values():
@@ -39,7 +39,7 @@ class Watched:
         self.copies.append((source, destination, length))
         self.inner.copy(source, destination, length)
         for cache in self.inner.caches.values():
-            cache[source] = np.nan
+            cache[destination, :, length:] = np.nan
 
     def close(self) -> None:
         self.inner.close()
@@ -92,16 +92,16 @@ def test_traffic(loaded: Loaded) -> None:
 def test_the_last_slot_moves_to_the_one_that_falls_free(loaded: Loaded) -> None:
     name, _, executable = loaded
     executable.copies.clear()
-    engine = Engine(executable, CONTEXT)
+    engine = Engine(executable, CONTEXT, reuse=False)
     lengths = (8, 3, 8)
     sequences = [engine.submit(Request(ids, new)) for ids, new in zip(PROMPTS, lengths, strict=False)]
     for _ in engine.run(*sequences):
         pass
     for sequence, ids, new in zip(sequences, PROMPTS, lengths, strict=False):
         assert sequence.generated == expected_tokens(name, ids, new, ignore_eos=True)
-    # All decode together once the two longer prompts are in. The second ends after three such steps, in which the
-    # third got three rows more than its prompt.
-    assert executable.copies[0] == (2, 1, len(PROMPTS[2]) + 3)
+    # The second, whose prompt is one token, decodes once between the two longer prompts, and then beside both others.
+    # It ends after two such steps, in which the third got two rows more than its prompt.
+    assert executable.copies[0] == (2, 1, len(PROMPTS[2]) + 2)
 
 
 @pytest.mark.parametrize("name", MODELS)

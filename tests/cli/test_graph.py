@@ -14,6 +14,7 @@ from ernie_rt.graph.verify import verify
 from ernie_rt.model.config import read_config
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.model.families import find
+from ernie_rt.weights.manifest import STORAGES
 from support.commands import command
 
 TOTALS = {
@@ -51,7 +52,7 @@ def test_full_prints_every_layer() -> None:
 @pytest.mark.parametrize("level", ["block", "composite", "primitive"])
 def test_levels(level: str, untrained: Path) -> None:
     printed = command("graph", untrained, "--level", level)
-    shown = graph_from_json(json.loads(command("graph", untrained, "--level", level, "--json").out))
+    shown = graph_from_json(json.loads(command("graph", untrained, "--level", level, "--json").out), STORAGES)
     order = ["primitive", "composite", "block"]
     levels = {OPS[node.op].level for node in shown.nodes}
     assert printed.code == 0 and level in levels
@@ -63,7 +64,7 @@ def test_levels(level: str, untrained: Path) -> None:
 def test_json_reads_back_as_the_same_graph(dtype: str, untrained: Path) -> None:
     ran = command("graph", untrained, "--json", "--dtype", dtype)
     built = build_graph(read_config(untrained), None if dtype == "auto" else dtype_of(dtype))
-    read = graph_from_json(json.loads(ran.out))
+    read = graph_from_json(json.loads(ran.out), STORAGES)
     verify(read)
     assert ran.code == 0 and ran.out.count("\n") == 1 and str(read) == str(built)
 
@@ -81,7 +82,7 @@ def test_lowered_to_a_backend(backend: str, untrained: Path) -> None:
         assert "layers.1.mlp: moe_block: decomposed: eager runs the composites one by one" in decisions
         assert "layers.1.mlp.experts: moe_experts: native" in decisions
     assert command("graph", untrained, "--lowered", backend).err == ""
-    lowered = graph_from_json(json.loads(command("graph", untrained, "--lowered", backend, "--json").out))
+    lowered = graph_from_json(json.loads(command("graph", untrained, "--lowered", backend, "--json").out), STORAGES)
     verify(lowered)
 
 

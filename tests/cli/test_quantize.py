@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ernie_rt.reference.backend import ReferenceBackend
 from support.commands import command
 
 
@@ -123,3 +124,15 @@ def test_run_quantises_once(untrained: Path, tmp_path: Path, monkeypatch: pytest
     assert re.search(r"quantising to int4: [\d.]+ [KM]iB, about \d+ s, once", first.err)
     assert "quantising" not in second.err and "dequantised from int4/32" in second.err
     assert len([*(tmp_path / "ernie-rt" / "quantized").iterdir()]) == 1
+
+
+def test_the_backend_is_chosen_before_anything_is_quantised(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ran = command("run", untrained, "hello", "--weights", "int4", "--backend", "nonsense")
+    assert ran.code == 2 and "no backend 'nonsense'" in ran.err and not (tmp_path / "ernie-rt").exists()
+    monkeypatch.setattr(ReferenceBackend, "accepts", lambda self, storage, target: "tiled" in str(storage))
+    command("run", untrained, "hello", "--weights", "int4", "--backend", "reference", "-n", 1)
+    (folder,) = (tmp_path / "ernie-rt" / "quantized").iterdir()
+    assert json.loads((folder / "ernie_rt.json").read_text())["plan"]["layout"] == "tiled"

@@ -24,6 +24,7 @@ from support.commands import Outcome, command, start
 
 PROMPT = "老师 says"
 OPTIONS = ("-n", "8", "--backend", "reference", "--ignore-eos")
+CONVERTED = " of weights converted from bfloat16 to float32"
 SUMMARY = re.compile(
     r"prefill \d+\.\d tokens/s · decode (\d+\.\d tokens/s|-) · peak \d+\.\d MiB · reference · cpu · float32"
 )
@@ -38,8 +39,8 @@ def expected(untrained: Path) -> ernie_rt.Generation:
 def test_the_answer_is_all_there_is_on_standard_output(untrained: Path, expected: ernie_rt.Generation) -> None:
     ran = command("run", untrained, PROMPT, *OPTIONS)
     assert ran.code == 0 and ran.out == expected.text + "\n"
-    first, last = ran.err.splitlines()
-    assert first == "backend reference (asked for)"
+    first, note, last = ran.err.splitlines()
+    assert first == "backend reference (asked for)" and note.endswith(CONVERTED)
     assert SUMMARY.fullmatch(last)
 
 
@@ -217,7 +218,8 @@ def test_an_interrupt_keeps_what_there_is(
         _, err = process.communicate(timeout=20)
     text = (tmp_path / "out").read_text(errors="replace")
     assert process.returncode == 130
-    assert err.count(b"\n") == 1 and SUMMARY.fullmatch(err.decode().rstrip())
+    note, last = err.decode().splitlines()
+    assert note.endswith(CONVERTED) and SUMMARY.fullmatch(last)
     if as_json:
         answer = json.loads(text)
         assert answer["finish"] == "cancelled" and len(answer["ids"]) == answer["new_tokens"] < 4000
@@ -240,7 +242,8 @@ def test_a_reader_that_leaves_ends_it_quietly(untrained: Path, child: Callable[.
     process.stdout.read(1)
     process.stdout.close()
     err = process.stderr.read()
-    assert process.wait(20) == 0 and err == b"backend reference (asked for)\n"
+    first, note = err.decode().splitlines()
+    assert process.wait(20) == 0 and first == "backend reference (asked for)" and note.endswith(CONVERTED)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

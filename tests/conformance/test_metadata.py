@@ -98,6 +98,12 @@ LIES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         "coarser than the float32 asked for",
     ),
     "no memory": ("memory", {"compile": compiling(Liar)}, {}, "0 bytes of weights, which have"),
+    "a bill that is too small": (
+        "memory",
+        {"bill": lambda self, *given: MemoryReport(1, 1)},
+        {},
+        "its bill says 1 bytes",
+    ),
     "no limit": ("memory", {"compile": compiling(Greedy, memory_bytes=None)}, {}, "larger than the limit"),
     "nothing admitted": ("shape", {"compile": compiling(Small)}, {}, "it admits StepLimits"),
     "closed once": ("close", {"compile": compiling(Fragile)}, {}, "closed already"),

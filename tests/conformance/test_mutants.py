@@ -213,7 +213,7 @@ def no_empty_head(x: Any, norm: Any, weight: Any, bias: Any, rows: Any, *, eps: 
 
 def half_a_vocabulary(step: Step, logits: Any) -> Any:
     """The argmax by itself, without logits, forgets the end of the vocabulary."""
-    return (logits if step.want_logits else logits[:, :48]).argmax(-1)
+    return (logits if len(step.fetch) else logits[:, :48]).argmax(-1)
 
 
 def up_to(rows: int | None = None, columns: int | None = None) -> Callable[[Function], Function]:

@@ -8,7 +8,7 @@ import pytest
 
 from ernie_rt.backend import Node, OpNumerics, TensorType, Weight
 from ernie_rt.conformance.rounding import EPSILON, Rounding, evaluate, multiples, rms, summary
-from ernie_rt.graph.graph import Builder
+from ernie_rt.graph.builder import Builder
 from ernie_rt.graph.types import DType, Plain
 
 RANDOM = np.random.default_rng(0)

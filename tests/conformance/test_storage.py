@@ -11,9 +11,9 @@ from ernie_rt.conformance import Expectations, Features, Result, Suite
 from ernie_rt.conformance.cases import CaseWeights, model_cases, op_cases
 from ernie_rt.conformance.storage import Quantized, numbers_of, parse_storage, planned
 from ernie_rt.errors import OptionError
-from ernie_rt.graph.types import Blocks, Plain
+from ernie_rt.graph.types import Plain
 from ernie_rt.model.ernie45 import build_graph
-from ernie_rt.weights.blocks import dequantize, from_tiles
+from ernie_rt.storage.blocks import Blocks
 from support.mutants import BlocksBackend, NumpyBackend, RoundedBackend, eager, host_of
 
 
@@ -44,20 +44,16 @@ def test_parts_stand_for_the_numbers_that_the_oracle_has(text: str) -> None:
         stored += 1
         held = replace(weight, storage=storage)
         parts = {}
-        for name, part in storage.parts(weight.type).items():
+        for name, part in held.parts.items():
             parts[name] = np.empty(part.shape(), part.dtype)
             source.fill(held, name, parts[name])
         exact = numbers_of(source, held, {})
         plain = np.empty(weight.type.shape(), np.float32)
         source.fill(replace(weight, storage=Plain("float32")), "data", plain)
         np.testing.assert_array_equal(exact, plain)
-        codes, scales = parts["codes"], parts["scales"]
-        if storage.layout == "tiled":
-            experts = weight.type.shape()[0] if "experts" in weight.name else 0
-            pairs = [from_tiles(codes[i], scales[i], storage) for i in (range(experts) if experts else [...])]
-            codes, scales = (np.stack(each) for each in zip(*pairs, strict=True))
-        read = dequantize(codes, scales, storage).reshape(-1, weight.type.shape()[-1])
-        np.testing.assert_array_equal(read[: exact.size // exact.shape[-1]], exact.reshape(-1, exact.shape[-1]))
+        rows = exact.reshape(-1, *weight.row)
+        read = storage.dequantize(storage.rows(parts, len(weight.row), 0, len(rows)))
+        np.testing.assert_array_equal(read, rows)
         drawn_numbers = numbers_of(drawn, weight, {})
         error = np.sqrt(np.mean((exact - drawn_numbers) ** 2) / np.mean(drawn_numbers**2))
         assert error < (0.12 if storage.bits == 4 else 0.01)

@@ -6,17 +6,20 @@ import math
 
 import pytest
 
+from ernie_rt.backend import Limits, PagedContents
 from ernie_rt.errors import GraphError
+from ernie_rt.graph.builder import Builder
 from ernie_rt.graph.cost import active_parameters, distinct_experts, graph_cost, parameters
-from ernie_rt.graph.graph import Builder, Graph
+from ernie_rt.graph.graph import Graph, graph_text
 from ernie_rt.graph.json import graph_from_json, graph_to_json
 from ernie_rt.graph.legalize import Accept, Reject, legalize
 from ernie_rt.graph.ops import OPS
-from ernie_rt.graph.text import graph_text
 from ernie_rt.graph.types import Plain, TensorType, Weight
 from ernie_rt.graph.verify import verify
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.model.families import find
+from ernie_rt.storage.blocks import Blocks
+from ernie_rt.weights.manifest import STORAGES
 from support.configs import small
 
 ONE_TOKEN = {"N": 1, "C": 1, "L": 1}
@@ -72,7 +75,7 @@ def test_every_level_verifies_and_survives_json(dtype: str) -> None:
         lowered = legalize(graph, lambda node, kept=levels: Accept() if OPS[node.op].level in kept else Reject("level"))
         assert {OPS[node.op].level for node in lowered.graph.nodes} <= levels
         verify(lowered.graph)
-        assert graph_from_json(json.loads(json.dumps(graph_to_json(lowered.graph)))) == lowered.graph
+        assert graph_from_json(json.loads(json.dumps(graph_to_json(lowered.graph))), STORAGES) == lowered.graph
 
 
 def test_a_graph_of_the_largest_model_is_small_as_json() -> None:
@@ -109,6 +112,20 @@ def test_builder_names_op_scope_and_shapes() -> None:
         b("rms_norm", x, weight)
     with pytest.raises(GraphError, match="needs its operand 'weight'"):
         b("rms_norm", x, eps=1e-5)
+
+
+def test_a_state_has_a_storage_and_rows_of_its_own_kind() -> None:
+    b = Builder()
+    kv = b.state("layers.0.kv", TensorType("bfloat16", ("R", 2, 4, 32)), Blocks(8, 32))
+    last = b.state("last", TensorType("float32", ("S", 64)))
+    assert last.storage == Plain("float32")
+    assert kv.nbytes({"R": 10, "S": 3}) == 10 * 2 * 4 * (32 + 2)
+    assert last.nbytes({"R": 10, "S": 3}) == 3 * 64 * 4
+    graph = b.finish("main", {})
+    assert graph_from_json(json.loads(json.dumps(graph_to_json(graph))), STORAGES) == graph
+    assert legalize(graph, lambda node: Accept()).graph == graph
+    contents = PagedContents.of({"main": legalize(graph, lambda node: Accept())}, Limits(20, max_sequences=3))
+    assert contents.report().cache_bytes == 3 * 32 * 2 * 4 * (32 + 2) + 3 * 64 * 4
 
 
 @pytest.mark.parametrize(
@@ -171,7 +188,7 @@ def test_verify_refuses_what_a_builder_never_makes() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda data: data.update(format=2),
+        lambda data: data.update(format=1),
         lambda data: data.pop("nodes"),
         lambda data: data["nodes"][0].update(inputs=["%nowhere", "@embed.weight"]),
         lambda data: data["weights"][0].update(storage={"kind": "int3"}),
@@ -184,7 +201,7 @@ def test_json_that_is_no_graph_is_refused(change: object) -> None:
     data = graph_to_json(build_graph(small()))
     change(data)  # type: ignore[operator]
     with pytest.raises(GraphError):
-        graph_from_json(data)
+        graph_from_json(data, STORAGES)
 
 
 def test_infinity_is_the_only_attribute_that_json_cannot_say() -> None:

@@ -52,7 +52,9 @@ def run(lowering: Lowering, step: Step) -> np.ndarray[Any, Any]:
             arrays[operand.name] = np.empty(operand.type.shape({"P": 64}))
             NUMBERS.fill(operand, "data", arrays[operand.name])
     states = {s.name: generator.standard_normal(s.type.shape({"R": 20})) for s in lowering.graph.states}
-    outputs, _ = Interpreter(lowering, MEANINGS, arrays, states).run(step.inputs(), step.bindings)
+    outputs, _ = Interpreter(lowering, MEANINGS, arrays, states).run(
+        step.inputs(lowering.graph), step.bindings(lowering.graph)
+    )
     logits: np.ndarray[Any, Any] = outputs["logits"]
     return logits
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ernie_rt.backend import LAST_SAMPLED, CacheShape, Step, StepLimits, StepResult
+from ernie_rt.backend import LAST_DRAWN, CacheShape, Step, StepLimits, StepResult
 from ernie_rt.errors import BackendError, PromptError
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request
@@ -18,15 +18,15 @@ PROMPTS = [(1, 2, 3), (4,), (5, 6, 7, 8, 9, 10, 11), (12, 0)]
 CONTEXT = 40
 
 
-def toy(kind: Any = "paged", *, samples: bool = False, max_sequences: int = 4, mixed: bool = True) -> ToyExecutable:
+def toy(kind: Any = "paged", *, ahead: int = 0, max_sequences: int = 4, mixed: bool = True) -> ToyExecutable:
     cache = CacheShape("paged", 4, 40) if kind == "paged" else CacheShape("slots", CONTEXT, max_sequences)
-    return ToyExecutable(cache, StepLimits(16, max_sequences, mixed), samples=samples)
+    return ToyExecutable(cache, StepLimits(16, max_sequences, mixed), ahead=ahead)
 
 
-@pytest.mark.parametrize("samples", [False, True])
+@pytest.mark.parametrize("ahead", [0, 1])
 @pytest.mark.parametrize("kind", ["paged", "slots"])
-def test_events_of_several_sequences(kind: str, samples: bool) -> None:
-    executable = toy(kind, samples=samples, mixed=kind == "paged")
+def test_events_of_several_sequences(kind: str, ahead: int) -> None:
+    executable = toy(kind, ahead=ahead, mixed=kind == "paged")
     engine = Engine(executable, CONTEXT)
     lengths = [9, 1, 4, 30]
     sequences = [engine.submit(Request(ids, new)) for ids, new in zip(PROMPTS, lengths, strict=True)]
@@ -41,7 +41,7 @@ def test_events_of_several_sequences(kind: str, samples: bool) -> None:
 def test_a_stop_token_ends_a_sequence_and_is_its_last() -> None:
     expected = answer(PROMPTS[0], 12)
     stop = expected[5]
-    engine = Engine(toy(samples=True), CONTEXT)
+    engine = Engine(toy(ahead=1), CONTEXT)
     sequence = engine.submit(Request(PROMPTS[0], 12, frozenset({stop})))
     events = list(engine.run(sequence))
     first = expected.index(stop)
@@ -49,10 +49,10 @@ def test_a_stop_token_ends_a_sequence_and_is_its_last() -> None:
     assert [event.finish for event in events] == [None] * first + ["stop"]
 
 
-@pytest.mark.parametrize("samples", [False, True])
-def test_runs_take_turns(samples: bool) -> None:
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_runs_take_turns(ahead: int) -> None:
     """Whoever makes the step, each run yields the events of its own sequences."""
-    engine = Engine(toy(samples=samples, max_sequences=2), CONTEXT)
+    engine = Engine(toy(ahead=ahead, max_sequences=2), CONTEXT)
     runs = [engine.run(engine.submit(Request(ids, 8))) for ids in PROMPTS]
     told: list[list[int | None]] = [[] for _ in runs]
     order = np.random.default_rng(0).permutation(np.repeat(np.arange(len(runs)), 8)).tolist()
@@ -62,9 +62,9 @@ def test_runs_take_turns(samples: bool) -> None:
     assert all(next(run, None) is None for run in runs)
 
 
-@pytest.mark.parametrize("samples", [False, True])
-def test_a_run_that_is_left_early_gives_back_its_rows(samples: bool) -> None:
-    executable = toy(samples=samples)
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_run_that_is_left_early_gives_back_its_rows(ahead: int) -> None:
+    executable = toy(ahead=ahead)
     engine = Engine(executable, CONTEXT)
     stays = engine.submit(Request(PROMPTS[0], 10))
     leaves = [engine.submit(Request(ids, 20)) for ids in PROMPTS[1:]]
@@ -73,7 +73,7 @@ def test_a_run_that_is_left_early_gives_back_its_rows(samples: bool) -> None:
         next(run)
     run.close()  # type: ignore[attr-defined]
     assert [sequence.finish for sequence in leaves] == ["cancelled"] * 3
-    assert free_pages(engine) == executable.cache.pages - len(stays.pages)
+    assert free_pages(engine) == executable.cache.pages - engine._scheduler.rows.held[stays.seat]
     assert [event.token for event in engine.run(stays)] == answer(PROMPTS[0], 10)
 
 
@@ -88,10 +88,10 @@ def test_a_sequence_cancelled_by_another_hand_ends_its_run() -> None:
         assert [(event.token, event.finish) for event in run] == [(None, "cancelled")]
 
 
-@pytest.mark.parametrize("samples", [False, True])
+@pytest.mark.parametrize("ahead", [0, 1])
 @pytest.mark.parametrize("chunk", [None, 1, 2, 5])
-def test_all_logits_in_chunks(samples: bool, chunk: int | None) -> None:
-    engine = Engine(toy(samples=samples), CONTEXT)
+def test_all_logits_in_chunks(ahead: int, chunk: int | None) -> None:
+    engine = Engine(toy(ahead=ahead), CONTEXT)
     sequences = [engine.submit(Request(ids, 0, all_logits=True, chunk=chunk)) for ids in PROMPTS]
     also = engine.submit(Request(PROMPTS[2], 6))
     events = list(engine.run(*sequences, also))
@@ -121,15 +121,15 @@ class Recording(ToyExecutable):
         return Noting(self, pending.number, pending.value)
 
 
-@pytest.mark.parametrize("samples", [False, True])
-def test_one_that_samples_is_kept_a_step_ahead(samples: bool) -> None:
-    executable = Recording(CacheShape("paged", 4, 40), StepLimits(16, 4), samples=samples)
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_one_that_samples_is_kept_a_step_ahead(ahead: int) -> None:
+    executable = Recording(CacheShape("paged", 4, 40), StepLimits(16, 4), ahead=ahead)
     engine = Engine(executable, CONTEXT)
     sequence = engine.submit(Request(PROMPTS[2], 10))
     assert [event.token for event in engine.run(sequence)] == answer(PROMPTS[2], 10)
-    ahead = [seen - number - 1 for number, seen in enumerate(executable.submitted_at_read)]
-    assert ahead == ([1] * 9 + [0] if samples else [0] * 10)
-    assert [LAST_SAMPLED in step.ids for step in executable.steps] == [False] + [samples] * 9
+    by = [seen - number - 1 for number, seen in enumerate(executable.submitted_at_read)]
+    assert by == ([1] * 9 + [0] if ahead else [0] * 10)
+    assert [LAST_DRAWN in step.ids for step in executable.steps] == [False] + [bool(ahead)] * 9
 
 
 class Failing(ToyExecutable):
@@ -156,27 +156,57 @@ class Failing(ToyExecutable):
         return Broken(self, number, pending.value)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("the device is gone"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [RuntimeError("the device is gone"), SystemExit(3), KeyboardInterrupt()])
 @pytest.mark.parametrize("on_submit", [False, True])
-@pytest.mark.parametrize("samples", [False, True])
-def test_a_step_that_fails_leaves_an_engine_that_works(samples: bool, on_submit: bool, error: BaseException) -> None:
-    executable = Failing(CacheShape("paged", 4, 40), StepLimits(16, 4), samples=samples)
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_step_that_fails_ends_its_sequences_and_leaves_an_engine_that_works(
+    ahead: int, on_submit: bool, error: BaseException
+) -> None:
+    executable = Failing(CacheShape("paged", 4, 40), StepLimits(16, 2), ahead=ahead)
     executable.fails_at, executable.on_submit, executable.error = 3, on_submit, error
     engine = Engine(executable, CONTEXT)
-    one, two = engine.run(engine.submit(Request(PROMPTS[0], 12))), engine.run(engine.submit(Request(PROMPTS[1], 12)))
+    sequences = [engine.submit(Request(ids, 12)) for ids in PROMPTS[:2]]
+    waiting = engine.submit(Request(PROMPTS[3], 4))
+    one, two = map(engine.run, sequences)
     next(two)
-    with pytest.raises(type(error)):
+    with pytest.raises(type(error)) as caught:
         list(one)
-    rest = list(two)
-    if on_submit:  # nothing of that step had begun: who is left goes on
-        assert [event.token for event in rest] == answer(PROMPTS[1], 12)[1:]
+    assert caught.value is error
+    rest: list[int | None] = []
+    if isinstance(error, KeyboardInterrupt):  # of whoever made the step
+        rest.extend(event.token for event in two)
+        assert [each.finish for each in sequences] == ["cancelled"] * 2 and rest.pop() is None
     else:
-        tokens = [event.token for event in rest]
-        assert tokens == [*answer(PROMPTS[1], 12)[1 : len(tokens)], None]
-        assert rest[-1].finish == "cancelled"
+        with pytest.raises(type(error)) as caught:
+            rest.extend(event.token for event in two)
+        assert [(each.finish, each.error) for each in sequences] == [("error", error)] * 2
+        assert caught.value is error
+    assert rest == answer(PROMPTS[1], 12)[1 : len(rest) + 1]
+    assert [event.token for event in engine.run(waiting)] == answer(PROMPTS[3], 4)
     assert free_pages(engine) == executable.cache.pages
+
+
+@pytest.mark.parametrize("kind", ["paged", "slots"])
+def test_a_copy_that_fails_ends_those_that_run(kind: str) -> None:
+    class NoCopy(ToyExecutable):
+        def copy(self, source: int, destination: int, length: int) -> None:
+            raise RuntimeError("no copy")
+
+    whole = toy(kind)
+    executable = NoCopy(whole.cache, whole.admits)
+    engine = Engine(executable, CONTEXT)
+    long = tuple(range(6))
+    first = engine.submit(Request(long, 20))
+    run = engine.run(first)
+    next(run)
+    second = engine.submit(Request((*long, 1, 2), 20))  # which begins like the first, whose rows are to be copied
+    for sequence in (second, first):
+        with pytest.raises(RuntimeError, match="no copy"):
+            list(engine.run(sequence))
+        assert sequence.finish == "error"
     again = engine.submit(Request(PROMPTS[2], 5))
     assert [event.token for event in engine.run(again)] == answer(PROMPTS[2], 5)
+    assert free_pages(engine) == executable.cache.pages
 
 
 def test_nan_logits_are_an_error() -> None:

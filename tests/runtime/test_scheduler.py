@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,8 +21,10 @@ from hypothesis.stateful import (
 from ernie_rt.backend import CacheShape, StepLimits
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.pages import PagePool
+from ernie_rt.runtime.prefix import PrefixTree
+from ernie_rt.runtime.rows import PagedRows
 from ernie_rt.runtime.scheduler import Scheduler
-from ernie_rt.runtime.sequence import Request, Sequence
+from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.sampling.params import GREEDY, SamplingParams
 from support.pages import free_pages
 from support.sampling import sampled_answer
@@ -34,22 +38,24 @@ SAMPLED = SamplingParams(temperature=0.6, top_p=0.9, seed=5, repetition_penalty=
 class Shape:
     cache: CacheShape
     admits: StepLimits
-    samples: bool
+    ahead: int
     max_context: int
+    drafts: bool = False
 
 
 @st.composite
 def shapes(draw: st.DrawFn) -> Shape:
     max_sequences = draw(st.integers(1, 5))
     max_tokens = draw(st.sampled_from([1, 2, 3, 5, 8, 12]))
-    mixed, samples = draw(st.booleans()), draw(st.booleans())
+    mixed, ahead = draw(st.booleans()), draw(st.integers(0, 2))
     max_prefills = draw(st.sampled_from([1, 2, 100]))
-    admits = StepLimits(max_tokens, max_sequences, mixed, max_prefills)
+    drafts = draw(st.booleans())
+    admits = StepLimits(max_tokens, max_sequences, mixed, max_prefills, 3 if drafts else 0)
     if draw(st.booleans()):
         size = draw(st.integers(6, 20))
-        return Shape(CacheShape("slots", size, max_sequences), admits, samples, size)
+        return Shape(CacheShape("slots", size, max_sequences), admits, ahead, size, drafts)
     size, pages = draw(st.integers(1, 3)), draw(st.integers(3, 9))  # often too few for all: sequences get preempted
-    return Shape(CacheShape("paged", size, pages), admits, samples, draw(st.integers(2, 2 * size * pages)))
+    return Shape(CacheShape("paged", size, pages), admits, ahead, draw(st.integers(2, 2 * size * pages)), drafts)
 
 
 class Traffic(RuleBasedStateMachine):
@@ -58,10 +64,12 @@ class Traffic(RuleBasedStateMachine):
     @initialize(shape=shapes())
     def start(self, shape: Shape) -> None:
         self.shape = shape
-        self.executable = ToyExecutable(shape.cache, shape.admits, samples=shape.samples)
-        self.engine = Engine(self.executable, shape.max_context)
-        self.sequences: list[Sequence] = []
-        self.told: Counter[Sequence] = Counter()
+        self.executable = ToyExecutable(shape.cache, shape.admits, ahead=shape.ahead)
+        self.engine = Engine(self.executable, shape.max_context, drafter=guess if shape.drafts else None)
+        self.failures: list[Exception] = []
+        self.sequences: list[SequenceState] = []
+        self.told: Counter[SequenceState] = Counter()
+        self.ended: set[SequenceState] = set()
 
     @rule(data=st.data(), all_logits=st.sampled_from([False, False, True]))
     def submit(self, data: st.DataObject, all_logits: bool) -> None:
@@ -70,6 +78,9 @@ class Traffic(RuleBasedStateMachine):
         room = capacity - length + 1
         new = 0 if all_logits else data.draw(st.integers(1, room))
         ids = tuple(data.draw(st.lists(st.integers(0, VOCAB - 1), min_size=length, max_size=length)))
+        if self.sequences and data.draw(st.booleans()):  # what an earlier one said, and more
+            begun = data.draw(st.sampled_from(self.sequences)).tokens
+            ids = (*begun, *ids)[:length]
         stop = data.draw(st.sampled_from([frozenset[int](), STOP]))
         chunk = data.draw(st.sampled_from([None, None, 1, 2, 3]))
         sampling = GREEDY if all_logits else data.draw(st.sampled_from([GREEDY, GREEDY, SAMPLED]))
@@ -85,29 +96,44 @@ class Traffic(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         self.engine.cancel(data.draw(st.sampled_from(self.sequences)))
 
+    @rule(call=st.sampled_from(["submit", "result", "copy"]))
+    def fail(self, call: str) -> None:
+        """The next call of this kind fails."""
+        self.failures.append(RuntimeError(call))
+        self.executable.errors[call] = self.failures[-1]
+
     def advance(self) -> None:
-        for event in self.engine.step():
-            self.told[event.sequence] += event.token is not None
-            assert self.told[event.sequence] == len(event.sequence.generated)
-            assert event.finish == event.sequence.finish
+        self.engine.step()
+        for sequence in self.sequences:
+            while sequence.events:
+                event = sequence.events.popleft()
+                self.told[sequence] += event.token is not None
+                assert event.sequence is sequence and (event.finish is None or event.finish == sequence.finish)
+                assert sequence not in self.ended, "nothing comes after the end"
+                if event.finish is not None:
+                    self.ended.add(sequence)
+            assert self.told[sequence] == len(sequence.generated)
 
     @invariant()
-    def every_page_and_seat_has_one_owner(self) -> None:
+    def every_page_and_seat_has_its_owners(self) -> None:
         if not hasattr(self, "engine"):
             return
         scheduler = self.engine._scheduler
-        owned = [page for sequence in scheduler.running for page in sequence.pages]
-        assert len(set(owned)) == len(owned)
-        assert len(owned) + free_pages(self.engine) == self.shape.cache.pages
         seats = [sequence.seat for sequence in scheduler.running]
         assert len(set(seats)) == len(seats) <= self.shape.admits.max_sequences
-        if self.shape.cache.kind == "slots":
-            assert sorted(owned) == list(range(len(owned)))
+        rows = scheduler.rows
+        tables = [rows.tables[seat, : rows.held[seat]].tolist() for seat in seats]
+        held = Counter(page for table in tables for page in table)
+        if isinstance(rows, PagedRows):
+            pool = rows.pool
+            assert {page: count for page, count in enumerate(pool.references.tolist()) if count} == dict(held)
+            assert len(held) + pool.free + pool.idle == self.shape.cache.pages
+            assert all(page in rows._tree for page in pool._idle) and not any(page in rows._tree for page in pool._free)
+        else:
+            assert sorted(held.elements()) == list(range(len(seats)))
         for sequence in self.sequences:
-            at_work = sequence in scheduler.running or sequence in scheduler.waiting
-            assert at_work == (sequence.finish is None)
-            if sequence not in scheduler.running:
-                assert not sequence.pages
+            assert (sequence in scheduler.running or sequence in scheduler.waiting) == (sequence.finish is None)
+            assert (sequence in scheduler.running) == (sequence.seat >= 0)
 
     def teardown(self) -> None:
         if not hasattr(self, "engine"):
@@ -117,6 +143,7 @@ class Traffic(RuleBasedStateMachine):
             if all(s.finish is not None for s in self.sequences):
                 break
             self.advance()
+        self.advance()  # for the events of those that were cancelled last
         for sequence in self.sequences:
             request = sequence.request
             if request.sampling.plain:
@@ -125,8 +152,9 @@ class Traffic(RuleBasedStateMachine):
                 expected = sampled_answer(
                     request.ids, request.max_new_tokens, request.sampling, sorted(request.stop_ids)
                 )
-            if sequence.finish == "cancelled":
+            if sequence.finish in ("cancelled", "error"):
                 assert sequence.generated == expected[: len(sequence.generated)]
+                assert (sequence.error in self.failures) == (sequence.finish == "error")
                 continue
             assert sequence.finish is not None, "a sequence never ends"
             assert sequence.generated == expected
@@ -134,10 +162,18 @@ class Traffic(RuleBasedStateMachine):
             if request.all_logits:
                 told = [int(row.argmax()) for block in sequence.logits for row in block]
                 assert told == [answer(request.ids[: i + 1], 1)[0] for i in range(len(request.ids))]
+        assert self.ended == set(self.sequences)
         while self.engine._steps:
             self.advance()
         assert free_pages(self.engine) == self.shape.cache.pages
         assert self.executable.read == list(range(len(self.executable.steps)))
+
+
+def guess(sequence: SequenceState, most: int) -> list[int]:
+    """What the toy says next, and now and then what it does not."""
+    drafts = answer(sequence.tokens, most)
+    wrong = len(sequence.tokens) * 7 % 5
+    return [(token + (place == wrong)) % VOCAB for place, token in enumerate(drafts)]
 
 
 def test_traffic() -> None:
@@ -146,28 +182,37 @@ def test_traffic() -> None:
     )
 
 
-def sequence(length: int, new: int = 8, chunk: int | None = None) -> Sequence:
-    return Sequence(Request(tuple(range(length)), new, chunk=chunk), list(range(length)))
+def sequence(length: int, new: int = 8, chunk: int | None = None) -> SequenceState:
+    return SequenceState(Request(tuple(range(length)), new, chunk=chunk))
 
 
-def scheduled(admits: StepLimits, *sequences: Sequence, pages: int = 100, page_size: int = 4) -> Scheduler:
-    scheduler = Scheduler(CacheShape("paged", page_size, pages), admits)
+def scheduled(admits: StepLimits, *sequences: SequenceState, pages: int = 100, page_size: int = 4) -> Scheduler:
+    cache = CacheShape("paged", page_size, pages)
+    scheduler = Scheduler(cache, admits, page_size * pages, ahead=1, reuse=False)
     for each in sequences:
         scheduler.add(each)
     return scheduler
 
 
-def play(scheduler: Scheduler, *, read: bool = True) -> list[tuple[Sequence, int]]:
+def play(scheduler: Scheduler, *, read: bool = True) -> list[tuple[SequenceState, int]]:
     """Compose a step and do to its sequences what the engine does; `read` its result at once."""
-    parts = scheduler.compose()
-    for part in parts:
-        part.sequence.cached += part.new
-        if read:
-            part.sequence.tokens += [0] * part.samples
-        else:
-            part.sequence.unread += 1
-            part.sequence.in_flight += part.samples
-    return [(part.sequence, part.new) for part in parts]
+    batch = scheduler.compose()
+    if batch is None:
+        return []
+    scheduler.enter(batch)
+    if read:
+        tell(scheduler, *(s for s, samples in zip(batch.sequences, batch.samples, strict=True) if samples))
+        scheduler.seats.unread[batch.seats] = 0
+    return list(zip(batch.sequences, batch.new.tolist(), strict=True))
+
+
+def tell(scheduler: Scheduler, *sequences: SequenceState) -> None:
+    """The result of what they have in flight, a token each, is read."""
+    for each in sequences:
+        each.tokens.append(0)
+        scheduler.seats.known[each.seat] += 1
+        scheduler.seats.flying[each.seat] -= 1
+        scheduler.seats.unread[each.seat] = 0
 
 
 def test_decodes_come_first_and_prefills_share_what_is_left() -> None:
@@ -181,15 +226,33 @@ def test_decodes_come_first_and_prefills_share_what_is_left() -> None:
     assert play(scheduler) == [(first, 1), (second, 1), (third, 3)]
 
 
-def test_without_mixing_prefills_go_before_decodes_and_no_rest_of_one_token_joins_them() -> None:
+def test_without_mixing_prefills_and_decodes_alternate_and_no_rest_of_one_token_joins_a_prefill() -> None:
     first, second, third = sequence(3), sequence(5), sequence(5)
     scheduler = scheduled(StepLimits(6, 3, mixed=False), first)
     play(scheduler)
     scheduler.add(second)
     scheduler.add(third)
+    assert play(scheduler) == [(first, 1)]
     assert play(scheduler) == [(second, 5)]
+    assert play(scheduler) == [(first, 1), (second, 1)]
     assert play(scheduler) == [(third, 5)]
     assert play(scheduler) == [(first, 1), (second, 1), (third, 1)]
+
+
+@pytest.mark.parametrize("kind", ["paged", "slots"])
+def test_an_answer_goes_on_while_prompts_keep_coming(kind: Literal["paged", "slots"]) -> None:
+    cache = CacheShape("paged", 4, 200) if kind == "paged" else CacheShape("slots", 64, 4)
+    scheduler = Scheduler(cache, StepLimits(6, 4, mixed=False, max_prefills=1), 64)
+    told = sequence(3, new=40)
+    scheduler.add(told)
+    for number in range(90):
+        if number % 2 and len(scheduler.running) < 4:
+            scheduler.add(sequence(12, new=1))
+        play(scheduler)
+        for each in scheduler.running:
+            if len(each.generated) >= each.request.max_new_tokens:
+                scheduler.release(each, "length")
+    assert told.finish == "length"
 
 
 def test_a_prompt_fed_token_by_token_is_decoded() -> None:
@@ -203,8 +266,9 @@ def test_no_more_sequences_run_than_a_step_has_tokens() -> None:
     """Or one of them would stop in the middle of its answer until another one ends."""
     first, second, third = sequence(2), sequence(2), sequence(2)
     scheduler = scheduled(StepLimits(2, 3, mixed=False), first, second, third)
-    assert [play(scheduler) for _ in range(4)] == [
+    assert [play(scheduler) for _ in range(5)] == [
         [(first, 2)],
+        [(first, 1)],
         [(second, 2)],
         [(first, 1), (second, 1)],
         [(first, 1), (second, 1)],
@@ -221,7 +285,7 @@ def test_the_sequence_admitted_last_gives_way() -> None:
     newcomer = sequence(1)
     scheduler.add(newcomer)
     assert play(scheduler) == [(old, 1)]
-    assert (young.cached, young.pages, young.total) == (0, [], 5)
+    assert (young.seat, len(young.tokens)) == (-1, 5)
     assert list(scheduler.waiting) == [young, newcomer]
     scheduler.release(old, "length")
     assert play(scheduler) == [(young, 5)]
@@ -233,9 +297,7 @@ def test_one_that_should_give_way_takes_no_step_until_its_tokens_are_known() -> 
     scheduler = scheduled(StepLimits(9, 2), old, young, pages=2)
     play(scheduler, read=False)
     assert play(scheduler, read=False) == []
-    for each in (old, young):
-        each.unread, each.in_flight = 0, 0
-        each.tokens.append(0)
+    tell(scheduler, old, young)
     assert play(scheduler) == [(old, 1)]
     assert list(scheduler.waiting) == [young]
 
@@ -245,16 +307,15 @@ def test_a_chunk_under_way_is_not_preempted() -> None:
     old, young = sequence(4), sequence(4, chunk=2)
     scheduler = scheduled(StepLimits(9, 2), old, young, pages=2)
     play(scheduler, read=False)
-    old.unread, old.in_flight = 0, 0
-    old.tokens.append(0)
+    tell(scheduler, old)
     assert play(scheduler) == []
-    young.unread = 0
+    scheduler.seats.unread[young.seat] = 0
     assert play(scheduler) == [(old, 1)]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["new", "grow", "give back"]), st.integers(0, 9)), max_size=60))
 def test_a_page_pool_hands_out_every_page_once(plan: list[tuple[str, int]]) -> None:
-    pool, held, free = PagePool(10), list[list[int]](), set(range(10))
+    pool, held, free = PagePool(10, PrefixTree(4)), list[list[int]](), set(range(10))
     for action, which in plan:
         if action == "new" and free:
             held.append([pool.take()])
@@ -267,9 +328,10 @@ def test_a_page_pool_hands_out_every_page_once(plan: list[tuple[str, int]]) -> N
             free.remove(run[-1])
         elif action == "give back" and held:
             pages = held.pop(which % len(held))
-            pool.give_back(pages)
+            for page in pages:
+                pool.give_back(page)
             free |= set(pages)
-        assert len(pool) == len(free)
+        assert pool.free == len(free)
         assert len(pool._heap) <= 10
 
 

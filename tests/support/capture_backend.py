@@ -8,15 +8,18 @@ when its result is asked for before that, as a device does that lags one step be
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
 from ernie_rt.backend import (
-    LAST_SAMPLED,
+    LAST_DRAWN,
     Accept,
+    BackendBase,
     CacheShape,
+    Draws,
+    ExecutableBase,
     Interpreter,
     Limits,
     Lowering,
@@ -24,14 +27,16 @@ from ernie_rt.backend import (
     Node,
     Numerics,
     OpNumerics,
+    PagedContents,
     Reject,
     Step,
     StepLimits,
     StepResult,
     Target,
     WeightSource,
+    draw,
 )
-from ernie_rt.graph.types import Storage, Weight
+from ernie_rt.graph.types import Weight
 from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
 from ernie_rt.reference.ops import MEANINGS
 
@@ -45,7 +50,7 @@ def ernie_rt_backends() -> list[BackendInfo]:
     return [BackendInfo("capture", f"{__name__}:CaptureBackend", "Captured graphs, acted out", {"cpu": ("float64",)})]
 
 
-class CaptureBackend:
+class CaptureBackend(BackendBase):
     """`mixed` and `pages` say what the next executable admits and holds."""
 
     def __init__(self) -> None:
@@ -53,17 +58,14 @@ class CaptureBackend:
         self.pages: int | None = None
         self.executables: list[CaptureExecutable] = []
 
-    def devices(self) -> tuple[str, ...]:
-        return ("cpu",)
-
     def claims(self, node: Node, target: Target) -> Accept | Reject:
         return Accept() if node.spec.level == "block" else Reject("blocks alone")
 
-    def accepts(self, storage: Storage, target: Target) -> bool:
-        return False
-
     def numerics(self, target: Target) -> Numerics:
         return Numerics(OpNumerics("float64", "float64"))
+
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        return PagedContents.of(lowerings, limits).report("float64")
 
     def compile(
         self,
@@ -86,10 +88,12 @@ class Buffers:
     past: npt.NDArray[np.int32]
     tables: npt.NDArray[np.int32]
     seats: npt.NDArray[np.int32]
+    draws: Draws
 
     @classmethod
     def of(cls, rows: int, width: int) -> Buffers:
-        return cls(*(np.empty(shape, np.int32) for shape in (rows, rows, (rows, width), rows)))
+        arrays = (np.empty(shape, np.int32) for shape in (rows, rows, (rows, width), rows))
+        return cls(*arrays, Draws.greedy(rows, 1))
 
     def fill(self, step: Step, idle_page: int, idle_seat: int) -> None:
         used = len(step.ids)
@@ -101,6 +105,9 @@ class Buffers:
         ):
             buffer[used:] = idle
             buffer[(slice(used), *map(slice, values.shape[1:]))] = values
+        assert step.draws is not None
+        for field in fields(Draws):
+            getattr(self.draws, field.name)[:used] = getattr(step.draws, field.name)
 
     def step(self) -> Step:
         rows = len(self.ids)
@@ -112,6 +119,7 @@ class Buffers:
             page_size=PAGE_SIZE,
             seats=self.seats,
             rows=np.arange(rows, dtype=np.int32),
+            draws=self.draws,
         )
 
 
@@ -131,14 +139,15 @@ class LatePending:
         return self.value
 
 
-class CaptureExecutable:
-    samples = True
+class CaptureExecutable(ExecutableBase):
+    ahead = 1
 
     def __init__(self, lowering: Lowering, source: WeightSource, limits: Limits, pages: int, mixed: bool) -> None:
         self.cache = CacheShape("paged", PAGE_SIZE, pages)
         self.admits = StepLimits(limits.max_batch_tokens, limits.max_sequences, mixed)
         graph = lowering.graph
         bindings = {"P": limits.max_context, "R": (pages + 1) * PAGE_SIZE}  # the last page is for idle rows
+        self._graph = graph
         weights = {weight.name: self._load(weight, source, bindings) for weight in graph.weights}
         self._caches = {state.name: np.full(state.type.shape(bindings), np.nan) for state in graph.states}
         self._interpreter = Interpreter(lowering, MEANINGS, weights, self._caches)
@@ -153,6 +162,7 @@ class CaptureExecutable:
         self._last = np.full(limits.max_sequences + 1, -1, np.int64)  # by seat; the last one is the idle rows'
         self._late: LatePending | None = None
         self.steps: list[Step] = []
+        self.copies: list[tuple[int, int, int]] = []
         self.was_ahead: list[bool] = []
         self.idle_rows: list[tuple[int, int]] = []
 
@@ -174,14 +184,19 @@ class CaptureExecutable:
         if (step.new == 1).all():
             rows = self._rows_for(len(step.ids))
             self.idle_rows.append((rows, rows - len(step.ids)))
-            logits, tokens = self._run(self._buffers[rows].step(), live=step)
-            logits, tokens = logits[step.rows], tokens[step.rows]
+            logits, tokens, counts = self._run(self._buffers[rows].step(), live=step)
+            logits, tokens, counts = logits[step.rows], tokens[: len(step.ids)], counts[: len(step.ids)]
         else:
-            logits, tokens = self._run(step, live=step)
-        pending.value = StepResult(logits.copy() if step.want_logits else None, tokens.copy())
+            logits, tokens, counts = self._run(step, live=step)
+        assert step.fetch is not None
+        pending.value = StepResult(logits[step.fetch] if len(step.fetch) else None, tokens.copy(), counts)
 
     def copy(self, source: int, destination: int, length: int) -> None:
-        raise AssertionError("a paged cache has no slots to copy")
+        self.catch_up()
+        self.copies.append((source, destination, length))
+        for cache in self._caches.values():
+            rows = cache[source * PAGE_SIZE :][:length]
+            cache[destination * PAGE_SIZE :][:length] = rows
 
     def memory(self) -> MemoryReport:
         return self._report
@@ -189,23 +204,26 @@ class CaptureExecutable:
     def close(self) -> None:
         self._late = None
 
-    def _run(self, step: Step, live: Step) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and tokens of `step`, which has the rows of `live` and perhaps idle ones."""
+    def _run(self, step: Step, live: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Logits, tokens and their counts of `step`, which has the rows of `live` and perhaps idle ones."""
         before = {name: cache.copy() for name, cache in self._caches.items()}
-        inputs = step.inputs()
-        sampled = self._last[step.seats[step.sequence]]
-        inputs["ids"] = np.where(step.ids == LAST_SAMPLED, sampled, step.ids)
-        outputs, _ = self._interpreter.run(inputs, step.bindings)
+        inputs = step.inputs(self._graph)
+        sampled = np.maximum(self._last[step.seats[step.sequence]], 0)
+        inputs["ids"] = np.where(step.ids == LAST_DRAWN, sampled, step.ids)
+        outputs, _ = self._interpreter.run(inputs, step.bindings(self._graph))
         logits = outputs["logits"]
-        tokens = logits.argmax(-1).astype(np.int32)
-        self._last[step.seats[step.sequence[step.rows]]] = tokens  # of several rows of one sequence, the last counts
+        assert step.draws is not None
+        where, sequence, ahead = step.drawn_rows
+        tokens, counts = step.verified(draw(logits[where], step.draws.rows(sequence, ahead)))
+        drawn = np.flatnonzero(counts)
+        self._last[step.seats[drawn]] = tokens[drawn, counts[drawn] - 1]
         assert np.isfinite(logits).all(), "a row was read that nobody wrote"
         for name, cache in self._caches.items():
             kept = np.ones(len(cache), bool)
             kept[live.write] = False
             kept[self.cache.pages * PAGE_SIZE :] = False
             np.testing.assert_array_equal(cache[kept], before[name][kept], "a row changed that no live token owns")
-        return logits, tokens
+        return logits, tokens, counts
 
     def _rows_for(self, sequences: int) -> int:
         return min(rows for rows in self._buffers if rows >= sequences)

@@ -22,10 +22,11 @@ from ernie_rt.backend import (
     WeightSource,
 )
 from ernie_rt.backend.step import Done
-from ernie_rt.graph.types import Blocks, DType, Storage, Weight
+from ernie_rt.graph.types import DType, Storage, Weight
 from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
 from ernie_rt.host import PluginHost
 from ernie_rt.reference.ops import MEANINGS
+from ernie_rt.storage.blocks import Blocks
 
 Table = Mapping[str, Callable[..., Any]]
 BLOCKS = frozenset({"embed", "attention_block", "mlp_block", "moe_block", "head"})
@@ -50,14 +51,16 @@ class Executable(SimpleExecutable):
         result = replace(result, logits=self.spoil(step, result.logits))
         assert result.logits is not None
         if self.choose is not None:
-            tokens = self.choose(step, result.logits).astype(np.int32)
-            self._last[step.seats[step.sequence[step.rows]]] = tokens
-            result = replace(result, tokens=tokens, logits=result.logits if step.want_logits else None)
+            where, _, _ = step.drawn_rows
+            tokens, counts = step.verified(self.choose(step, result.logits)[where].astype(np.int32))
+            drawn = np.flatnonzero(counts)
+            self._last[step.seats[drawn]] = tokens[drawn, counts[drawn] - 1]
+            result = replace(result, tokens=tokens, counts=counts, logits=result.logits[step.fetch])
         return Done(result)
 
     @property
-    def samples(self) -> bool:  # type: ignore[override]
-        return self.choose is not None
+    def ahead(self) -> int:  # type: ignore[override]
+        return int(self.choose is not None)
 
 
 class NumpyBackend(SimpleBackend):
@@ -135,7 +138,7 @@ class Packed:
         if not isinstance(storage, Blocks):
             self.inner.fill(weight, part, out, index)
             return
-        parts = storage.parts(weight.type)
+        parts = weight.parts
         codes, scales = (np.empty(p.shape(), p.dtype) for p in (parts["codes"], parts["scales"]))
         self.inner.fill(weight, "codes", codes)
         self.inner.fill(weight, "scales", scales)

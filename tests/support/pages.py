@@ -1,9 +1,16 @@
-"""How many cache pages an engine has to give."""
+"""What an engine has given out, and has to give."""
 
 from __future__ import annotations
 
 from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.slots import SlotRows
+
+
+def admitted(engine: Engine) -> int:
+    """How often a sequence was given a seat, of sequences that have all ended."""
+    return int(engine._scheduler.seats.tenancy.sum()) // 2
 
 
 def free_pages(engine: Engine) -> int:
-    return len(engine._scheduler._pages)
+    rows = engine._scheduler.rows
+    return rows.free if isinstance(rows, SlotRows) else rows.pool.free + rows.pool.idle  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ import ernie_rt
 from ernie_rt.graph.types import Weight
 from ernie_rt.loading import Located
 from ernie_rt.runtime.engine import Engine
-from ernie_rt.runtime.sequence import Request, Sequence
+from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.session import Model
 from ernie_rt.weights.source import Array
 from ernie_rt.weights.synthetic import Synthetic
@@ -82,11 +82,11 @@ def traffic(name: str) -> list[Visit]:
     ]
 
 
-def drive(engine: Engine, name: str, visits: Items[Visit]) -> list[Sequence]:
+def drive(engine: Engine, name: str, visits: Items[Visit]) -> list[SequenceState]:
     """Let all come and go; every sequence that was not cancelled must say what the reference says."""
     stop_ids = frozenset(MODELS[name].config.eos_token_id)
     pages = free_pages(engine)
-    sequences: list[Sequence] = []
+    sequences: list[SequenceState] = []
     number = 0
     while len(sequences) < len(visits) or any(sequence.finish is None for sequence in sequences):
         for visit in visits[len(sequences) :]:

@@ -78,6 +78,9 @@ class ScriptedBackend:
     def numerics(self, target: Target) -> Numerics:
         return Numerics(OpNumerics("float32", "float32"))
 
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        return MemoryReport(1, 1)
+
     def compile(
         self, lowerings: Mapping[str, Lowering], weights: WeightSource, target: Target, limits: Limits
     ) -> ScriptedExecutable:
@@ -85,33 +88,32 @@ class ScriptedBackend:
 
 
 class ScriptedExecutable:
-    samples = False
+    ahead = 0
 
     def __init__(self, backend: ScriptedBackend, contents: PagedContents) -> None:
         self.cache, self.admits = contents.cache, contents.admits
         self._backend = backend
-        self._scripts: dict[int, tuple[int, list[int]]] = {}  # seat -> index of its first answer, the answer
-        self._prompts: dict[int, list[int]] = {}
+        self._scripts: dict[int, list[int]] = {}  # what is left to say, by seat
+        self._said: dict[int, tuple[int, int]] = {}  # by seat, the last token and its place
+        self._rows = np.zeros(contents.cache.pages * contents.cache.page_size, np.int32)
 
     def submit(self, step: Step) -> Done:
-        for b, seat in enumerate(step.seats.tolist()):
-            if step.past[b] == 0:
-                self._prompts[seat] = []
-                self._scripts.pop(seat, None)
-            if seat not in self._scripts:
-                self._prompts[seat] += step.ids[step.query_start[b] : step.query_start[b + 1]].tolist()
+        self._rows[step.write] = step.ids
         logits = np.zeros((len(step.rows), ROWS), np.float32)
         for row, token in enumerate(step.rows.tolist()):
-            seat, index = int(step.seats[step.sequence[token]]), int(step.index[token])
-            if seat not in self._scripts:
-                self._scripts[seat] = index, self._backend.answers.pop(0)
-                self._backend.prompts.append(self._prompts[seat])
-            first, script = self._scripts[seat]
-            logits[row, script[index - first]] = 50
+            b = int(step.sequence[token])
+            seat, index = int(step.seats[b]), int(step.index[token])
+            if step.new[b] > 1 or self._said.get(seat) != (int(step.ids[token]), index):  # a prompt
+                self._scripts[seat] = list(self._backend.answers.pop(0))
+                self._backend.prompts.append(self._rows[step.context[step.context_sequence == b]].tolist())
+            said = self._scripts[seat].pop(0)
+            self._said[seat] = said, index + 1
+            logits[row, said] = 50
         return Done(StepResult(logits=logits))
 
     def copy(self, source: int, destination: int, length: int) -> None:
-        raise AssertionError
+        size = self.cache.page_size
+        self._rows[destination * size :][:length] = self._rows[source * size :][:length]
 
     def memory(self) -> MemoryReport:
         return MemoryReport(1, 1)

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ernie_rt.backend import LAST_SAMPLED, CacheShape, MemoryReport, Step, StepLimits, StepResult
+from ernie_rt.backend import (
+    LAST_DRAWN,
+    NO_NUMBER,
+    CacheShape,
+    ExecutableBase,
+    MemoryReport,
+    Step,
+    StepLimits,
+    StepResult,
+    draw,
+)
 
 VOCAB = 13
 
@@ -39,56 +49,72 @@ class ToyPending:
     def result(self) -> StepResult:
         assert self.number not in self.owner.read, "a step is read once"
         self.owner.read.append(self.number)
+        self.owner.stumble("result")
         return self.value
 
 
-class ToyExecutable:
+class ToyExecutable(ExecutableBase):
     """Checks every step against what it admits, keeps ids in cache rows, and samples itself when told to."""
 
-    def __init__(self, cache: CacheShape, admits: StepLimits, *, samples: bool = False) -> None:
+    def __init__(self, cache: CacheShape, admits: StepLimits, *, ahead: int = 0) -> None:
         self.cache = cache
         self.admits = admits
-        self.samples = samples
+        self.ahead = ahead
         self.steps: list[Step] = []
         self.read: list[int] = []
+        self.errors: dict[str, BaseException] = {}
         self._rows = np.full(cache.pages * cache.page_size, -7, np.int64)
         self._last = np.full(admits.max_sequences, -7, np.int64)
 
     def submit(self, step: Step) -> ToyPending:
         self._check(step)
+        self.stumble("submit")
         self.steps.append(step)
-        asked = step.ids == LAST_SAMPLED
-        assert self.samples or not asked.any(), "only an executable that samples understands -1"
+        asked = step.ids == LAST_DRAWN
+        assert self.ahead or not asked.any(), "only an executable that draws understands -1"
         ids = np.where(asked, self._last[step.seats[step.sequence]], step.ids)
+        ids[asked & (ids == NO_NUMBER)] = 0  # of a sequence that ends when this is read
         assert ((ids >= 0) & (ids < VOCAB)).all()
         self._rows[step.write] = ids
         tokens = np.empty(len(step.rows), np.int32)
         for place, row in enumerate(step.rows):
             own = (step.context_sequence == step.sequence[row]) & (step.context_index <= step.index[row])
             tokens[place] = next_token(self._rows[step.context[own]].tolist())
-            self._last[step.seats[step.sequence[row]]] = tokens[place]
         logits = np.zeros((len(tokens), VOCAB), np.float32)
         logits[np.arange(len(tokens)), tokens] = 1.0
+        self.spoil(step, logits)
         value = StepResult(logits)
-        if self.samples:
-            value = StepResult(logits if step.want_logits else None, tokens)
+        if self.ahead:
+            assert step.draws is not None and step.fetch is not None
+            where, sequence, ahead = step.drawn_rows
+            drawn, counts = step.verified(draw(logits[where], step.draws.rows(sequence, ahead)))
+            there = np.flatnonzero(counts)
+            self._last[step.seats[there]] = drawn[there, counts[there] - 1]
+            value = StepResult(logits[step.fetch] if len(step.fetch) else None, drawn, counts)
         return ToyPending(self, len(self.steps) - 1, value)
 
+    def spoil(self, step: Step, logits: np.ndarray) -> None:
+        """For a test that wants other logits."""
+
     def copy(self, source: int, destination: int, length: int) -> None:
-        assert self.cache.kind == "slots"
-        assert source > destination >= 0
+        assert source != destination and 0 < length <= self.cache.page_size
+        self.stumble("copy")
         first, second = source * self.cache.page_size, destination * self.cache.page_size
         self._rows[second : second + length] = self._rows[first : first + length]
-        self._rows[first : first + self.cache.page_size] = -7
+
+    def stumble(self, call: str) -> None:
+        """Raise what a test has left for this call."""
+        error = self.errors.pop(call, None)
+        if error is not None:
+            raise error
 
     def memory(self) -> MemoryReport:
         return MemoryReport(0, self._rows.nbytes)
 
-    def close(self) -> None:
-        pass
-
     def _check(self, step: Step) -> None:
-        cache, admits, new = self.cache, self.admits, step.new
+        drafts = 0 if step.drafts is None else step.drafts
+        cache, admits, new = self.cache, self.admits, step.new - drafts
+        assert (np.asarray(drafts) <= admits.max_drafts).all()
         assert step.page_size == cache.page_size
         assert 1 <= len(step.ids) <= admits.max_tokens
         assert 1 <= len(new) <= admits.max_sequences
@@ -101,9 +127,10 @@ class ToyExecutable:
         for sequence, length in enumerate(step.lengths.tolist()):
             used = -(-length // cache.page_size)
             assert (step.tables[sequence, :used] >= 0).all()
-        pages = step.tables[step.tables >= 0].tolist()
-        assert len(set(pages)) == len(pages), "a page has two owners"
-        assert all(page < cache.pages for page in pages)
+        written = (step.write // cache.page_size).tolist()
+        for page in set(written):  # a page may be read by several, and is written by one
+            assert (step.tables == page).sum() == 1, "a page that is written has two owners"
+        assert ((step.tables >= -1) & (step.tables < cache.pages)).all()
         if cache.kind == "slots":
             assert step.tables.shape[1] == 1
             if not admits.mixed and (new == 1).all():

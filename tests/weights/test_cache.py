@@ -54,7 +54,7 @@ def twin(folder: Path, bits: int = 4, told: list[tuple[int, float]] | None = Non
     """Where the weights come from."""
     with closing(opened(folder, bits, told)) as source:
         weight = source.weights[0]
-        place = source.place(weight, next(iter(weight.storage.parts(weight.type))))
+        place = source.place(weight, next(iter(weight.parts)))
         assert place is not None
         return place.path.parent
 
@@ -312,7 +312,7 @@ def test_one_in_use_stays(checkpoint: Path, entry: Entry) -> None:
         remove(entry)
         assert not entries() and not entry.path.exists()
         for weight in source.weights:
-            for part in weight.storage.parts(weight.type):
+            for part in weight.parts:
                 source.array(weight.name, part)
     told: list[tuple[int, float]] = []
     assert twin(checkpoint, 4, told) == entry.path and len(told) == 1
@@ -412,7 +412,7 @@ def test_a_damaged_entry_says_what_helps(checkpoint: Path, entry: Entry) -> None
     hint = f"Remove it with `ernie-rt cache remove {entry.id}`, and it is made again"
     with closing(opened(checkpoint)) as source, pytest.raises(CheckpointError, match=f"digest differs; .*{hint}"):
         for weight in source.weights:
-            for part in weight.storage.parts(weight.type):
+            for part in weight.parts:
                 source.array(weight.name, part)
     path.unlink()
     with pytest.raises(CheckpointError, match=f"no such file. {hint}"):

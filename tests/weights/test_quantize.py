@@ -17,14 +17,15 @@ from safetensors.numpy import load_file, save_file
 from ernie_rt import files
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import CheckpointError, ErnieRtError, OptionError, WriteError
-from ernie_rt.graph.types import Blocks, Plain, RopeTable
+from ernie_rt.graph.types import Plain, Storage
 from ernie_rt.model.config import read_config
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.model.families import FAMILIES
+from ernie_rt.storage.blocks import Blocks
 from ernie_rt.weights.folder import PROGRESS, write_quantized
 from ernie_rt.weights.manifest import MANIFEST, file_bytes, read_manifest, shard_weights
+from ernie_rt.weights.opening import open_weights
 from ernie_rt.weights.quantize import Quantization, Quantizer, convert_model, quantize_model
-from ernie_rt.weights.quantized import open_weights
 from ernie_rt.weights.synthetic import Synthetic
 from support.drawn import DENSE, MOE, write_drawn
 
@@ -60,7 +61,7 @@ def test_what_becomes_what(moe: Path, tmp_path: Path) -> None:
     assert (
         kinds.pop("bf16") >= {"attention.norm", "attention.qkv_bias", "mlp.shared.down_bias", "head.norm"} and not kinds
     )
-    assert manifest.errors.keys() == {n for n, s in manifest.storages.items() if isinstance(s, Blocks)}
+    assert manifest.errors.keys() == {n for n, s in manifest.storages.items() if s.packed}
     assert all(0.07 < error < 0.1 for name, error in manifest.errors.items() if name.startswith("layers"))
     assert 0.004 < manifest.errors["embed.weight"] < 0.006
     assert manifest.plan["weights"] == "int4" and len(str(manifest.plan["source"])) == 64
@@ -321,11 +322,11 @@ def test_every_known_model_can_be_quantised(family: Any, how: Quantization) -> N
     """And its parts lie as CPU kernels like them."""
     weights = how.weights(family.config)
     stored = sum(weight.nbytes() for weight in weights)
-    plain = sum(w.nbytes() for w in build_graph(family.config).weights if not isinstance(w.storage, RopeTable))
+    plain = sum(w.nbytes() for w in build_graph(family.config).weights if w.storage.stored)
     assert stored < plain * (0.34 if how.bits == 4 else 0.54)
     for weight in weights:
-        if isinstance(weight.storage, Blocks):
-            for part in weight.storage.parts(weight.type).values():
+        if weight.storage.packed:
+            for part in weight.parts.values():
                 assert part.nbytes() % 64 == 0
 
 
@@ -338,3 +339,16 @@ def test_synthetic_weights_without_a_folder(tmp_path: Path) -> None:
     )
     assert done[-1][0] == done[-1][1] == sum(shard.nbytes for shard in manifest.shards.values())
     assert json.loads((tmp_path / "out" / MANIFEST).read_text())["plan"] == {"seed": 3}
+
+
+def test_the_layout_is_one_that_a_backend_takes() -> None:
+    how, asked = Quantization(4), []
+
+    def none(storage: Storage) -> bool:
+        asked.append(storage)
+        return False
+
+    assert how.taken(lambda storage: storage == Blocks(4, 32, "tiled")) == Quantization(4, layout="tiled")
+    assert how.taken(lambda storage: True) == how.taken(none) == how
+    assert set(asked) == {Blocks(4, 32), Blocks(4, 32, "tiled")}
+    assert Quantization(8, layout="tiled").taken(lambda storage: storage == Blocks(8, 32)).layout == "raw"

@@ -18,15 +18,16 @@ from safetensors.numpy import load_file
 import ernie_rt
 from ernie_rt.backend import Limits, Lowering, SimpleExecutable, Storage, Target, WeightSource
 from ernie_rt.errors import BackendError, CapacityError, CheckpointError, ErnieRtError, GraphError, JsonError
-from ernie_rt.graph.types import Blocks, Plain, RopeTable, Weight
+from ernie_rt.graph.types import Plain, Weight
 from ernie_rt.model.config import read_config
 from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.storage.blocks import Blocks
 from ernie_rt.weights import stamps
-from ernie_rt.weights.blocks import dequantize
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
+from ernie_rt.weights.opening import open_weights
 from ernie_rt.weights.quantize import Quantization, convert_model, quantize_model
-from ernie_rt.weights.quantized import QuantizedSource, open_weights
+from ernie_rt.weights.quantized import QuantizedSource
 from ernie_rt.weights.safetensors import SafetensorsFile
 from ernie_rt.weights.source import CheckpointSource, PlacedSource
 from support.drawn import DENSE, MOE, write_drawn
@@ -78,7 +79,7 @@ class ByHand:
         self.tables = open_weights(checkpoint, read_config(checkpoint))
 
     def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
-        if isinstance(weight.storage, RopeTable):
+        if not weight.storage.stored:
             self.tables.fill(weight, part, out, index)
         else:
             out[...] = self.arrays[weight.name][index]
@@ -90,7 +91,7 @@ class ByHand:
 def test_every_weight_and_slice(quantized: Path) -> None:
     config = read_config(quantized)
     expected = by_hand(quantized.with_name(quantized.name.replace("tiled", "raw")))
-    weights = [w for w in build_graph(config).weights if not isinstance(w.storage, RopeTable)]
+    weights = [w for w in build_graph(config).weights if w.storage.stored]
     assert {w.name for w in weights} == expected.keys()
     source = open_weights(quantized, config)
     assert isinstance(source, QuantizedSource)
@@ -117,7 +118,7 @@ def test_pieces_begin_and_end_anywhere(checkpoint: Path, tmp_path: Path, monkeyp
         monkeypatch.setattr("ernie_rt.weights.quantize.PIECE", 1 << 22)
         quantize_model(checkpoint, read_config(checkpoint), tmp_path / layout, how)
         monkeypatch.setattr("ernie_rt.weights.quantize.PIECE", 3000)
-        monkeypatch.setattr("ernie_rt.weights.blocks.CHUNK", 700)
+        monkeypatch.setattr("ernie_rt.storage.blocks.CHUNK", 700)
         quantize_model(checkpoint, read_config(checkpoint), tmp_path / f"{layout} in pieces", how, threads=3)
         monkeypatch.undo()
         numbers = []
@@ -177,13 +178,13 @@ class Expanding:
         self.source = source
 
     def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
-        if not isinstance(weight.storage, Blocks):
+        if not weight.storage.packed:
             self.source.fill(weight, part, out, index)
             return
-        parts = {name: np.zeros(t.shape(), t.dtype) for name, t in weight.storage.parts(weight.type).items()}
+        parts = {name: np.zeros(t.shape(), t.dtype) for name, t in weight.parts.items()}
         for name, array in parts.items():
             self.source.fill(weight, name, array)
-        out[...] = dequantize(parts["codes"], parts["scales"], weight.storage)
+        out[...] = weight.storage.dequantize(parts).reshape(out.shape)
 
     def close(self) -> None:
         pass
@@ -400,7 +401,7 @@ def test_a_flipped_byte_in_any_file_is_found(
         with closing(QuantizedSource(folder, config)) as source:
             for name in source.storages:
                 weight = next(weight for weight in source.weights if weight.name == name)
-                for part in weight.storage.parts(weight.type):
+                for part in weight.parts:
                     if homes[name] == path.name:
                         with pytest.raises(CheckpointError, match=rf"{path.name}: the file is not .* digest differs"):
                             source.place(weight, part)
@@ -413,7 +414,7 @@ def test_a_flipped_byte_in_any_file_is_found(
 def read_all(source: QuantizedSource) -> None:
     with closing(source):
         for weight in source.weights:
-            for part in weight.storage.parts(weight.type):
+            for part in weight.parts:
                 source.array(weight.name, part)
 
 
@@ -474,7 +475,7 @@ def test_places_are_where_the_bytes_lie(quantized: Path, checkpoint: Path) -> No
     config = read_config(quantized)
     with closing(QuantizedSource(quantized, config)) as source:
         for weight in source.weights:
-            for part, type in weight.storage.parts(weight.type).items():
+            for part, type in weight.parts.items():
                 place = source.place(weight, part)
                 assert place is not None and place.offset % 4096 == 0
                 with place.path.open("rb") as file:
@@ -494,4 +495,4 @@ def test_an_edited_file_has_no_places(quantized: Path, tmp_path: Path) -> None:
     with closing(QuantizedSource(tmp_path / "edited", read_config(quantized))) as source:
         weight = next(weight for weight in source.weights if weight.name.startswith("layers.0"))
         with pytest.raises(CheckpointError, match="its digest differs"):
-            source.place(weight, next(iter(weight.storage.parts(weight.type))))
+            source.place(weight, next(iter(weight.parts)))

@@ -14,10 +14,10 @@ import torch
 from safetensors.numpy import save_file
 
 from ernie_rt.errors import BackendError, CheckpointError, GraphError
-from ernie_rt.graph.types import Plain, RopeTable, TensorType, Weight
+from ernie_rt.graph.types import Plain, TensorType, Weight
 from ernie_rt.model.config import read_config
 from ernie_rt.model.ernie45 import build_graph
-from ernie_rt.model.rope import rope_table
+from ernie_rt.storage.rope import RopeTable, rope_table
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.source import CheckpointSource, copy
 from support.checkpoints import SPECS, write_checkpoint, write_paddle_twin, write_published_twin

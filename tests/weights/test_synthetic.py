@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ernie_rt.errors import BackendError
-from ernie_rt.graph.types import Blocks, Plain, RopeTable, TensorType, Weight
-from ernie_rt.model.rope import rope_table
-from ernie_rt.weights.blocks import dequantize
+from ernie_rt.graph.types import Plain, TensorType, Weight
+from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.rope import RopeTable, rope_table
 from ernie_rt.weights.synthetic import CHUNK, Synthetic, distribution
 
 
@@ -100,7 +100,7 @@ def test_blocks_have_the_spread_of_plain_numbers(storage: Blocks) -> None:
         row = np.zeros(part.shape()[1:], part.dtype)
         source.fill(weight, name, row, (2,))
         np.testing.assert_array_equal(row, parts[name][2])
-    numbers = dequantize(parts["codes"], parts["scales"], storage)
+    numbers = storage.dequantize(parts)
     assert numbers.std() == pytest.approx(512**-0.5, rel=0.02)
     assert abs(numbers.mean()) < 0.002
     assert len(np.unique(parts["codes"])) == 256

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ernie_rt.graph.types import RopeTable
 from ernie_rt.model.config import ModelConfig, MoeConfig, parse_config
-from ernie_rt.model.rope import rope_table
+from ernie_rt.storage.rope import RopeTable, rope_table
 
 CONFIG: Final[dict[str, object]] = {
     "architectures": ["Ernie4_5_MoeForCausalLM"],

@@ -10,8 +10,7 @@ import torch
 from transformers import Ernie4_5Config
 from transformers.models.ernie4_5.modeling_ernie4_5 import Ernie4_5RotaryEmbedding
 
-from ernie_rt.graph.types import RopeTable
-from ernie_rt.model.rope import inverse_frequencies, rope_table
+from ernie_rt.storage.rope import RopeTable, inverse_frequencies, rope_table
 
 
 @pytest.mark.parametrize("theta", [1e4, 5e5])

@@ -12,12 +12,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_rt.errors import CheckpointError, GraphError
-from ernie_rt.graph.json import storage_from_json, storage_to_json
-from ernie_rt.graph.types import Blocks, Plain, RopeTable, Storage, TensorType, Weight
-from ernie_rt.weights.blocks import SHRINK, dequantize, from_tiles, quantize, to_tiles
+from ernie_rt.graph.json import storage_from_json
+from ernie_rt.graph.types import Plain, Storage, TensorType, Weight
+from ernie_rt.storage.blocks import SHRINK, Blocks
+from ernie_rt.storage.rope import RopeTable
+from ernie_rt.weights.manifest import STORAGES as KNOWN
 
 Array = np.ndarray[Any, Any]
 STORAGES = [Blocks(bits, block) for bits in (4, 8) for block in (32, 64, 128)]  # type: ignore[arg-type]
+
+
+def quantize(values: Array, storage: Blocks, *, search: bool, where: str) -> tuple[Array, Array, float, float]:
+    parts, error, energy = storage.quantize(values, search=search, where=where)
+    return parts["codes"], parts["scales"], error, energy
+
+
+def dequantize(codes: Array, scales: Array, storage: Blocks) -> Array:
+    return storage.dequantize({"codes": codes, "scales": scales})
+
+
+def to_tiles(codes: Array, scales: Array, storage: Blocks) -> tuple[Array, Array]:
+    parts = storage.laid_out("tiled").pack({"codes": codes, "scales": scales})
+    return parts["codes"], parts["scales"]
+
+
+def from_tiles(codes: Array, scales: Array, storage: Blocks) -> tuple[Array, Array]:
+    rows = 16 * len(codes)
+    parts = storage.laid_out("tiled").rows({"codes": codes, "scales": scales}, codes.ndim - 1, 0, rows)
+    return parts["codes"], parts["scales"]
 
 
 def normal(*shape: int, seed: int = 0) -> Array:
@@ -183,14 +205,14 @@ def test_zeros_fill_the_last_tile() -> None:
 
 def test_parts_and_bytes() -> None:
     experts = TensorType("bfloat16", (64, 1536, 2, 2560))
-    raw = Weight("w", experts, Blocks(4, 32))
-    assert {name: str(part) for name, part in raw.storage.parts(experts).items()} == {
+    raw = Weight("w", experts, Blocks(4, 32), paired=True)
+    assert {name: str(part) for name, part in raw.parts.items()} == {
         "codes": "u8[64, 1536, 2, 1280]",
         "scales": "f16[64, 1536, 2, 80]",
     }
     assert raw.nbytes() == 64 * 1536 * 2 * 2560 * 9 // 16
     tiled = Blocks(8, 128, "tiled")
-    assert {name: str(part) for name, part in tiled.parts(experts).items()} == {
+    assert {name: str(part) for name, part in tiled.parts(experts, paired=True).items()} == {
         "codes": "u8[64, 96, 2, 40960]",
         "scales": "f16[64, 96, 2, 320]",
     }
@@ -206,25 +228,44 @@ def test_what_cannot_be_stored_so() -> None:
     assert Blocks(4, 64).problem(TensorType("float32", (7, 96))) == "blocks of 64 do not divide its last axis"
     assert Blocks(4, 32, "tiled").problem(TensorType("float32", (7, 96))) is None
     for dims in ((3, 24, 64), (3, 24, 2, 64)):
-        assert "the rows of an expert" in str(Blocks(4, 32, "tiled").problem(TensorType("float32", dims)))
-    assert Blocks(4, 32, "tiled").problem(TensorType("float32", (24, 2, 64))) is None
+        problem = Blocks(4, 32, "tiled").problem(TensorType("float32", dims), paired=len(dims) == 4)
+        assert "the rows of an expert" in str(problem)
+    assert Blocks(4, 32, "tiled").problem(TensorType("float32", (24, 2, 64)), paired=True) is None
+
+
+def test_gate_and_up_are_not_guessed_from_a_size() -> None:
+    """Experts of two rows each are no pairs of gate and up, and two experts of whole tiles none of one."""
+    tiled, two = Blocks(4, 32, "tiled"), TensorType("float32", (32, 2, 64))
+    assert "the rows of an expert" in str(tiled.problem(two))
+    assert tiled.problem(two, paired=True) is None
+    assert (Weight("w", two, tiled).row, Weight("w", two, tiled, paired=True).row) == ((64,), (2, 64))
 
 
 @pytest.mark.parametrize(
     "storage", [*STORAGES, Blocks(4, 32, "tiled"), Plain("float16"), RopeTable("cos", 5e5)], ids=str
 )
 def test_json(storage: Storage) -> None:
-    assert storage_from_json(storage_to_json(storage)) == storage
+    assert storage_from_json(storage.to_json(), KNOWN) == storage
 
 
 @pytest.mark.parametrize(
     "changed",
-    [{"bits": 3}, {"bits": "4"}, {"block": 16}, {"layout": "other"}, {"layout": None}, {"kind": "other"}],
+    [
+        {"bits": 3},
+        {"bits": "4"},
+        {"block": 16},
+        {"layout": "other"},
+        {"layout": None},
+        {"kind": "other"},
+        {"bits": 4.0},
+        {"block": True},
+        {"x": 1},
+    ],
     ids=str,
 )
 def test_bad_json(changed: dict[str, object]) -> None:
-    with pytest.raises((ValueError, GraphError)):
-        storage_from_json(storage_to_json(Blocks(4, 32)) | changed)
+    with pytest.raises((ValueError, TypeError, GraphError)):
+        storage_from_json(Blocks(4, 32).to_json() | changed, KNOWN)
 
 
 @pytest.mark.parametrize("storage", STORAGES, ids=str)

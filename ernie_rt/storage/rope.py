@@ -1,16 +1,55 @@
-"""Rotary position tables, computed once by the core by transformers' float32 rule and handed to every backend."""
+"""Rotary position tables, computed once by the core by transformers' float32 rule and handed to every backend.
+
+NumPy is imported when a table is computed, since graphs, which do without it, have tables as well.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from ernie_rt.graph.types import Array, Storage, TensorType
 
-from ernie_rt.graph.types import RopeTable
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 ROWS_AT_ONCE: Final = 4096
 """Rows evaluated together: bounds the float64 temporaries to a few MB whatever the context length."""
+
+
+@dataclass(frozen=True, slots=True)
+class RopeTable(Storage):
+    """Nobody stores it: cos or sin of position * frequency.
+
+    The table is `f32[P, D/2]`; P, how many positions it covers, is bound when a model is compiled.
+    """
+
+    kind = "rope"
+    stored = False
+    packed = False
+
+    function: Literal["cos", "sin"]
+    theta: float
+    compression_ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.function not in ("cos", "sin"):
+            raise ValueError(f"a table of {self.function!r}, which is neither cos nor sin")
+
+    def __str__(self) -> str:
+        return f"rope {self.function}, theta {self.theta:g}"
+
+    def compute(self, type: TensorType, out: Array, index: tuple[int, ...]) -> None:
+        """`out` may have any number of rows."""
+        columns = type.dims[1]
+        assert isinstance(columns, int), "a rope table's columns are D/2"
+        out[...] = rope_table(self, index[0] + 1 if index else out.shape[0], columns)[index]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RopeTable:
+        return cls(data["function"], float(data["theta"]), float(data["compression_ratio"]))
 
 
 def inverse_frequencies(head_dim: int, theta: float) -> NDArray[np.float32]:
@@ -20,6 +59,8 @@ def inverse_frequencies(head_dim: int, theta: float) -> NDArray[np.float32]:
     float32. The power is the correctly rounded one; torch's is at most one ulp from it, and equal for ERNIE's theta
     and head sizes.
     """
+    import numpy as np
+
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     powers = np.power(np.float64(np.float32(theta)), exponents.astype(np.float64)).astype(np.float32)
     return np.float32(1) / powers
@@ -31,6 +72,8 @@ def rope_table(table: RopeTable, rows: int, columns: int) -> NDArray[np.float32]
     The angle is float32(position / compression_ratio) * inverse frequency, rounded to float32 as in transformers;
     its cosine or sine is then evaluated in float64 and rounded once, so that every machine gets the same bits.
     """
+    import numpy as np
+
     function = np.cos if table.function == "cos" else np.sin
     frequencies = inverse_frequencies(2 * columns, table.theta)
     out = np.empty((rows, columns), np.float32)

@@ -1,0 +1,93 @@
+"""A model made ready for a backend: its graphs as they are given to it and as it runs them, and what that will take."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ernie_rt.backend.protocols import Backend, Executable, Limits, MemoryReport, Target
+from ernie_rt.display import human_bytes
+from ernie_rt.graph.graph import Graph
+from ernie_rt.graph.legalize import Lowering, legalize
+from ernie_rt.graph.types import Storage, Value, Weight
+from ernie_rt.model.config import ModelConfig
+from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.weights.source import WeightSource
+
+MAIN: Final = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """The graphs of a model by name, `main` among them, for one backend and target. No weight is read for it.
+
+    `notes` say what is dequantised or converted while weights are filled, with the bytes that this makes.
+    """
+
+    backend: Backend
+    target: Target
+    graphs: Mapping[str, Graph]
+    lowerings: Mapping[str, Lowering]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def graph(self) -> Graph:
+        return self.graphs[MAIN]
+
+    @property
+    def lowering(self) -> Lowering:
+        return self.lowerings[MAIN]
+
+    def with_taps(self, taps: Iterable[tuple[str, Value]]) -> Build:
+        """The same, with these values of the lowered `main` handed back by these names."""
+        return replace(self, lowerings={**self.lowerings, MAIN: replace(self.lowering, taps=tuple(taps))})
+
+    def bill(self, limits: Limits) -> MemoryReport:
+        """What compiling it will take, without doing so."""
+        report = self.backend.bill(self.lowerings, self.target, limits)
+        return replace(report, notes=(*self.notes, *report.notes))
+
+    def compile(self, source: WeightSource, limits: Limits) -> Executable:
+        return self.backend.compile(self.lowerings, source, self.target, limits)
+
+
+def build(
+    model: ModelConfig | Mapping[str, Graph],
+    backend: Backend,
+    target: Target,
+    storages: Mapping[str, Storage] | None = None,
+    taps: Collection[str] = (),
+) -> Build:
+    """Make a model ready: that of a config, its weights stored as `storages` say by name, or these graphs.
+
+    `taps` are scopes of `main`. Raises what `legalize` does, and whatever the backend does.
+    """
+    graphs = {MAIN: build_graph(model, target.dtype, storages)} if isinstance(model, ModelConfig) else model
+    given = {name: accepted(graph, backend, target) for name, graph in graphs.items()}
+    lowerings = {
+        name: legalize(graph, lambda node: backend.claims(node, target), taps if name == MAIN else ())
+        for name, graph in given.items()
+    }
+    stored, held = ({w.name: w for graph in each.values() for w in graph.weights} for each in (graphs, given))
+    return Build(backend, target, given, lowerings, _notes(stored, held))
+
+
+def accepted(graph: Graph, backend: Backend, target: Target) -> Graph:
+    """The graph with packed weights as numbers, where the backend does not take them as they are."""
+    packed = {weight.storage for weight in graph.weights if weight.storage.packed}
+    taken = {storage for storage in packed if backend.accepts(storage, target)}
+    return graph.with_weights(lambda weight: weight if weight.storage in taken else weight.plain)
+
+
+def _notes(stored: Mapping[str, Weight], held: Mapping[str, Weight]) -> tuple[str, ...]:
+    made: dict[tuple[str, str, str], int] = {}
+    for name, weight in stored.items():
+        if weight.storage != held[name].storage:
+            key = "dequantised", str(weight.storage), weight.type.dtype
+        elif not weight.storage.packed and weight.parts["data"].dtype != weight.type.dtype:
+            key = "converted", weight.parts["data"].dtype, weight.type.dtype
+        else:
+            continue
+        made[key] = made.get(key, 0) + weight.type.nbytes()
+    return tuple(f"{human_bytes(n)} of weights {how} from {old} to {new}" for (how, old, new), n in made.items())

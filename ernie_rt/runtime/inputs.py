@@ -1,0 +1,87 @@
+"""What a graph takes in for each token beside its id, cut to the tokens of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PerToken:
+    """A row for each token of the prompt, `[T, ..]`, such as positions of several columns, or the kinds of tokens.
+
+    The tokens that follow have zeros or, where they `count`, rows that go on by one, in all columns alike, from the
+    largest number of the prompt.
+    """
+
+    values: Array
+    then: Literal["zeros", "count"] = "zeros"
+
+    def at(self, place: int) -> Array:
+        row: Array = self.values[place]
+        return row
+
+    def cut(self, start: int, stop: int) -> Array:
+        """The rows of the tokens from `start` to `stop`."""
+        given, length = self.values, len(self.values)
+        if stop <= length:
+            return given[start:stop]
+        more = np.zeros((stop - max(start, length), *given.shape[1:]), given.dtype)
+        if self.then == "count":
+            after = np.arange(max(start, length), stop) - length + given.max(initial=-1) + 1
+            more += after.reshape(-1, *[1] * (given.ndim - 1)).astype(given.dtype)
+        return np.concatenate([given[start:], more])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PerPlace:
+    """Rows for some tokens of the prompt, `values [F, ..]` at the ascending `places [F]`, such as features of pictures.
+
+    A graph takes in those of a step's tokens under the input's name, behind a row of zeros, and under that name with
+    `_row` the row of each token `[N]`: 0 for those that have none.
+    """
+
+    values: Array
+    places: npt.NDArray[np.intp]
+
+    def at(self, place: int) -> Array:
+        first, last = np.searchsorted(self.places, [place, place + 1])
+        row: Array = self.values[first:last]
+        return row
+
+    def cut(self, start: int, stop: int) -> tuple[Array, npt.NDArray[np.intp]]:
+        """The rows of the tokens from `start` to `stop`, and their places counted from `start`."""
+        first, last = np.searchsorted(self.places, [start, stop])
+        return self.values[first:last], self.places[first:last] - start
+
+
+TokenInput = PerToken | PerPlace
+
+
+def gather(inputs: Sequence[Mapping[str, TokenInput]], spans: Sequence[tuple[int, int]]) -> dict[str, Array]:
+    """The inputs of a step, whose sequences bring the tokens of these spans; all have inputs of the same names."""
+    return dict(pair for name in inputs[0] for pair in _gather(name, [each[name] for each in inputs], spans))
+
+
+def _gather(name: str, inputs: Sequence[TokenInput], spans: Sequence[tuple[int, int]]) -> Iterator[tuple[str, Array]]:
+    if isinstance(inputs[0], PerToken):
+        yield name, np.concatenate([each.cut(*span) for each, span in zip(inputs, spans, strict=True)])
+        return
+    rows: list[Array] = [np.zeros((1, *inputs[0].values.shape[1:]), inputs[0].values.dtype)]
+    of_token = np.zeros(sum(stop - start for start, stop in spans), np.int32)
+    count, token = 1, 0
+    for each, (start, stop) in zip(inputs, spans, strict=True):
+        assert isinstance(each, PerPlace)
+        values, places = each.cut(start, stop)
+        rows.append(values)
+        of_token[token + places] = np.arange(count, count + len(places))
+        count += len(places)
+        token += stop - start
+    yield name, np.concatenate(rows)
+    yield f"{name}_row", of_token

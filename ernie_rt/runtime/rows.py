@@ -1,0 +1,152 @@
+"""Which rows of the cache belong to whom, in arrays by seat. Bookkeeping alone: who may have rows is the scheduler's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ernie_rt.backend.protocols import CacheShape
+from ernie_rt.runtime.pages import PagePool
+from ernie_rt.runtime.prefix import Partly, PrefixTree
+from ernie_rt.runtime.sequence import SequenceState
+
+Int32 = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The first `length` rows of one page or slot, to be copied to another before the next step."""
+
+    source: int
+    destination: int
+    length: int
+
+
+class Rows(Protocol):
+    """Rows of the cache by seat.
+
+    `tables [S, pages]` are the pages of each seat, the first `held[seat]` of its row, and -1 after them. `copies` are
+    to be made, in their order, before the next step is submitted.
+    """
+
+    tables: Int32
+    held: Int32
+    copies: list[Copy]
+
+    def admit(self, seat: int, sequence: SequenceState) -> bool:
+        """Give a seat rows for all tokens of a sequence, whose `reused` then says how many are there already. False,
+        and nothing has changed, where there are too few."""
+        ...
+
+    def short(self, seats: Int32, rows: Int32) -> npt.NDArray[np.bool_]:
+        """Which of the seats hold fewer rows than these."""
+        ...
+
+    def grow(self, seat: int, rows: int) -> bool:
+        """Give a seat so many rows in all; False where there are too few."""
+        ...
+
+    def remember(self, seat: int, sequence: SequenceState) -> None:
+        """The rows of a running sequence's prompt are whole: others may use them."""
+        ...
+
+    def release(self, seat: int, sequence: SequenceState, length: int) -> None:
+        """Take back the rows of a seat; those of its first `length` tokens hold what they should."""
+        ...
+
+    def forget(self) -> None:
+        """No row that no seat has holds what it should, and no copy is to be made any more."""
+        ...
+
+
+class PagedRows:
+    """Pages, handed to seats in any order, and shared where several sequences begin alike."""
+
+    def __init__(self, cache: CacheShape, seats: int, longest: int, reuse: bool) -> None:
+        """For sequences of `longest` tokens at most."""
+        self._size = cache.page_size
+        self._reuse = reuse
+        self._tree = PrefixTree(cache.page_size)
+        self.pool = PagePool(cache.pages, self._tree)
+        self.tables = np.full((seats, self._pages_for(longest)), -1, np.int32)
+        self.held = np.zeros(seats, np.int32)
+        self.copies: list[Copy] = []
+
+    def admit(self, seat: int, sequence: SequenceState) -> bool:
+        pages, partly = self._known(sequence)
+        total = len(sequence.tokens)
+        adopts = partly is not None and partly.whole and not self.pool.references[partly.page]
+        missing = self._pages_for(total) - len(pages) - adopts
+        if partly is not None and not self._room(missing, [*pages, partly.page]):
+            if adopts:
+                return False
+            partly = None  # without the page to copy from there may be room
+        if not self._room(missing, pages):
+            return False
+        for page in pages:
+            self.pool.hold(page)
+        self.tables[seat, : len(pages)] = pages
+        self.held[seat] = len(pages)
+        sequence.reused = len(pages) * self._size
+        if partly is not None:
+            sequence.reused += partly.rows
+            self.pool.hold(partly.page)
+            if adopts:  # to be written on
+                self._tree.drop(partly.page)
+                self.tables[seat, len(pages)] = partly.page
+                self.held[seat] += 1
+        self.grow(seat, total)
+        if partly is not None and not adopts:
+            self.copies.append(Copy(partly.page, int(self.tables[seat, len(pages)]), partly.rows))
+            self.pool.give_back(partly.page)
+        return True
+
+    def short(self, seats: Int32, rows: Int32) -> npt.NDArray[np.bool_]:
+        missing: npt.NDArray[np.bool_] = self.held[seats] * self._size < rows
+        return missing
+
+    def grow(self, seat: int, rows: int) -> bool:
+        table, held, wanted = self.tables[seat], int(self.held[seat]), self._pages_for(rows)
+        if wanted - held > self.pool.free + self.pool.idle:
+            return False
+        for place in range(held, wanted):
+            table[place] = self.pool.take(int(table[place - 1]) if place else None)
+        self.held[seat] = max(held, wanted)
+        return True
+
+    def remember(self, seat: int, sequence: SequenceState) -> None:
+        if self._reuse:
+            self._add(seat, sequence, len(sequence.request.ids))
+
+    def release(self, seat: int, sequence: SequenceState, length: int) -> None:
+        if self._reuse:
+            self._add(seat, sequence, length)
+        table, held = self.tables[seat], int(self.held[seat])
+        for page in reversed(table[:held].tolist()):  # the end of a text is less likely to be met again
+            self.pool.give_back(page)
+        table[:held] = -1
+        self.held[seat] = 0
+
+    def forget(self) -> None:
+        self.copies.clear()
+        self.pool.forget()
+
+    def _add(self, seat: int, sequence: SequenceState, length: int) -> None:
+        pages = self.tables[seat, : self._pages_for(length)].tolist()
+        self._tree.add(sequence.request.namespace, sequence.identity(length), pages)
+
+    def _known(self, sequence: SequenceState) -> tuple[list[int], Partly | None]:
+        """Pages that hold the first tokens of a sequence, of which at least the last one has to enter."""
+        if not (self._reuse and sequence.request.reuses):
+            return [], None
+        return self._tree.find(sequence.request.namespace, sequence.identity(len(sequence.tokens) - 1))
+
+    def _room(self, missing: int, kept: list[int]) -> bool:
+        """Whether so many pages can be had without these."""
+        return missing <= self.pool.free + self.pool.idle - self.pool.unheld(kept)
+
+    def _pages_for(self, rows: int) -> int:
+        return -(-rows // self._size)

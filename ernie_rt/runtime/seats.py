@@ -1,0 +1,89 @@
+"""What the scheduler knows of the sequences that run, in arrays by seat, so that a step costs no work for each."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ernie_rt.runtime.sequence import SequenceState
+from ernie_rt.sampling.draws import Draws
+
+Int32 = npt.NDArray[np.int32]
+ALL: int = np.iinfo(np.int32).max
+
+
+class Seats:
+    """Seats, each for one running sequence; a number of a seat that is free means nothing.
+
+    Of its sequence, `known` tokens are known, and `flying` more are drawn by steps that are submitted and not read;
+    there are `unread` of those. `entered` tokens are in the cache or on their way, at most `end` ever will be. The
+    first `prompt` are the prompt, and at most `most` are generated. `last` is the last token that is known. `drawn`
+    says that the executable draws its tokens, `leads` that it goes on before they are known, `guessed` that a step with
+    its drafts is not read yet. A seat's `tenancy` changes with its sequence.
+    """
+
+    def __init__(self, count: int) -> None:
+        def numbers() -> Int32:
+            return np.zeros(count, np.int32)
+
+        self.sequences: list[SequenceState | None] = [None] * count
+        self.known, self.flying, self.unread, self.entered = numbers(), numbers(), numbers(), numbers()
+        self.end, self.prompt, self.most, self.chunk, self.last = numbers(), numbers(), numbers(), numbers(), numbers()
+        self.drawn, self.leads, self.guessed = (np.zeros(count, bool) for _ in range(3))
+        self.tenancy = np.zeros(count, np.int64)
+        self._draws = Draws.greedy(count, ALL)
+        self._free = list(range(count - 1, -1, -1))
+
+    @property
+    def next(self) -> int | None:
+        """The seat that is to be taken next; None where all are."""
+        return self._free[-1] if self._free else None
+
+    def take(self, sequence: SequenceState, *, draws: bool, leads: bool) -> None:
+        """Give the next seat to a sequence, whose tokens the executable draws where it `draws` and is able to."""
+        seat = self._free.pop()
+        request, params = sequence.request, sequence.request.sampling
+        self.sequences[seat] = sequence
+        sequence.seat = seat
+        self.known[seat], self.flying[seat], self.unread[seat] = len(sequence.tokens), 0, 0
+        self.entered[seat], self.end[seat] = sequence.reused, request.cached_tokens
+        self.prompt[seat], self.most[seat] = len(request.ids), request.max_new_tokens
+        self.chunk[seat], self.last[seat] = request.chunk or ALL, sequence.tokens[-1]
+        self.drawn[seat] = draws and params.drawable
+        self.leads[seat], self.guessed[seat] = self.drawn[seat] and leads, False
+        self.tenancy[seat] += 1
+        kept = self._draws
+        kept.known[seat] = ALL if request.known_ids is None else request.known_ids
+        kept.temperature[seat], kept.top_k[seat] = params.temperature, params.top_k
+        kept.top_p[seat], kept.min_p[seat], kept.seed[seat] = params.top_p, params.min_p, sequence.sampler.seed
+
+    def leave(self, seat: int) -> None:
+        """The sequence of a seat goes."""
+        sequence = self.sequences[seat]
+        assert sequence is not None
+        self.sequences[seat], sequence.seat = None, -1
+        self.tenancy[seat] += 1
+        self._free.append(seat)
+
+    def total(self, seats: Int32) -> Int32:
+        return self.known[seats] + self.flying[seats]
+
+    def ready(self, seats: Int32) -> Int32:
+        """How many tokens of each wait to enter a step; those in flight count where the device has them."""
+        there = self.known[seats] + np.where(self.leads[seats], self.flying[seats], 0)
+        return np.where(self.guessed[seats], 0, np.minimum(there, self.end[seats]) - self.entered[seats])
+
+    def samples_after(self, seats: Int32, new: Int32) -> npt.NDArray[np.bool_]:
+        """Which of them sample a token at the end of a step that takes `new` more of each."""
+        total = self.total(seats)
+        sampling: npt.NDArray[np.bool_] = (self.entered[seats] + new == total) & (
+            total - self.prompt[seats] < self.most[seats]
+        )
+        return sampling
+
+    def draws(self, seats: Int32, drawing: npt.NDArray[np.bool_]) -> Draws:
+        """How the next token of each is drawn; nothing is for those that are not `drawing`."""
+        taken = self._draws.rows(seats, np.zeros(len(seats), np.int32))
+        taken.known[~drawing] = 0
+        taken.position[:] = self.total(seats)
+        return taken

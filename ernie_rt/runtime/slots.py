@@ -1,0 +1,132 @@
+"""Slots: one contiguous region of rows a sequence, those at work without a gap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ernie_rt.backend.protocols import CacheShape
+from ernie_rt.runtime.prefix import Identity, common
+from ernie_rt.runtime.rows import Copy, Int32
+from ernie_rt.runtime.sequence import SequenceState
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Whose tokens the first rows of a slot hold, and since when."""
+
+    seat: int
+    namespace: bytes
+    identity: Identity
+    time: int
+
+
+class SlotRows:
+    """Slots 0 to n - 1 are those of the n seats at work; the others hold what ended sequences left in them.
+
+    A sequence that begins like one of those, or like the prompt of one at work, gets its rows by a copy, or is given
+    that very slot where it is the next one.
+    """
+
+    def __init__(self, cache: CacheShape, entered: Int32, reuse: bool) -> None:
+        """`entered [S]`, kept by the scheduler, is how many tokens of each seat are in the cache or on their way."""
+        self._reuse = reuse
+        self._entered = entered
+        self.tables = np.full((len(entered), 1), -1, np.int32)
+        self.held = np.zeros(len(entered), np.int32)
+        self.copies: list[Copy] = []
+        self._slots: list[Held | None] = [None] * cache.pages
+        self._working = 0
+        self._time = 0
+
+    @property
+    def free(self) -> int:
+        """How many slots no sequence works in."""
+        return len(self._slots) - self._working
+
+    def admit(self, seat: int, sequence: SequenceState) -> bool:
+        slot = self._working
+        if slot == len(self._slots):
+            return False
+        source, rows = self._alike(sequence)
+        if rows and source != slot:
+            self._set_aside(slot, besides=source)
+            self.copies.append(Copy(source, slot, rows))
+        elif not rows:
+            self._set_aside(slot)
+        sequence.reused = rows
+        self._slots[slot] = self._now(seat, sequence, len(sequence.request.ids))
+        self._working += 1
+        self.tables[seat], self.held[seat] = slot, 1
+        return True
+
+    def short(self, seats: Int32, rows: Int32) -> npt.NDArray[np.bool_]:
+        return np.zeros(len(seats), bool)  # a slot has room for the longest sequence
+
+    def grow(self, seat: int, rows: int) -> bool:
+        return True
+
+    def remember(self, seat: int, sequence: SequenceState) -> None:
+        """Prompts of sequences at work are looked at as they are."""
+
+    def release(self, seat: int, sequence: SequenceState, length: int) -> None:
+        slot, last = int(self.tables[seat, 0]), self._working - 1
+        self._slots[slot] = self._now(-1, sequence, length)
+        if slot != last:
+            self._set_aside(slot)
+            moved = self._slots[last]
+            assert moved is not None
+            if self._entered[moved.seat]:
+                self.copies.append(Copy(last, slot, int(self._entered[moved.seat])))
+            self._slots[slot], self._slots[last] = moved, None
+            self.tables[moved.seat] = slot
+        self._working -= 1
+        self.tables[seat], self.held[seat] = -1, 0
+
+    def forget(self) -> None:
+        self.copies.clear()
+        self._slots[self._working :] = [None] * (len(self._slots) - self._working)
+
+    def gapless(self, seats: Int32) -> Int32:
+        """Of these seats, in the order of their slots, those before which no slot is left out."""
+        slots = self.tables[seats, 0]
+        order = np.argsort(slots)
+        there: Int32 = seats[order[slots[order] == np.arange(len(seats))]]
+        return there
+
+    def _now(self, seat: int, sequence: SequenceState, length: int) -> Held:
+        self._time += 1
+        return Held(seat, sequence.request.namespace, sequence.identity(length if self._reuse else 0), self._time)
+
+    def _alike(self, sequence: SequenceState) -> tuple[int, int]:
+        """The slot with most of a sequence's first tokens, and how many; its last token has to enter in any case."""
+        best = (-1, 0)
+        if not (self._reuse and sequence.request.reuses):
+            return best
+        identity = sequence.identity(len(sequence.tokens) - 1)
+        for slot, held in enumerate(self._slots):
+            if held is not None and held.namespace == sequence.request.namespace:
+                there = len(held.identity) if held.seat < 0 else int(self._entered[held.seat])
+                rows = min(common(held.identity, identity), there)
+                # Of equal ones the next slot, which needs no copy.
+                if (rows, slot == self._working) > (best[1], best[0] == self._working):
+                    best = slot, rows
+        return best
+
+    def _set_aside(self, slot: int, besides: int = -1) -> None:
+        """Move what an ended sequence left in a slot to one where something older is, or nothing."""
+        left = self._slots[slot]
+        free = [other for other in range(self._working, len(self._slots)) if other not in (slot, besides)]
+        if left is None or not len(left.identity) or not free:
+            return
+
+        def time(other: int) -> int:
+            held = self._slots[other]
+            return 0 if held is None or not len(held.identity) else held.time
+
+        oldest = min(free, key=time)
+        if time(oldest) < left.time:
+            self.copies.append(Copy(slot, oldest, len(left.identity)))
+            self._slots[oldest] = left
