@@ -78,7 +78,7 @@ class Drawn(Synthetic):
 
 
 class DrawnModel(Located):
-    def weights(self) -> Drawn:  # type: ignore[override]  # the exporter needs no more of a checkpoint than this
+    def weights(self, *, reread: bool = False) -> Drawn:  # type: ignore[override]  # the exporter needs no more of a checkpoint than this
         return Drawn()
 
 

@@ -31,6 +31,9 @@ FOREIGN: Final[Mapping[str, str]] = {
 }
 """What `recognise` can tell, and what to do about each."""
 
+NO_LOCKS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""What systems say that have no locks for folders: NFS among them."""
+
 # Not on every system, and zero where absent.
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _READ: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _NOFOLLOW
@@ -135,15 +138,20 @@ def parse_json(data: bytes, *, where: str, depth: int = 64) -> Any:
     return value
 
 
-def map_readonly(path: Path) -> mmap.mmap:
-    """Map a whole regular file for reading; FileFormatError when it is empty."""
+def map_readonly(path: Path) -> tuple[mmap.mmap, os.stat_result]:
+    """Map a whole regular file for reading, and say what the system knew of it then; FileFormatError when it is empty.
+
+    It is mapped at the size that it had then.
+    """
     descriptor = _open_regular(path)
     try:
-        if os.fstat(descriptor).st_size == 0:
+        status = os.fstat(descriptor)
+        if status.st_size == 0:
             raise FileFormatError("the file is empty", where=str(path), hint="Fetch it again")
-        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise FileFormatError("cannot be mapped", where=str(path), found=error.strerror) from error
+        return mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ), status
+    except (OSError, ValueError) as error:  # ValueError: it has become shorter
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FileFormatError("cannot be mapped", where=str(path), found=reason) from error
     finally:
         os.close(descriptor)
 
@@ -218,7 +226,7 @@ def build_folder(path: Path) -> Iterator[Path]:
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
     try:
-        with _alone(partial):
+        with locked(partial):
             for leftover in partial.glob(".*.tmp"):
                 leftover.unlink()
             yield partial
@@ -240,8 +248,12 @@ def _unwritable(path: Path, error: OSError | ValueError) -> WriteError:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder, where the system has such; WriteError when another process holds it."""
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on a folder, where the system has such.
+
+    Alone unless it is `shared`: WriteError when another process holds it in either way. A shared one waits for whoever
+    holds it alone. The folder may have gone meanwhile: FileNotFoundError.
+    """
     try:
         import fcntl
     except ImportError:
@@ -249,11 +261,17 @@ def _alone(folder: Path) -> Iterator[None]:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise WriteError("another process is writing it", where=str(folder), hint="Wait until it ends") from error
-    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WriteError(
+                "another process is writing it or using it", where=str(folder), hint="Wait until it ends"
+            ) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        if not os.path.samestat(os.fstat(descriptor), folder.stat()):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
         yield
     finally:
         os.close(descriptor)

@@ -53,11 +53,14 @@ class Located:
         """What the checkpoint's generation_config.json asks for."""
         return Defaults() if self.folder is None else read_defaults(self.folder, self.config)
 
-    def weights(self) -> StoredSource:
-        """The weights, opened for reading: their headers are checked, and the caller closes them."""
+    def weights(self, *, reread: bool = False) -> StoredSource:
+        """The weights, opened for reading: their headers are checked, and the caller closes them.
+
+        To `reread` is to believe no remembered digest of their files: for who writes what it reads elsewhere.
+        """
         if self.folder is None:
             raise OptionError("a model without a folder needs `weights`")
-        return open_weights(self.folder, self.config, self.sources)
+        return open_weights(self.folder, self.config, self.sources, reread=reread)
 
 
 def locate(ref: str | Path, sources: Sources = SOURCES) -> Located:

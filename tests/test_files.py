@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
+import threading
 import time
 import tracemalloc
 from pathlib import Path
@@ -201,7 +203,9 @@ def test_map_readonly(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="empty"):
         files.map_readonly(path)
     path.write_bytes(b"abc")
-    with files.map_readonly(path) as data:
+    data, status = files.map_readonly(path)
+    assert status == path.stat()
+    with data:
         assert data[:] == b"abc"
         with pytest.raises(TypeError):
             data[0] = 1
@@ -289,3 +293,56 @@ def test_write_errors_name_the_path(tmp_path: Path) -> None:
         with pytest.raises(WriteError, match=str(path)), files.write_atomic(path) as file:
             file.write(b"x")
     assert names(tmp_path) == ["folder"]
+
+
+def test_locks(tmp_path: Path) -> None:
+    """Several share one, and nobody else gets it alone; who holds it alone makes the others wait."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    busy = pytest.raises(WriteError, match="another process is writing it or using it")
+    with files.locked(folder, shared=True), files.locked(folder, shared=True), busy, files.locked(folder):
+        pass
+    got = threading.Event()
+
+    def share() -> None:
+        with files.locked(folder, shared=True):
+            got.set()
+
+    waiting = threading.Thread(target=share)
+    with files.locked(folder):
+        with pytest.raises(WriteError, match="another process"), files.locked(folder):
+            pass
+        waiting.start()
+        assert not got.wait(0.1)
+    waiting.join(20)
+    assert got.is_set()
+
+
+def test_a_lock_on_what_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another folder may have its name by the time that it is locked."""
+    folder = tmp_path / "folder"
+    with pytest.raises(FileNotFoundError), files.locked(folder):
+        pass
+    folder.mkdir()
+    flock = fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        folder.rename(tmp_path / "gone")
+        folder.mkdir()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(FileNotFoundError), files.locked(folder, shared=True):
+        pass
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS wants a file that is open for writing, which no folder can be."""
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with files.locked(tmp_path), files.build_folder(tmp_path / "new") as folder:
+        (folder / "file").touch()
+    assert (tmp_path / "new" / "file").exists()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,7 @@ def export(located: Located, out: Path, options: ExportOptions, progress: Progre
     check_runtime()
     if options.verify:
         check_runnable(dtype)
-    source = located.weights()
+    source = located.weights(reread=True)
     try:
         plan, weights, produce = _weights(source, located.config, dtype, options)
         rest = _Rest(located, dtype, options.verify)
@@ -59,7 +58,7 @@ def _weights(
     """What the folder's manifest says it was made of, its weights with their storages, and what writes them."""
     plain = [weight for weight in build_graph(config, dtype).weights if weight.storage.stored]
     plain = [replace(weight, storage=Plain(weight.type.dtype)) for weight in plain]
-    added: dict[str, object] = {"format": "onnx", "dtype": dtype, "version": version("ernie-rt")}
+    added: dict[str, object] = {"format": "onnx", "dtype": dtype}
     if isinstance(source, QuantizedSource):
         if options.weights is not None:
             raise OptionError("the model is quantised already", hint="Leave --weights out, or export its checkpoint")

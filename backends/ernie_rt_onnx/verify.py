@@ -59,10 +59,10 @@ def verify_with(folder: Path, manifest_name: str, numbers: bool, progress: Progr
         raise IntegrityError("the card and the manifest differ in the digests of weights", where=MANIFEST, hint=AGAIN)
     located, dtype = Located(read_config(folder), folder), _dtype(manifest)
     figures: dict[str, float] = {}
-    source = QuantizedSource(folder, located.config, manifest)
+    source = QuantizedSource(folder, located.config, manifest, reread=True)
     try:
         portable = build(located, dtype, manifest, folder)
-        theirs, ours = manifest.plan.get("version"), version("ernie-rt")
+        theirs, ours = manifest.origin.get("version"), version("ernie-rt")
         if theirs == ours:
             _check_rebuilt(model, card, portable, manifest, folder)
         else:

@@ -13,6 +13,7 @@ import typer
 from ernie_rt import __version__
 from ernie_rt.cli import (
     backends,
+    cache,
     chat,
     conform,
     convert,
@@ -45,6 +46,7 @@ for command in (
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(backends.app, name="backends")
+app.add_typer(cache.app, name="cache")
 
 
 def _version(wanted: bool) -> None:

@@ -68,8 +68,7 @@ def quantized(
     from ernie_rt.choice import choose
     from ernie_rt.display import human_bytes
     from ernie_rt.host import PluginHost, blame
-    from ernie_rt.weights.cache import quantized_folder
-    from ernie_rt.weights.opening import open_weights
+    from ernie_rt.weights.cache import cached_weights
     from ernie_rt.weights.quantize import Quantization
 
     def announce(nbytes: int, seconds: float) -> None:
@@ -80,12 +79,11 @@ def quantized(
     chosen, target = host.backend(choice.backend), Target((choice.device,), choice.dtype)
     with blame(choice.backend):
         how = Quantization(weights.bits).taken(lambda storage: chosen.accepts(storage, target))
-    with progress_bar("quantising") as progress:
-        folder = quantized_folder(
-            located.folder, located.config, how,
-            threads=threads or os.cpu_count() or 1, announce=announce, progress=progress,
+    with progress_bar("hashing") as hashing, progress_bar("quantising") as quantizing:
+        return cached_weights(
+            located.folder, located.config, how, threads=threads or os.cpu_count() or 1, announce=announce,
+            hashing=hashing, quantizing=quantizing, sources=located.sources,
         )  # fmt: skip
-    return open_weights(folder, located.config)
 
 
 def explain(located: Located, template: ChatTemplate | None, settled: GenerateOptions) -> None:
@@ -122,11 +120,12 @@ def progress_bar(label: str) -> Iterator[Progress | None]:
     task = bar.add_task(label)
 
     def report(done: int, total: int) -> None:
+        if done < total:
+            bar.start()  # once there is something to show: a line has room for one
         bar.update(task, completed=done, total=total)
         if done >= total:
             bar.stop()
 
-    bar.start()
     try:
         yield report
     finally:

@@ -29,7 +29,7 @@ class Weights(StrEnum):
 
 Quantize = Annotated[
     Weights | None,
-    typer.Option("--weights", help="Quantise the model, once, into ~/.cache/ernie-rt, and use that."),
+    typer.Option("--weights", help="Quantise the model, once, into `ernie-rt cache`, and use that."),
 ]
 Backend = Annotated[str, typer.Option(help="A backend by name, or auto (`ernie-rt backends`).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ernie_rt.cli.output import say
 from ernie_rt.display import printable
 from ernie_rt.errors import ErnieRtError, OptionError, WriteError
+from ernie_rt.home import user_state
 from ernie_rt.text.transcript import read_transcript, write_transcript
 
 if TYPE_CHECKING:
@@ -104,6 +105,9 @@ def _changed(path: Path) -> float:
 
 
 def state_folder() -> Path:
-    """Where conversations are kept."""
-    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(home) / "ernie-rt" / "chat"
+    """Where conversations are kept; WriteError when there is no home to keep them in."""
+    try:
+        return user_state() / "chat"
+    except WriteError as error:
+        error.hint = f"{error.hint}, or keep nothing: --forget"
+        raise

@@ -50,8 +50,8 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What one backend did: its greedy tokens, its pieces in the order in which they run, its flipped experts, and those
-    that may be and that no tap shows.
+    """What one backend did: its greedy tokens, its pieces in the order in which they run, the experts that flipped, and
+    the `hidden` ones, which no tap shows and which may have.
 
     `sampling` says which token it chose against its own logits; empty when it chose none such.
     """

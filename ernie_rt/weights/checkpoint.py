@@ -71,6 +71,11 @@ class Checkpoint:
             cleanup.pop_all()
         return cls(folder, tuple(shards.values()))
 
+    @property
+    def files(self) -> dict[str, SafetensorsFile]:
+        """The files that were opened, by name."""
+        return {file.path.name: file for file in self._files}
+
     def array(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
         """A read-only view of the mapped file."""
         return self._home[name].array(name)

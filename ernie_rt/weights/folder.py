@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -58,12 +59,14 @@ def write_quantized(
     produce: Produce,
     progress: Progress | None = None,
     finish: Finish | None = None,
+    model: str | None = None,
 ) -> Manifest:
     """Write the folder `out`: the weights as their storages say, what lies in the folder `beside`, what `finish` adds,
-    and the manifest.
+    and the manifest, which calls it a `model` of that name.
 
     Raises WriteError when `out` exists, `out.partial` is of another plan, or the disk has too little room.
     """
+    origin = {"version": version("ernie-rt")} | ({} if model is None else {"model": model})
     groups = shard_weights(weights)
     sizes = {name: file_bytes(group) for name, group in groups.items()}
     with files.build_folder(out) as folder:
@@ -80,10 +83,10 @@ def write_quantized(
         done = 0
         for name, group in groups.items():
             if name not in shards:
-                Manifest(plan, shards).write(folder / PROGRESS)
+                Manifest(plan, shards, origin).write(folder / PROGRESS)
                 shards[name] = _Writer(group, produce, done, sum(sizes.values()), progress).write(folder / name)
             done += sizes[name]
-        manifest = Manifest(plan, {name: shards[name] for name in groups})
+        manifest = Manifest(plan, {name: shards[name] for name in groups}, origin)
         manifest.write(folder / PROGRESS)
         if beside is not None:
             _take_along(beside, folder)

@@ -42,10 +42,15 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a folder was made of and how, and its files."""
+    """What a folder was made of and how, and its files.
+
+    The `plan` decides every byte of them. The `origin` is told to people: the `version` of ernie-rt that wrote them,
+    and what the `model` was called.
+    """
 
     plan: Mapping[str, object]
     shards: Mapping[str, Shard] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def storages(self) -> dict[str, Storage]:
@@ -68,7 +73,7 @@ class Manifest:
             }
             for name, shard in self.shards.items()
         }
-        return {"format": FORMAT, "plan": dict(self.plan), "shards": shards}
+        return {"format": FORMAT, "origin": dict(self.origin), "plan": dict(self.plan), "shards": shards}
 
     def write(self, path: Path) -> None:
         with files.write_atomic(path) as file:
@@ -88,7 +93,8 @@ def read_manifest(path: Path, storages: Storages = STORAGES) -> Manifest:
         )
     try:
         shards = {name: _shard(entry, storages) for name, entry in data["shards"].items()}
-        return Manifest(dict(data["plan"]), shards)
+        origin = {key: text for key, text in data.get("origin", {}).items() if isinstance(text, str)}
+        return Manifest(dict(data["plan"]), shards, origin)
     except (KeyError, TypeError, ValueError, AttributeError, ErnieRtError) as error:
         raise JsonError(
             "not a manifest of a quantised folder", where=str(path), found=f"{type(error).__name__}: {error}"[:200]

@@ -8,26 +8,28 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 import numpy as np
 
-from ernie_rt.errors import OptionError
+from ernie_rt.errors import CheckpointError, OptionError
 from ernie_rt.files import Progress
 from ernie_rt.graph.types import Plain, Storage, Weight
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.storage.blocks import Blocks
-from ernie_rt.weights.folder import Put, write_quantized
+from ernie_rt.weights.folder import PROGRESS, Put, write_quantized
 from ernie_rt.weights.manifest import MANIFEST, Manifest
 from ernie_rt.weights.opening import SOURCES, Sources, open_weights
 from ernie_rt.weights.quantized import QuantizedSource
-from ernie_rt.weights.source import Array, WeightSource
+from ernie_rt.weights.source import Array, StoredSource, WeightSource
 
 LINEAR: Final = frozenset({"qkv", "out", "gate_up", "down"})
 """What the names of weights end in that take the bits asked for; the embedding and the head take eight."""
+
+ALGORITHM: Final = 1
+"""Raised whenever the same weights and options would give other bytes, and never else: a cache goes by it."""
 
 PIECE: Final = 1 << 22
 """Numbers that a thread takes at once of a weight without experts."""
@@ -66,14 +68,14 @@ class Quantization:
         return next((how for how in (replace(self, layout=each) for each in layouts) if accepts(how.linears)), self)
 
     def plan(self, source: str) -> dict[str, object]:
-        """What a manifest says of it, of a model with this fingerprint."""
+        """What decides every byte of the result, of a model with this fingerprint."""
         return {
             "source": source,
             "weights": f"int{self.bits}",
             "block": self.block,
             "layout": self.layout,
             "clip_search": self.clip_search,
-            "version": version("ernie-rt"),
+            "algorithm": ALGORITHM,
         }
 
     def weights(self, config: ModelConfig) -> list[Weight]:
@@ -100,14 +102,37 @@ def quantize_model(
     """
     source = open_weights(folder, config, sources)
     try:
-        stored = source.storages
-        if any(storage.packed for storage in stored.values()):
+        if any(storage.packed for storage in source.storages.values()):
             raise OptionError("the model is quantised already", where=str(folder), hint="Quantise what it was made of")
-        weights = [w if w.storage.packed else replace(w, storage=stored[w.name]) for w in how.weights(config)]
         plan = how.plan(source.fingerprint())
-        return write_quantized(out, folder, weights, plan, Quantizer(source, how.clip_search, threads), progress)
+        return quantize_source(source, plan, folder, config, out, how, threads=threads, progress=progress)
     finally:
         source.close()
+
+
+def quantize_source(
+    source: StoredSource,
+    plan: Mapping[str, object],
+    beside: Path,
+    config: ModelConfig,
+    out: Path,
+    how: Quantization,
+    *,
+    threads: int = 1,
+    progress: Progress | None = None,
+    model: str | None = None,
+) -> Manifest:
+    """`quantize_model` of an open source, whose `plan` says what it is; it may have a name that people know."""
+    stored = source.storages
+    weights = [w if w.storage.packed else replace(w, storage=stored[w.name]) for w in how.weights(config)]
+
+    def check(folder: Path, manifest: Manifest) -> None:
+        if not source.is_still(str(plan["source"])):
+            (folder / PROGRESS).unlink()  # or a later run would go on with what is a mixture
+            raise CheckpointError("it was changed while it was read", where=str(beside), hint="Quantise it again")
+
+    quantizer = Quantizer(source, how.clip_search, threads)
+    return write_quantized(out, beside, weights, plan, quantizer, progress, check, model)
 
 
 def convert_model(
@@ -120,7 +145,7 @@ def convert_model(
     """
     if not (folder / MANIFEST).exists():
         raise OptionError("the model is not quantised", where=str(folder), hint="See `ernie-rt quantize --help`")
-    source = QuantizedSource(folder, config)
+    source = QuantizedSource(folder, config, reread=True)
     try:
         if source.manifest.plan.get("layout") == layout:
             raise OptionError(f"the model has the layout {layout} already", where=str(folder))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,10 +12,12 @@ import numpy as np
 
 from ernie_rt import files
 from ernie_rt.errors import CheckpointError, GraphError
+from ernie_rt.files import Progress
 from ernie_rt.graph.types import DTYPES, Storage, Weight
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.weights.checkpoint import listed
+from ernie_rt.weights.digests import Digests, are_still, combined
 from ernie_rt.weights.manifest import (
     MANIFEST,
     PADDING,
@@ -29,6 +29,7 @@ from ernie_rt.weights.manifest import (
 )
 from ernie_rt.weights.safetensors import SafetensorsFile
 from ernie_rt.weights.source import Array, Place, computed, copy, pieces
+from ernie_rt.weights.stamps import Stamps
 
 CHUNK: Final = 1 << 17
 """Numbers made at once."""
@@ -36,19 +37,22 @@ CHUNK: Final = 1 << 17
 
 class QuantizedSource:
     """The weights of a quantised folder. Opening it checks all names, shapes and sizes; the digest of a file is checked
-    when it is first read.
+    when it is first read: remembered since it was last hashed, or hashed ahead by several threads.
 
     A weight is filled part by part as it is stored, or, where the graph does not say it packed, with the numbers.
     """
 
     unused = ()
 
-    def __init__(self, folder: Path, config: ModelConfig, manifest: Manifest | None = None) -> None:
-        """`manifest` is for a folder that has none yet. Raises JsonError, CheckpointError, FileFormatError or
-        UnsafePathError."""
+    def __init__(
+        self, folder: Path, config: ModelConfig, manifest: Manifest | None = None, *, reread: bool = False
+    ) -> None:
+        """`manifest` is for a folder that has none yet; to `reread` is to believe no remembered digest.
+
+        Raises JsonError, CheckpointError, FileFormatError or UnsafePathError.
+        """
         self.manifest = manifest or read_manifest(files.member(folder, MANIFEST))
         self.storages = self.manifest.storages
-        self._lock = threading.Lock()
         self._verified: set[str] = set()
         self._homes: dict[str, str] = {}
         self._files: dict[str, SafetensorsFile] = {}
@@ -60,14 +64,20 @@ class QuantizedSource:
                 cleanup.callback(self._files[name].close)
                 self._homes.update((weight.name, name) for weight in group)
             cleanup.pop_all()
+        self._wanted = {name: self.manifest.shards[name].sha256 for name in self._files}
+        self._stamps = None if reread else Stamps.of_user()
+        self._digests = Digests(self._files, self._stamps, self._wanted)
 
     @property
     def weights(self) -> list[Weight]:
         return list(self._weights.values())
 
-    def fingerprint(self) -> str:
-        """Of the digests of the files."""
-        return hashlib.sha256("".join(shard.sha256 for shard in self.manifest.shards.values()).encode()).hexdigest()
+    def fingerprint(self, progress: Progress | None = None) -> str:
+        """Of the digests that the manifest says, which hold of whatever is read."""
+        return combined(self._wanted.values())
+
+    def is_still(self, fingerprint: str) -> bool:
+        return are_still(self._files, fingerprint, self._stamps)
 
     def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
         if computed(weight, part, out, index):
@@ -114,6 +124,7 @@ class QuantizedSource:
         return weight.storage.rows(parts, len(weight.row), start, stop)
 
     def close(self) -> None:
+        self._digests.close()
         for file in self._files.values():
             file.close()
 
@@ -136,19 +147,17 @@ class QuantizedSource:
     def _verified_file(self, name: str) -> SafetensorsFile:
         """The file that holds a weight; its digest is checked the first time."""
         home = self._homes[name]
-        with self._lock:
-            if home not in self._verified:
-                self._verify(home)
-                self._verified.add(home)
+        if home not in self._verified:
+            self._verify(home)
+            self._verified.add(home)
         return self._files[home]
 
     def _verify(self, name: str) -> None:
-        file, wanted = self._files[name], self.manifest.shards[name].sha256
-        found = file.sha256()
+        wanted, found = self._wanted[name], self._digests.of(name)
         if found != wanted:
             raise CheckpointError(
                 "the file is not the one that was written: its digest differs",
-                where=str(file.path),
+                where=str(self._files[name].path),
                 expected=f"sha256 {wanted}",
                 found=found,
                 hint="Fetch it again, or quantise the model again",

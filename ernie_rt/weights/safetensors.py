@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import math
 import mmap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from ernie_rt import files
 from ernie_rt.errors import FileFormatError, UnsafeCheckpointError
 from ernie_rt.graph.types import DTYPES
+from ernie_rt.weights.stamps import Stamp
 
 HEADER_LIMIT: Final = 4 * files.MIB
 """The format allows 100 MB, but the largest ERNIE in one file would need 2 MB."""
@@ -27,6 +28,9 @@ NUMPY_DTYPE: Final[Mapping[str, np.dtype[Any]]] = {
     facts.stored: np.dtype(dtype).newbyteorder("<") for dtype, facts in DTYPES.items()
 } | {"U16": np.dtype("<u2")}
 """The stored dtypes that can be read; a header may hold others."""
+
+HASHED_AT_ONCE: Final = 16 * files.MIB
+"""A multiple of a page; hashing ends within some ten milliseconds when it is told to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._map = files.map_readonly(path)
+        self._map, status = files.map_readonly(path)
+        self.stamp = Stamp.of(status)
         try:
             self.tensors: Mapping[str, StoredTensor] = MappingProxyType(_read_header(path, self._map))
         except BaseException:
@@ -80,12 +85,24 @@ class SafetensorsFile:
         if start < stop:
             self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
-    def sha256(self) -> str:
-        """The digest of the whole file, in hexadecimal."""
-        digest = hashlib.sha256(self._map).hexdigest()
-        if hasattr(self._map, "madvise"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-        return digest
+    def is_untouched(self) -> bool:
+        """Whether the file at `path` is this one, and nobody has written it since."""
+        try:
+            return Stamp.of(self.path.stat()) == self.stamp
+        except OSError:
+            return False
+
+    def sha256(self, report: Callable[[int], None] = lambda count: None) -> str:
+        """The digest of the whole file, in hexadecimal; `report` is told the bytes read, and may raise to end it."""
+        digest = hashlib.sha256()
+        with memoryview(self._map) as whole:
+            for start in range(0, len(whole), HASHED_AT_ONCE):
+                with whole[start : start + HASHED_AT_ONCE] as piece:
+                    report(len(piece))
+                    digest.update(piece)
+                    if hasattr(self._map, "madvise"):
+                        self._map.madvise(mmap.MADV_DONTNEED, start, len(piece))
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Unmap the file, or leave that to the last array that still shows it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,11 @@ import ml_dtypes
 import numpy as np
 
 from ernie_rt.errors import BackendError, GraphError
+from ernie_rt.files import Progress
 from ernie_rt.graph.types import DTYPES, FLOATS, DType, Plain, Storage, Weight
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.weights.checkpoint import Checkpoint
+from ernie_rt.weights.digests import are_still, fingerprint
 from ernie_rt.weights.expressions import (
     Concat,
     Expression,
@@ -30,16 +31,13 @@ from ernie_rt.weights.expressions import (
     stored_in,
 )
 from ernie_rt.weights.recipes import dialect_of, recipe
-from ernie_rt.weights.safetensors import NUMPY_DTYPE
+from ernie_rt.weights.stamps import Stamps
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Index = tuple[int | slice | EllipsisType, ...]
 
 TILE: Final = 256
 """Side of the squares in which a transpose is copied: 2 to 6 times as fast as NumPy's order, which misses the cache."""
-
-SAMPLE: Final = 1024
-"""Numbers of each tensor that a fingerprint looks at."""
 
 STORED_AS: Final[Mapping[str, DType]] = {DTYPES[dtype].stored: dtype for dtype in FLOATS} | {"U16": "bfloat16"}
 
@@ -93,8 +91,15 @@ class StoredSource(WeightSource, Protocol):
         """What it has beside the weights of the graph, each with the reason why that is not read."""
         ...
 
-    def fingerprint(self) -> str:
-        """A digest that tells the model from its finetunes, made without reading it all."""
+    def fingerprint(self, progress: Progress | None = None) -> str:
+        """A digest of every byte that it is made of, so that other numbers have another; what it is called has no part.
+
+        It may take as long as reading them all: `progress` is told how far that is.
+        """
+        ...
+
+    def is_still(self, fingerprint: str) -> bool:
+        """Whether nobody has changed it since it was opened and had this fingerprint."""
         ...
 
 
@@ -109,9 +114,10 @@ class CheckpointSource:
     A weight that is made of tensors of several dtypes counts as float32.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: ModelConfig) -> None:
-        """Raises CheckpointError, having closed the checkpoint."""
+    def __init__(self, checkpoint: Checkpoint, config: ModelConfig, *, reread: bool = False) -> None:
+        """To `reread` is to believe no remembered digest. Raises CheckpointError, having closed the checkpoint."""
         self._checkpoint = checkpoint
+        self._stamps = None if reread else Stamps.of_user()
         try:
             self._recipe = recipe(config, dialect_of(checkpoint.tensors.keys(), str(checkpoint.folder)))
             self.unused = self._recipe.check(checkpoint.tensors, str(checkpoint.folder))
@@ -120,14 +126,12 @@ class CheckpointSource:
             raise
         self.storages = {name: self._storage(made) for name, made in self._recipe.weights.items()}
 
-    def fingerprint(self) -> str:
-        """Of the names, shapes and dtypes of all tensors and the first numbers of each."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self._checkpoint.tensors.items()):
-            digest.update(f"{name} {tensor.dtype} {tensor.shape} ".encode())
-            if tensor.dtype in NUMPY_DTYPE:
-                digest.update(self._checkpoint.array(name).reshape(-1)[:SAMPLE].tobytes())
-        return digest.hexdigest()
+    def fingerprint(self, progress: Progress | None = None) -> str:
+        """Of every byte of the files, which are hashed unless that is remembered (`stamps`)."""
+        return fingerprint(self._checkpoint.files, self._stamps, progress)
+
+    def is_still(self, fingerprint: str) -> bool:
+        return are_still(self._checkpoint.files, fingerprint, self._stamps)
 
     def fill(self, weight: Weight, part: str, out: Array, index: tuple[int, ...] = ()) -> None:
         if computed(weight, part, out, index):

@@ -135,6 +135,15 @@ def test_a_disk_that_takes_nothing(plain: Path, tmp_path: Path, monkeypatch: pyt
     assert (ran.code, ran.out) == (0, "one\ntwo\n") and ran.err.count("the conversation is not kept") == 1
 
 
+def test_without_a_home(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    ran = chat(plain, "a\n")
+    assert ran.code == 1 and "no home folder. Set XDG_STATE_HOME to" in ran.err and "--forget" in ran.err
+    Says(plain, monkeypatch, "one</s>")
+    assert chat(plain, "a\n", "--forget").out == "one\n"
+
+
 def test_reasoning_goes_to_standard_error(thinking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = (
         'Well.\n</think>\n\n<response>\nYes.\n</response>\n<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>'

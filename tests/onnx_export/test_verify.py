@@ -23,6 +23,7 @@ from ernie_rt.export import ExportOptions, Verified, export, verify
 from ernie_rt.location import locate
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
 from ernie_rt.weights.quantize import Quantization
+from ernie_rt.weights.stamps import Stamps
 from ernie_rt_onnx.portable import CARD, MODEL, TABLES, bare, graph_digest, seal
 from ernie_rt_onnx.static import LIMIT, walk
 from ernie_rt_onnx.verify import verify as verify_onnx
@@ -66,7 +67,7 @@ def forge(folder: Path, edit: Edit = lambda model: None, version: str | None = N
     edit(model)
     if version is not None:
         manifest = json.loads((folder / MANIFEST).read_text())
-        manifest["plan"]["version"] = version
+        manifest["origin"]["version"] = version
         (folder / MANIFEST).write_text(json.dumps(manifest))
     del model.metadata_props[:]
     digests = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir() if p.name != MODEL}
@@ -92,6 +93,13 @@ def test_of_another_version(folder: Path) -> None:
     forge(folder, version="0.0.9")
     assert ["written by ernie-rt '0.0.9'" in note for note in verify(folder).notes] == [True]
     assert verify(folder, numbers=True).figures["logits"] < 0.5
+
+
+def test_it_reads_every_byte_each_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No digest is believed because it is remembered; nor is one by who exports what is quantised already."""
+    monkeypatch.setattr(Stamps, "recall", lambda *_: pytest.fail("a remembered digest was asked for"))
+    verify(folder, numbers=True)
+    export(folder, tmp_path / "again")
 
 
 def external(name: str = "hidden", location: str = WEIGHTS, offset: object = 4096, length: object = 64) -> TensorProto:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ernie_rt.files import Progress
 from ernie_rt.graph.types import Plain, Weight, dtype_of
 from ernie_rt.model.config import ModelConfig
 from ernie_rt.weights.opening import SourceKind
@@ -19,7 +20,7 @@ FILE = "model.npz"
 class NpzSource:
     """The weights of a graph by its own names, in an archive of NumPy's."""
 
-    def __init__(self, folder: Path, config: ModelConfig) -> None:
+    def __init__(self, folder: Path, config: ModelConfig, *, reread: bool) -> None:
         self._file = folder / FILE
         with np.load(self._file) as arrays:
             self._arrays = dict(arrays)
@@ -30,7 +31,10 @@ class NpzSource:
             if not name.startswith("note.")
         }
 
-    def fingerprint(self) -> str:
+    def is_still(self, fingerprint: str) -> bool:
+        return self.fingerprint() == fingerprint
+
+    def fingerprint(self, progress: Progress | None = None) -> str:
         return hashlib.sha256(self._file.read_bytes()).hexdigest()
 
     def fill(self, weight: Weight, part: str, out: np.ndarray[Any, Any], index: tuple[int, ...] = ()) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from safetensors.numpy import load_file
 import ernie_rt
 from ernie_rt.errors import CheckpointError, OptionError
 from ernie_rt.graph.types import Plain
-from ernie_rt.model.config import read_config
+from ernie_rt.model.config import ModelConfig, read_config
 from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.weights.cache import cached_weights, entries
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
 from ernie_rt.weights.opening import SOURCES, SourceKind, open_weights
 from ernie_rt.weights.quantize import Quantization, quantize_model
@@ -103,6 +106,79 @@ def test_another_kind_of_folder(archive: Path, checkpoint: Path, tmp_path: Path)
         quantize_model(tmp_path / "archive", config, tmp_path / "again", Quantization(8), sources=sources)
 
 
+def test_another_kind_of_folder_is_kept_quantised(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder, config, how = shutil.copytree(archive, tmp_path / "own"), read_config(archive), Quantization(4)
+    told: list[int] = []
+
+    def cached(weights: Quantization = how) -> QuantizedSource:
+        return cached_weights(
+            folder, config, weights, sources=(NPZ, *SOURCES), announce=lambda nbytes, seconds: told.append(nbytes)
+        )
+
+    for _ in range(2):
+        with closing(cached()) as source:
+            np.testing.assert_array_equal(logits(folder, weights=source), logits(entries()[0].path))
+    assert len(told) == len(entries()) == 1
+    with closing(cached(replace(how, layout="tiled"))):
+        assert len(told) == len(entries()) == 2
+
+    arrays = dict(np.load(folder / FILE))
+    arrays["layers.0.mlp.norm"][-1] += 1
+    take_along = "ernie_rt.weights.folder._take_along"
+    monkeypatch.setattr(take_along, lambda *_: np.savez(folder / FILE, **arrays))
+    with pytest.raises(CheckpointError, match="it was changed while it was read"):
+        cached(Quantization(8))
+
+
+def test_what_opens_a_folder_is_told_to_reread(checkpoint: Path) -> None:
+    told: list[bool] = []
+
+    def opening(folder: Path, config: ModelConfig, *, reread: bool) -> StoredSource:
+        told.append(reread)
+        return SOURCES[-1].open(folder, config, reread=reread)
+
+    located = ernie_rt.locate(checkpoint, (SourceKind("told", Path.is_dir, opening),))
+    for reread in (False, True):
+        with closing(located.weights(reread=reread)):
+            assert told.pop() == reread
+    with closing(located.weights()):
+        assert told == [False]
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_whether_a_source_is_still_what_it_was(checkpoint: Path, tmp_path: Path, quantized: bool) -> None:
+    config, folder = read_config(checkpoint), tmp_path / "model"
+    if quantized:
+        quantize_model(checkpoint, config, folder, Quantization(4))
+    else:
+        shutil.copytree(checkpoint, folder)
+    path = max(folder.glob("*.safetensors"))
+    data = path.read_bytes()
+    with closing(open_weights(folder, config)) as source:
+        fingerprint = source.fingerprint()
+        path.touch()
+        assert source.is_still(fingerprint)
+        with path.open("r+b") as file:
+            file.seek(-1, 2)
+            file.write(bytes([data[-1] ^ 1]))
+        assert not source.is_still(fingerprint)
+
+
+def test_a_checkpoint_that_is_reread_believes_no_stamp(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = read_config(checkpoint)
+    with closing(open_weights(checkpoint, config)) as source:
+        right = source.fingerprint()
+    monkeypatch.setattr("ernie_rt.weights.stamps.Stamps.recall", lambda *_: "0" * 64)
+    found = []
+    for reread in (False, True):
+        with closing(open_weights(checkpoint, config, reread=reread)) as source:
+            found.append(source.fingerprint() == right)
+    assert found == [False, True]
+
+
 def test_a_folder_of_no_kind(checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="expected an archive of NumPy's"):
         open_weights(checkpoint, read_config(checkpoint), (NPZ,))
@@ -114,7 +190,9 @@ def test_a_quantised_folder_with_storages_of_ones_own(checkpoint: Path, tmp_path
     kind = SourceKind(
         "two bits",
         lambda folder: (folder / MANIFEST).exists(),
-        lambda folder, config: QuantizedSource(folder, config, read_manifest(folder / MANIFEST, known)),
+        lambda folder, config, *, reread: QuantizedSource(
+            folder, config, read_manifest(folder / MANIFEST, known), reread=reread
+        ),
     )
     direct = logits(tmp_path / "q", weights=QuantizedSource(tmp_path / "q", config, manifest))
     np.testing.assert_array_equal(logits(tmp_path / "q", sources=(kind, *SOURCES)), direct)

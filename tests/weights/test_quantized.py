@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -19,11 +22,13 @@ from ernie_rt.graph.types import Plain, Weight
 from ernie_rt.model.config import read_config
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.storage.blocks import Blocks
+from ernie_rt.weights import stamps
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
 from ernie_rt.weights.opening import open_weights
 from ernie_rt.weights.quantize import Quantization, convert_model, quantize_model
 from ernie_rt.weights.quantized import QuantizedSource
+from ernie_rt.weights.safetensors import SafetensorsFile
 from ernie_rt.weights.source import CheckpointSource, PlacedSource
 from support.drawn import DENSE, MOE, write_drawn
 from support.mutants import NumpyBackend, host_of
@@ -361,6 +366,103 @@ def test_an_edited_file_is_never_computed_with(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="not the one that was written"):
         convert_model(folder, config, folder.with_name("out"), "tiled")
     assert not folder.with_name("out").exists()
+
+
+def flip(path: Path, at: int) -> None:
+    """Change a byte behind the system's back as far as programs can: size and modification time stay."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 4]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+def test_a_flipped_byte_in_any_file_is_found(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, remembered: bool
+) -> None:
+    """Whether or not the file was hashed before, and the error names it; the others stay as good as they are."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setattr(stamps, "SETTLED_NS", 0)
+    config, rng = read_config(folder), np.random.default_rng(5)
+    shards = read_manifest(folder / MANIFEST).shards
+    homes = {weight: shard for shard, each in shards.items() for weight in each.storages}
+    if remembered:
+        read_all(QuantizedSource(folder, config))
+        assert len([*(tmp_path / "caches" / "ernie-rt" / "stamps").iterdir()]) == 6
+    for path in sorted(folder.glob("*.safetensors")):
+        time.sleep(0.02)
+        data = path.read_bytes()
+        header = 8 + int.from_bytes(data[:8], "little")
+        at = int(rng.integers(header, len(data)))
+        flip(path, at)
+        with closing(QuantizedSource(folder, config)) as source:
+            for name in source.storages:
+                weight = next(weight for weight in source.weights if weight.name == name)
+                for part in weight.parts:
+                    if homes[name] == path.name:
+                        with pytest.raises(CheckpointError, match=rf"{path.name}: the file is not .* digest differs"):
+                            source.place(weight, part)
+                    else:
+                        source.place(weight, part)
+        flip(path, at)
+    read_all(QuantizedSource(folder, config))
+
+
+def read_all(source: QuantizedSource) -> None:
+    with closing(source):
+        for weight in source.weights:
+            for part in weight.parts:
+                source.array(weight.name, part)
+
+
+def test_closing_ends_what_is_hashed_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha256 = SafetensorsFile.sha256
+
+    def endless(self: SafetensorsFile, report: Callable[[int], None]) -> str:
+        while "00001" not in self.path.name:
+            report(0)
+            time.sleep(0.001)
+        return sha256(self, report)
+
+    monkeypatch.setattr(SafetensorsFile, "sha256", endless)
+    source = QuantizedSource(folder, read_config(folder))
+    source.array("embed.weight", "codes")
+    hashing = [thread for thread in threading.enumerate() if thread.name.startswith("hashing")]
+    assert hashing
+    source.close()
+    assert not any(thread.is_alive() for thread in hashing)
+
+
+def test_a_wrong_stamp_spoils_no_good_file(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    own, status = stamps.Stamps.of_user(), (folder / SHARD).stat()
+    assert own is not None
+    own.remember(folder / SHARD, stamps.Stamp.of(status), "0" * 64, status.st_ctime_ns + stamps.SETTLED_NS)
+    assert own.recall(folder / SHARD, stamps.Stamp.of(status)) == "0" * 64
+    read_all(QuantizedSource(folder, read_config(folder)))
+
+
+def test_who_writes_what_it_reads_believes_no_stamp(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A disk that rots changes no stamp: here one is made up for the changed file."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    config, shard = read_config(folder), read_manifest(folder / MANIFEST).shards[SHARD]
+    flip(folder / SHARD, -1 % shard.nbytes)
+    own, status = stamps.Stamps.of_user(), (folder / SHARD).stat()
+    assert own is not None
+    own.remember(folder / SHARD, stamps.Stamp.of(status), shard.sha256, status.st_ctime_ns + stamps.SETTLED_NS)
+    read_all(QuantizedSource(folder, config))  # or the next lines would show nothing
+    with pytest.raises(CheckpointError, match="digest differs"):
+        read_all(QuantizedSource(folder, config, reread=True))
+    with pytest.raises(CheckpointError, match="digest differs"):
+        convert_model(folder, config, folder.with_name("out"), "tiled")
+    monkeypatch.setenv("ERNIE_RT_STAMPS", "0")
+    with pytest.raises(CheckpointError, match="digest differs"):
+        read_all(QuantizedSource(folder, config))
 
 
 def test_a_checkpoint_is_a_checkpoint(untrained: Path) -> None:
