@@ -8,68 +8,64 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ernie_rt.errors import BackendError, OptionError
+from ernie_rt.sampling.candidates import UNIT
+from ernie_rt.sampling.draws import Draws
 from ernie_rt.sampling.philox import MULTIPLIERS, ROUNDS, WEYL
-from ernie_rt.sampling.sampler import UNIT
 from ernie_rt.sampling.state import SamplerState
 
 LOW = 0xFFFFFFFF
 
 
 @torch.inference_mode()
-def sample(logits: Tensor, states: Sequence[SamplerState]) -> Tensor:
-    """A token, int32, for each row of `logits [L, V]`, on their device; the states are left for the caller to tell.
+def draw(logits: Tensor, draws: Draws) -> Tensor:
+    """A token, int32, for each row of `logits [L, V]`, on their device; -1 for a row without a number, or a draw.
 
-    Chooses what `ernie_rt.sampling.sampler.sample` does, unless float64 logarithms of two libraries tip the scales.
-    BackendError when a row holds NaN or infinity, OptionError when masks leave no token: the check waits for it.
+    Chooses what `ernie_rt.sampling.draws.draw` does of these logits in float32, unless float64 logarithms of two
+    libraries tip the scales. It waits for no result.
     """
     if logits.device.type == "mps":  # which has no float64
-        return sample(logits.cpu(), states).to(logits.device)
-    scores = logits.float().clone()
+        return draw(logits.cpu(), draws).to(logits.device)
+
+    def column(values: np.ndarray) -> Tensor:
+        there = torch.from_numpy(np.ascontiguousarray(values))[:, None]  # [L, 1]
+        return there.pin_memory().to(logits.device, non_blocking=True) if logits.is_cuda else there
+
+    places = torch.arange(logits.shape[1], device=logits.device)  # [V]
+    scores = torch.where(places < column(draws.known), logits.float(), -torch.inf)
+    # Both operands are tensors: a GPU multiplies by the reciprocal of a number.
+    scores = scores / column(np.where(draws.temperature > 0, draws.temperature, np.float32(1)))
+    choosable = scores.amax(-1).isfinite()
+    ids = places.expand_as(scores)
+    if ((draws.top_k > 0) | (draws.top_p < 1) | (draws.min_p > 0)).any():
+        scores, ids = torch.sort(scores, dim=-1, descending=True, stable=True)  # the lowest id first among equals
+        weights = torch.exp(scores.double() - scores[:, :1].double()).mul_(UNIT).round_().long()
+        kept = places < column(np.where(draws.top_k > 0, draws.top_k, scores.shape[1]))
+        kept &= (scores > -torch.inf) & (weights.double() >= column(draws.min_p * UNIT))
+        weights = torch.where(kept, weights, 0)
+        limit = column(draws.top_p) * weights.sum(-1, keepdim=True).double()
+        kept &= ((weights.cumsum(-1) - weights).double() < limit) | column(draws.top_p == 1)
+        scores = torch.where(kept, scores, -torch.inf)
+    if (draws.temperature > 0).any():
+        low, high = draws.seed & np.uint64(LOW), draws.seed >> np.uint64(32)
+        noise = gumbel(ids, *(column(words.astype(np.int64)) for words in (low, high, draws.position)))
+        scores = torch.where(column(draws.temperature > 0), scores + noise, scores)
+    tokens = torch.where(scores == scores.amax(-1, keepdim=True), ids, scores.shape[1]).amin(-1)
+    return torch.where(choosable, tokens, -1).int()
+
+
+@torch.inference_mode()
+def sample_rows(logits: np.ndarray, states: Sequence[SamplerState], device: str) -> np.ndarray:
+    """A token for each row of logits in main memory, chosen on a device: what the conformance suite calls."""
+    scores = torch.tensor(logits, dtype=torch.float32, device=device)
     for row, state in zip(scores, states, strict=True):
         _penalise(row, state)
-    _check(scores, logits, states)
-    params = [state.params for state in states]
-
-    def column(values: list[float], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, dtype=dtype, device=scores.device)[:, None]  # [L, 1]
-
-    temperature = column([p.temperature for p in params], torch.float32)
-    greedy = temperature == 0
-    # Both operands are tensors: a GPU multiplies by the reciprocal of a number.
-    scores = scores / torch.where(greedy, torch.ones_like(temperature), temperature)
-    ordered, ids = torch.sort(scores, dim=-1, descending=True, stable=True)  # [L, V], the lowest id first among equals
-    weights = torch.exp(ordered.double() - ordered[:, :1].double()).mul_(UNIT).round_().long()
-    places = torch.arange(scores.shape[1], device=scores.device)
-    top_k = column([p.top_k or scores.shape[1] for p in params], torch.int64)
-    min_p = column([p.min_p for p in params], torch.float64)
-    top_p = column([p.top_p for p in params], torch.float64)
-    kept = (places < top_k) & (ordered > -torch.inf) & (weights.double() >= min_p * UNIT)
-    weights = torch.where(kept, weights, 0)
-    limit = top_p * weights.sum(-1, keepdim=True).double()
-    kept &= ((weights.cumsum(-1) - weights).double() < limit) | (top_p == 1)
-    noise = gumbel(ids, [state.seed for state in states], [state.position for state in states])
-    drawn = torch.where(kept, ordered + torch.where(greedy, torch.zeros_like(noise), noise), -torch.inf)
-    best = drawn.amax(-1, keepdim=True)
-    return torch.where(drawn == best, ids, scores.shape[1]).amin(-1).int()
+    return draw(scores, Draws.of(states, scores.shape[1])).cpu().numpy()
 
 
-def sample_rows(logits: np.ndarray, states: Sequence[SamplerState], device: str) -> np.ndarray:
-    """`sample`, of logits in main memory that are brought to a device: what the conformance suite calls."""
-    return sample(torch.from_numpy(logits).to(device), states).cpu().numpy()
-
-
-def gumbel(ids: Tensor, seeds: Sequence[int], positions: Sequence[int]) -> Tensor:
-    """The Gumbel noise of token ids `[L, K]`, each row with the seed and the position of its sequence."""
-
-    def column(values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=ids.device)[:, None]
-
+def gumbel(ids: Tensor, low: Tensor, high: Tensor, position: Tensor) -> Tensor:
+    """The Gumbel noise of token ids `[L, K]`, each row with the seed, in halves, and the position of its sequence."""
     zero = torch.zeros_like(ids)
-    words = philox(
-        (ids >> 2, column(list(positions)) + zero, zero, zero),
-        (column([seed & LOW for seed in seeds]), column([seed >> 32 for seed in seeds])),
-    )
+    words = philox((ids >> 2, position + zero, zero, zero), (low, high))
     word = torch.stack(words).gather(0, (ids & 3)[None])[0]
     return (-torch.log(-torch.log((word.double() + 0.5) * 2.0**-32))).float()
 
@@ -93,7 +89,7 @@ def _multiply(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
 
 def _penalise(row: Tensor, state: SamplerState) -> None:
     """Penalties, biases and masks, in place."""
-    params, vocab_size = state.params, row.shape[0] if state.vocab_size is None else state.vocab_size
+    params = state.params
 
     def on_device(values: object, dtype: torch.dtype) -> Tensor:
         return torch.as_tensor(values, dtype=dtype, device=row.device)
@@ -115,16 +111,3 @@ def _penalise(row: Tensor, state: SamplerState) -> None:
             ruled_out = torch.ones_like(row, dtype=torch.bool)
             ruled_out[on_device(state.allowed, torch.int64)] = False
             row[ruled_out] = -torch.inf
-    row[vocab_size:] = -torch.inf
-
-
-def _check(scores: Tensor, logits: Tensor, states: Sequence[SamplerState]) -> None:
-    best = scores.amax(-1)
-    if bool(torch.isfinite(best).all()):
-        return
-    for score, row, state in zip(best.tolist(), logits, states, strict=True):
-        if score == float("-inf") and float(row[: state.vocab_size].max()) > score:
-            raise OptionError(
-                "no token is left to choose", found="every one is masked", hint="Allow more ids, or fewer bad words"
-            )
-    raise BackendError("the logits hold NaN or infinity", hint="Run the same prompt with `--backend reference`")

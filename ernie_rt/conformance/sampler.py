@@ -18,7 +18,7 @@ from ernie_rt.conformance.cases import numbers, words
 from ernie_rt.conformance.subject import Around, Outcome, Subject
 from ernie_rt.host import blame
 from ernie_rt.sampling.params import SamplingParams
-from ernie_rt.sampling.philox import gumbel_below
+from ernie_rt.sampling.philox import noise_at
 from ernie_rt.sampling.sampler import penalise, sample
 from ernie_rt.sampling.state import SamplerState
 
@@ -103,7 +103,7 @@ def _behind(row: Array, state: SamplerState, token: int, right: int) -> float:
         return np.inf
     scores = penalise(row, state) / np.float32(state.params.temperature or 1)
     if state.params.temperature:
-        scores += gumbel_below(len(scores), state.seed, state.position)
+        scores += noise_at(np.arange(len(scores)), state.seed, state.position)
     return abs(float(scores[right]) - float(scores[token]))
 
 

@@ -86,13 +86,14 @@ class SamplingParams:
             self._set("allowed_ids", allowed)
 
     @property
-    def drawable(self) -> bool:
-        return not (self.penalises or self.masks or self.min_new_tokens or self.logprobs is not None)
+    def plain(self) -> bool:
+        """Whether the token is the largest logit and nothing else is asked for."""
+        return self.temperature == 0 and self.drawable
 
     @property
-    def plain(self) -> bool:
-        """Whether the token is the largest logit and nothing else is asked for: what a device can do by itself."""
-        return self.temperature == 0 and not (self.penalises or self.masks) and self.logprobs is None
+    def drawable(self) -> bool:
+        """Whether temperature, top-k, top-p, min-p and seed say it all: what a device can do by itself (`Draws`)."""
+        return not (self.penalises or self.masks) and self.logprobs is None
 
     @property
     def penalises(self) -> bool:

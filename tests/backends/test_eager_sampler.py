@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from ernie_rt.errors import BackendError, OptionError
+from ernie_rt.sampling.draws import Draws, draw
 from ernie_rt.sampling.params import SamplingParams
-from ernie_rt.sampling.philox import gumbel
+from ernie_rt.sampling.philox import noise_at
 from ernie_rt.sampling.sampler import penalise, sample
 from ernie_rt.sampling.state import SamplerState
 from ernie_rt_eager import sampler as ours
@@ -51,12 +51,12 @@ def agree(random: np.random.Generator, device: str, rows: int) -> None:
         every = states(random, BLOCK)
         tokens = [sample(row, state).token for row, state in zip(logits, every, strict=True)]
         for row, state, expected, token in zip(
-            logits, every, tokens, ours.sample(torch.from_numpy(logits).to(device), every).tolist(), strict=True
+            logits, every, tokens, ours.sample_rows(logits, every, device).tolist(), strict=True
         ):
             if token != expected:
                 scores = penalise(row, state) / np.float32(state.params.temperature or 1)
                 if state.params.temperature:
-                    scores += gumbel(np.arange(VOCAB), state.seed, state.position)
+                    scores += noise_at(np.arange(VOCAB), state.seed, state.position)
                 assert abs(scores[token] - scores[expected]) < TIE
 
 
@@ -78,40 +78,63 @@ def test_a_vocabulary_of_full_size(device: str) -> None:
     every = states(random, 8)
     for state in every:
         state.vocab_size = 101_304
-    told = ours.sample(torch.from_numpy(logits).to(device), every)
-    assert told.dtype == torch.int32 and told.device.type == device
-    assert told.tolist() == [sample(row, state).token for row, state in zip(logits, every, strict=True)]
+    assert ours.sample_rows(logits, every, device).tolist() == [
+        sample(row, state).token for row, state in zip(logits, every, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kinds", [slice(1), slice(2), slice(None, 6), slice(3, 6)], ids=str)
+def test_draws_as_in_numpy(device: str, kinds: slice) -> None:
+    """Greedy rows alone, rows without filters, and all together, of half precision too."""
+    random = np.random.default_rng(4)
+    logits = torch.from_numpy(3 * random.standard_normal((60, VOCAB))).to(torch.bfloat16).float()
+    logits[3, 7], logits[4, 96], logits[5], logits[6, 50] = np.nan, np.inf, -np.inf, -np.inf
+    params = [SamplingParams(seed=n, **OPTIONS[kinds][n % len(OPTIONS[kinds])]) for n in range(60)]
+    told = Draws.of([state_of(each, [1] * (1 + n % 3)) if n % 9 else None for n, each in enumerate(params)], 90)
+    drawn = ours.draw(logits.to(device), told)
+    assert drawn.dtype == torch.int32 and drawn.device.type == device
+    assert drawn.tolist() == draw(logits.numpy(), told).tolist()
+    assert drawn[[0, 3, 5, 9]].tolist() == [-1] * 4 and (drawn[[1, 2, 4, 6]] >= 0).all()
+    if device == "cpu":
+        assert ours.draw(logits.bfloat16(), told).tolist() == drawn.tolist()
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_noise_is_the_same_in_float32(device: str) -> None:
     ids = np.random.default_rng(3).integers(0, 2**20, (3, 5000))
     keys = [(0, 0), (2**64 - 1, 131071), (0x1234567890ABCDEF, 77)]
-    drawn = ours.gumbel(torch.from_numpy(ids).to(device), *map(list, zip(*keys, strict=True)))  # type: ignore[arg-type]
-    expected = np.stack([gumbel(row, *key) for row, key in zip(ids, keys, strict=True)])
+    halves = np.array([[seed & 0xFFFFFFFF, seed >> 32, position] for seed, position in keys])
+    columns = (torch.from_numpy(half)[:, None].to(device) for half in halves.T.copy())
+    drawn = ours.gumbel(torch.from_numpy(ids).to(device), *columns)
+    expected = np.stack([noise_at(row, *key) for row, key in zip(ids, keys, strict=True)])
     np.testing.assert_allclose(drawn.cpu().numpy(), expected, rtol=2e-7, atol=2e-7)
     assert (drawn.cpu().numpy() != expected).mean() < 1e-3
 
 
-def test_logits_that_are_none() -> None:
-    plain = state_of(SamplingParams())
-    for value in (np.nan, np.inf):
-        row = torch.zeros(1, 9)
-        row[0, 5] = value
-        with pytest.raises(BackendError, match="the logits hold NaN or infinity"):
-            ours.sample(row, [plain])
-    with pytest.raises(OptionError, match="no token is left to choose"):
-        ours.sample(torch.zeros(1, 9), [state_of(SamplingParams(allowed_ids=(3,), bad_words=((3,),)))])
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CPU has nothing to wait for")
+def test_waits_for_nothing() -> None:
+    told = Draws.of(states(np.random.default_rng(5), 16), 90)
+    logits = torch.randn(16, VOCAB, device="cuda")
+    ours.draw(logits, told)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        drawn = ours.draw(logits, told)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert drawn.tolist() == draw(logits.cpu().numpy(), told).tolist()
 
 
 def test_logits_are_left_as_they_are() -> None:
-    row = torch.ones(1, 9)
-    ours.sample(row, [state_of(SamplingParams(temperature=1, logit_bias={3: 1.0}, repetition_penalty=2.0))])
-    assert (row == 1).all()
+    row, rows = torch.ones(1, 9), np.ones((1, 9), np.float32)
+    every = [state_of(SamplingParams(temperature=1, top_p=0.9, logit_bias={3: 1.0}, repetition_penalty=2.0))]
+    ours.draw(row, Draws.of(every, 9))
+    ours.sample_rows(rows, every, "cpu")
+    assert (row == 1).all() and (rows == 1).all()
 
 
 def test_top_p_on_its_very_border() -> None:
     """Equal weights: a share of exactly top-p is enough."""
     for count in (1, 3, 4):
         every = [state_of(SamplingParams(temperature=1, top_p=count / 8, seed=seed)) for seed in range(60)]
-        assert set(ours.sample(torch.zeros(60, 8), every).tolist()) == set(range(count))
+        assert set(ours.draw(torch.zeros(60, 8), Draws.of(every, 8)).tolist()) == set(range(count))

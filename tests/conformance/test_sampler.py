@@ -14,7 +14,7 @@ import pytest
 
 from ernie_rt.conformance import Expectations, Suite
 from ernie_rt.conformance.report import Result
-from ernie_rt.sampling.philox import gumbel_below
+from ernie_rt.sampling.philox import noise_at
 from ernie_rt.sampling.sampler import penalise
 from ernie_rt.sampling.state import SamplerState
 from support.mutants import NumpyBackend, host_of, sampling
@@ -55,7 +55,7 @@ def choose(
 
     for step in (top_p, top_k) if top_p_first else (top_k, top_p):
         step()
-    drawn = scores + gumbel_below(len(scores), state.seed, state.position)
+    drawn = scores + noise_at(np.arange(len(scores)), state.seed, state.position)
     return int(order[drawn[order].argmax()])
 
 

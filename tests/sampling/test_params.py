@@ -81,8 +81,12 @@ def test_what_is_taken_becomes_plain_and_fixed() -> None:
 
 def test_what_a_device_can_do_by_itself() -> None:
     assert GREEDY.plain and SamplingParams(top_k=5, top_p=0.5, seed=3).plain
-    for options in (
-        {"temperature": 0.5}, {"repetition_penalty": 1.1}, {"presence_penalty": 0.1}, {"frequency_penalty": -0.1},
-        {"logit_bias": {1: 0.0}}, {"bad_words": [[1]]}, {"allowed_ids": [1]}, {"min_new_tokens": 1}, {"logprobs": 0},
+    for options in ({}, {"temperature": 0.5}, {"temperature": 1.0, "top_k": 5, "top_p": 0.5, "min_p": 0.1, "seed": 3}):
+        params = SamplingParams(**options)  # type: ignore[arg-type]
+        assert params.drawable and params.plain is (params.temperature == 0)
+    for asked in (
+        {"repetition_penalty": 1.1}, {"presence_penalty": 0.1}, {"frequency_penalty": -0.1}, {"logit_bias": {1: 0.0}},
+        {"bad_words": [[1]]}, {"allowed_ids": [1]}, {"min_new_tokens": 1}, {"logprobs": 0},
     ):  # fmt: skip
-        assert not SamplingParams(**options).plain, options
+        params = SamplingParams(**asked)  # type: ignore[arg-type]
+        assert not params.drawable and not params.plain, asked

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ernie_rt.errors import BackendError, OptionError
 from ernie_rt.sampling.params import SamplingParams
-from ernie_rt.sampling.sampler import keep, sample
+from ernie_rt.sampling.sampler import Sampled, sample, sample_rows
 from support.sampling import adjusted, kept, specified, state_of
 
 VOCAB = 40
@@ -48,48 +48,43 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+def history(case: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in case.items() if name not in ("row", "params")}
+
+
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(cases())
 def test_as_specified(case: dict[str, Any]) -> None:
-    row, params, history = case["row"], case["params"], {k: v for k, v in case.items() if k not in ("row", "params")}
+    row, params = case["row"], case["params"]
     before = row.copy()
-    if max(adjusted(row, params, **history)) == -np.inf:
+    if max(adjusted(row, params, **history(case))) == -np.inf:
         with pytest.raises(OptionError, match="no token is left"):
-            sample(row, state_of(params, **history))
+            sample(row, state_of(params, **history(case)))
         return
-    sampled = sample(row, state_of(params, **history))
-    assert sampled.token == specified(row, params, **history)
+    sampled = sample(row, state_of(params, **history(case)))
+    assert sampled.token == specified(row, params, **history(case))
     np.testing.assert_array_equal(row, before)
 
 
-@pytest.mark.parametrize("spread", [0.0, 1e-6, 0.5, 2.0, 6.0])
-@pytest.mark.parametrize("offset", [0.0, 1e4, -3e8])
-@pytest.mark.parametrize("step", [0.0, 0.25])
-def test_filters_of_rows_of_all_shapes(spread: float, offset: float, step: float) -> None:
-    """Flat and steep rows, large logits, many ties: where the border lies is the partial selection's to find."""
-    random = np.random.default_rng(0)
-    row = spread * random.standard_normal(5000) + offset
-    scores = (np.round(row / step) * step if step else row).astype(np.float32)
-    for options in (
-        {"top_p": 0.1}, {"top_p": 0.8}, {"top_p": 0.95}, {"top_p": 0.99999}, {"top_p": 1 - 1e-12}, {"min_p": 0.05},
-        {"min_p": 1e-9}, {"top_k": 50}, {"top_k": 4000, "min_p": 0.01, "top_p": 0.7},
-    ):  # fmt: skip
-        params = SamplingParams(**options)
-        left = keep(scores, params)
-        assert left is not None and left.tolist() == sorted(kept(scores, params)), options
-
-
-def test_top_p_on_its_very_border() -> None:
-    """Weights in whole numbers: a share of exactly top-p is enough, and a rough sum must not decide."""
-    scores = np.zeros(8, np.float32)
-    for count in range(1, 9):
-        left = keep(scores, SamplingParams(top_p=count / 8 - 1e-14 if count == 8 else count / 8))
-        assert left is not None and left.tolist() == list(range(count))
-    many = np.zeros(65536, np.float32)
-    many[::3] = -0.0
-    for count in (1, 2, 32767, 32768, 32769):
-        left = keep(many, SamplingParams(top_p=count / 65536))
-        assert left is not None and left.tolist() == list(range(count)), "the lowest ids among equals"
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(cases(), min_size=2, max_size=6), st.sampled_from([np.float16, np.float32, np.float64]), st.data())
+def test_rows_together_are_as_rows_alone(every: list[dict[str, Any]], dtype: type, data: st.DataObject) -> None:
+    """Whatever is in the other rows, and whatever goes wrong in them."""
+    logits = np.stack([case["row"] for case in every]).astype(dtype)
+    for row in logits:
+        for value in data.draw(st.lists(st.sampled_from([np.nan, np.inf, -np.inf]), max_size=1)):
+            row[data.draw(st.integers(0, VOCAB - 1))] = value
+    states = [state_of(case["params"], **history(case)) for case in every]
+    for case, row, state, found in zip(every, logits, states, sample_rows(logits, states), strict=True):
+        seen = adjusted(row, case["params"], **history(case))
+        if np.isfinite(max(seen)) and not np.isnan(seen).any():
+            assert isinstance(found, Sampled) and found.token == specified(row, case["params"], **history(case))
+            assert found == sample(row, state)
+        else:
+            masked = not np.isnan(seen).any() and max(seen) == -np.inf and row[: state.vocab_size].max() > -np.inf
+            assert isinstance(found, OptionError if masked else BackendError)
+            with pytest.raises(type(found), match=found.what):
+                sample(row, state)
 
 
 FILTERS: list[dict[str, Any]] = [
