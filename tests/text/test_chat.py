@@ -245,7 +245,7 @@ def test_a_known_digest_needs_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(sandbox, "render", never)
+    monkeypatch.setattr(sandbox.Renderer, "render", never)
     monkeypatch.setattr(chat_module, "KNOWN", {hashlib.sha256(PLAIN.encode()).hexdigest(): "ernie"})
     assert template(PLAIN).kind == "ernie"
     with pytest.raises(AssertionError):
