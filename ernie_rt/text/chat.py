@@ -140,6 +140,7 @@ class ChatTemplate:
         for kind, render in NATIVE.items():
             ours = [spans_text(render(probe, self.tokens)) for probe in PROBES[kind]]
             if ours == texts[: len(ours)]:
+                self._renderer.close()
                 return kind
         return "foreign"
 

@@ -74,6 +74,11 @@ class Renderer:
             raise TemplateError("the chat template fails", where=where, found=str(errors[0])[:300])
         return texts
 
+    def close(self) -> None:
+        """End the process now rather than with this object; another rendering would start another."""
+        with self._lock:
+            self._stop()
+
     def _ask(self, request: bytes, where: str) -> Mapping[str, Any]:
         with self._lock:
             try:

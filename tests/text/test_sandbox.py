@@ -160,7 +160,7 @@ def test_time_is_each_renderings_own(renderer: Renderer, monkeypatch: pytest.Mon
         pids.add(process(renderer))
     assert len(pids) == 1
     began = worked()
-    renderer._stop()
+    renderer.close()
     assert worked() - began > 0.25
 
 
