@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,10 +30,11 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rendered_once() -> Iterator[None]:
-    """Of each template and its conversations one child process is asked, once: it is most of what loading one costs."""
+def one_renderer() -> Iterator[None]:
+    """One child process is asked about all templates: to start one is most of what loading a model costs."""
+    renderer = sandbox.Renderer()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sandbox, "_ask", functools.cache(sandbox._ask))
+        patch.setattr(sandbox, "Renderer", lambda: renderer)
         yield
 
 

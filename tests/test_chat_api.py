@@ -23,7 +23,7 @@ from support.scripted import scripted, write_chat_checkpoint
 from support.templates import CHATML, PLAIN, THINKING
 from support.tokenizers import ROWS
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
+pytestmark = pytest.mark.usefixtures("one_renderer")
 
 TOOL = {"type": "function", "function": {"name": "look_up", "description": "Looks it up", "parameters": {}}}
 CALL = '<tool_call>\n{"name": "look_up", "arguments": {"what": "猫"}}\n</tool_call>'

@@ -24,6 +24,8 @@ SWIGLU: Final[Mapping[str, Any]] = {
     "swiglu_fusion": 1,  # gate and up in turn, the only order that the CPU knows
     "activation_alpha": 1.0,
     "activation_beta": 0.0,
+    # They sum to 1 already. With 0, CPU MoE before 1.32 loses its input where it shares memory with its output, as it
+    # does between operators of known shapes: github.com/microsoft/onnxruntime/issues/33866.
     "normalize_routing_weights": 1,
 }
 QUANTIZATION: Final = ("bits", "block_size", "accuracy_level")

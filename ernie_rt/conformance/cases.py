@@ -217,7 +217,7 @@ def model_cases() -> tuple[ModelCase, ...]:
             entry["name"],
             parse_config(read["config"] | entry["config"], f"cases/models.json, {entry['name']}"),
             tuple(entry.get("lengths", read["lengths"])),
-            tuple(read["more"]),
+            tuple(entry.get("more", read["more"])),
             read["new_tokens"],
             entry.get("sequences", read["sequences"]),
             entry.get("batch_tokens", read["batch_tokens"]),

@@ -58,6 +58,7 @@ class ChatTemplate:
         self.source = source
         self.tokens = tokens
         self._where = where
+        self._renderer = sandbox.Renderer()
 
     @classmethod
     def load(cls, folder: Path) -> ChatTemplate | None:
@@ -97,7 +98,7 @@ class ChatTemplate:
         native = NATIVE.get(self.kind)
         if native is not None:
             return native(chat, self.tokens)
-        return render_foreign(self.source, chat, self.tokens, _specials(tokenizer), self._where)
+        return render_foreign(self._renderer, self.source, chat, self.tokens, _specials(tokenizer), self._where)
 
     def prompt(
         self,
@@ -131,7 +132,7 @@ class ChatTemplate:
     def _probe(self) -> str:
         contexts = [template_context(probe, self.tokens) for probe in max(PROBES.values(), key=len)]
         try:
-            texts = sandbox.render(self.source, contexts, self._where)
+            texts = self._renderer.render(self.source, contexts, self._where)
         except TemplateLimitError:
             raise
         except TemplateError:  # it may have a use for other conversations
@@ -139,6 +140,7 @@ class ChatTemplate:
         for kind, render in NATIVE.items():
             ours = [spans_text(render(probe, self.tokens)) for probe in PROBES[kind]]
             if ours == texts[: len(ours)]:
+                self._renderer.close()
                 return kind
         return "foreign"
 

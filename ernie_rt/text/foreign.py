@@ -36,7 +36,12 @@ def template_context(chat: Conversation, tokens: Mapping[str, str]) -> dict[str,
 
 
 def render_foreign(
-    template: str, chat: Conversation, tokens: Mapping[str, str], specials: re.Pattern[str], where: str
+    renderer: sandbox.Renderer,
+    template: str,
+    chat: Conversation,
+    tokens: Mapping[str, str],
+    specials: re.Pattern[str],
+    where: str,
 ) -> list[Span]:
     """Render a template that nobody vouches for; TemplateError or TemplateLimitError.
 
@@ -59,7 +64,7 @@ def render_foreign(
     masks: dict[str, str] = {}
     nonce = secrets.token_hex(8)
     masked = {**context, **{key: _mask(context[key], masks, nonce, specials) for key in ("messages", "tools")}}
-    text, pattern = sandbox.render(template, (context, masked), where)
+    text, pattern = renderer.render(template, (context, masked), where)
     assert text is not None
     if pattern is not None:
         placeholder = re.compile(f"(z{nonce}z[0-9]+z)")
@@ -70,7 +75,7 @@ def render_foreign(
         if specials.findall(text) == specials.findall(pattern):
             cores = {name: specials.sub(rf"{nonce}\g<1>", core) for name, core in masks.items()}
             marked = placeholder.sub(lambda found: json.dumps(cores[found[1]])[1:-1], json.dumps(masked))
-            (shown,) = sandbox.render(template, [json.loads(marked)], where)
+            (shown,) = renderer.render(template, [json.loads(marked)], where)
             assert shown is not None
             if specials.findall(shown) == specials.findall(text) and not re.search(nonce + specials.pattern, shown):
                 return [Span(text, True)]

@@ -1,16 +1,26 @@
-"""The child process that renders a stranger's chat template: run as a script, with nothing of this package imported.
+"""The child process that renders strangers' chat templates: run as a script, with nothing of this package imported.
 
-Reads `{"template": text, "contexts": [...], "limits": {...}}` as JSON on standard input and writes, as JSON, either
-`{"texts": [text, or null where rendering failed, ...], "errors": [...]}` or `{"limit": what was exceeded}`.
+Its arguments are the bytes of memory that it may take and the folders that Jinja lies in. What is said either way is a
+frame: a length, 4 bytes with the highest first, and so many bytes. An empty one tells that it is ready and, later, that
+it has read a request, `{"template": text, "contexts": [...], "cpu_seconds": ..., "output_bytes": ...}` as JSON. The
+answer is `{"texts": [text, or null where rendering failed, ...], "errors": [...]}` or `{"limit": what was exceeded}`,
+unless the limit ends the process. Nothing but a template's compiled code is kept from one request to the next.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterable
+
+if __name__ == "__main__":
+    sys.path += sys.argv[2:]
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
-from typing import Any, NoReturn
+from functools import lru_cache
+from types import CodeType
+from typing import Any, BinaryIO, NoReturn
 
 import jinja2
 import jinja2.debug  # loaded when a template fails, too late by then
@@ -53,10 +63,17 @@ def environment() -> Sandbox:
     return env
 
 
+@lru_cache(maxsize=1)
+def compile_template(template: str) -> CodeType:
+    """Python code, which any environment can run; raises whatever a template's constant expressions do."""
+    return environment().compile(template)
+
+
 def render(template: str, contexts: Iterable[dict[str, Any]], output_bytes: int) -> dict[str, Any]:
-    """Render every context, all within `output_bytes`; a context that fails gives None and the reason."""
+    """Render every context, all within `output_bytes` of UTF-8; a context that fails gives None and the reason."""
     try:
-        compiled = environment().from_string(template)
+        env = environment()
+        compiled = env.template_class.from_code(env, compile_template(template), env.make_globals(None))
     except (MemoryError, RecursionError) as error:
         return {"limit": type(error).__name__}
     except Exception as error:  # constant expressions are computed here already
@@ -83,23 +100,56 @@ def render(template: str, contexts: Iterable[dict[str, Any]], output_bytes: int)
     return {"texts": texts, "errors": errors}
 
 
-def limit_resources(cpu_seconds: float, memory_bytes: int) -> None:
-    """From here on this process has so much processor time and memory, and writes and opens no file."""
+def limit_resources(memory_bytes: int) -> None:
+    """From here on this process has so much memory, where the system limits it, and writes and opens no file."""
     if sys.platform == "win32":  # the parent's clock is the only limit there
         return
     import resource
-    import signal
 
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
     for kind, value in (
-        (resource.RLIMIT_CPU, int(cpu_seconds) + 2),
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, 3),
     ):
-        resource.setrlimit(kind, (value, value))
+        with suppress(ValueError):  # macOS lets nobody limit memory; elsewhere a lower limit may be there already
+            resource.setrlimit(kind, (value, value))
+
+
+def limit_time(cpu_seconds: float) -> None:
+    """The system ends this process when it works for so long from now on; never with 0."""
+    if sys.platform == "win32":
+        return
+    import signal
+
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+
+
+def answer(request: bytes) -> bytes:
+    """What a request asks for, as JSON, within its limits."""
+    try:
+        asked = json.loads(request)
+        limit_time(asked["cpu_seconds"])
+        said = json.dumps(render(asked["template"], asked["contexts"], asked["output_bytes"])).encode()
+        limit_time(0)
+        return said
+    except (MemoryError, RecursionError) as error:
+        return json.dumps({"limit": type(error).__name__}).encode()
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer one request after the other until there are no more."""
+
+    def say(data: bytes) -> None:
+        answers.write(len(data).to_bytes(4, "big") + data)
+        answers.flush()
+
+    say(b"")
+    while header := requests.read(4):
+        request = requests.read(int.from_bytes(header, "big"))
+        say(b"")
+        say(answer(request))
 
 
 def _raise(message: str) -> NoReturn:
@@ -116,16 +166,15 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:200]}"
 
 
-def main(write: Callable[[str], object] = sys.stdout.write) -> None:
-    request = json.load(sys.stdin)
+def main() -> None:
+    if sys.platform != "win32":
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is meant for the parent
     # Whatever is loaded at first use, as codecs and the time zone are: from here on no file can be opened.
     environment().from_string("{{ [1, 'a\\n'] | tojson(indent=1) ~ strftime_now('%c') }}").render()
-    limit_resources(request["cpu_seconds"], request["memory_bytes"])
-    try:
-        answer = render(request["template"], request["contexts"], request["output_bytes"])
-        write(json.dumps(answer))
-    except MemoryError:
-        write('{"limit": "MemoryError"}')
+    limit_resources(int(sys.argv[1]))
+    serve(sys.stdin.buffer, sys.stdout.buffer)
 
 
 if __name__ == "__main__":

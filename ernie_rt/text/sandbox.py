@@ -1,17 +1,20 @@
-"""A stranger's chat template, rendered in a child process that can be killed."""
+"""Strangers' chat templates, rendered in a child process that can be killed."""
 
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from ernie_rt.errors import TemplateError, TemplateLimitError
+from ernie_rt.errors import ErnieRtError, TemplateError, TemplateLimitError
 from ernie_rt.files import MIB
+from ernie_rt.text.worker import Worker
 
 CPU_SECONDS: Final = 1.0
 MEMORY_BYTES: Final = 256 * MIB
@@ -19,84 +22,134 @@ OUTPUT_BYTES: Final = 4 * MIB
 WALL_SECONDS: Final = 5.0
 """The last resort, for a child that waits instead of working; generous, since the machine may be busy."""
 TEMPLATE_BYTES: Final = MIB
+ANSWER_BYTES: Final = 6 * OUTPUT_BYTES + MIB
+"""JSON spells a byte of output with up to six."""
 
+SCRIPT: Final = Path(__file__).with_name("jinja_worker.py")
 HINT: Final = "The checkpoint's chat_template is not to be trusted; encode the prompt yourself"
 
 
-def render(template: str, contexts: Sequence[Mapping[str, Any]], where: str) -> list[str | None]:
-    """Render `template` with each of `contexts` (JSON values), within 1 s, 256 MB and 4 MB of output for all.
+class Renderer:
+    """Renders templates in a child process, which is started at the first and serves all that follow.
 
-    The first must succeed, or TemplateError says why not; others may fail, which gives None. TemplateLimitError when
-    a limit is exceeded. The child has neither this process's environment variables nor its open files.
+    One that exceeds a limit is ended, and the next rendering starts another, as it does when it has died. Threads take
+    turns; a fork and a copy have a process of their own. It ends with this object, and with this process.
     """
-    if len(template.encode()) > TEMPLATE_BYTES:
-        raise TemplateLimitError(
-            "the chat template is too large", where=where, expected=f"at most {TEMPLATE_BYTES} bytes"
-        )
-    request = {
-        "template": template,
-        "contexts": list(contexts),
-        "cpu_seconds": CPU_SECONDS,
-        "memory_bytes": MEMORY_BYTES,
-        "output_bytes": OUTPUT_BYTES,
-    }
-    answer = _ask(json.dumps(request).encode(), where)
-    limit, texts, errors = answer.get("limit"), answer.get("texts"), answer.get("errors")
-    if limit is not None:
-        raise _over(str(limit), where)
-    if not isinstance(texts, list) or not isinstance(errors, list) or (not texts and not errors):
-        raise TemplateError("the chat template's process gave no answer", where=where, hint=HINT)
-    if not texts or texts[0] is None:
-        raise TemplateError("the chat template fails", where=where, found=str(errors[0])[:300])
-    return texts
 
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._worker: Worker | None = None
+        self._end: weakref.finalize[[], Renderer] | None = None
+        if sys.platform != "win32":
+            os.register_at_fork(after_in_child=_forgets(weakref.ref(self)))
 
-def _ask(request: bytes, where: str) -> Mapping[str, Any]:
-    worker = Path(__file__).with_name("jinja_worker.py")
-    child = subprocess.Popen(
-        [sys.executable, "-I", "-B", str(worker)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=worker.anchor,
-        env={},
-    )
-    # JSON spells a character with up to six bytes.
-    most = 6 * OUTPUT_BYTES + MIB
-    clock = threading.Timer(WALL_SECONDS, child.kill)
-    clock.start()
-    try:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        with child.stdout, child.stdin:
+    def __reduce__(self) -> tuple[type[Renderer], tuple[()]]:
+        return Renderer, ()
+
+    def render(self, template: str, contexts: Sequence[Mapping[str, Any]], where: str) -> list[str | None]:
+        """Render `template` with each of `contexts` (JSON values), within 1 s, 256 MB and 4 MB of output for all.
+
+        The first must succeed, or TemplateError says why not; others may fail, which gives None. TemplateLimitError
+        when a limit is exceeded. ErnieRtError where no process can be started. It has neither this one's environment
+        variables nor its open files, and no template leaves anything in it to the next.
+
+        Windows limits no processor time, so that the clock is what stops a template after 5 s, and no memory; nor
+        does macOS limit memory.
+        """
+        if len(template.encode()) > TEMPLATE_BYTES:
+            raise TemplateLimitError(
+                "the chat template is too large", where=where, expected=f"at most {TEMPLATE_BYTES} bytes"
+            )
+        request = {
+            "template": template,
+            "contexts": list(contexts),
+            "cpu_seconds": CPU_SECONDS,
+            "output_bytes": OUTPUT_BYTES,
+        }
+        answer = self._ask(json.dumps(request).encode(), where)
+        texts, errors = answer.get("texts"), answer.get("errors")
+        if not isinstance(texts, list) or not isinstance(errors, list) or (not texts and not errors):
+            raise TemplateError("the chat template's process gave no answer", where=where, hint=HINT)
+        if not texts or texts[0] is None:
+            raise TemplateError("the chat template fails", where=where, found=str(errors[0])[:300])
+        return texts
+
+    def close(self) -> None:
+        """End the process now rather than with this object; another rendering would start another."""
+        with self._lock:
+            self._stop()
+
+    def _ask(self, request: bytes, where: str) -> Mapping[str, Any]:
+        with self._lock:
             try:
-                child.stdin.write(request)
-                child.stdin.close()
-            except BrokenPipeError:  # it ended before it had read everything; its exit code says why
-                pass
-            data = child.stdout.read(most + 1)
-    finally:
-        clock.cancel()
-        child.kill()
-        code = child.wait()
-    if len(data) > most:
-        raise _over("its output has no end", where)
-    try:
-        answer = json.loads(data)
-    except ValueError:
-        if code < 0:
-            raise _over(f"its process was ended by signal {-code}", where) from None
-        answer = None
-    if not isinstance(answer, dict):
-        raise TemplateError("the chat template's process gave no answer", where=where, hint=HINT)
-    return answer
+                answer = self._exchange(request)
+            except BaseException:
+                self._stop()
+                raise
+            if answer is not None and "limit" not in answer:
+                return answer
+            expired, code = self._stop()
+        if answer is not None:
+            found = str(answer["limit"])
+        elif expired:
+            found = f"more than {WALL_SECONDS:g} s"
+        elif code < 0:
+            found = f"its process was ended by signal {-code}"
+        else:
+            raise TemplateError("the chat template's process gave no answer", where=where, hint=HINT)
+        limits = f"{CPU_SECONDS:g} s, {MEMORY_BYTES // MIB} MiB and {OUTPUT_BYTES // MIB} MiB of output"
+        raise TemplateLimitError(
+            "the chat template was stopped", where=where, expected=f"{limits} to be enough", found=found, hint=HINT
+        )
+
+    def _exchange(self, request: bytes) -> dict[str, Any] | None:
+        """What the process answers; None when it ends instead. One that ends before it has read a request, as when it
+        was killed while it had nothing to do, says nothing of the template: another is asked."""
+        taken, data = self._running().ask(request, WALL_SECONDS, ANSWER_BYTES)
+        if not taken:
+            self._stop()
+            _, data = self._running().ask(request, WALL_SECONDS, ANSWER_BYTES)
+        try:
+            answer = json.loads(data or b"")
+        except ValueError:
+            return None
+        return answer if isinstance(answer, dict) else None
+
+    def _running(self) -> Worker:
+        if self._worker is None:
+            self._worker = Worker(SCRIPT, [str(MEMORY_BYTES), *_folders("jinja2", "markupsafe")])
+            self._end = weakref.finalize(self, self._worker.end)
+        return self._worker
+
+    def _stop(self) -> tuple[bool, int]:
+        """End the process: whether its time was up, and its exit code."""
+        ended = self._end() if self._end is not None else None
+        self._worker = self._end = None
+        return cast(tuple[bool, int], ended or (False, 0))
+
+    def _forget(self) -> None:
+        """In a fork, of which this is the only thread."""
+        self._lock = threading.Lock()
+        if self._worker is not None and self._end is not None:
+            self._end.detach()
+            self._worker.disown()
+        self._worker = self._end = None
 
 
-def _over(what: str, where: str) -> TemplateLimitError:
-    return TemplateLimitError(
-        "the chat template was stopped",
-        where=where,
-        expected=f"{CPU_SECONDS:g} s, {MEMORY_BYTES // MIB} MiB and {OUTPUT_BYTES // MIB} MiB of output to be enough",
-        found=what,
-        hint=HINT,
-    )
+def _forgets(renderer: weakref.ref[Renderer]) -> Callable[[], None]:
+    def forget() -> None:
+        if (inherited := renderer()) is not None:
+            inherited._forget()
+
+    return forget
+
+
+def _folders(*packages: str) -> list[str]:
+    """Where packages lie that this process can import: its child looks nowhere by itself."""
+    folders: dict[str, None] = {}
+    for name in packages:
+        spec = find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise ErnieRtError(f"{name}, which renders chat templates, is not installed", hint=f"pip install {name}")
+        folders |= dict.fromkeys(str(Path(folder).parent) for folder in spec.submodule_search_locations)
+    return list(folders)

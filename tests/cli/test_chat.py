@@ -29,7 +29,7 @@ from support.commands import Outcome, command, start
 from support.scripted import ScriptedExecutable, scripted, write_chat_checkpoint
 from support.templates import PLAIN, THINKING
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
+pytestmark = pytest.mark.usefixtures("one_renderer")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from ernie_rt.plugin.discovery import Plugin
 from support.mutants import Executable, NumpyBackend, host_of
 
 count = itertools.count()
+chance = random.Random(7)
 
 
 def numerics(default: OpNumerics, **ops: OpNumerics) -> Callable[..., Numerics]:
@@ -74,7 +76,7 @@ LIES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     ),
     "claims at random": (
         "claims",
-        {"claims": lambda self, node, target: Accept() if next(count) % 3 else Reject("not today")},
+        {"claims": lambda self, node, target: Accept() if chance.random() < 0.7 else Reject("not today")},
         {},
         "and then",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -13,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ernie_rt.backend import Step
+from ernie_rt.backend import Step, Weight, WeightSource
 from ernie_rt.conformance import Expectations, Features, Suite
 from ernie_rt.conformance.oracle import Route
 from ernie_rt.conformance.report import BAD
@@ -27,7 +28,17 @@ from ernie_rt.reference.ops import (
     sigmoid,
     softmax,
 )
-from support.mutants import BlocksBackend, Mutant, RoundedBackend, blocks, eager, host_of, sampling, unpacked
+from support.mutants import (
+    BlocksBackend,
+    Mutant,
+    NumpyBackend,
+    RoundedBackend,
+    blocks,
+    eager,
+    host_of,
+    sampling,
+    unpacked,
+)
 
 Function = Callable[..., Any]
 
@@ -253,6 +264,23 @@ def four_experts(x: Any, ids: Any, weights: Any, *rest: Any, **attrs: Any) -> An
     return moe_experts(x, ids, weights * (np.arange(ids.shape[1]) < 4), *rest, **attrs)
 
 
+class OneDigit:
+    """A WeightSource that takes `layers.12` for `layers.1`."""
+
+    def __init__(self, inner: WeightSource) -> None:
+        self.inner = inner
+
+    def fill(self, weight: Weight, part: str, out: np.ndarray, index: tuple[int, ...] = ()) -> None:
+        self.inner.fill(replace(weight, name=re.sub(r"^(layers\.\d)\d", r"\1", weight.name)), part, out, index)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def one_digit(backend: NumpyBackend, lowerings: Any, weights: WeightSource, *rest: Any) -> Any:
+    return NumpyBackend.compile(backend, lowerings, OneDigit(weights), *rest)
+
+
 def table_without_end(cos: Any, sin: Any, positions: Any) -> Any:
     return cos, sin, np.minimum(positions, len(cos) - 2)
 
@@ -443,6 +471,8 @@ MUTANTS: dict[str, Mutant] = {
     "32 experts": Mutant("L1/moe_experts/many-experts", {"moe_experts": instead(few_experts)}),
     "32 experts, in a model": Mutant("L2/large-moe/logits", {"moe_experts": instead(few_experts)}),
     "four experts a token": Mutant("L2/large-moe/logits", {"moe_experts": instead(four_experts)}),
+    # what only deep models show
+    "layers by the first digit of their number": Mutant("L2/deep-moe/logits", {"compile": one_digit}),
     # what a run that shows its experts, or one that is not at its end, does not enter
     "a block wrong in chunks": Mutant("L3/moe/chunks", {"moe_block": five_tokens}, blocks),
     "no last position": Mutant("L3/dense/context-end", {"rope_attention": rotated(table_without_end)}),

@@ -1,6 +1,8 @@
-"""Chat templates in Jinja: ERNIE's two, as far as they are known, and strangers'."""
+"""Chat templates in Jinja: ERNIE's two, as far as they are known, and strangers'; and who renders these."""
 
 from __future__ import annotations
+
+from ernie_rt.text.sandbox import Renderer
 
 PLAIN = """{%- set bos = cls_token if cls_token is defined else '<|begin_of_sentence|>' -%}
 {{- bos -}}
@@ -58,3 +60,11 @@ CUTTING = """{%- for message in messages -%}
 {{ message.content.split('</think>')[-1] }}<|im_end|>
 {% endfor -%}"""
 """Cuts thinking out of contents, as many do."""
+
+CONTEXT = {"messages": [{"role": "user", "content": "hello"}], "bos_token": "<s>"}
+GREETING = "{{ messages[0].content }}"
+
+
+def process(renderer: Renderer) -> int:
+    """The process that renders; 0 for none."""
+    return 0 if renderer._worker is None else renderer._worker._child.pid

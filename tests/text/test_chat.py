@@ -17,7 +17,7 @@ from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.messages import Message, ToolCall, check_tools, message_context, parse_messages
 from ernie_rt.text.spans import encode_spans, spans_text, special_pattern
 from ernie_rt.text.tokenizer import Tokenizer
-from support.templates import CHATML, CUTTING, PLAIN, THINKING
+from support.templates import CHATML, CUTTING, PLAIN, THINKING, process
 from support.tokenizers import CHINESE, WORDS, ernie_config, ernie_tokenizer, mixed_text, write_ernie_tokenizer
 
 TOKENS = {"cls_token": "<|begin_of_sentence|>", "sep_token": "<|end_of_sentence|>"}
@@ -100,6 +100,14 @@ def test_equal_to_transformers(
         assert said(ours, messages, tokenizer, offered, prompt) == text
         ids = theirs.encode(text, add_special_tokens=False)
         assert ids_of(ours, messages, tokenizer, offered, prompt) == [renumbered.get(id, id) for id in ids]
+
+
+@pytest.mark.parametrize(("source", "kind"), [(CHATML, "foreign"), (PLAIN, "ernie")])
+def test_a_process_stays_for_those_that_need_one(source: str, kind: str) -> None:
+    ours = template(source)
+    assert process(ours._renderer) == 0
+    assert ours.kind == kind
+    assert bool(process(ours._renderer)) == (kind == "foreign")
 
 
 @pytest.mark.parametrize("source", [PLAIN, THINKING])
@@ -245,7 +253,7 @@ def test_a_known_digest_needs_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(sandbox, "render", never)
+    monkeypatch.setattr(sandbox.Renderer, "render", never)
     monkeypatch.setattr(chat_module, "KNOWN", {hashlib.sha256(PLAIN.encode()).hexdigest(): "ernie"})
     assert template(PLAIN).kind == "ernie"
     with pytest.raises(AssertionError):

@@ -1,7 +1,8 @@
-"""Chat templates that attack: every one is stopped, quickly and with a named error."""
+"""Chat templates that attack: every one is stopped, quickly and with a named error, and harms none that follows."""
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 from ernie_rt.errors import TemplateError, TemplateLimitError
 from ernie_rt.text import sandbox
+from ernie_rt.text.sandbox import Renderer
+from support.templates import CONTEXT, GREETING, process
 
-CONTEXT = {"messages": [{"role": "user", "content": "hello"}], "bos_token": "<s>"}
 CODE = [
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "{{ ''.__class__ }}",
@@ -63,60 +65,140 @@ BOMBS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def renderer() -> Renderer:
+    """One for all tests of this file, so that each is about a process that has seen the others' templates."""
+    return Renderer()
+
+
+def worked() -> float:
+    """The processor time, in seconds, of this one's processes that have ended: other work here adds nothing to it."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 @pytest.mark.parametrize("template", CODE)
-def test_code_is_not_run(template: str, tmp_path: Path) -> None:
+def test_code_is_not_run(renderer: Renderer, template: str, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
+    assert renderer.render(GREETING, [CONTEXT], "x") == ["hello"]
+    before = process(renderer)
     began = time.monotonic()
     with pytest.raises(TemplateError) as caught:
-        sandbox.render(template.replace("CANARY", str(canary)), [CONTEXT], "chat_template")
+        renderer.render(template.replace("CANARY", str(canary)), [CONTEXT], "chat_template")
     assert time.monotonic() - began < 2
     assert not isinstance(caught.value, TemplateLimitError)
     assert not canary.exists()
+    assert process(renderer) == before
 
 
 @pytest.mark.parametrize("template", BOMBS)
-def test_bombs_are_stopped(template: str) -> None:
-    began = time.monotonic()
+def test_bombs_are_stopped(renderer: Renderer, template: str) -> None:
+    renderer.render(GREETING, [CONTEXT], "x")
+    began = worked()
     with pytest.raises(TemplateLimitError, match="was stopped"):
-        sandbox.render(template, [CONTEXT], "chat_template")
-    assert time.monotonic() - began < 2
+        renderer.render(template, [CONTEXT], "chat_template")
+    assert worked() - began < 2
+    assert process(renderer) == 0
+    assert renderer.render(GREETING, [CONTEXT], "x") == ["hello"]
 
 
-def test_a_template_that_is_too_large() -> None:
+def test_a_template_that_is_too_large(renderer: Renderer) -> None:
     with pytest.raises(TemplateLimitError, match="too large"):
-        sandbox.render("x" * (sandbox.TEMPLATE_BYTES + 1), [CONTEXT], "chat_template")
+        renderer.render("x" * (sandbox.TEMPLATE_BYTES + 1), [CONTEXT], "chat_template")
 
 
-def test_a_syntax_error_is_named() -> None:
+def test_a_syntax_error_is_named(renderer: Renderer) -> None:
     with pytest.raises(TemplateError, match="TemplateSyntaxError"):
-        sandbox.render("{% if %}", [CONTEXT], "chat_template")
+        renderer.render("{% if %}", [CONTEXT], "chat_template")
 
 
-def test_what_a_template_raises_is_told() -> None:
+def test_what_a_template_raises_is_told(renderer: Renderer) -> None:
     with pytest.raises(TemplateError, match="roles must alternate"):
-        sandbox.render("{{ raise_exception('roles must alternate') }}", [CONTEXT], "chat_template")
+        renderer.render("{{ raise_exception('roles must alternate') }}", [CONTEXT], "chat_template")
 
 
-def test_a_child_that_waits_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "WALL_SECONDS", 0.01)
-    with pytest.raises(TemplateLimitError):
-        sandbox.render("x", [CONTEXT], "chat_template")
-
-
-def test_output_within_the_limits_arrives_whole() -> None:
-    (text, other) = sandbox.render("{{ bos_token * n }}\0\u2028é", [{**CONTEXT, "n": 1_000_000}, {"n": 1}], "x")
+def test_output_within_the_limits_arrives_whole(renderer: Renderer) -> None:
+    (text, other) = renderer.render("{{ bos_token * n }}\0\u2028é", [{**CONTEXT, "n": 1_000_000}, {"n": 1}], "x")
     assert text == "<s>" * 1_000_000 + "\0\u2028é"
     assert other is None or other == "\0\u2028é"
 
 
-def test_what_chat_templates_use() -> None:
+def test_what_chat_templates_use(renderer: Renderer) -> None:
     template = (
         "{%- for m in messages -%}{%- if loop.first -%}{%- continue -%}{%- endif -%}{%- endfor -%}"
         "{% generation %}{{ {'a': '<é>'} | tojson }}{% endgeneration %}{{ strftime_now('%Y') | length }}"
     )
-    assert sandbox.render(template, [CONTEXT], "x") == ['{"a": "<é>"}4']
+    assert renderer.render(template, [CONTEXT], "x") == ['{"a": "<é>"}4']
 
 
-def test_the_child_sees_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", "/nowhere")
-    assert sandbox.render("{{ messages[0].content }}", [CONTEXT], "x") == ["hello"]
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="no /proc")
+def test_the_child_sees_no_environment_and_no_files(renderer: Renderer) -> None:
+    renderer.render(GREETING, [CONTEXT], "x")
+    child = Path(f"/proc/{process(renderer)}")
+    assert not (child / "environ").read_bytes()
+    assert {int(file.name) for file in (child / "fd").iterdir()} == {0, 1, 2}
+    limits = {line[:25].strip(): line.split()[-3:-1] for line in (child / "limits").read_text().splitlines()}
+    assert limits["Max open files"] == ["3", "3"]
+    assert limits["Max file size"] == ["0", "0"]
+
+
+def test_output_is_counted_in_bytes(renderer: Renderer) -> None:
+    count = sandbox.OUTPUT_BYTES // 2
+    assert renderer.render("{{ 'é' * n }}", [{"n": count}], "x") == ["é" * count]
+    with pytest.raises(TemplateLimitError, match="bytes of output"):
+        renderer.render("{{ 'é' * n }}", [{"n": count + 1}], "x")
+    with pytest.raises(TemplateLimitError, match="bytes of output"):
+        renderer.render("{% for i in range(2) %}{{ 'é' * n }}{% endfor %}", [{"n": 9}, {"n": count // 2 - 4}], "x")
+
+
+def test_time_is_each_renderings_own(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "CPU_SECONDS", 0.25)
+    pids = set()
+    loop = "{% for a in range(60) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
+    for _ in range(40):
+        renderer.render(loop, [CONTEXT], "x")
+        pids.add(process(renderer))
+    assert len(pids) == 1
+    began = worked()
+    renderer.close()
+    assert worked() - began > 0.25
+
+
+STATEFUL = [
+    "{% set x = namespace(n=0) %}{% set x.n = x.n + 1 %}{{ x.n }}",
+    "{% set x = 1 %}{% set messages = [1] %}{% set range = 2 %}{% set namespace = 3 %}{% set dict = 4 %}",
+    "{% macro range(x=[]) %}{% endmacro %}{% macro trim() %}{% endmacro %}{{ range() }}",
+    "{% set raise_exception = 1 %}{% set strftime_now = 2 %}{% block x %}block{% endblock %}",
+    "{% autoescape true %}{{ '<' }}{% endautoescape %}",
+    "{% for m in messages %}{% set loop = 1 %}{% set x = 2 %}{% endfor %}{% with x = 5 %}{{ x }}{% endwith %}",
+    "{% call(x) dict() %}{% endcall %}",
+    "{% set dict.x = 1 %}",
+    "{% set namespace.x = 1 %}",
+    "{% set messages[0].content = 1 %}",
+    "{% set ns = namespace(x=messages) %}{% set ns.x = 0 %}{% set ns.messages = 0 %}",
+    "{{ messages.insert(0, 1) }}",
+    "{{ dict.update(messages[0], content=1) }}",
+    "{% filter upper %}{{ messages }}{% endfilter %}{{ self.x }}",
+]
+LOOK = (
+    "{{ x is defined }} {{ messages[0].content }} {{ messages | length }} {{ range(2) | list }} {{ dict(a=1) }} "
+    "{{ '<' }} {{ ' a ' | trim }} {{ strftime_now('%%') }} {% set ns = namespace(n=1) %}{{ ns.n }} "
+    "{{ ns.x is defined }}"
+)
+
+
+def test_nothing_is_left_to_the_next(renderer: Renderer) -> None:
+    seen = renderer.render(LOOK, [CONTEXT], "x")
+    assert seen == ["False hello 1 [0, 1] {'a': 1} < a % 1 False"]
+    first = process(renderer)
+    for template in STATEFUL:
+        texts = []
+        for _ in range(2):
+            try:
+                texts.append(renderer.render(template, [CONTEXT, CONTEXT], "x"))
+            except TemplateError as error:
+                texts.append([str(error)])
+        assert texts[0] == texts[1]
+        assert texts[0][0] == texts[0][-1]
+        assert renderer.render(LOOK, [CONTEXT], "x") == seen
+    assert process(renderer) == first
