@@ -1,5 +1,8 @@
 """What the host does in each step of an engine, beside the backend, and how long that takes.
 
+`steps`: composing a step of so many greedy sequences, its arrays, reading its result, and ending what ends, on an
+executable that gives tokens at once. Pages are taken on the way, and all sequences are long.
+
 `sampling`: choosing tokens from rows of logits, ERNIE 4.5's 103,424 of them, one row after the other (`sample`) and
 together (`sample_rows`). The rows are such as language models give, a few likely tokens and a long tail (logits fall
 with the logarithm of the rank), and flat ones, of which top-p keeps thousands.
@@ -15,10 +18,16 @@ from typing import Any, Final
 
 import numpy as np
 
+from ernie_rt.backend import CacheShape, Done, ExecutableBase, MemoryReport, Step, StepLimits, StepResult
+from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.sequence import Request
 from ernie_rt.sampling.params import SamplingParams
 from ernie_rt.sampling.sampler import Sampled, sample, sample_rows
 from ernie_rt.sampling.state import SamplerState
 
+PROMPT: Final = 200
+STEPS: Final = 200
+SEQUENCES: Final = (1, 64, 256)
 VOCAB_SIZE: Final = 103_424
 COUNTS: Final = (1, 16, 64)
 CASES: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -71,7 +80,46 @@ def sampling(runs: int) -> None:
             print(f"  {name:28}{''.join(f'{ms:9.3f}' for ms in each)}{each[0] / each[-1]:14.2f}")
 
 
-SECTIONS: Final[Mapping[str, Callable[[int], None]]] = {"sampling": sampling}
+class Null(ExecutableBase):
+    """Draws the same token for every sequence, and computes nothing."""
+
+    ahead = 1
+
+    def __init__(self, sequences: int) -> None:
+        self.cache = CacheShape("paged", 16, sequences * -(-(PROMPT + STEPS * 4) // 16))
+        self.admits = StepLimits(max(512, sequences), sequences)
+
+    def submit(self, step: Step) -> Done:
+        return Done(StepResult(tokens=np.full((len(step.past), 1), 7, np.int32)))
+
+    def copy(self, source: int, destination: int, length: int) -> None:
+        pass
+
+    def memory(self) -> MemoryReport:
+        return MemoryReport(0, 0)
+
+
+def steps(runs: int) -> None:
+    print(f"steps, {PROMPT} tokens of prompt each: ms a step, median and quickest of {STEPS} steps, best of {runs} runs")
+    for count in SEQUENCES:
+        medians, quickest_steps = [], []
+        for _ in range(runs):
+            engine = Engine(Null(count), PROMPT + STEPS * 4)
+            for number in range(count):
+                engine.submit(Request((*range(PROMPT - 1), number), STEPS * 3))
+            for _ in range(-(-count * PROMPT // 512) + 20):
+                engine.step()
+            taken = []
+            for _ in range(STEPS):
+                began = time.perf_counter()
+                engine.step()
+                taken.append(1e3 * (time.perf_counter() - began))
+            medians.append(float(np.median(taken)))
+            quickest_steps.append(min(taken))
+        print(f"  {count:4} sequences {min(medians):9.3f} {min(quickest_steps):9.3f}")
+
+
+SECTIONS: Final[Mapping[str, Callable[[int], None]]] = {"steps": steps, "sampling": sampling}
 
 
 def main() -> None:
