@@ -100,7 +100,9 @@ class Null(ExecutableBase):
 
 
 def steps(runs: int) -> None:
-    print(f"steps, {PROMPT} tokens of prompt each: ms a step, median and quickest of {STEPS} steps, best of {runs} runs")
+    print(
+        f"steps, {PROMPT} tokens of prompt each: ms a step, median and quickest of {STEPS} steps, best of {runs} runs"
+    )
     for count in SEQUENCES:
         medians, quickest_steps = [], []
         for _ in range(runs):

@@ -512,6 +512,23 @@ def test_the_public_names_are_these() -> None:
     assert (ernie_rt.load, ernie_rt.locate, ernie_rt.Model, ernie_rt.Located) == (load, locate, Model, Located)
 
 
+@pytest.mark.parametrize("backend", ["reference", "eager"])
+def test_the_cache_has_room_for_so_many_tokens(backend: str) -> None:
+    options: dict[str, Any] = {"backend": backend, "dtype": "float32", "device": "cpu", "max_context": 32}
+    with synthetic(**options, max_sequences=4) as whole:
+        told = whole.generate_batch([IDS] * 6, max_new_tokens=6, ignore_eos=True)
+        worst = whole.memory().cache_bytes
+    with synthetic(**options, max_sequences=4, cache_tokens=64) as model:
+        assert model.memory().cache_bytes == worst // 2
+        assert model.generate_batch([IDS] * 6, max_new_tokens=6, ignore_eos=True) == told
+    with synthetic(**options, max_sequences=4, cache_tokens=10_000) as model:
+        assert model.memory().cache_bytes == worst
+    with pytest.raises(
+        OptionError, match="cache_tokens has no room for one sequence; expected at least max_context, 32"
+    ):
+        synthetic(**options, cache_tokens=31)
+
+
 def test_a_closed_model_says_so() -> None:
     model = synthetic()
     model.close()

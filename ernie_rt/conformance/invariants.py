@@ -16,6 +16,7 @@ from ernie_rt.conformance.sampler import ROWS, Watched
 from ernie_rt.conformance.subject import Around, Outcome, Skip, Subject
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request, SequenceState
+from ernie_rt.sampling.params import GREEDY, SamplingParams
 
 STEPS_BEFORE_CANCEL: Final = 4
 PREEMPTED: Final = 3
@@ -168,15 +169,15 @@ def reopen(setting: Setting) -> Outcome:
 
 
 def tokens(setting: Setting) -> Outcome:
-    """What an executable chooses by itself, after prompts and word by word, is the largest of the logits that the same
-    step gives."""
+    """What an executable draws by itself, after prompts and word by word, follows from the logits that the same step
+    gives: the largest, or with a temperature and a seed what these say."""
     specimen, seen = setting.specimen, []
 
     def watch(executable: Executable) -> Executable:
         if not executable.ahead:
             raise Skip("it leaves the choice of tokens to the core")
         seen.append(Watched(executable))
-        return seen[0]
+        return seen[-1]
 
     new = min(DRAWN, specimen.config.max_position_embeddings - PROMPT)
     rows = ROWS[setting.full] // 2  # and as many of the other model
@@ -185,8 +186,10 @@ def tokens(setting: Setting) -> Outcome:
         tuple((words(f"{specimen.name}/tokens.{i}", PROMPT) % vocabulary).tolist()) for i in range(-(-rows // new))
     ]
     setting = replace(setting, specimen=replace(specimen, new_tokens=new))
-    setting.run(prompts=prompts, taps=False, wrap=watch)
-    return Outcome({"rows": float(seen[0].rows)}, seen[0].problem)
+    for half, sampling in enumerate((GREEDY, SamplingParams(temperature=1.0, seed=7))):
+        setting.run(prompts=prompts[half::2], taps=False, wrap=watch, sampling=sampling)
+    problem = next((watched.problem for watched in seen if watched.problem), "")
+    return Outcome({"rows": float(sum(watched.rows for watched in seen))}, problem)
 
 
 def repeat(setting: Setting) -> Outcome:

@@ -17,6 +17,7 @@ from ernie_rt.model.config import ModelConfig
 from ernie_rt.model.ernie45 import build_graph
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request, SequenceState
+from ernie_rt.sampling.params import GREEDY, SamplingParams
 from ernie_rt.weights.source import WeightSource
 
 Array = npt.NDArray[Any]
@@ -113,9 +114,10 @@ def run_model(
     context: int | None = None,
     all_logits: bool = True,
     reuse: bool = False,
+    sampling: SamplingParams = GREEDY,
     wrap: Callable[[Executable], Executable] = lambda executable: executable,
 ) -> Run:
-    """Compile a model and let it continue prompts greedily, keeping all logits and, with `taps`, the routers' ids.
+    """Compile a model and let it continue prompts, keeping all logits and, with `taps`, the routers' ids.
 
     `context` is what it is compiled for; None: what the prompts need. With `reuse` sequences that keep nothing find
     their beginnings in rows that others have left.
@@ -132,7 +134,9 @@ def run_model(
     source = specimen.open()
     with subject.compiled(built, source, limits) as compiled:
         executable = wrap(compiled)
-        requests = [Request(ids, new, all_logits=all_logits, chunk=chunk, taps=taps) for ids in prompts]
+        requests = [
+            Request(ids, new, all_logits=all_logits, chunk=chunk, sampling=sampling, taps=taps) for ids in prompts
+        ]
         sequences = drive(Engine(executable, limits.max_context, reuse=reuse), executable, requests)
     return Run(built.lowering, tuple(map(_told, sequences)))
 

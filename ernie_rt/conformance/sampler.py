@@ -17,6 +17,7 @@ from ernie_rt.backend.step import Pending, Step, StepResult
 from ernie_rt.conformance.cases import numbers, words
 from ernie_rt.conformance.subject import Around, Outcome, Subject
 from ernie_rt.host import blame
+from ernie_rt.sampling.draws import draw
 from ernie_rt.sampling.params import SamplingParams
 from ernie_rt.sampling.philox import noise_at
 from ernie_rt.sampling.sampler import penalise, sample
@@ -122,16 +123,24 @@ class Watched(Around):
         if result.tokens is None or result.logits is None:
             self.problem = "it says that it draws tokens, and gives none, or none beside logits that were wanted"
             return
+        assert step.draws is not None
         rows, sequence, ahead = step.drawn_rows
-        logits, tokens = result.logits[rows], result.tokens[sequence, ahead].astype(np.int64)[:, None]
+        logits, tokens, draws = result.logits[rows], result.tokens[sequence, ahead], step.draws.rows(sequence, ahead)
         self.rows += len(logits)
-        behind = logits.max(-1) - np.take_along_axis(logits, tokens, -1)[:, 0]
-        if not self.problem and not (behind <= TIE).all():
-            row = int((~(behind <= TIE)).argmax())
-            self.problem = (
-                f"of {len(logits)} rows, in row {row} it chooses {tokens[row, 0]}, {behind[row]:.3g} below the largest "
-                f"of the logits that it gives, {logits[row].argmax()}"
-            )
+        right = draw(logits, draws)
+        for row in np.flatnonzero(tokens != right).tolist():
+            token, seed, position = int(tokens[row]), int(draws.seed[row]), int(draws.position[row])
+            behind = np.inf
+            if 0 <= token < logits.shape[1]:
+                behind = float(logits[row, right[row]] - logits[row, token]) / float(draws.temperature[row] or 1)
+                if draws.temperature[row]:
+                    noise = noise_at(np.array([right[row], token]), seed, position)
+                    behind += float(noise[0] - noise[1])
+            if behind > TIE and not self.problem:
+                self.problem = (
+                    f"of {len(logits)} rows, in row {row} it chooses {token}, {behind:.3g} below {right[row]}, which "
+                    "has the largest of the logits that it gives, or of the scores that they make with the noise"
+                )
 
 
 class _Watching:

@@ -116,3 +116,15 @@ def test_taps_are_outputs(name: str) -> None:
     assert set(values["reference"]) == set(values["onnx"]) == set(scopes)
     for scope in scopes:
         assert error(values["onnx"][scope], values["reference"][scope]) < TOLERANCE
+
+
+def test_as_many_slots_as_the_cache_has_room_for() -> None:
+    for tokens, slots in ((CONTEXT, 1), (3 * CONTEXT - 1, 2), (99 * CONTEXT, SLOTS), (None, SLOTS)):
+        with ernie_rt.load(
+            MODELS["dense"], backend="onnx", weights=Weights(), dtype="float32", max_context=CONTEXT,
+            max_sequences=SLOTS, cache_tokens=tokens,
+        ) as model:  # fmt: skip
+            assert model._executable.cache.pages == slots
+            assert model.generate_batch(PROMPTS[:3], max_new_tokens=3, ignore_eos=True) == [
+                expected_tokens("dense", ids, 3, ignore_eos=True) for ids in PROMPTS[:3]
+            ]

@@ -34,6 +34,7 @@ from support.mutants import (
     NumpyBackend,
     RoundedBackend,
     blocks,
+    drawn,
     eager,
     host_of,
     sampling,
@@ -485,6 +486,12 @@ MUTANTS: dict[str, Mutant] = {
         "L4/chat/logits", {"spoil": staticmethod(lambda step, y: y * (np.arange(y.shape[1]) < 2048))}
     ),
     "an end that never comes": Mutant("L5/chat/greedy", {"choose": staticmethod(endless)}, sampling),
+    "no temperature": Mutant(
+        "L3/dense/tokens", {"choose": staticmethod(lambda step, logits: logits.argmax(-1))}, sampling
+    ),
+    "the noise of the next place": Mutant(
+        "L3/moe/tokens", {"choose": staticmethod(lambda step, logits: drawn(step, logits, later=1))}, sampling
+    ),
     "a token now and then": Mutant("L3/dense/tokens", {"choose": staticmethod(now_and_then)}, sampling),
     # blocks of integers
     "nibbles the wrong way round": Mutant("L1/linear/blocks", {"read": staticmethod(swapped)}, packed, storage="int4"),

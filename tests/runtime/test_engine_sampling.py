@@ -204,9 +204,10 @@ def test_a_loop_of_steps_sees_the_error_in_the_events() -> None:
     assert list(sequence.events) == events
 
 
-def test_ids_beyond_the_tokenizer_are_not_chosen() -> None:
-    for params in (GREEDY, PARAMS[0]):
-        engine = Engine(toy("paged", ahead=0), 40)
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_ids_beyond_the_tokenizer_are_not_chosen(ahead: int) -> None:
+    for params in (GREEDY, PARAMS[0], PARAMS[3]):
+        engine = Engine(toy("paged", ahead=ahead), 40)
         sequence = engine.submit(Request(PROMPTS[0], 30, sampling=params, known_ids=4))
         list(engine.run(sequence))
         assert len(sequence.generated) == 30 and max(sequence.generated) < 4

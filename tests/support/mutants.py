@@ -20,6 +20,7 @@ from ernie_rt.backend import (
     Step,
     Target,
     WeightSource,
+    draw,
 )
 from ernie_rt.backend.step import Done
 from ernie_rt.graph.types import DType, Storage, Weight
@@ -102,8 +103,17 @@ def eager() -> type:
     return EagerBackend
 
 
+def drawn(step: Step, logits: np.ndarray, later: int = 0) -> np.ndarray:
+    """As the step says; of rows from which nothing is drawn anything."""
+    assert step.draws is not None
+    where, sequence, ahead = step.drawn_rows
+    tokens = np.zeros(len(logits), np.int32)
+    tokens[where] = draw(logits[where], step.draws.rows(sequence, ahead + later))
+    return tokens
+
+
 def sampling() -> type:
-    return type("Sampling", (NumpyBackend,), {"choose": staticmethod(lambda step, logits: logits.argmax(-1))})
+    return type("Sampling", (NumpyBackend,), {"choose": staticmethod(drawn)})
 
 
 def blocks() -> type:
