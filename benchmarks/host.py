@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ernie_rt.backend import CacheShape, Done, ExecutableBase, MemoryReport, Step, StepLimits, StepResult
+from ernie_rt.contract import CacheShape, Done, ExecutableBase, MemoryReport, Step, StepLimits, StepResult
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request
 from ernie_rt.sampling.params import SamplingParams

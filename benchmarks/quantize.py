@@ -26,8 +26,8 @@ from ernie_rt.cli.output import PeakMemory, anonymous_bytes
 from ernie_rt.export import ExportOptions, export, verify
 from ernie_rt.graph.types import Weight
 from ernie_rt.location import Located
-from ernie_rt.model.config import ModelConfig
-from ernie_rt.model.families import find
+from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.families import find
 from ernie_rt.storage.blocks import Blocks
 from ernie_rt.weights.folder import write_quantized
 from ernie_rt.weights.quantize import Quantization, Quantizer

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ernie_rt.model.config import read_config
+from ernie_rt.modeling.config import read_config
 from ernie_rt.text.tokenizer import Tokenizer
 
 

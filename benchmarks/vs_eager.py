@@ -20,7 +20,7 @@ import torch
 
 import ernie_rt
 from ernie_rt.location import Located
-from ernie_rt.model.families import find
+from ernie_rt.modeling.families import find
 from ernie_rt.session import Model
 from ernie_rt.weights.folder import write_quantized
 from ernie_rt.weights.quantize import Quantization, Quantizer

@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ernie_rt.backend.protocols import Backend, Executable, Limits, MemoryReport, Target
+from ernie_rt.contract.protocols import Backend, Executable, Limits, MemoryReport, Target
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import BackendError
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import Lowering, legalize
 from ernie_rt.graph.types import Storage, Value, Weight
 from ernie_rt.hooks import PLUGIN_API
-from ernie_rt.model.config import ModelConfig
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.weights.source import WeightSource
 
 MAIN: Final = "main"
@@ -91,7 +91,7 @@ def check_contract(found: object, contract: type) -> None:
     if lacking:
         raise BackendError(
             f"{type(found).__qualname__} has no {', '.join(lacking)}",
-            expected=f"what ernie_rt.backend.{contract.__name__} asks for, of plugin API {PLUGIN_API}",
+            expected=f"what ernie_rt.contract.{contract.__name__} asks for, of plugin API {PLUGIN_API}",
             hint=f"Derive it from {contract.__name__}Base, and read `What changed` in docs/backends.md",
         )
 

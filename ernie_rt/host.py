@@ -14,11 +14,11 @@ from types import MappingProxyType
 
 from packaging.requirements import Requirement
 
-from ernie_rt.backend.protocols import Backend
+from ernie_rt.contract.protocols import Backend
+from ernie_rt.discovery.announcement import SECONDS, alternatives, announced, examine
+from ernie_rt.discovery.installed import Plugin, discover
 from ernie_rt.errors import BackendError, ErnieRtError, OptionError, PluginError
-from ernie_rt.hooks import BackendInfo
-from ernie_rt.plugin.announcement import SECONDS, alternatives, announced, examine
-from ernie_rt.plugin.discovery import Plugin, discover
+from ernie_rt.hooks import PLUGIN_API, BackendInfo
 
 
 class PluginHost:
@@ -108,10 +108,14 @@ class PluginHost:
                 with _notice_when_slow(info), redirect_stdout(sys.stderr):
                     self._instances[name] = getattr(importlib.import_module(module), attribute)()
             except (Exception, SystemExit) as error:
+                ours = isinstance(error, ImportError) and (error.name or "").startswith("ernie_rt.")
                 raise BackendError(
                     f"backend {name!r} did not load: {type(error).__name__}: {error}",
-                    where=info.target, hint=info.hint or None,
-                ) from error  # fmt: skip
+                    where=info.target,
+                    hint=f"It was written for another plugin API than {PLUGIN_API}: see `What changed` in docs/backends.md"
+                    if ours
+                    else info.hint or None,
+                ) from error
         return self._instances[name]
 
     def _admit(self, place: int, plugin: Plugin) -> None:

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ernie_rt.backend.memory import check_memory
-from ernie_rt.backend.protocols import Limits, Target
 from ernie_rt.build import Build, build
 from ernie_rt.choice import Choice, choose
+from ernie_rt.contract.memory import check_memory
+from ernie_rt.contract.protocols import Limits, Target
 from ernie_rt.errors import OptionError
 from ernie_rt.files import Progress
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DTYPES, Weight
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.location import Located, locate
-from ernie_rt.model.config import ModelConfig
-from ernie_rt.model.families import find
+from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.families import find
 from ernie_rt.runtime.options import positive
 from ernie_rt.session import Model
 from ernie_rt.weights.opening import SOURCES, Sources

@@ -12,8 +12,8 @@ from typing import Any, Literal, Unpack, overload
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import Executable, Limits, MemoryReport
 from ernie_rt.choice import Choice
+from ernie_rt.contract.protocols import Executable, Limits, MemoryReport
 from ernie_rt.errors import BackendError, OptionError, PromptError
 from ernie_rt.generation import Generation, Stream
 from ernie_rt.graph.graph import Graph

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 import ernie_rt
-from ernie_rt.backend import Backend, Limits, Target
 from ernie_rt.build import build
+from ernie_rt.contract import Backend, Limits, Target
 from ernie_rt.errors import CapacityError, OptionError
 from ernie_rt.graph.builder import Builder
 from ernie_rt.graph.types import Plain, TensorType, Weight
 from ernie_rt.host import PluginHost
 from ernie_rt.location import locate
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.storage.blocks import Blocks
 from ernie_rt.weights.quantize import Quantization
 from ernie_rt.weights.synthetic import Synthetic

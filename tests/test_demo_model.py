@@ -20,7 +20,7 @@ import ernie_rt
 from demo.export import CARD, FILES, MAX_BYTES, MAX_PARAMETERS
 from demo.tokenizer import TEMPLATE
 from ernie_rt.conformance.goldens import weights_digest
-from ernie_rt.model.families import MOE_21B_A3B
+from ernie_rt.modeling.families import MOE_21B_A3B
 from ernie_rt.weights.hub import DEMO
 from ernie_rt.weights.quantize import Quantization, quantize_model
 from support.commands import command

@@ -11,10 +11,10 @@ from types import ModuleType
 
 import pytest
 
+from ernie_rt.discovery import announcement
 from ernie_rt.errors import BackendError, OptionError, PluginError
 from ernie_rt.hooks import BackendInfo, hookimpl
 from ernie_rt.host import PluginHost
-from ernie_rt.plugin import announcement
 from support.broken_plugins import ENGINE, GOOD, PLUGIN, Stranger, forget, install, raising
 from support.commands import command
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import ernie_rt
-import ernie_rt.backend
+import ernie_rt.contract
 from support.commands import START
 
 HEAVY = {
@@ -42,8 +42,8 @@ except SystemExit as exit:
 """
 LIGHT = """
 import importlib, pkgutil
-import ernie_rt, ernie_rt.graph, ernie_rt.model, ernie_rt.errors, ernie_rt.files
-for package in (ernie_rt.graph, ernie_rt.model):
+import ernie_rt, ernie_rt.graph, ernie_rt.modeling, ernie_rt.errors, ernie_rt.files
+for package in (ernie_rt.graph, ernie_rt.modeling):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
 """
@@ -72,7 +72,7 @@ def test_light(program: str) -> None:
 
 def test_graphs_and_configs_need_the_standard_library_alone() -> None:
     found = imported(LIGHT)
-    assert {"ernie_rt.graph.legalize", "ernie_rt.model.families", "ernie_rt.files"} <= found
+    assert {"ernie_rt.graph.legalize", "ernie_rt.modeling.families", "ernie_rt.files"} <= found
     assert {name.partition(".")[0] for name in found} - sys.stdlib_module_names == {"ernie_rt"}
 
 
@@ -107,8 +107,8 @@ def test_the_contracts_name_each_backend() -> None:
 
 def test_public_names_resolve() -> None:
     assert all(getattr(ernie_rt, name).__module__.startswith("ernie_rt.") for name in ernie_rt.__all__)
-    assert all(hasattr(ernie_rt.backend, name) for name in ernie_rt.backend.__all__)
-    assert not {"PLUGIN_API", "BackendInfo", "hookimpl"} & set(dir(ernie_rt.backend)), "their door is ernie_rt.hooks"
-    assert ernie_rt.backend.__all__ == sorted(ernie_rt.backend.__all__, key=lambda name: (not name.isupper(), name))
+    assert all(hasattr(ernie_rt.contract, name) for name in ernie_rt.contract.__all__)
+    assert not {"PLUGIN_API", "BackendInfo", "hookimpl"} & set(dir(ernie_rt.contract)), "their door is ernie_rt.hooks"
+    assert ernie_rt.contract.__all__ == sorted(ernie_rt.contract.__all__, key=lambda name: (not name.isupper(), name))
     with pytest.raises(AttributeError, match="'nonsense'"):
         ernie_rt.nonsense  # noqa: B018

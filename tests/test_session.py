@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import ernie_rt
-from ernie_rt.backend import SimpleExecutable
+from ernie_rt.contract import SimpleExecutable
 from ernie_rt.errors import (
     BackendError,
     CapacityError,
@@ -408,7 +408,7 @@ def test_taps_leave_the_model_as_it_is(backend: str, model: Model) -> None:
 
 
 def test_a_family_needs_no_folder_with_synthetic_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ernie_rt.model.families as families
+    import ernie_rt.modeling.families as families
 
     tiny = families.Family("Tiny", MODEL.config, "baidu/tiny", "", ("ERNIE-4.5-Tiny",))
     monkeypatch.setattr(families, "FAMILIES", (tiny,))

@@ -17,12 +17,12 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ernie_rt.backend import Blocks, Target
 from ernie_rt.choice import PREFERENCE
 from ernie_rt.conformance import Suite
+from ernie_rt.contract import Blocks, Target
+from ernie_rt.discovery.installed import discover
 from ernie_rt.files import write_atomic
 from ernie_rt.host import PluginHost
-from ernie_rt.plugin.discovery import discover
 
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = ("README.md", "docs/backends.md")

@@ -19,18 +19,18 @@ import numpy as np
 import numpy.typing as npt
 
 from demo.curriculum import LANGUAGES, WEIGHTS, draw
-from ernie_rt.backend.step import Step
 from ernie_rt.conformance.goldens import FORMAT, NOISES, TOP, divergence, sketch, usual, weights_digest
 from ernie_rt.conformance.metrics import TIE_LIMIT
 from ernie_rt.conformance.models import Specimen, run_model
 from ernie_rt.conformance.oracle import Walk
 from ernie_rt.conformance.rounding import rows_rms
 from ernie_rt.conformance.subject import Subject
+from ernie_rt.contract.step import Step
 from ernie_rt.files import write_atomic
 from ernie_rt.graph.types import Weight
 from ernie_rt.host import PluginHost
 from ernie_rt.location import Located, locate
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.ernie45 import build_graph
 
 Array = npt.NDArray[Any]
 

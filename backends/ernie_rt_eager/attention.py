@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ernie_rt.backend import Step
+from ernie_rt.contract import Step
 
 
 @dataclass(frozen=True, slots=True)

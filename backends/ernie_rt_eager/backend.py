@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ernie_rt.backend import (
+from ernie_rt.contract import (
     Accept,
     BackendBase,
     Done,

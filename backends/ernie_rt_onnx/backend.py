@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
-from ernie_rt.backend import (
+from ernie_rt.contract import (
     Accept,
     BackendBase,
     Blocks,

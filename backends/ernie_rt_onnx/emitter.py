@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ernie_rt.backend import DType, Operand, State, Value, Weight
+from ernie_rt.contract import DType, Operand, State, Value, Weight
 from ernie_rt_onnx.functions import DOMAIN, FUNCTIONS
 
 OPSETS: Final[Mapping[str, int]] = {"": 23, "com.microsoft": 1, DOMAIN: 1}

@@ -14,13 +14,13 @@ import numpy as np
 import onnx
 
 from ernie_rt import files
-from ernie_rt.backend import DType, Plain, Storage, Weight
+from ernie_rt.contract import DType, Plain, Storage, Weight
 from ernie_rt.errors import BackendError, OptionError, TokenizerError
 from ernie_rt.export import Exported, ExportOptions
 from ernie_rt.files import Progress
 from ernie_rt.location import Located
-from ernie_rt.model.config import ModelConfig
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.weights.folder import PROGRESS, Produce, write_quantized
 from ernie_rt.weights.manifest import MANIFEST, Manifest, padding
 from ernie_rt.weights.quantize import Converter, Quantizer

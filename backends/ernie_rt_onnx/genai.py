@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ernie_rt.files import member, read_json, write_atomic
 from ernie_rt.location import Located
-from ernie_rt.model.config import ModelConfig
+from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.runtime.defaults import Defaults
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.vocabulary import MAX_JSON_BYTES

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from ernie_rt.backend import DType, Graph, Lowering, TensorType, Value
+from ernie_rt.contract import DType, Graph, Lowering, TensorType, Value
 from ernie_rt_onnx.emitter import ELEMENT_TYPES, IR_VERSION, OPSETS, Emitter
 from ernie_rt_onnx.genai import ATTENTION_MASK, INPUT_IDS, LOGITS
 from ernie_rt_onnx.ops import BATCHED, EMIT, LAST, TOTAL, past_name, present_name

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from ernie_rt.backend import DType, Graph, Numerics, Step, Value, WeightSource
 from ernie_rt.conformance.replay import replay
+from ernie_rt.contract import DType, Graph, Numerics, Step, Value, WeightSource
 from ernie_rt.errors import BackendError
 from ernie_rt_onnx.genai import ATTENTION_MASK, INPUT_IDS, LOGITS
 from ernie_rt_onnx.model import tensor

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ernie_rt.backend import Blocks, DType, Operand, State, Value, Weight
+from ernie_rt.contract import Blocks, DType, Operand, State, Value, Weight
 from ernie_rt_onnx.emitter import ELEMENT_TYPES, Emitter
 from ernie_rt_onnx.functions import DOMAIN, MASKED, SWIGLU
 from ernie_rt_onnx.genai import PAST_KEY, PAST_VALUE, PRESENT_KEY, PRESENT_VALUE

@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 
 from ernie_rt import files
-from ernie_rt.backend import DType, Graph, Target
 from ernie_rt.build import build as ready
+from ernie_rt.contract import DType, Graph, Target
 from ernie_rt.errors import ErnieRtError, IntegrityError
 from ernie_rt.location import Located
 from ernie_rt.weights.manifest import Manifest, padding

@@ -13,12 +13,12 @@ import numpy as np
 import onnx
 
 from ernie_rt import files
-from ernie_rt.backend import DType, Target
+from ernie_rt.contract import DType, Target
 from ernie_rt.errors import IntegrityError, OptionError
 from ernie_rt.export import Verified
 from ernie_rt.files import Progress
 from ernie_rt.location import Located
-from ernie_rt.model.config import read_config
+from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.hub import FILES
 from ernie_rt.weights.manifest import MANIFEST, Manifest, padding, read_manifest
 from ernie_rt.weights.quantized import QuantizedSource

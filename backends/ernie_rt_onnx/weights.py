@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend import Place, PlacedSource, WeightSource
+from ernie_rt.contract import Place, PlacedSource, WeightSource
 from ernie_rt_onnx.emitter import Parameter
 
 

@@ -65,7 +65,7 @@ def _root(
     ] = None,
 ) -> None:
     if plugin:
-        from ernie_rt.plugin.discovery import switch
+        from ernie_rt.discovery.installed import switch
 
         for text in plugin:
             switch(text)

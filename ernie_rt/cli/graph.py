@@ -14,7 +14,7 @@ from ernie_rt.cli.options import Json, Ref
 
 if TYPE_CHECKING:
     from ernie_rt.graph.legalize import Lowering
-    from ernie_rt.model.config import ModelConfig
+    from ernie_rt.modeling.config import ModelConfig
 
 
 class Level(StrEnum):
@@ -49,8 +49,8 @@ def graph(
     from ernie_rt.graph.graph import graph_text
     from ernie_rt.graph.json import graph_to_json
     from ernie_rt.graph.types import FLOATS
-    from ernie_rt.model.ernie45 import build_graph
-    from ernie_rt.model.families import find
+    from ernie_rt.modeling.ernie45 import build_graph
+    from ernie_rt.modeling.families import find
 
     if dtype != "auto" and dtype not in FLOATS:
         raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(FLOATS)}")
@@ -89,9 +89,9 @@ def graph(
 
 def _lowered(config: ModelConfig, dtype: str, backend: str) -> Lowering:
     """The graph as a backend would run it here, in the dtype that it would choose."""
-    from ernie_rt.backend.protocols import Target
     from ernie_rt.build import build
     from ernie_rt.choice import choose
+    from ernie_rt.contract.protocols import Target
     from ernie_rt.host import PluginHost, blame
 
     host = PluginHost()
@@ -104,7 +104,7 @@ def _decomposed(config: ModelConfig, dtype: str, level: Level | None) -> Lowerin
     from ernie_rt.graph.legalize import Accept, Reject, legalize
     from ernie_rt.graph.ops import OPS
     from ernie_rt.graph.types import dtype_of
-    from ernie_rt.model.ernie45 import build_graph
+    from ernie_rt.modeling.ernie45 import build_graph
 
     built = build_graph(config, None if dtype == "auto" else dtype_of(dtype))
     levels = list(Level)

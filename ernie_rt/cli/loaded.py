@@ -64,8 +64,8 @@ def quantized(
     """The model's weights made so, from the cache, as the backend takes them; None when none are asked for."""
     if weights is None or located.folder is None:
         return None
-    from ernie_rt.backend.protocols import Target
     from ernie_rt.choice import choose
+    from ernie_rt.contract.protocols import Target
     from ernie_rt.display import human_bytes
     from ernie_rt.host import PluginHost, blame
     from ernie_rt.weights.cache import cached_weights

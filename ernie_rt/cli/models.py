@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ernie_rt.cli.options import Json
 
 if TYPE_CHECKING:
-    from ernie_rt.model.config import ModelConfig
+    from ernie_rt.modeling.config import ModelConfig
 
 
 def models(as_json: Json = False) -> None:
@@ -16,9 +16,9 @@ def models(as_json: Json = False) -> None:
     from ernie_rt.cli.output import write
     from ernie_rt.display import columns, human_count
     from ernie_rt.graph.cost import active_parameters, parameters
-    from ernie_rt.model.config import read_config
-    from ernie_rt.model.ernie45 import build_graph
-    from ernie_rt.model.families import FAMILIES
+    from ernie_rt.modeling.config import read_config
+    from ernie_rt.modeling.ernie45 import build_graph
+    from ernie_rt.modeling.families import FAMILIES
     from ernie_rt.weights.hub import DEMO
 
     known: list[tuple[str, ModelConfig, str | None, str]] = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ernie_rt.cli.options import Json
 
 if TYPE_CHECKING:
-    from ernie_rt.plugin.discovery import Plugin
+    from ernie_rt.discovery.installed import Plugin
 
 
 def plugins(as_json: Json = False) -> None:

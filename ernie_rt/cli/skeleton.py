@@ -10,9 +10,9 @@ from importlib.resources.abc import Traversable
 from typing import Final
 
 from ernie_rt.choice import PREFERENCE
+from ernie_rt.discovery.installed import discover
 from ernie_rt.errors import OptionError
 from ernie_rt.hooks import is_name
-from ernie_rt.plugin.discovery import discover
 
 WORD: Final = "yourchip"
 """The backend's name in the skeleton, which is a working distribution of its own."""

@@ -20,8 +20,8 @@ from ernie_rt.graph.builder import Builder
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import FLOATS, DType, Operand, Plain, TensorType, Weight
-from ernie_rt.model.config import ModelConfig, parse_config
-from ernie_rt.model.ernie45 import INDEX_INPUTS
+from ernie_rt.modeling.config import ModelConfig, parse_config
+from ernie_rt.modeling.ernie45 import INDEX_INPUTS
 from ernie_rt.sampling.philox import words_of
 from ernie_rt.storage.rope import RopeTable
 from ernie_rt.weights.source import computed

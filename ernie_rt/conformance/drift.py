@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend.step import Step
 from ernie_rt.choice import choose
 from ernie_rt.conformance.metrics import TIE_LIMIT, agreed
 from ernie_rt.conformance.replay import Flip, Piece, Replay, replay
 from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.trace import Trace, most_tokens, trace
+from ernie_rt.contract.step import Step
 from ernie_rt.errors import OptionError, PromptError
 from ernie_rt.graph.types import DType
 from ernie_rt.host import PluginHost

@@ -16,12 +16,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import Executable, Numerics, OpNumerics
 from ernie_rt.conformance.judge import MAX_EXCUSED, judge_rows
 from ernie_rt.conformance.metrics import CANDIDATES, TIE_LIMIT, Rows, agreed, kl
 from ernie_rt.conformance.models import Prompt, Run, drive
 from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.subject import Outcome
+from ernie_rt.contract.protocols import Executable, Numerics, OpNumerics
 from ernie_rt.errors import ConformanceError
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import DType

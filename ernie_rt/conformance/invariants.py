@@ -8,12 +8,12 @@ from typing import Final
 
 import numpy as np
 
-from ernie_rt.backend.protocols import CacheShape, Executable
 from ernie_rt.conformance.cases import words
 from ernie_rt.conformance.judge import Judge, Verdict, worse
 from ernie_rt.conformance.models import NEW_TOKENS, Run, Specimen, drive, run_model
 from ernie_rt.conformance.sampler import ROWS, Watched
 from ernie_rt.conformance.subject import Around, Outcome, Skip, Subject
+from ernie_rt.contract.protocols import CacheShape, Executable
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.sampling.params import GREEDY, SamplingParams

@@ -9,16 +9,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend.step import Step
 from ernie_rt.conformance.metrics import MODEL_LIMIT, TIE_LIMIT, Rows, ties
 from ernie_rt.conformance.models import MAX_LOGITS, Prompt, Run, Specimen, Told
 from ernie_rt.conformance.oracle import Route, Walk, Walked, bad_choice
 from ernie_rt.conformance.rounding import EPSILON, growth, multiples
 from ernie_rt.conformance.storage import numbers_of
 from ernie_rt.conformance.subject import Outcome, Subject
+from ernie_rt.contract.step import Step
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DType, Weight
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.ernie45 import build_graph
 
 Array = npt.NDArray[Any]
 

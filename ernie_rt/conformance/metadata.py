@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from ernie_rt.backend.protocols import Executable, Limits
 from ernie_rt.build import Build
 from ernie_rt.conformance.cases import CaseWeights, ModelCase, model_cases
 from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.subject import Outcome, Skip, Subject
+from ernie_rt.contract.protocols import Executable, Limits
+from ernie_rt.discovery import child
+from ernie_rt.discovery.announcement import SECONDS, check
+from ernie_rt.discovery.installed import discover
 from ernie_rt.errors import CapacityError, PluginError
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import Reject, decompose
 from ernie_rt.graph.ops import OPS
 from ernie_rt.host import requirements
-from ernie_rt.model.ernie45 import build_graph
-from ernie_rt.plugin import child
-from ernie_rt.plugin.announcement import SECONDS, check
-from ernie_rt.plugin.discovery import discover
+from ernie_rt.modeling.ernie45 import build_graph
 
 HEAVY: Final = ("torch", "numpy", "onnx", "onnxruntime", "tensorflow", "jax", "triton", "cupy", "scipy", "transformers")
 LIMITS: Final = Limits(64, 2, 16)
@@ -44,7 +44,7 @@ def light_import(subject: Subject) -> Outcome:
     if plugin is None:
         raise Skip("not installed: it was handed over as a module")
     module = plugin.module.partition(":")[0]
-    loaded, _ = child.call("ernie_rt.plugin.child:modules_of", module, seconds=SECONDS, doing=f"importing {module}")
+    loaded, _ = child.call("ernie_rt.discovery.child:modules_of", module, seconds=SECONDS, doing=f"importing {module}")
     required = {requirement.name.replace("-", "_") for requirement in requirements(subject.info)}
     heavy = sorted({*HEAVY, *required, subject.info.target.partition(":")[0]} & set(loaded))
     return Outcome({"modules": float(len(loaded))}, f"importing {module} imports {', '.join(heavy)}" if heavy else "")

@@ -9,12 +9,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import Executable, Limits
 from ernie_rt.conformance.cases import CaseWeights, ModelCase, words
 from ernie_rt.conformance.subject import Subject
+from ernie_rt.contract.protocols import Executable, Limits
 from ernie_rt.graph.legalize import Lowering
-from ernie_rt.model.config import ModelConfig
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.sampling.params import GREEDY, SamplingParams

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import CacheShape, Executable, Limits, StepLimits
-from ernie_rt.backend.step import Step
 from ernie_rt.conformance.cases import CaseWeights, OpCase
 from ernie_rt.conformance.metrics import OP_LIMIT, op_figures
 from ernie_rt.conformance.oracle import Route, Walk, bad_choice
 from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.storage import Quantized, numbers_of
 from ernie_rt.conformance.subject import Outcome, Skip, Subject
+from ernie_rt.contract.protocols import CacheShape, Executable, Limits, StepLimits
+from ernie_rt.contract.step import Step
 from ernie_rt.errors import LoweringError
 from ernie_rt.graph.legalize import Lowering
 from ernie_rt.graph.types import DType, Weight

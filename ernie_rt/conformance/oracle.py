@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import OpNumerics
 from ernie_rt.conformance.rounding import EPSILON, Rounding, evaluate
+from ernie_rt.contract.protocols import OpNumerics
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Reject, decompose, legalize
 from ernie_rt.graph.types import DType, Operand, State, Value, Weight

@@ -13,10 +13,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import OpNumerics
 from ernie_rt.conformance.metrics import OP_LIMIT, choice_noise
 from ernie_rt.conformance.oracle import Route, bad_choice
 from ernie_rt.conformance.rounding import EPSILON, Rounding, evaluate, multiples, rms, rows_rms, summary
+from ernie_rt.contract.protocols import OpNumerics
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import decompose
 from ernie_rt.graph.types import DType, Operand, State, Value, Weight

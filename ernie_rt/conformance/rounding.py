@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import OpNumerics
+from ernie_rt.contract.protocols import OpNumerics
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import decompose
 from ernie_rt.graph.types import DTYPES, FLOATS, DType, Operand, TensorType, Value, Weight

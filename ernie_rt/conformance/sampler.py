@@ -12,10 +12,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import Executable
-from ernie_rt.backend.step import Pending, Step, StepResult
 from ernie_rt.conformance.cases import numbers, words
 from ernie_rt.conformance.subject import Around, Outcome, Subject
+from ernie_rt.contract.protocols import Executable
+from ernie_rt.contract.step import Pending, Step, StepResult
 from ernie_rt.host import blame
 from ernie_rt.sampling.draws import draw
 from ernie_rt.sampling.params import SamplingParams

@@ -6,7 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from ernie_rt.backend.protocols import (
+from ernie_rt.build import Build, accepted, build
+from ernie_rt.choice import choose
+from ernie_rt.conformance.rounding import EPSILON
+from ernie_rt.conformance.storage import planned
+from ernie_rt.contract.protocols import (
     Backend,
     CacheShape,
     Executable,
@@ -16,11 +20,7 @@ from ernie_rt.backend.protocols import (
     StepLimits,
     Target,
 )
-from ernie_rt.backend.step import Pending, Step
-from ernie_rt.build import Build, accepted, build
-from ernie_rt.choice import choose
-from ernie_rt.conformance.rounding import EPSILON
-from ernie_rt.conformance.storage import planned
+from ernie_rt.contract.step import Pending, Step
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Reject, decompose
 from ernie_rt.graph.types import DType, Storage

@@ -29,7 +29,7 @@ from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DType
 from ernie_rt.host import PluginHost
 from ernie_rt.location import locate
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.ernie45 import build_graph
 
 LEVELS: Final = ("L0", "L1", "L2", "L3", "L4", "L5")
 """Metadata; each op; micro-models; invariants; logits and tokens of trained weights."""

@@ -9,17 +9,17 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import Executable, Limits, Numerics, Target
-from ernie_rt.backend.step import Done, Pending, Step
 from ernie_rt.build import build
 from ernie_rt.choice import Choice
 from ernie_rt.conformance.models import MAX_LOGITS
 from ernie_rt.conformance.subject import Around
+from ernie_rt.contract.protocols import Executable, Limits, Numerics, Target
+from ernie_rt.contract.step import Done, Pending, Step
 from ernie_rt.errors import BackendError
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import Value
 from ernie_rt.host import PluginHost, blame
-from ernie_rt.model.config import ModelConfig
+from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.weights.source import WeightSource, storages_of

@@ -7,13 +7,13 @@ from importlib.metadata import EntryPoint
 from typing import Final
 
 from ernie_rt import hooks
+from ernie_rt.discovery import child
+from ernie_rt.discovery.installed import Plugin, uninstall
 from ernie_rt.errors import PluginError
 from ernie_rt.host import PluginHost
 from ernie_rt.loading import load
 from ernie_rt.location import Located
-from ernie_rt.model.config import parse_config
-from ernie_rt.plugin import child
-from ernie_rt.plugin.discovery import Plugin, uninstall
+from ernie_rt.modeling.config import parse_config
 from ernie_rt.weights.synthetic import Synthetic
 
 SECONDS: Final = 60.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ernie_rt.backend.simple import SimpleBackend
+from ernie_rt.contract.simple import SimpleBackend
 from ernie_rt.reference.ops import MEANINGS
 
 

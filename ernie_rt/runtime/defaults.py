@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from ernie_rt.errors import ConfigError, OptionError
 from ernie_rt.files import member, read_json
-from ernie_rt.model.config import ModelConfig
+from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.runtime.options import GenerateOptions, plan
 from ernie_rt.sampling.params import check_ids
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
-from ernie_rt.backend.protocols import Executable
-from ernie_rt.backend.step import NO_NUMBER, Pending, StepResult
+from ernie_rt.contract.protocols import Executable
+from ernie_rt.contract.step import NO_NUMBER, Pending, StepResult
 from ernie_rt.errors import BackendError, ForkError, PromptError
 from ernie_rt.runtime.batch import Batch, make_step
 from ernie_rt.runtime.scheduler import Drafter, Scheduler

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import CacheShape
+from ernie_rt.contract.protocols import CacheShape
 from ernie_rt.runtime.pages import PagePool
 from ernie_rt.runtime.prefix import Partly, PrefixTree
 from ernie_rt.runtime.sequence import SequenceState

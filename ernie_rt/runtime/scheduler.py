@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ernie_rt.backend.protocols import CacheShape, StepLimits
+from ernie_rt.contract.protocols import CacheShape, StepLimits
 from ernie_rt.runtime.batch import Batch, gather_batch
 from ernie_rt.runtime.rows import Int32, PagedRows, Rows
 from ernie_rt.runtime.seats import Seats

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend.protocols import CacheShape
+from ernie_rt.contract.protocols import CacheShape
 from ernie_rt.runtime.prefix import Identity, common
 from ernie_rt.runtime.rows import Copy, Int32
 from ernie_rt.runtime.sequence import SequenceState

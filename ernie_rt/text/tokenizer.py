@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ernie_rt.errors import PromptError, TokenizerError
-from ernie_rt.model.config import ModelConfig
+from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.text.pieces import SPACE, Encoder
 from ernie_rt.text.vocabulary import Vocabulary, read_vocabulary
 

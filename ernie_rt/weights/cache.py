@@ -28,7 +28,7 @@ from ernie_rt.errors import InputError, OptionError, UnsafePathError, WriteError
 from ernie_rt.files import Progress
 from ernie_rt.graph.types import Weight
 from ernie_rt.home import user_cache
-from ernie_rt.model.config import ModelConfig
+from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.weights.checkpoint import listed
 from ernie_rt.weights.folder import PROGRESS
 from ernie_rt.weights.hub import FILES

@@ -43,7 +43,7 @@ def resolve(ref: str) -> Path:
     cache unless it is there whole; then the network is not touched. The usual variables hold (HF_ENDPOINT,
     HF_HUB_OFFLINE, HF_TOKEN, HF_HOME). Raises ModelNotFoundError.
     """
-    from ernie_rt.model.families import FAMILIES, find
+    from ernie_rt.modeling.families import FAMILIES, find
 
     try:
         path = Path(ref).expanduser()

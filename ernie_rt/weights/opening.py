@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from ernie_rt.errors import CheckpointError
-from ernie_rt.model.config import ModelConfig
+from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.manifest import MANIFEST
 from ernie_rt.weights.quantized import QuantizedSource

@@ -16,8 +16,8 @@ import numpy as np
 from ernie_rt.errors import CheckpointError, OptionError
 from ernie_rt.files import Progress
 from ernie_rt.graph.types import Plain, Storage, Weight
-from ernie_rt.model.config import ModelConfig
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.storage.blocks import Blocks
 from ernie_rt.weights.folder import PROGRESS, Put, write_quantized
 from ernie_rt.weights.manifest import MANIFEST, Manifest

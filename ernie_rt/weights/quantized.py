@@ -14,8 +14,8 @@ from ernie_rt import files
 from ernie_rt.errors import CheckpointError, GraphError
 from ernie_rt.files import Progress
 from ernie_rt.graph.types import DTYPES, Storage, Weight
-from ernie_rt.model.config import ModelConfig
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.weights.checkpoint import listed
 from ernie_rt.weights.digests import Digests, are_still, combined
 from ernie_rt.weights.manifest import (

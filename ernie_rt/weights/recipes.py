@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from ernie_rt.errors import CheckpointError
 from ernie_rt.graph.types import DTYPES, FLOATS
-from ernie_rt.model.config import ModelConfig, MoeConfig
+from ernie_rt.modeling.config import ModelConfig, MoeConfig
 from ernie_rt.weights.checkpoint import listed
 from ernie_rt.weights.expressions import Concat, Expression, Item, Rows, Stack, Stored, Transposed, View, stored_in
 from ernie_rt.weights.safetensors import StoredTensor

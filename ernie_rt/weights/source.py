@@ -14,7 +14,7 @@ import numpy as np
 from ernie_rt.errors import BackendError, GraphError
 from ernie_rt.files import Progress
 from ernie_rt.graph.types import DTYPES, FLOATS, DType, Plain, Storage, Weight
-from ernie_rt.model.config import ModelConfig
+from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.digests import are_still, fingerprint
 from ernie_rt.weights.expressions import (

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ernie_rt.backend import Step
+from ernie_rt.contract import Step
 from ernie_rt.graph.ops import OPS
 from ernie_rt.reference.ops import MEANINGS
 from ernie_rt_eager import products

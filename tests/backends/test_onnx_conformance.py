@@ -14,8 +14,8 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
-from ernie_rt.backend import Lowering, Numerics, OpNumerics, WeightSource
 from ernie_rt.conformance import Result, Suite
+from ernie_rt.contract import Lowering, Numerics, OpNumerics, WeightSource
 from ernie_rt_onnx import backend, functions
 from ernie_rt_onnx.backend import OnnxBackend
 from ernie_rt_onnx.emitter import Emitter, Parameter

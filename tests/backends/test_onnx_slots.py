@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 import ernie_rt
-from ernie_rt.backend import Done, Step
+from ernie_rt.contract import Done, Step
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request
 from ernie_rt.session import Model

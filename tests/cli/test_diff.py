@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import ernie_rt_eager.backend
-from ernie_rt.backend import Interpreter, Node
+from ernie_rt.contract import Interpreter, Node
 from support.commands import Outcome, command, start
 
 PROMPT = "老师 says that the morning train is late, and the others know it"

@@ -11,9 +11,9 @@ from ernie_rt.graph.json import graph_from_json
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import dtype_of
 from ernie_rt.graph.verify import verify
-from ernie_rt.model.config import read_config
-from ernie_rt.model.ernie45 import build_graph
-from ernie_rt.model.families import find
+from ernie_rt.modeling.config import read_config
+from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.families import find
 from ernie_rt.weights.manifest import STORAGES
 from support.commands import command
 

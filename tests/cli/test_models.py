@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import ernie_rt
-from ernie_rt.model.families import FAMILIES
+from ernie_rt.modeling.families import FAMILIES
 from support.commands import command, start
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ernie_rt.conformance import trial
-from ernie_rt.plugin import announcement
+from ernie_rt.discovery import announcement
 from support.broken_plugins import GOOD, PLUGIN, TWELVE, Stranger, forget, install, install_twelve
 from support.commands import START, command
 

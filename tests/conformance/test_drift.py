@@ -15,15 +15,15 @@ import torch.nn.functional as F
 
 import ernie_rt
 import ernie_rt_eager.backend
-from ernie_rt.backend import Interpreter, Node, Weight
 from ernie_rt.conformance.drift import Contender, Drift, compare
 from ernie_rt.conformance.metrics import OP_LIMIT
 from ernie_rt.conformance.models import MAX_LOGITS
 from ernie_rt.conformance.trace import MAX_TOKENS, most_tokens, trace
+from ernie_rt.contract import Interpreter, Node, Weight
 from ernie_rt.errors import BackendError, OptionError, PromptError
 from ernie_rt.host import PluginHost
 from ernie_rt.location import locate
-from ernie_rt.model.config import read_config
+from ernie_rt.modeling.config import read_config
 from ernie_rt.reference.ops import MEANINGS
 from ernie_rt.storage.rope import inverse_frequencies
 from ernie_rt.weights.quantize import Quantization, quantize_model

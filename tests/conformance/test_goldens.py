@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ernie_rt.backend import Numerics, OpNumerics, Step, Target
 from ernie_rt.conformance import Suite, goldens
 from ernie_rt.conformance.goldens import (
     KINDS,
@@ -24,6 +23,7 @@ from ernie_rt.conformance.goldens import (
     weights_digest,
 )
 from ernie_rt.conformance.metrics import kl
+from ernie_rt.contract import Numerics, OpNumerics, Step, Target
 from ernie_rt.location import locate
 from ernie_rt.weights.hub import resolve
 from support.mutants import NumpyBackend, eager, host_of

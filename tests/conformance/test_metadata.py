@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from ernie_rt.backend import Accept, MemoryReport, Numerics, OpNumerics, Reject, StepLimits
 from ernie_rt.conformance import Suite
 from ernie_rt.conformance.metadata import light_import
-from ernie_rt.plugin.discovery import Plugin
+from ernie_rt.contract import Accept, MemoryReport, Numerics, OpNumerics, Reject, StepLimits
+from ernie_rt.discovery.installed import Plugin
 from support.mutants import Executable, NumpyBackend, host_of
 
 count = itertools.count()

@@ -14,10 +14,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ernie_rt.backend import Step, Weight, WeightSource
 from ernie_rt.conformance import Expectations, Features, Suite
 from ernie_rt.conformance.oracle import Route
 from ernie_rt.conformance.report import BAD
+from ernie_rt.contract import Step, Weight, WeightSource
 from ernie_rt.reference.ops import (
     MEANINGS,
     attention,

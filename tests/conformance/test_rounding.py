@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ernie_rt.backend import Node, OpNumerics, TensorType, Weight
 from ernie_rt.conformance.rounding import EPSILON, Rounding, evaluate, multiples, rms, summary
+from ernie_rt.contract import Node, OpNumerics, TensorType, Weight
 from ernie_rt.graph.builder import Builder
 from ernie_rt.graph.types import DType, Plain
 

@@ -12,7 +12,7 @@ from ernie_rt.conformance.cases import CaseWeights, model_cases, op_cases
 from ernie_rt.conformance.storage import Quantized, numbers_of, parse_storage, planned
 from ernie_rt.errors import OptionError
 from ernie_rt.graph.types import Plain
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.storage.blocks import Blocks
 from support.mutants import BlocksBackend, NumpyBackend, RoundedBackend, eager, host_of
 

@@ -15,15 +15,15 @@ import torch
 import torch.nn.functional as F
 
 import ernie_rt_eager.backend
-from ernie_rt.backend import Accept, Node, Numerics, OpNumerics, Reject, Target
 from ernie_rt.conformance import Deviation, Expectations, Features, Report, Suite
 from ernie_rt.conformance.cases import OpCase, digest, model_cases, op_cases
 from ernie_rt.conformance.subject import Skip
+from ernie_rt.contract import Accept, Node, Numerics, OpNumerics, Reject, Target
 from ernie_rt.errors import BackendError, ConformanceError, OptionError
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import Plain
 from ernie_rt.host import PluginHost, blame
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.runtime.scheduler import Scheduler
 from support.mutants import NumpyBackend, blocks, eager, host_of, sampling
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ernie_rt.backend import Limits, PagedContents
+from ernie_rt.contract import Limits, PagedContents
 from ernie_rt.errors import GraphError
 from ernie_rt.graph.builder import Builder
 from ernie_rt.graph.cost import active_parameters, distinct_experts, graph_cost, parameters
@@ -16,8 +16,8 @@ from ernie_rt.graph.legalize import Accept, Reject, legalize
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import Plain, TensorType, Weight
 from ernie_rt.graph.verify import verify
-from ernie_rt.model.ernie45 import build_graph
-from ernie_rt.model.families import find
+from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.families import find
 from ernie_rt.storage.blocks import Blocks
 from ernie_rt.weights.manifest import STORAGES
 from support.configs import small

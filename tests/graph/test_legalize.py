@@ -7,7 +7,7 @@ from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Claim, Reject, inner_scopes, legalize
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.verify import verify
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.ernie45 import build_graph
 from support.configs import small
 
 COMPOSITES = {"rms_norm", "linear", "swiglu", "rope_attention", "moe", "add", "cast", "take_rows"}

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ernie_rt.backend import Interpreter, Limits, Step, Target
 from ernie_rt.conformance.cases import OpCase, op_cases
 from ernie_rt.conformance.ops import make_steps
+from ernie_rt.contract import Interpreter, Limits, Step, Target
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject, legalize
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import State, Weight
-from ernie_rt.model.config import ModelConfig
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.reference import ops
 from ernie_rt.reference.backend import ReferenceBackend
 from ernie_rt.reference.ops import MEANINGS

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ernie_rt
-from ernie_rt.backend import LAST_DRAWN
+from ernie_rt.contract import LAST_DRAWN
 from ernie_rt.host import PluginHost
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request

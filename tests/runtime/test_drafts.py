@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ernie_rt.backend import NO_NUMBER, CacheShape, Draws, Step, StepLimits
+from ernie_rt.contract import NO_NUMBER, CacheShape, Draws, Step, StepLimits
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.sampling.params import GREEDY, SamplingParams

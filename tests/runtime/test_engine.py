@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ernie_rt.backend import LAST_DRAWN, CacheShape, Step, StepLimits, StepResult
+from ernie_rt.contract import LAST_DRAWN, CacheShape, Step, StepLimits, StepResult
 from ernie_rt.errors import BackendError, PromptError
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ernie_rt.backend import Limits, Lowering, Target
+from ernie_rt.contract import Limits, Lowering, Target
 from ernie_rt.errors import BackendError, PromptError
 from ernie_rt.graph.builder import Builder
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import legalize
 from ernie_rt.graph.types import Plain, TensorType, Weight
-from ernie_rt.model.ernie45 import INDEX_INPUTS
+from ernie_rt.modeling.ernie45 import INDEX_INPUTS
 from ernie_rt.reference.backend import ReferenceBackend
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.inputs import PerPlace, PerToken, gather

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_rt.backend import CacheShape, StepLimits
+from ernie_rt.contract import CacheShape, StepLimits
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.prefix import Partly, PrefixTree, common
 from ernie_rt.runtime.sequence import Request, SequenceState

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ernie_rt.backend import CacheShape, StepLimits
+from ernie_rt.contract import CacheShape, StepLimits
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.pages import PagePool
 from ernie_rt.runtime.prefix import PrefixTree

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 import ernie_rt
-from ernie_rt.backend import CacheShape, StepLimits
+from ernie_rt.contract import CacheShape, StepLimits
 from ernie_rt.errors import ForkError, OptionError
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request

@@ -14,8 +14,8 @@ from ernie_rt.errors import JsonError
 from ernie_rt.graph.cost import graph_cost, parameters
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.json import graph_from_json, graph_to_json
-from ernie_rt.model.config import read_config
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.config import read_config
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.weights.manifest import MANIFEST, STORAGES, read_manifest
 from ernie_rt.weights.opening import open_weights
 from ernie_rt.weights.quantize import quantize_model

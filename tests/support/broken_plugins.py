@@ -15,7 +15,7 @@ def ernie_rt_backends():
     return [BackendInfo("NAME", "NAME_engine:Engine", "made for tests", {"cpu": ("float32",)})]
 """
 ENGINE = """
-from ernie_rt.backend import SimpleBackend, SimpleExecutable
+from ernie_rt.contract import SimpleBackend, SimpleExecutable
 from ernie_rt.reference.ops import MEANINGS
 
 class Executable(SimpleExecutable):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.backend import (
+from ernie_rt.contract import (
     LAST_DRAWN,
     Accept,
     BackendBase,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ernie_rt.model.config import ModelConfig, parse_config
+from ernie_rt.modeling.config import ModelConfig, parse_config
 
 DENSE = {
     "model_type": "ernie4_5",

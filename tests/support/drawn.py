@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from ernie_rt.model.config import parse_config
+from ernie_rt.modeling.config import parse_config
 from ernie_rt.weights.expressions import stored_in
 from ernie_rt.weights.recipes import recipe
 

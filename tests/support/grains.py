@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ernie_rt.backend import SimpleBackend
+from ernie_rt.contract import SimpleBackend
 from ernie_rt.graph.ops import OPS
 from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
 from ernie_rt.reference.ops import MEANINGS

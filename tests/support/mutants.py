@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ernie_rt.backend import (
+from ernie_rt.contract import (
     Limits,
     Lowering,
     Numerics,
@@ -22,7 +22,7 @@ from ernie_rt.backend import (
     WeightSource,
     draw,
 )
-from ernie_rt.backend.step import Done
+from ernie_rt.contract.step import Done
 from ernie_rt.graph.types import DType, Storage, Weight
 from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
 from ernie_rt.host import PluginHost

@@ -10,7 +10,7 @@ import numpy as np
 
 from ernie_rt.files import Progress
 from ernie_rt.graph.types import Plain, Weight, dtype_of
-from ernie_rt.model.config import ModelConfig
+from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.weights.opening import SourceKind
 from ernie_rt.weights.source import computed
 

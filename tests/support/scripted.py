@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from ernie_rt.backend import (
+from ernie_rt.contract import (
     Accept,
     Done,
     Limits,
@@ -23,7 +23,7 @@ from ernie_rt.backend import (
     Target,
     WeightSource,
 )
-from ernie_rt.backend.contents import PagedContents
+from ernie_rt.contract.contents import PagedContents
 from ernie_rt.graph.types import Storage
 from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
 from ernie_rt.host import PluginHost

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from ernie_rt.model.config import ModelConfig, parse_config
+from ernie_rt.modeling.config import ModelConfig, parse_config
 from ernie_rt.text.tokenizer import Tokenizer
 
 ROWS = 103_424

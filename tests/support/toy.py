@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ernie_rt.backend import (
+from ernie_rt.contract import (
     LAST_DRAWN,
     NO_NUMBER,
     CacheShape,

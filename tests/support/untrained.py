@@ -19,7 +19,7 @@ import sentencepiece
 from safetensors.numpy import save
 
 from ernie_rt.files import write_atomic
-from ernie_rt.model.config import ModelConfig, parse_config
+from ernie_rt.modeling.config import ModelConfig, parse_config
 
 SEED: Final = 45
 CONFIG: Final[dict[str, object]] = {

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ernie_rt.errors import ErnieRtError, PromptError, TokenizerError
-from ernie_rt.model.config import ModelConfig, parse_config
+from ernie_rt.modeling.config import ModelConfig, parse_config
 from ernie_rt.text.tokenizer import Detokenizer, Tokenizer
 
 LINES = [

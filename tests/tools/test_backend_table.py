@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ernie_rt.conformance import Suite
+from ernie_rt.discovery.installed import discover
 from ernie_rt.host import PluginHost
-from ernie_rt.plugin.discovery import discover
 
 ROOT = Path(__file__).parents[2]
 TOOL = runpy.run_path(str(ROOT / "tools" / "backend_table.py"))

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 import ernie_rt
 from ernie_rt.errors import CheckpointError, OptionError
 from ernie_rt.graph.types import Plain
-from ernie_rt.model.config import ModelConfig, read_config
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.config import ModelConfig, read_config
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.weights.cache import cached_weights, entries
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
 from ernie_rt.weights.opening import SOURCES, SourceKind, open_weights

@@ -18,9 +18,9 @@ from ernie_rt import files
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import CheckpointError, ErnieRtError, OptionError, WriteError
 from ernie_rt.graph.types import Plain, Storage
-from ernie_rt.model.config import read_config
-from ernie_rt.model.ernie45 import build_graph
-from ernie_rt.model.families import FAMILIES
+from ernie_rt.modeling.config import read_config
+from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.families import FAMILIES
 from ernie_rt.storage.blocks import Blocks
 from ernie_rt.weights.folder import PROGRESS, write_quantized
 from ernie_rt.weights.manifest import MANIFEST, file_bytes, read_manifest, shard_weights

@@ -16,11 +16,11 @@ import pytest
 from safetensors.numpy import load_file
 
 import ernie_rt
-from ernie_rt.backend import Limits, Lowering, SimpleExecutable, Storage, Target, WeightSource
+from ernie_rt.contract import Limits, Lowering, SimpleExecutable, Storage, Target, WeightSource
 from ernie_rt.errors import BackendError, CapacityError, CheckpointError, ErnieRtError, GraphError, JsonError
 from ernie_rt.graph.types import Plain, Weight
-from ernie_rt.model.config import read_config
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.config import read_config
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.storage.blocks import Blocks
 from ernie_rt.weights import stamps
 from ernie_rt.weights.checkpoint import Checkpoint

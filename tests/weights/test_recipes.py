@@ -8,9 +8,9 @@ import pytest
 
 from ernie_rt.errors import CheckpointError
 from ernie_rt.graph.types import Plain
-from ernie_rt.model.config import ModelConfig, parse_config
-from ernie_rt.model.ernie45 import build_graph
-from ernie_rt.model.families import FAMILIES
+from ernie_rt.modeling.config import ModelConfig, parse_config
+from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.families import FAMILIES
 from ernie_rt.weights.expressions import (
     Concat,
     Expression,

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 
 from ernie_rt.errors import BackendError, CheckpointError, GraphError
 from ernie_rt.graph.types import Plain, TensorType, Weight
-from ernie_rt.model.config import read_config
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.config import read_config
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.storage.rope import RopeTable, rope_table
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.source import CheckpointSource, copy
@@ -184,8 +184,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from ernie_rt.graph.types import Plain
-from ernie_rt.model.config import read_config
-from ernie_rt.model.ernie45 import build_graph
+from ernie_rt.modeling.config import read_config
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.source import CheckpointSource
 

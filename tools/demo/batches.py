@@ -15,7 +15,7 @@ from torch import Tensor
 from demo.curriculum import LANGUAGES, WEIGHTS, Item, draw
 from demo.phrasings import PHRASINGS
 from demo.words import Language, split_words
-from ernie_rt.model.config import ModelConfig
+from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.tokenizer import Tokenizer
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save
 
 from demo.model import CONFIG, Ernie, demo_config, load_tensors, stored_tensors
 from ernie_rt.files import write_atomic
-from ernie_rt.model.config import read_config
+from ernie_rt.modeling.config import read_config
 
 MAX_BYTES: Final = 16_000_000
 """What the files of the folder may hold together."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ernie_rt.model.config import ModelConfig, MoeConfig, parse_config
+from ernie_rt.modeling.config import ModelConfig, MoeConfig, parse_config
 from ernie_rt.storage.rope import RopeTable, rope_table
 
 CONFIG: Final[dict[str, object]] = {

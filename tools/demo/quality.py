@@ -22,7 +22,7 @@ import ernie_rt
 from demo.batches import Document, Encoder, draw_document
 from demo.curriculum import EXAMINED, LANGUAGES, Item, draw, held_out_items, phrasing_is_held_out
 from demo.export import load
-from ernie_rt.model.config import ModelConfig
+from ernie_rt.modeling.config import ModelConfig
 
 MAX_ANSWER: Final = 64
 STORIES: Final = 100

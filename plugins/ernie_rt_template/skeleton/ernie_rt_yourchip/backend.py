@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from ernie_rt.backend import SimpleBackend
+from ernie_rt.contract import SimpleBackend
 from ernie_rt_yourchip.composites import COMPOSITES
 from ernie_rt_yourchip.primitives import PRIMITIVES
 

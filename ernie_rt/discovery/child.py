@@ -22,7 +22,7 @@ PROGRAM: Final = """
 import json, sys
 request = json.loads(sys.argv[1])
 sys.path[:] = request["path"]
-from ernie_rt.plugin.child import serve
+from ernie_rt.discovery.child import serve
 serve(request["target"], request["arguments"])
 """
 

@@ -11,9 +11,9 @@ import pluggy
 import pytest
 
 from ernie_rt import hooks
+from ernie_rt.discovery.announcement import FIELDS, announced, check
 from ernie_rt.errors import PluginError
 from ernie_rt.hooks import BackendInfo
-from ernie_rt.plugin.announcement import FIELDS, announced, check
 
 HOOK = "from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl\n@hookimpl\ndef ernie_rt_backends(): "
 INFO = 'BackendInfo("chip", "chip.backend:Chip", "", {"cpu": ("float32",)})'

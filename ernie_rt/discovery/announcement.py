@@ -13,11 +13,11 @@ import pluggy
 from packaging.requirements import InvalidRequirement, Requirement
 
 from ernie_rt import hooks
+from ernie_rt.discovery import child
+from ernie_rt.discovery.installed import OWN, Plugin
 from ernie_rt.errors import PluginError
 from ernie_rt.graph.types import FLOATS
 from ernie_rt.hooks import BackendInfo
-from ernie_rt.plugin import child
-from ernie_rt.plugin.discovery import OWN, Plugin
 
 SECONDS: Final = 10.0
 """How long importing a stranger's plugin may take."""
@@ -99,7 +99,7 @@ def _examine_here(plugin: Plugin) -> Plugin:
 
 def _examine_in_child(plugin: Plugin) -> Plugin:
     told, noise = child.call(
-        "ernie_rt.plugin.announcement:tell", plugin.name, plugin.module, seconds=SECONDS, doing="importing it"
+        "ernie_rt.discovery.announcement:tell", plugin.name, plugin.module, seconds=SECONDS, doing="importing it"
     )
     backends = tuple(_unpack(fields) for fields in told["backends"])
     heard = _heard(plugin, Announcement(told["api"], tuple(told["hooks"]), backends), told["seconds"])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ernie_rt.backend import MemoryReport, memory
-from ernie_rt.backend.memory import available_memory, check_memory
+from ernie_rt.contract import MemoryReport, memory
+from ernie_rt.contract.memory import available_memory, check_memory
 from ernie_rt.errors import CapacityError
 
 GIB = 1 << 30

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ernie_rt.backend.contents import PagedContents
-from ernie_rt.backend.interpreter import Interpreter
-from ernie_rt.backend.memory import check_memory
-from ernie_rt.backend.protocols import (
+from ernie_rt.contract.contents import PagedContents
+from ernie_rt.contract.interpreter import Interpreter
+from ernie_rt.contract.memory import check_memory
+from ernie_rt.contract.protocols import (
     BackendBase,
     ExecutableBase,
     Limits,
@@ -19,7 +19,7 @@ from ernie_rt.backend.protocols import (
     OpNumerics,
     Target,
 )
-from ernie_rt.backend.step import Done, Step, StepResult
+from ernie_rt.contract.step import Done, Step, StepResult
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
 from ernie_rt.graph.types import DType, Weight

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ernie_rt.discovery import child
 from ernie_rt.errors import PluginError
-from ernie_rt.plugin import child
 
 SOURCE = """
 import atexit, os, subprocess, sys, threading, time

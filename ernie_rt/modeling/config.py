@@ -17,7 +17,7 @@ from typing import Final, Literal, cast
 from ernie_rt.errors import ConfigError
 from ernie_rt.files import member, read_json
 from ernie_rt.graph.types import DType, dtype_of
-from ernie_rt.model.fields import Fields, show
+from ernie_rt.modeling.fields import Fields, show
 
 ModelType = Literal["ernie4_5", "ernie4_5_moe"]
 

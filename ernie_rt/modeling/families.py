@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ernie_rt.model.config import ModelConfig, parse_config
+from ernie_rt.modeling.config import ModelConfig, parse_config
 
-WHERE: Final = "ernie_rt.model.families"
+WHERE: Final = "ernie_rt.modeling.families"
 DENSE_0_3B: Final = parse_config(
     {
         "model_type": "ernie4_5",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ernie_rt.graph.builder import Builder
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import Attr, Dim, DType, Plain, Storage, TensorType, Value, Weight
-from ernie_rt.model.config import ModelConfig, MoeConfig
+from ernie_rt.modeling.config import ModelConfig, MoeConfig
 from ernie_rt.storage.rope import RopeTable
 
 INDEX_INPUTS: tuple[tuple[str, tuple[Dim, ...]], ...] = (

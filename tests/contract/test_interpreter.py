@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_rt.backend import Interpreter
+from ernie_rt.contract import Interpreter
 from ernie_rt.graph.builder import Builder
 from ernie_rt.graph.legalize import Accept, legalize
 from ernie_rt.graph.types import Plain, TensorType, Weight

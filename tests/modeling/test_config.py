@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from transformers import Ernie4_5_MoeConfig, Ernie4_5_MoeForCausalLM, Ernie4_5Config
 
 from ernie_rt.errors import ConfigError, ErnieRtError
-from ernie_rt.model.config import ALIASES, DEFAULTS, MAX_PARAMETERS, MOE_NEUTRAL, NEUTRAL, ModelConfig, read_config
-from ernie_rt.model.config import parse_config as parse_config_at
+from ernie_rt.modeling.config import ALIASES, DEFAULTS, MAX_PARAMETERS, MOE_NEUTRAL, NEUTRAL, ModelConfig, read_config
+from ernie_rt.modeling.config import parse_config as parse_config_at
 
 DENSE = {"architectures": ["Ernie4_5_ForCausalLM"], **DEFAULTS["ernie4_5"], "model_type": "ernie4_5"}
 MOE = {"architectures": ["Ernie4_5_MoeForCausalLM"], **DEFAULTS["ernie4_5_moe"], "model_type": "ernie4_5_moe"}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ernie_rt.discovery.installed import SWITCH, Plugin, discover, switch
 from ernie_rt.errors import OptionError
-from ernie_rt.plugin.discovery import SWITCH, Plugin, discover, switch
 
 Write = Callable[..., Path]
 

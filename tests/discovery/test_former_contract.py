@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from typing import Any
 
 import pytest
 
 import ernie_rt
-from ernie_rt.backend import (
+from ernie_rt.contract import (
     Accept,
     CacheShape,
     Done,
@@ -75,3 +77,17 @@ def test_what_a_former_backend_lacks_is_named(backend: type, lacking: str) -> No
     with pytest.raises(BackendError, match=lacking) as caught:
         ernie_rt.load(MODELS["dense"], backend="mutant", host=host_of(backend), weights=Weights(), max_context=16)
     assert "of plugin API 2" in str(caught.value) and "read `What changed` in docs/backends.md" in str(caught.value)
+
+
+def test_an_import_that_has_another_name_now_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = host_of(FormerBackend)
+    module = sys.modules["ernie_rt_test_mutant"]
+
+    def former() -> object:
+        return importlib.import_module("ernie_rt.backend")
+
+    monkeypatch.setattr(module, "Backend", former)
+    with pytest.raises(
+        BackendError, match=r"No module named 'ernie_rt\.backend'\. It was written for another plugin API"
+    ):
+        host.backend("mutant")

@@ -1,9 +1,9 @@
 """What a backend author imports."""
 
-from ernie_rt.backend.contents import PagedContents
-from ernie_rt.backend.interpreter import Interpreter
-from ernie_rt.backend.memory import available_memory, check_memory
-from ernie_rt.backend.protocols import (
+from ernie_rt.contract.contents import PagedContents
+from ernie_rt.contract.interpreter import Interpreter
+from ernie_rt.contract.memory import available_memory, check_memory
+from ernie_rt.contract.protocols import (
     Backend,
     BackendBase,
     CacheShape,
@@ -16,8 +16,8 @@ from ernie_rt.backend.protocols import (
     StepLimits,
     Target,
 )
-from ernie_rt.backend.simple import SimpleBackend, SimpleExecutable
-from ernie_rt.backend.step import LAST_DRAWN, NO_NUMBER, Done, Pending, Step, StepResult
+from ernie_rt.contract.simple import SimpleBackend, SimpleExecutable
+from ernie_rt.contract.step import LAST_DRAWN, NO_NUMBER, Done, Pending, Step, StepResult
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
 from ernie_rt.graph.types import DType, Operand, Plain, State, Storage, TensorType, Value, Weight

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ernie_rt.model.config import ModelConfig
-from ernie_rt.model.families import FAMILIES, find
+from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.families import FAMILIES, find
 
 
 def parameters(c: ModelConfig) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ernie_rt.backend.protocols import CacheShape, Limits, MemoryReport, StepLimits
+from ernie_rt.contract.protocols import CacheShape, Limits, MemoryReport, StepLimits
 from ernie_rt.graph.legalize import Lowering
 from ernie_rt.graph.types import DType, State, Weight
 

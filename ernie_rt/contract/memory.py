@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ernie_rt.backend.protocols import MemoryReport
+from ernie_rt.contract.protocols import MemoryReport
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import CapacityError
 

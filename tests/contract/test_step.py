@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_rt.backend import Step
-from ernie_rt.backend.step import INDEX_ARRAYS
-from ernie_rt.model.ernie45 import INDEX_INPUTS
+from ernie_rt.contract import Step
+from ernie_rt.contract.step import INDEX_ARRAYS
+from ernie_rt.modeling.ernie45 import INDEX_INPUTS
 
 
 def array(*values: int) -> np.ndarray:
