@@ -28,7 +28,7 @@ from ernie_rt.graph.types import Weight
 from ernie_rt.location import Located
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.families import find
-from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.block_quantized import BlockQuantized
 from ernie_rt.weights.folder import write_quantized
 from ernie_rt.weights.quantize import Quantization, Quantizer
 from ernie_rt.weights.synthetic import Synthetic
@@ -36,7 +36,7 @@ from ernie_rt.weights.synthetic import Synthetic
 ROWS = 2048
 
 
-def arithmetic(storage: Blocks, columns: int, threads: int, rounds: int) -> dict[str, float]:
+def arithmetic(storage: BlockQuantized, columns: int, threads: int, rounds: int) -> dict[str, float]:
     """MB/s of bfloat16 that `quantize` takes in with and without search, and GB/s of a copy, in alternating rounds."""
     rng = np.random.default_rng(0)
     pieces = [rng.normal(0, 0.02, (ROWS, columns)).astype(np.float32) for _ in range(threads)]
@@ -130,7 +130,7 @@ def main() -> None:
         return
     if config.moe is not None and options.experts is not None:
         config = replace(config, moe=replace(config.moe, moe_num_experts=options.experts))
-    storage = Blocks(options.bits, options.block)
+    storage = BlockQuantized(options.bits, options.block)
     found: dict[str, object] = {"model": family.name, "storage": str(storage), "threads": options.threads}
     found |= arithmetic(storage, config.hidden_size, options.threads, options.rounds)
     if not options.only_arithmetic:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ernie_rt.errors import ErnieRtError
 
 if TYPE_CHECKING:
-    from ernie_rt.generation import Generation, Piece, Stream
+    from ernie_rt.generation.stream import Generation, Piece, Stream
     from ernie_rt.loading import load
     from ernie_rt.location import Located, locate
     from ernie_rt.session import Model
@@ -21,7 +21,8 @@ __all__ = ["ErnieRtError", "Generation", "Located", "Message", "Model", "Piece",
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Generation": "generation", "Piece": "generation", "Stream": "generation", "load": "loading", "Located": "location",
+    "Generation": "generation.stream", "Piece": "generation.stream", "Stream": "generation.stream", "load": "loading",
+    "Located": "location",
     "locate": "location", "Model": "session", "Message": "text.messages", "ToolCall": "text.messages",
 }  # fmt: skip
 

@@ -112,7 +112,7 @@ class PluginHost:
                 raise BackendError(
                     f"backend {name!r} did not load: {type(error).__name__}: {error}",
                     where=info.target,
-                    hint=f"It was written for another plugin API than {PLUGIN_API}: see `What changed` in docs/backends.md"
+                    hint=f"It was not written for plugin API {PLUGIN_API}: see `What changed` in docs/backends.md"
                     if ours
                     else info.hint or None,
                 ) from error

@@ -14,13 +14,13 @@ from ernie_rt.contract.memory import check_memory
 from ernie_rt.contract.protocols import Limits, Target
 from ernie_rt.errors import OptionError
 from ernie_rt.files import Progress
+from ernie_rt.generation.options import positive
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DTYPES, Weight
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.location import Located, locate
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.families import find
-from ernie_rt.runtime.options import positive
 from ernie_rt.session import Model
 from ernie_rt.weights.opening import SOURCES, Sources
 from ernie_rt.weights.source import Place, PlacedSource, StoredSource, WeightSource, storages_of
@@ -41,6 +41,7 @@ def load(
     threads: int | None = None,
     memory_bytes: int | None = None,
     cache_tokens: int | None = None,
+    reuse: bool = True,
     taps: Collection[str] = (),
     weights: WeightSource | None = None,
     sources: Sources = SOURCES,
@@ -60,6 +61,8 @@ def load(
     so a longer prompt takes several. `cache_tokens` gives the cache room for so many tokens of all sequences together,
     in place of the worst case: sequences that find none wait, or are computed anew. `memory_bytes` bounds weights and
     cache together (None: what the device has free); `threads` are the backend's on the CPU (None: as many as it likes).
+    With `reuse` a prompt that begins like an earlier one goes on from the rows that are left of it; without, it is
+    computed anew, which gives the same bits each time.
 
     Raises OptionError for an argument that is impossible, what `locate` raises, and CheckpointError or FileFormatError
     for weights that are broken or of another model; PluginError or BackendError for a backend that cannot be used, or
@@ -91,7 +94,7 @@ def load(
     finally:
         source.close()
     unused = tuple(source.unused) if isinstance(source, StoredSource) else ()
-    return Model(located, built.graph, built.lowering, choice, limits, executable, unused, built.notes)
+    return Model(located, built, choice, limits, executable, unused, reuse=reuse)
 
 
 class _Reported:

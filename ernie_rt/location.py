@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from ernie_rt.errors import ErnieRtError, OptionError, TokenizerError
+from ernie_rt.generation.defaults import Defaults, read_defaults
 from ernie_rt.modeling.config import ModelConfig, read_config
-from ernie_rt.runtime.defaults import Defaults, read_defaults
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.weights.hub import resolve

@@ -12,17 +12,23 @@ from typing import Any, Literal, Unpack, overload
 import numpy as np
 import numpy.typing as npt
 
+from ernie_rt.build import Build
 from ernie_rt.choice import Choice
 from ernie_rt.contract.protocols import Executable, Limits, MemoryReport
 from ernie_rt.errors import BackendError, OptionError, PromptError
-from ernie_rt.generation import Generation, Stream
-from ernie_rt.graph.graph import Graph
-from ernie_rt.graph.legalize import Lowering
+from ernie_rt.generation.defaults import Defaults
+from ernie_rt.generation.options import (
+    NEW_CHAT_TOKENS,
+    NEW_TOKENS,
+    CheckedOptions,
+    GenerateOptions,
+    check_options,
+    positive,
+)
+from ernie_rt.generation.stream import Generation, Stream
 from ernie_rt.host import blame
 from ernie_rt.location import Located
-from ernie_rt.runtime.defaults import Defaults
 from ernie_rt.runtime.engine import Engine
-from ernie_rt.runtime.options import NEW_CHAT_TOKENS, NEW_TOKENS, GenerateOptions, Plan, plan, positive
 from ernie_rt.runtime.sequence import Event, Request, SequenceState
 from ernie_rt.text.chat import ChatPrompt, ChatTemplate
 from ernie_rt.text.messages import Message
@@ -43,25 +49,25 @@ class Model:
     def __init__(
         self,
         located: Located,
-        graph: Graph,
-        lowering: Lowering,
+        build: Build,
         choice: Choice,
         limits: Limits,
         executable: Executable,
         unused: tuple[tuple[str, str], ...] = (),
-        notes: tuple[str, ...] = (),
+        *,
+        reuse: bool = True,
     ) -> None:
         self.config = located.config
         self._located = located
-        self.graph = graph
-        self.lowering = lowering
+        self.graph = build.graph
+        self.lowering = build.lowering
         self.choice = choice
         self.limits = limits
         self.unused = unused
-        self._notes = notes
+        self._notes = build.notes
         self._executable = executable
         with blame(choice.backend):
-            self._engine = Engine(executable, limits.max_context)
+            self._engine = Engine(executable, limits.max_context, reuse=reuse)
         self._closed = False
 
     @property
@@ -178,13 +184,13 @@ class Model:
 
     def generate_batch(self, prompts: Iterable[Iterable[int]], **options: Unpack[GenerateOptions]) -> list[list[int]]:
         """`generate_ids` of several prompts at once; with a `seed`, each gets the tokens that it gets alone."""
-        chosen = self._plan(options)
+        chosen = self._checked(options)
         requests = [chosen.request(self._check(ids), self._located.known_ids) for ids in prompts]
         return [sequence.generated for sequence in self._run(requests, chosen.stop)]
 
     def stream_ids(self, ids: Iterable[int], **options: Unpack[GenerateOptions]) -> Iterator[int]:
         """`generate_ids`, the new ids as they come; leaving the loop early frees their cache."""
-        chosen = self._plan(options)
+        chosen = self._checked(options)
         text = TextStream(self.tokenizer, chosen.stop) if chosen.stop else None
         for event in self._events(chosen.request(self._check(ids), self._located.known_ids), text):
             if event.token is not None:
@@ -244,13 +250,13 @@ class Model:
         numbers = self._check(ids)
         room = self.capacity + 1 - len(numbers)
         chosen = self.defaults.settle(options, room=room, new_tokens=new_tokens, stop_ids=stop_ids)
-        settled = self._plan(chosen)
+        settled = self._checked(chosen)
         text = TextStream(self.tokenizer, settled.stop)
         request = settled.request(numbers, self._located.known_ids)
         return Stream(lambda: self._events(request, text), text, len(numbers), parser)
 
-    def _plan(self, options: GenerateOptions) -> Plan:
-        return plan(self.config.eos_token_id, self.config.vocab_size, **options)
+    def _checked(self, options: GenerateOptions) -> CheckedOptions:
+        return check_options(self.config.eos_token_id, self.config.vocab_size, **options)
 
     def _check(self, ids: Iterable[int]) -> tuple[int, ...]:
         """The ids as Python ints, each within the vocabulary."""

@@ -16,7 +16,7 @@ from ernie_rt.graph.types import Plain, TensorType, Weight
 from ernie_rt.host import PluginHost
 from ernie_rt.location import locate
 from ernie_rt.modeling.ernie45 import build_graph
-from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.block_quantized import BlockQuantized
 from ernie_rt.weights.quantize import Quantization
 from ernie_rt.weights.synthetic import Synthetic
 from support.configs import small
@@ -50,7 +50,7 @@ def test_the_bill_is_what_is_held(backend: str, dtype: str, bits: Any) -> None:
 
 
 def test_notes_say_what_is_made_of_which_weights() -> None:
-    storages = {"embed.weight": Blocks(8, 32), "layers.0.mlp.down": Plain("float64")}
+    storages = {"embed.weight": BlockQuantized(8, 32), "layers.0.mlp.down": Plain("float64")}
     given = build(CONFIG, HOST.backend("eager"), target("float32"), storages)
     sizes = {w.name: w.type.nbytes() for w in given.graph.weights if w.storage.stored}
     assert given.notes[0] == f"{sizes['embed.weight'] / 1024:.1f} KiB of weights dequantised from int8/32 to float32"
@@ -62,14 +62,14 @@ def test_notes_say_what_is_made_of_which_weights() -> None:
     assert {w.name for w in given.graph.weights if w.storage == Plain("float32")} >= {"embed.weight"}
     taken = build(CONFIG, HOST.backend("onnx"), target("float32"), storages)
     assert not any("dequantised" in note for note in taken.notes)
-    assert next(w for w in taken.graph.weights if w.name == "embed.weight").storage == Blocks(8, 32)
+    assert next(w for w in taken.graph.weights if w.name == "embed.weight").storage == BlockQuantized(8, 32)
     assert build(CONFIG, HOST.backend("eager"), target("bfloat16")).notes == ()
 
 
 def test_several_graphs() -> None:
     b = Builder()
     x = b.input("x", TensorType("float32", ("N", 32)))
-    y = b("linear", x, Weight("draft", TensorType("float32", (8, 32)), Blocks(4, 32)))
+    y = b("linear", x, Weight("draft", TensorType("float32", (8, 32)), BlockQuantized(4, 32)))
     graphs = {"main": build_graph(CONFIG, "float32"), "draft": b.finish("draft", {"y": y})}
     built = build(graphs, HOST.backend("eager"), target("float32"), taps=["layers.1.mlp.route"])
     assert built.lowerings.keys() == {"main", "draft"}

@@ -15,7 +15,6 @@ from ernie_rt.errors import ConfigError, OptionError, PromptError
 from ernie_rt.host import PluginHost
 from ernie_rt.loading import load
 from ernie_rt.location import locate
-from ernie_rt.runtime.engine import Engine
 from ernie_rt.session import Model
 from ernie_rt.text.messages import Message, ToolCall
 from support.pages import free_pages
@@ -315,7 +314,7 @@ def test_a_conversation_of_eight_turns_enters_what_is_new(backend: str) -> None:
             assert answers[-1].cached_tokens == common >= 0.8 * len(before)
             before = (*prompt.ids, *answers[-1].ids[:-1])
             messages.append(answers[-1].message)
-        model._engine = Engine(model._executable, model.capacity, reuse=False)
+    with ernie_rt.load("demo", backend=backend, dtype="float32", max_context=512, reuse=False) as model:
         for turn, answer in enumerate(answers):
             again = model.chat(messages[: 2 * turn + 1])
             assert (again.ids, again.cached_tokens) == (answer.ids, 0)

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from ernie_rt.choice import PREFERENCE
 from ernie_rt.conformance import Suite
-from ernie_rt.contract import Blocks, Target
+from ernie_rt.contract import BlockQuantized, Target
 from ernie_rt.discovery.installed import discover
 from ernie_rt.files import write_atomic
 from ernie_rt.host import PluginHost
@@ -89,7 +89,7 @@ def settings(host: PluginHost, name: str, device: str) -> Iterator[tuple[str, st
     dtypes = host.info(name).dtypes.get(device, ())
     yield from ((dtype, "plain") for dtype in dtypes)
     for dtype in dtypes[:1]:
-        for storage in (Blocks(8, 32), Blocks(4, 32)):
+        for storage in (BlockQuantized(8, 32), BlockQuantized(4, 32)):
             if host.backend(name).accepts(storage, Target((device,), dtype)):
                 yield dtype, f"int{storage.bits}"
 

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from ernie_rt.contract import (
     Accept,
     BackendBase,
-    Blocks,
+    BlockQuantized,
     CacheShape,
     Done,
     ExecutableBase,
@@ -72,7 +72,7 @@ class OnnxBackend(BackendBase):
         return Accept()
 
     def accepts(self, storage: Storage, target: Target) -> bool:
-        return isinstance(storage, Blocks) and storage.layout == "raw"
+        return isinstance(storage, BlockQuantized) and storage.layout == "raw"
 
     def numerics(self, target: Target) -> Numerics:
         wide = OpNumerics("float32", "float32")

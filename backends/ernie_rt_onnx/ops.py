@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ernie_rt.contract import Blocks, DType, Operand, State, Value, Weight
+from ernie_rt.contract import BlockQuantized, DType, Operand, State, Value, Weight
 from ernie_rt_onnx.emitter import ELEMENT_TYPES, Emitter
 from ernie_rt_onnx.functions import DOMAIN, MASKED, SWIGLU
 from ernie_rt_onnx.genai import PAST_KEY, PAST_VALUE, PRESENT_KEY, PRESENT_VALUE
@@ -91,7 +91,7 @@ def concat(e: Emitter, a: Operand, b: Operand, *, axis: int, out: str) -> None:
 
 
 def take_rows(e: Emitter, table: Operand, ids: Operand, *, out: str) -> None:
-    if isinstance(table, Weight) and isinstance(table.storage, Blocks):
+    if isinstance(table, Weight) and isinstance(table.storage, BlockQuantized):
         rows, columns = table.type.shape()
         bits, block = table.storage.bits, table.storage.block
         codes, scales = e.codes(table, rows, columns * bits // 8), e.scales(table, rows, columns // block)
@@ -113,7 +113,7 @@ def linear(e: Emitter, x: Operand, weight: Operand, bias: Operand, *, out: str) 
     rows = math.prod(dims)
     flat = out if len(dims) == 1 else f"{out}.flat"
     offset = () if bias is None else (e.weight(bias, rows),)
-    if isinstance(weight.storage, Blocks):
+    if isinstance(weight.storage, BlockQuantized):
         bits, block = weight.storage.bits, weight.storage.block
         count = columns // block
         e(
@@ -248,7 +248,7 @@ def _expert_parts(e: Emitter, gate_up: Weight, down: Operand) -> tuple[str, list
     assert isinstance(down, Weight)
     experts, width, _, hidden = gate_up.type.shape()
     storage = gate_up.storage
-    if not isinstance(storage, Blocks):
+    if not isinstance(storage, BlockQuantized):
         return "MoE", [e.weight(gate_up, experts, 2 * width, hidden), e.weight(down)], {}
     bits, block = storage.bits, storage.block
     parts = []

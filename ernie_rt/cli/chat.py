@@ -55,8 +55,8 @@ def chat(
     from ernie_rt.cli.store import Store, state_folder
     from ernie_rt.cli.talk import Talk
     from ernie_rt.cli.typed import keyboard, next_text, piped_line
+    from ernie_rt.generation.options import NEW_CHAT_TOKENS, check_options
     from ernie_rt.location import locate
-    from ernie_rt.runtime.options import NEW_CHAT_TOKENS, plan
 
     if sys.stdin is None:
         raise PromptError("standard input is closed, so there is nobody to talk with", hint="`ernie-rt run` needs none")
@@ -67,7 +67,7 @@ def chat(
     # What is wrong is said before the weights are read.
     located = locate(model)
     settled = located.defaults.settle(options, room=NEW_CHAT_TOKENS, new_tokens=NEW_CHAT_TOKENS)
-    plan(located.config.eos_token_id, located.config.vocab_size, **settled)
+    check_options(located.config.eos_token_id, located.config.vocab_size, **settled)
     template = located.template
     if template is None:
         raise PromptError("the model has no chat template", where=model, hint="`ernie-rt run` continues plain text")

@@ -14,8 +14,8 @@ from ernie_rt.cli.output import answers_alone, parse_size, say
 
 if TYPE_CHECKING:
     from ernie_rt.files import Progress
+    from ernie_rt.generation.options import GenerateOptions
     from ernie_rt.location import Located
-    from ernie_rt.runtime.options import GenerateOptions
     from ernie_rt.session import Model
     from ernie_rt.text.chat import ChatTemplate
     from ernie_rt.weights.source import WeightSource

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 if TYPE_CHECKING:
-    from ernie_rt.runtime.options import GenerateOptions
+    from ernie_rt.generation.options import GenerateOptions
 
 Ref = Annotated[
     str,

@@ -19,7 +19,7 @@ import typer
 from ernie_rt.errors import OptionError, PromptError, WriteError
 
 if TYPE_CHECKING:
-    from ernie_rt.generation import Piece
+    from ernie_rt.generation.stream import Piece
 
 PROMPT_LIMIT = 64 << 20
 STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -15,9 +15,9 @@ from ernie_rt.cli.output import AnswerWriter, PeakMemory, read_prompt, say, writ
 from ernie_rt.errors import OptionError, PromptError
 
 if TYPE_CHECKING:
-    from ernie_rt.generation import Generation
+    from ernie_rt.generation.options import GenerateOptions
+    from ernie_rt.generation.stream import Generation
     from ernie_rt.location import Located
-    from ernie_rt.runtime.options import GenerateOptions
     from ernie_rt.session import Model
     from ernie_rt.text.chat import ChatPrompt, ChatTemplate
 
@@ -57,8 +57,8 @@ def run(
     import secrets
 
     from ernie_rt.cli.loaded import explain, loaded, quantized
+    from ernie_rt.generation.options import NEW_CHAT_TOKENS, NEW_TOKENS, check_options
     from ernie_rt.location import locate
-    from ernie_rt.runtime.options import NEW_CHAT_TOKENS, NEW_TOKENS, plan
 
     text = read_prompt(prompt, file)
     options = opt.given_options(
@@ -68,7 +68,7 @@ def run(
     # What is wrong is said before the weights are read.
     located = locate(model)
     vocabulary, longest = located.config.vocab_size, located.config.max_position_embeddings
-    plan(located.config.eos_token_id, vocabulary, **(located.defaults.options | options))
+    check_options(located.config.eos_token_id, vocabulary, **(located.defaults.options | options))
     template = None if raw else located.template
     if template is not None and prompt in (None, "-"):
         text = text.removesuffix("\n")  # of a file, or of echo

@@ -17,8 +17,8 @@ from ernie_rt.errors import OptionError
 from ernie_rt.text.messages import Message
 
 if TYPE_CHECKING:
-    from ernie_rt.generation import Generation
-    from ernie_rt.runtime.options import GenerateOptions
+    from ernie_rt.generation.options import GenerateOptions
+    from ernie_rt.generation.stream import Generation
     from ernie_rt.session import Model
 
 HELP: Final = '''\

@@ -22,7 +22,7 @@ from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
 from ernie_rt.graph.types import DType, Operand, Plain, State, Storage, TensorType, Value, Weight
 from ernie_rt.sampling.draws import Draws, draw
-from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.block_quantized import BlockQuantized
 from ernie_rt.storage.rope import RopeTable
 from ernie_rt.weights.source import Place, PlacedSource, WeightSource
 
@@ -32,7 +32,7 @@ __all__ = [
     "Accept",
     "Backend",
     "BackendBase",
-    "Blocks",
+    "BlockQuantized",
     "CacheShape",
     "DType",
     "Done",

@@ -81,8 +81,8 @@ class StepLimits:
 class OpNumerics:
     """The dtypes that an op multiplies and accumulates in.
 
-    `activations` says to what it rounds its activations where they meet a weight stored in Blocks: to int8, in the
-    blocks of that weight, each by its largest; None, not at all.
+    `activations` says to what it rounds its activations where they meet a weight stored in blocks of integers: to int8,
+    in the blocks of that weight, each by its largest; None, not at all.
     """
 
     compute: DType

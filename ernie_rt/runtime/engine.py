@@ -77,12 +77,13 @@ class Engine:
                 found=", ".join(sorted(request.inputs)) or "ids alone",
             )
         sequence = SequenceState(request, ends)
-        with self._turns:
-            self._scheduler.add(sequence)
+        self._scheduler.add(sequence)  # at the end of a queue, which threads may do beside a step
         return sequence
 
     def cancel(self, sequence: SequenceState) -> None:
         """End a sequence; its rows are free at once. One that has ended already is left alone."""
+        if sequence.finish is not None:
+            return
         self._leaving.append(sequence)
         # A generator that Python collects in the middle of a step cancels its sequence there: the next step sees to it.
         if not self._turns.mine and os.getpid() == self._process:

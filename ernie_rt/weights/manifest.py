@@ -13,7 +13,7 @@ from ernie_rt import files
 from ernie_rt.errors import ErnieRtError, JsonError
 from ernie_rt.graph.json import Storages, storage_from_json
 from ernie_rt.graph.types import DTYPES, Plain, Storage, TensorType, Weight
-from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.block_quantized import BlockQuantized
 from ernie_rt.storage.rope import RopeTable
 
 MANIFEST: Final = "ernie_rt.json"
@@ -26,7 +26,7 @@ ALIGNMENT: Final = 4096
 PADDING: Final = "padding."
 """Begins the names of tensors that hold nothing: safetensors leaves no gaps otherwise."""
 
-STORAGES: Final[Storages] = {storage.kind: storage for storage in (Plain, Blocks, RopeTable)}
+STORAGES: Final[Storages] = {storage.kind: storage for storage in (Plain, BlockQuantized, RopeTable)}
 """The storages that come along. Whoever reads a manifest, or a graph in JSON, may hand over others."""
 
 

@@ -18,7 +18,7 @@ from ernie_rt.files import Progress
 from ernie_rt.graph.types import Plain, Storage, Weight
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.ernie45 import build_graph
-from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.block_quantized import BlockQuantized
 from ernie_rt.weights.folder import PROGRESS, Put, write_quantized
 from ernie_rt.weights.manifest import MANIFEST, Manifest
 from ernie_rt.weights.opening import SOURCES, Sources, open_weights
@@ -50,14 +50,14 @@ class Quantization:
     clip_search: bool = True
 
     @property
-    def linears(self) -> Blocks:
+    def linears(self) -> BlockQuantized:
         """The storage of linears and experts."""
-        return Blocks(self.bits, self.block, self.layout)
+        return BlockQuantized(self.bits, self.block, self.layout)
 
     def storage(self, weight: Weight) -> Storage:
         """Linears in `bits`, the embedding and the head in 8; norms, biases and the router as they are."""
         if weight.name in ("embed.weight", "head.weight"):
-            return Blocks(8, self.block, self.layout)
+            return BlockQuantized(8, self.block, self.layout)
         if weight.name.rpartition(".")[2] in LINEAR:
             return self.linears
         return weight.storage

@@ -22,7 +22,7 @@ import pytest
 from ernie_rt import loading
 from ernie_rt.cli import store
 from ernie_rt.cli.output import AnswerWriter
-from ernie_rt.generation import Stream
+from ernie_rt.generation.stream import Stream
 from ernie_rt.location import locate
 from ernie_rt.text.spans import Span, encode_spans, special_pattern
 from support.commands import Outcome, command, start

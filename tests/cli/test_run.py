@@ -18,7 +18,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import ernie_rt
-from ernie_rt.generation import Piece, Stream
+from ernie_rt.generation.stream import Piece, Stream
 from ernie_rt.weights.source import CheckpointSource
 from support.commands import Outcome, command, start
 

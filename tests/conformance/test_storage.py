@@ -13,7 +13,7 @@ from ernie_rt.conformance.storage import Quantized, numbers_of, parse_storage, p
 from ernie_rt.errors import OptionError
 from ernie_rt.graph.types import Plain
 from ernie_rt.modeling.ernie45 import build_graph
-from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.block_quantized import BlockQuantized
 from support.mutants import BlocksBackend, NumpyBackend, RoundedBackend, eager, host_of
 
 
@@ -39,7 +39,7 @@ def test_parts_stand_for_the_numbers_that_the_oracle_has(text: str) -> None:
     source, stored = Quantized(lambda: drawn, how, graph.weights), 0
     for weight in graph.weights:
         storage = planned(how, weight)
-        if not isinstance(storage, Blocks):
+        if not isinstance(storage, BlockQuantized):
             continue
         stored += 1
         held = replace(weight, storage=storage)
@@ -65,7 +65,7 @@ def test_one_that_takes_blocks_is_handed_them() -> None:
     report = Suite("mutant", host_of(BlocksBackend), storage="int4").run(["L1"])
     assert report.ok and report.subject["storage"] == "int4"
     assert report.subject["accepts"] == {"int4/32": True, "int8/32": True}
-    assert {Blocks(4, 32), Blocks(8, 32)} <= set(BlocksBackend.seen)
+    assert {BlockQuantized(4, 32), BlockQuantized(8, 32)} <= set(BlocksBackend.seen)
     quantised = {r.check.split("/")[1] for r in report.results}
     assert quantised == {case.op for case in op_cases() if case.name == "blocks"}
 

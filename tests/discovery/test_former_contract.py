@@ -87,7 +87,5 @@ def test_an_import_that_has_another_name_now_is_explained(monkeypatch: pytest.Mo
         return importlib.import_module("ernie_rt.backend")
 
     monkeypatch.setattr(module, "Backend", former)
-    with pytest.raises(
-        BackendError, match=r"No module named 'ernie_rt\.backend'\. It was written for another plugin API"
-    ):
+    with pytest.raises(BackendError, match=r"No module named 'ernie_rt\.backend'\. It was not written for"):
         host.backend("mutant")

@@ -18,7 +18,7 @@ from ernie_rt.graph.types import Plain, TensorType, Weight
 from ernie_rt.graph.verify import verify
 from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.modeling.families import find
-from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.block_quantized import BlockQuantized
 from ernie_rt.weights.manifest import STORAGES
 from support.configs import small
 
@@ -116,7 +116,7 @@ def test_builder_names_op_scope_and_shapes() -> None:
 
 def test_a_state_has_a_storage_and_rows_of_its_own_kind() -> None:
     b = Builder()
-    kv = b.state("layers.0.kv", TensorType("bfloat16", ("R", 2, 4, 32)), Blocks(8, 32))
+    kv = b.state("layers.0.kv", TensorType("bfloat16", ("R", 2, 4, 32)), BlockQuantized(8, 32))
     last = b.state("last", TensorType("float32", ("S", 64)))
     assert last.storage == Plain("float32")
     assert kv.nbytes({"R": 10, "S": 3}) == 10 * 2 * 4 * (32 + 2)

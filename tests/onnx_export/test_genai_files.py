@@ -15,9 +15,9 @@ import pytest
 
 import ernie_rt
 from ernie_rt.export import ExportOptions, export
+from ernie_rt.generation.defaults import Defaults
 from ernie_rt.location import Located, locate
 from ernie_rt.modeling.config import parse_config
-from ernie_rt.runtime.defaults import Defaults
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.weights.hub import resolve
 from ernie_rt.weights.quantize import Quantization

@@ -27,7 +27,7 @@ from ernie_rt.graph.types import DType, Storage, Weight
 from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
 from ernie_rt.host import PluginHost
 from ernie_rt.reference.ops import MEANINGS
-from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.block_quantized import BlockQuantized
 
 Table = Mapping[str, Callable[..., Any]]
 BLOCKS = frozenset({"embed", "attention_block", "mlp_block", "moe_block", "head"})
@@ -145,7 +145,7 @@ class Packed:
 
     def fill(self, weight: Weight, part: str, out: np.ndarray, index: tuple[int, ...] = ()) -> None:
         storage = weight.storage
-        if not isinstance(storage, Blocks):
+        if not isinstance(storage, BlockQuantized):
             self.inner.fill(weight, part, out, index)
             return
         parts = weight.parts
@@ -158,7 +158,7 @@ class Packed:
         self.inner.close()
 
 
-def unpacked(codes: np.ndarray, scales: np.ndarray, storage: Blocks) -> np.ndarray:
+def unpacked(codes: np.ndarray, scales: np.ndarray, storage: BlockQuantized) -> np.ndarray:
     """What raw codes and scales say, number by number."""
     pairs = codes if storage.bits == 8 else np.stack((codes % 16, codes // 16), -1)
     numbers = pairs.reshape(-1, storage.block).astype(np.float32) - 2 ** (storage.bits - 1)
@@ -172,7 +172,7 @@ class BlocksBackend(NumpyBackend):
     seen: ClassVar[list[Storage]] = []
 
     def accepts(self, storage: Storage, target: Target) -> bool:
-        return isinstance(storage, Blocks) and storage.layout == "raw"
+        return isinstance(storage, BlockQuantized) and storage.layout == "raw"
 
     def compile(
         self, lowerings: Mapping[str, Lowering], weights: WeightSource, target: Target, limits: Limits

@@ -21,7 +21,7 @@ from ernie_rt.graph.types import Plain, Storage
 from ernie_rt.modeling.config import read_config
 from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.modeling.families import FAMILIES
-from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.block_quantized import BlockQuantized
 from ernie_rt.weights.folder import PROGRESS, write_quantized
 from ernie_rt.weights.manifest import MANIFEST, file_bytes, read_manifest, shard_weights
 from ernie_rt.weights.opening import open_weights
@@ -71,7 +71,7 @@ def test_what_becomes_what(moe: Path, tmp_path: Path) -> None:
 def test_a_tied_embedding_is_one_tensor(dense: Path, tmp_path: Path) -> None:
     run(dense, tmp_path / "q")
     storages = read_manifest(tmp_path / "q" / MANIFEST).storages
-    assert storages["embed.weight"] == Blocks(8, 32) and "head.weight" not in storages
+    assert storages["embed.weight"] == BlockQuantized(8, 32) and "head.weight" not in storages
 
 
 def test_what_stays_is_kept_as_it_is_stored(dense: Path, tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_the_layout_is_one_that_a_backend_takes() -> None:
         asked.append(storage)
         return False
 
-    assert how.taken(lambda storage: storage == Blocks(4, 32, "tiled")) == Quantization(4, layout="tiled")
+    assert how.taken(lambda storage: storage == BlockQuantized(4, 32, "tiled")) == Quantization(4, layout="tiled")
     assert how.taken(lambda storage: True) == how.taken(none) == how
-    assert set(asked) == {Blocks(4, 32), Blocks(4, 32, "tiled")}
-    assert Quantization(8, layout="tiled").taken(lambda storage: storage == Blocks(8, 32)).layout == "raw"
+    assert set(asked) == {BlockQuantized(4, 32), BlockQuantized(4, 32, "tiled")}
+    assert Quantization(8, layout="tiled").taken(lambda storage: storage == BlockQuantized(8, 32)).layout == "raw"

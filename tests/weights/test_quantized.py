@@ -21,7 +21,7 @@ from ernie_rt.errors import BackendError, CapacityError, CheckpointError, ErnieR
 from ernie_rt.graph.types import Plain, Weight
 from ernie_rt.modeling.config import read_config
 from ernie_rt.modeling.ernie45 import build_graph
-from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.block_quantized import BlockQuantized
 from ernie_rt.weights import stamps
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
@@ -118,7 +118,7 @@ def test_pieces_begin_and_end_anywhere(checkpoint: Path, tmp_path: Path, monkeyp
         monkeypatch.setattr("ernie_rt.weights.quantize.PIECE", 1 << 22)
         quantize_model(checkpoint, read_config(checkpoint), tmp_path / layout, how)
         monkeypatch.setattr("ernie_rt.weights.quantize.PIECE", 3000)
-        monkeypatch.setattr("ernie_rt.storage.blocks.CHUNK", 700)
+        monkeypatch.setattr("ernie_rt.storage.block_quantized.CHUNK", 700)
         quantize_model(checkpoint, read_config(checkpoint), tmp_path / f"{layout} in pieces", how, threads=3)
         monkeypatch.undo()
         numbers = []
@@ -162,7 +162,7 @@ class Keeping(NumpyBackend):
 
     def accepts(self, storage: Storage, target: Target) -> bool:
         self.asked.add(storage)
-        return isinstance(storage, Blocks) and storage.bits == 4
+        return isinstance(storage, BlockQuantized) and storage.bits == 4
 
     def compile(
         self, lowerings: Mapping[str, Lowering], weights: WeightSource, target: Target, limits: Limits
@@ -200,8 +200,8 @@ def test_a_backend_gets_what_it_accepts(checkpoint: Path, tmp_path: Path) -> Non
         found = model.logits(IDS)
         (note,) = (note for note in model.memory().notes if "dequantised" in note)
     assert note.endswith("dequantised from int8/32 to float32")
-    assert Keeping.asked == {Blocks(4, 32), Blocks(8, 32)}
-    assert Keeping.given["layers.0.mlp.down"] == Blocks(4, 32)
+    assert Keeping.asked == {BlockQuantized(4, 32), BlockQuantized(8, 32)}
+    assert Keeping.given["layers.0.mlp.down"] == BlockQuantized(4, 32)
     assert Keeping.given["embed.weight"] == Plain("float32")
     assert steps[-1][0] == steps[-1][1]
     with ernie_rt.load(tmp_path / "q", backend="reference", dtype="float32", max_context=64) as model:
@@ -226,7 +226,7 @@ def test_wrong_requests(quantized: Path) -> None:
         source.fill(kept, "data", np.empty(down.type.shape(), np.float32))
     with pytest.raises(BackendError, match="does not fit"):
         source.fill(kept, "codes", np.empty((3, 3), np.uint8))
-    other = Blocks(12 - stored.bits, stored.block, stored.layout)  # type: ignore[union-attr, arg-type]
+    other = BlockQuantized(12 - stored.bits, stored.block, stored.layout)  # type: ignore[union-attr, arg-type]
     with pytest.raises(GraphError, match="in another way"):
         source.fill(
             Weight(down.name, down.type, other),

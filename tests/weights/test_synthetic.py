@@ -9,7 +9,7 @@ import pytest
 
 from ernie_rt.errors import BackendError
 from ernie_rt.graph.types import Plain, TensorType, Weight
-from ernie_rt.storage.blocks import Blocks
+from ernie_rt.storage.block_quantized import BlockQuantized
 from ernie_rt.storage.rope import RopeTable, rope_table
 from ernie_rt.weights.synthetic import CHUNK, Synthetic, distribution
 
@@ -89,8 +89,8 @@ def test_rope_tables_are_the_real_ones_and_requests_are_checked() -> None:
         Synthetic().fill(EXPERTS, "data", out)
 
 
-@pytest.mark.parametrize("storage", [Blocks(4, 32), Blocks(8, 128)], ids=str)
-def test_blocks_have_the_spread_of_plain_numbers(storage: Blocks) -> None:
+@pytest.mark.parametrize("storage", [BlockQuantized(4, 32), BlockQuantized(8, 128)], ids=str)
+def test_blocks_have_the_spread_of_plain_numbers(storage: BlockQuantized) -> None:
     source, logical = Synthetic(5), TensorType("bfloat16", (3, 256, 512))
     weight = Weight("layers.1.mlp.experts.down", logical, storage)
     parts = {}

@@ -31,7 +31,7 @@ Float16 = npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks(Storage):
+class BlockQuantized(Storage):
     """Integers of 4 or 8 bits, with a float16 scale for each `block` of them along the last axis, K.
 
     A number is `(code - zero) * scale`. Parts of a weight `[.., R, K]` or, gate and up, `[.., R, 2, K]`:
@@ -90,7 +90,7 @@ class Blocks(Storage):
             "scales": TensorType("float16", (*rows, self.tile * columns // self.block)),
         }
 
-    def laid_out(self, layout: str) -> Blocks:
+    def laid_out(self, layout: str) -> BlockQuantized:
         return replace(self, layout=layout)  # type: ignore[arg-type]  # which is checked when it is made
 
     def quantize(self, rows: Float32, *, search: bool, where: str) -> tuple[dict[str, Array], float, float]:
@@ -154,7 +154,7 @@ class Blocks(Storage):
         return np.where(codes % 2, spread, -spread)
 
 
-def _round(blocks: Float32, storage: Blocks, search: bool, where: str) -> tuple[UInt8, Float16, float]:
+def _round(blocks: Float32, storage: BlockQuantized, search: bool, where: str) -> tuple[UInt8, Float16, float]:
     """Packed codes `[block * bits / 8, n]`, scales `[n]` and the squared error of blocks `[block, n]`."""
     top, bottom = blocks.max(axis=0), blocks.min(axis=0)
     farthest = np.where(top > -bottom, top, bottom)
@@ -209,7 +209,7 @@ def _try(
     return error
 
 
-def _numbers(storage: Blocks) -> Float32:
+def _numbers(storage: BlockQuantized) -> Float32:
     """The numbers before scaling in each byte: `[256, 8 / bits]`."""
     code = np.arange(256)
     each = code[:, None] if storage.bits == 8 else np.stack((code & 15, code >> 4), axis=1)

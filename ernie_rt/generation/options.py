@@ -47,7 +47,7 @@ class GenerateOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CheckedOptions:
     """Options that were checked, ready to make a request of any prompt."""
 
     max_new_tokens: int
@@ -68,7 +68,7 @@ def positive(name: str, value: object) -> int:
     return number
 
 
-def plan(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[GenerateOptions]) -> Plan:
+def check_options(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[GenerateOptions]) -> CheckedOptions:
     """Check options for a model with these end-of-sequence tokens and so many ids.
 
     Raises OptionError for one that is impossible, or that there is not.
@@ -86,4 +86,4 @@ def plan(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[GenerateOpti
         )
     sampling = SamplingParams(**given)
     sampling.check_vocabulary(vocab_size)
-    return Plan(max_new_tokens, stop, frozenset([*eos, *stop_ids]), sampling)
+    return CheckedOptions(max_new_tokens, stop, frozenset([*eos, *stop_ids]), sampling)

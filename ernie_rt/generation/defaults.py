@@ -10,8 +10,8 @@ from typing import Any, Final, cast
 
 from ernie_rt.errors import ConfigError, OptionError
 from ernie_rt.files import member, read_json
+from ernie_rt.generation.options import GenerateOptions, check_options
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.runtime.options import GenerateOptions, plan
 from ernie_rt.sampling.params import check_ids
 
 NAME: Final = "generation_config.json"
@@ -69,7 +69,7 @@ def read_defaults(folder: Path, config: ModelConfig) -> Defaults:
     eos = fields.get("eos_token_id", [])
     options["stop_ids"] = eos if isinstance(eos, list) else [eos]
     try:
-        plan(config.eos_token_id, config.vocab_size, **options)
+        check_options(config.eos_token_id, config.vocab_size, **options)
     except OptionError as error:
         raise ConfigError(
             error.what,
