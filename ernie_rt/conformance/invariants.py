@@ -133,13 +133,14 @@ def reuse(setting: Setting) -> Outcome:
     """A sequence that finds its beginning in rows that an earlier one has left says what it says by itself."""
 
     def again(engine: Engine, executable: Executable, requests: list[Request]) -> list[SequenceState]:
-        # Half of each prompt, and then another way on; half of the prompts come while the first ones go on.
-        begun = [replace(each, ids=each.ids[: (len(each.ids) + 1) // 2], max_new_tokens=3) for each in requests]
-        drive(engine, executable, begun)
-        running = [engine.submit(each) for each in requests[::2]]
-        engine.step()
-        sequences = drive(engine, executable, requests)
-        for _ in engine.run(*running):
+        # The longest prompt goes on from its half, which has ended another way; it comes again while it is answered.
+        longest = max(requests, key=lambda request: len(request.ids))
+        drive(engine, executable, [replace(longest, ids=longest.ids[: len(longest.ids) // 2], max_new_tokens=3)])
+        running = engine.submit(longest)
+        while not running.generated and running.finish is None:
+            engine.step()
+        sequences = [running, *drive(engine, executable, requests)]
+        for _ in engine.run(running):
             pass
         if not any(sequence.reused for sequence in sequences):
             raise Skip("it keeps no rows that another sequence could use")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from ernie_rt.build import Build
@@ -160,8 +161,9 @@ def _shape(executable: Executable) -> str:
 
 
 def _model(subject: Subject) -> tuple[ModelCase, Build]:
+    """A model with its weights as they are, whatever the suite stores them as."""
     case = model_cases()[0]
-    return case, subject.build(build_graph(case.config, subject.target.dtype))
+    return case, replace(subject, quantization=None).build(build_graph(case.config, subject.target.dtype))
 
 
 def _every(nodes: tuple[Node, ...]) -> Iterator[Node]:

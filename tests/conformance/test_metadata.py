@@ -126,3 +126,10 @@ def test_a_heavy_import_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = Plugin("mutant", "ernie_rt.reference.backend")
     monkeypatch.setattr("ernie_rt.conformance.metadata.discover", lambda: (plugin,))
     assert light_import(suite.subject).problem == "importing ernie_rt.reference.backend imports numpy"
+
+
+@pytest.mark.parametrize("storage", ["plain", "int8", "int4/64"])
+@pytest.mark.parametrize("backend", ["onnx", "eager"])
+def test_metadata_do_not_depend_on_how_weights_are_stored(backend: str, storage: str) -> None:
+    report = Suite(backend, dtype="float32", storage=storage).run(["L0"])
+    assert report.ok and report.count("L0", "passed") == 8, report.table()
