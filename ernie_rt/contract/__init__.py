@@ -1,14 +1,13 @@
 """What a backend author imports."""
 
+from ernie_rt.contract.bases import BackendBase, ExecutableBase
 from ernie_rt.contract.contents import PagedContents
 from ernie_rt.contract.interpreter import Interpreter
 from ernie_rt.contract.memory import available_memory, check_memory
 from ernie_rt.contract.protocols import (
     Backend,
-    BackendBase,
     CacheShape,
     Executable,
-    ExecutableBase,
     Limits,
     MemoryReport,
     Numerics,

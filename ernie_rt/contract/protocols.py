@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -164,27 +163,6 @@ class Executable(Protocol):
         ...
 
 
-class ExecutableBase(ABC):
-    """What an executable need not say: inherit from it, and a contract that grows finds a default here."""
-
-    cache: CacheShape
-    admits: StepLimits
-    ahead: int = 0
-
-    @abstractmethod
-    def submit(self, step: Step) -> Pending: ...
-
-    @abstractmethod
-    def copy(self, source: int, destination: int, length: int) -> None: ...
-
-    @abstractmethod
-    def memory(self) -> MemoryReport: ...
-
-    def close(self) -> None:
-        """Python gives back what there is."""
-        return
-
-
 class Backend(Protocol):
     """An engine for graphs. Constructed without arguments, once, when it is first used."""
 
@@ -234,24 +212,3 @@ class Backend(Protocol):
         Raises CapacityError before any large allocation when model and cache exceed the limits or the device.
         """
         ...
-
-
-class BackendBase(ABC):
-    """What a backend need not say: inherit from it, and a contract that grows finds a default here."""
-
-    def devices(self) -> tuple[str, ...]:
-        return ("cpu",)
-
-    def accepts(self, storage: Storage, target: Target) -> bool:
-        return False
-
-    @abstractmethod
-    def claims(self, node: Node, target: Target) -> Accept | Reject: ...
-
-    @abstractmethod
-    def numerics(self, target: Target) -> Numerics: ...
-
-    @abstractmethod
-    def compile(
-        self, lowerings: Mapping[str, Lowering], weights: WeightSource, target: Target, limits: Limits
-    ) -> Executable: ...

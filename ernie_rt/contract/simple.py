@@ -7,12 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ernie_rt.contract.bases import BackendBase, ExecutableBase
 from ernie_rt.contract.contents import PagedContents
 from ernie_rt.contract.interpreter import Interpreter
 from ernie_rt.contract.memory import check_memory
 from ernie_rt.contract.protocols import (
-    BackendBase,
-    ExecutableBase,
     Limits,
     MemoryReport,
     Numerics,

@@ -1,0 +1,68 @@
+"""What a backend and its executable need not say themselves."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from ernie_rt.contract.contents import PagedContents
+from ernie_rt.contract.protocols import (
+    CacheShape,
+    Executable,
+    Limits,
+    MemoryReport,
+    Numerics,
+    StepLimits,
+    Target,
+)
+from ernie_rt.contract.step import Pending, Step
+from ernie_rt.graph.graph import Node
+from ernie_rt.graph.legalize import Accept, Lowering, Reject
+from ernie_rt.graph.types import Storage
+from ernie_rt.weights.source import WeightSource
+
+
+class ExecutableBase(ABC):
+    """What an executable need not say: inherit from it, and a contract that grows finds a default here."""
+
+    cache: CacheShape
+    admits: StepLimits
+    ahead: int = 0
+
+    @abstractmethod
+    def submit(self, step: Step) -> Pending: ...
+
+    @abstractmethod
+    def copy(self, source: int, destination: int, length: int) -> None: ...
+
+    @abstractmethod
+    def memory(self) -> MemoryReport: ...
+
+    def close(self) -> None:
+        """Python gives back what there is."""
+        return
+
+
+class BackendBase(ABC):
+    """What a backend need not say: inherit from it, and a contract that grows finds a default here."""
+
+    def devices(self) -> tuple[str, ...]:
+        return ("cpu",)
+
+    def accepts(self, storage: Storage, target: Target) -> bool:
+        return False
+
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        """Weights and a cache of pages, each in the dtype that the graphs say."""
+        return PagedContents.of(lowerings, limits).report()
+
+    @abstractmethod
+    def claims(self, node: Node, target: Target) -> Accept | Reject: ...
+
+    @abstractmethod
+    def numerics(self, target: Target) -> Numerics: ...
+
+    @abstractmethod
+    def compile(
+        self, lowerings: Mapping[str, Lowering], weights: WeightSource, target: Target, limits: Limits
+    ) -> Executable: ...
