@@ -25,7 +25,8 @@ ROUNDING: Final = 2.0**52
 WEIGHTLESS: Final = 22.0
 """A token so far below the best one has weight 0: exp(-22) * 2^30 < 1/2."""
 ROUGHNESS: Final = 1e-5
-"""More than the relative error of a sum of float32 exponentials, each with one of some 2e-6."""
+"""More than the relative error of a sum of float32 exponentials: each has one of some 2e-6, 64 of them one after the
+other add 4e-6, and such sums in pairs another 1e-6."""
 FAR: Final = 15.0
 """So far below the best score are tokens that may count as nearly nothing."""
 MOST_NOISE: Final = np.float32(22.9)
@@ -49,9 +50,9 @@ class Care(Enum):
 class Candidates:
     """Tokens of one row: all that the filters keep, and with top-p perhaps worse ones, which `keeps` tells apart.
 
-    A token that is better than one of them is one of them. `ids` ascend; None stands for every token. `scores` are
-    after temperature. With top-p a token is kept if the better ones weigh less than a limit, which lies between `low`
-    and `high`. The `weights` are exact in float64, and in float32 rough and divided by UNIT.
+    A token that is better than one of them is one of them. `ids` ascend; None stands for every token, of more than FEW.
+    `scores` are after temperature. With top-p a token is kept if the better ones weigh less than a limit, which lies
+    between `low` and `high`. The `weights` are exact in float64, and in float32 rough and divided by UNIT.
     """
 
     ids: Places | None  # [n]
@@ -69,7 +70,7 @@ class Candidates:
     def keeps(self, better: Mask) -> bool | None:
         """Whether top-p keeps a token, given those that are better; None if the weights are too rough to tell."""
         assert self.weights is not None
-        least, most = _sum(self.weights * better)
+        least, most = _sum(self.weights * better.astype(np.float32))
         return True if most < self.low else False if least >= self.high else None
 
     def keeps_all(self, places: Places) -> bool:
@@ -90,6 +91,10 @@ class Space:
     @cached_property
     def weights(self) -> Row:
         return np.empty(self._width, np.float32)
+
+    @cached_property
+    def groups(self) -> npt.NDArray[np.uint64]:
+        return np.arange(len(self.words), dtype=np.uint64)
 
     @cached_property
     def words(self) -> npt.NDArray[np.uint32]:
@@ -128,12 +133,16 @@ def candidates(
 
 
 def the_best(scores: npt.NDArray[Any], k: int) -> Places:
-    """The places, ascending, of the k best of more scores, the first among equals; fewer when the rest is masked."""
+    """The places, ascending, of the k best of more scores, the first among equals; fewer when the rest is masked; none
+    with NaN.
+    """
     depth, columns = len(scores) // (8 * k), 8 * k
     near: Places | None = None
     if depth >= 4:  # k columns have a best score each, so the k-th best of those is at most that of all
         heads = scores[: depth * columns].reshape(depth, columns).max(0)
         near = np.flatnonzero(scores >= np.partition(heads, columns - k)[columns - k])
+        if len(near) < k:  # which NaN alone brings about
+            return near
         scores = scores[near]
     kth = np.partition(scores, len(scores) - k)[len(scores) - k]
     above = np.flatnonzero(scores > kth)
@@ -172,7 +181,7 @@ def _nucleus_of_steep(pool: Row, best: np.float32, top_p: float) -> Candidates |
 
     The others are gathered by eights, which takes less time than one by one.
     """
-    sample = pool[:: 1 + len(pool) // 4096]
+    sample = pool[:: 1 + len(pool) // 1024]
     if 12 * np.count_nonzero(_within(sample, best, FAR)) > len(sample):
         return None
     padded = np.append(pool, np.full(-len(pool) % 8, -np.inf, np.float32)) if len(pool) % 8 else pool
@@ -194,10 +203,11 @@ def _heaviest(
     """
     least, most = _sum(weights)
     low, high = top_p * least, top_p * (most + beyond)
-    # So far down lies what is heavy, on average of a sample, and a bit farther what is wanted of most rows.
-    step = 1 + len(scores) // 4096
-    heavy = float(np.dot(weights[::step], np.maximum(scores[::step] - best, -WEIGHTLESS))) * step / most
-    reach = min(-heavy - 1.4 * math.log1p(-top_p), farthest)
+    # Two guesses of how far down to look: by what is heavy in a sample, and by how much all is heavier than the best.
+    step, tail = 1 + len(scores) // 1024, -math.log1p(-top_p)
+    heavy = step * float(np.dot(weights[::step], np.minimum(best - scores[::step], WEIGHTLESS))) / most
+    whole = math.log(most / (UNIT if weights.dtype == np.float64 else 1.0))
+    reach = min(heavy + 1.4 * tail, whole + tail + 1.5, farthest)
     while True:
         near = _within(scores, best, reach)
         count = np.count_nonzero(near)
@@ -235,6 +245,7 @@ def _within(scores: Row, best: np.float32, reach: float) -> Mask:
 
 def _sum(weights: Weights) -> tuple[float, float]:
     """Two numbers between which the sum of the true weights lies."""
-    total = float(weights.sum())
+    columns = len(weights) // 64
+    total = float(weights[: 64 * columns].reshape(64, columns).sum(0).sum()) + float(weights[64 * columns :].sum())
     error = ROUGHNESS * total + len(weights) / 2 / UNIT if weights.dtype == np.float32 else 0.0
     return total - error, total + error

@@ -72,6 +72,7 @@ def draw(logits: Array, draws: Draws) -> Int32:
 
     This is the meaning of sampling on a device.
     """
+    assert len(logits) == len(draws.known), "a draw for each row"
     return draw_each(logits.__getitem__, draws)
 
 

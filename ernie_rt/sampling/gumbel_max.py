@@ -47,7 +47,7 @@ def drawn_of(row: Candidates, key: Key, space: Space) -> int:
     most = row.scores[head].min() if len(head) > 1 else row.scores[head[0]]
     drawn = row.scores[head] + gumbel(words[head])
     bound = drawn.max()
-    others = np.flatnonzero(words > _word_below(bound, most))
+    others = np.flatnonzero(words > word_below(bound, most))
     places = np.sort(np.concatenate([head[drawn == bound], others]))
     return _kept(row, places, row.scores[places] + gumbel(words[places]))
 
@@ -57,18 +57,18 @@ def _words(row: Candidates, key: Key, space: Space) -> npt.NDArray[np.uint32]:
     count = len(row.scores) if row.ids is None else int(row.ids[-1]) + 1
     if row.ids is not None and 5 * len(row.ids) < count:
         return words_at(row.ids, *key, space.counters)
-    groups = np.arange(-(-count // 4))
-    words = words_of(groups, *key, space.counters, space.words[: len(groups)]).reshape(-1)
+    groups = -(-count // 4)
+    words = words_of(space.groups[:groups], *key, space.counters, space.words[:groups]).reshape(-1)
     return words[:count] if row.ids is None else words[row.ids]
 
 
-def _word_below(bound: np.float32, score: np.float32) -> int:
+def word_below(bound: np.float32, score: np.float32) -> int:
     """A word, and not a much smaller one than need be, with which no score of so much gets to a bound."""
     share = 1.01 * math.exp(float(score) - float(bound))  # of words, those whose noise is large enough
     while share < 1:
         word = min(int(2**32 * (1 - share)), 2**32 - 1)
-        noise = gumbel(np.array([word], np.uint32))[0]
-        if score + np.nextafter(noise, np.float32(np.inf)) < bound:  # logarithms err in the last bit
+        noise = np.float32(-math.log(-math.log((word + 0.5) / 2**32)))
+        if score + np.nextafter(noise, np.float32(np.inf)) < bound:  # two logarithms may differ in the last bit
             return word
         share *= 2
     return -1

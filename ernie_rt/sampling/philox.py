@@ -64,7 +64,7 @@ def round_keys(seed: Word) -> list[tuple[Word, Word]]:
 
 
 def memory(counters: int) -> Words:
-    """Memory `[4, n]` for at least so many counters, or for a block of more."""
+    """Memory `[4, n]` for so many counters, or for a block where they are more."""
     width = -(-min(counters, BLOCK) // LINE) * LINE
     raw = np.empty(4 * width + LINE, np.uint64)
     start = -raw.ctypes.data % (LINE * raw.itemsize) // raw.itemsize

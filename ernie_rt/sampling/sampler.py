@@ -96,6 +96,7 @@ def _error(scores: Array, row: Array) -> ErnieRtError:
     return BackendError(f"the logits hold {what}", hint="Run the same prompt with `--backend reference` to compare")
 
 
+@np.errstate(invalid="ignore")  # where an infinity is masked there is no probability
 def _logprobs(row: npt.NDArray[Any], token: int, count: int) -> Logprobs:
     values = row.astype(np.float64)
     values -= values.max()

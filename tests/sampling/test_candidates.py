@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_rt.sampling.candidates import LEAST_NOISE, MOST_NOISE, Candidates, Care, Row, Space, candidates, the_best
+from ernie_rt.sampling.candidates import (
+    LEAST_NOISE,
+    MOST_NOISE,
+    Candidates,
+    Care,
+    Row,
+    Space,
+    candidates,
+    the_best,
+    whole_weights,
+)
 from ernie_rt.sampling.params import SamplingParams
 from support.sampling import kept
 
@@ -104,6 +114,33 @@ def test_top_p_on_its_very_border() -> None:
             if count < size:
                 assert found.keeps(found.better(count)) is False
                 assert rough.keeps(rough.better(count)) is None, "the sum is too near to the limit"
+
+
+def test_many_far_tokens_move_the_border() -> None:
+    """Each weighs next to nothing, and together they decide."""
+    scores = np.full(20_000, -15.5, np.float32)
+    scores[[3, 8]] = 0, -1
+    for share in (0.99, 1.0, 1.002, 1.01):
+        check(scores, top_p=share / (1 + np.exp(-1) + 20_000 * np.exp(-15.5)))
+
+
+def test_no_rough_sum_tells_more_than_it_knows() -> None:
+    """Limits that lie on the border of a token, or a rounding error beside it."""
+    random = np.random.default_rng(3)
+    for spread in (0.01, 1, 3):
+        scores = (spread * random.standard_normal(3000)).astype(np.float32)
+        order = np.argsort(-scores, kind="stable")
+        sums = whole_weights(scores, scores.max())[order].cumsum()
+        for place in random.integers(0, 2900, 25):
+            for factor in (1 - 1e-7, 1 - 1e-9, 1, 1 + 1e-9, 1 + 1e-7):
+                top_p = factor * sums[place] / sums[-1]
+                limit = top_p * sums[-1]
+                for care in Care:
+                    found = found_of(scores, SamplingParams(top_p=top_p), care)
+                    ids = np.arange(3000) if found.ids is None else found.ids
+                    (at,) = np.flatnonzero(ids == order[place + 1])
+                    told = found.keeps(found.better(int(at)))
+                    assert told is bool(sums[place] < limit) or (told is None and care is not Care.MOST)
 
 
 def test_weights_that_round_away() -> None:

@@ -54,6 +54,12 @@ def test_words_come_by_groups_as_they_do_one_by_one() -> None:
     for room in (None, np.empty((4, 3), np.uint64), memory(50)):
         np.testing.assert_array_equal(words_of(groups, seed, position, room), expected)
         np.testing.assert_array_equal(words_at(ids, seed, position, room).reshape(-1, 4), expected)
+        seeds, positions = (
+            np.arange(28, dtype=np.uint64) << np.uint64(30),
+            np.arange(28, dtype=np.uint64) % np.uint64(5),
+        )
+        alone = [philox_word(*map(int, each)) for each in zip(ids, seeds, positions, strict=True)]
+        assert words_at(ids, seeds, positions, room).tolist() == alone
 
 
 def test_noise_grows_with_the_word() -> None:

@@ -188,3 +188,18 @@ def test_logprobs_are_the_models_own() -> None:
     for count, ids in ((0, []), (1, [1]), (20, [1, 2, 0, 3])):
         sampled = sample(row, state_of(SamplingParams(logprobs=count), vocab_size=4))
         assert sampled.logprobs is not None and [id for id, _ in sampled.logprobs.top] == ids
+
+
+@pytest.mark.parametrize("size", [9, 3000])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logprobs_of_a_row_with_masked_nan(size: int, value: float) -> None:
+    """Nobody looks at it to choose a token; the model's own probabilities are none, and the other rows have theirs."""
+    rows = np.zeros((2, size), np.float32)
+    rows[0, 5] = value
+    states = [state_of(SamplingParams(allowed_ids=(2,), logprobs=3)) for _ in rows]
+    spoilt, sound = sample_rows(rows, states)
+    assert isinstance(spoilt, Sampled) and spoilt.token == 2
+    assert spoilt.logprobs is not None and np.isnan(spoilt.logprobs.chosen) and spoilt.logprobs.top == ()
+    assert (
+        isinstance(sound, Sampled) and sound.logprobs is not None and [id for id, _ in sound.logprobs.top] == [0, 1, 2]
+    )
