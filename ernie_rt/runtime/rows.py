@@ -29,12 +29,13 @@ class Rows(Protocol):
     """Rows of the cache by seat.
 
     `tables [S, pages]` are the pages of each seat, the first `held[seat]` of its row, and -1 after them. `copies` are
-    to be made, in their order, before the next step is submitted.
+    to be made, in their order, before the next step is submitted. `released` counts how often rows were taken back.
     """
 
     tables: Int32
     held: Int32
     copies: list[Copy]
+    released: int
 
     def admit(self, seat: int, sequence: SequenceState) -> bool:
         """Give a seat rows for all tokens of a sequence, whose `reused` then says how many are there already. False,
@@ -74,6 +75,7 @@ class PagedRows:
         self.tables = np.full((seats, self._pages_for(longest)), -1, np.int32)
         self.held = np.zeros(seats, np.int32)
         self.copies: list[Copy] = []
+        self.released = 0
 
     def admit(self, seat: int, sequence: SequenceState) -> bool:
         pages, partly = self._known(sequence)
@@ -122,6 +124,7 @@ class PagedRows:
             self._add(seat, sequence, len(sequence.request.ids))
 
     def release(self, seat: int, sequence: SequenceState, length: int) -> None:
+        self.released += 1
         if self._reuse:
             self._add(seat, sequence, length)
         table, held = self.tables[seat], int(self.held[seat])

@@ -51,6 +51,7 @@ class Scheduler:
         self._slots = SlotRows(cache, self.seats.entered, reuse) if slots else None
         self.rows: Rows = self._slots or PagedRows(cache, count, self.capacity, reuse)
         self._order: list[int] = []  # the seats at work in the order of admission
+        self._refused: tuple[SequenceState, int] | None = None  # who found too few rows, and when
         self._prefilled = False  # whether the last step that was composed was one of prefills
 
     @property
@@ -112,7 +113,10 @@ class Scheduler:
     def _admit(self) -> None:
         while self.waiting and self.seats.next is not None:
             sequence = self.waiting[0]
+            if self._refused == (sequence, self.rows.released):
+                return  # nothing has changed since
             if not self.rows.admit(self.seats.next, sequence):
+                self._refused = sequence, self.rows.released
                 return
             self.waiting.popleft()
             self._order.append(self.seats.next)

@@ -84,6 +84,7 @@ class SequenceState:
     logits: list[npt.NDArray[Any]] = field(default_factory=list)
     taps: list[Mapping[str, npt.NDArray[Any]]] = field(default_factory=list)
     events: deque[Event] = field(default_factory=deque)
+    _digests: list[bytes] = field(init=False, default_factory=list)  # of what each token of the prompt brings
 
     def __post_init__(self) -> None:
         request = self.request
@@ -98,14 +99,17 @@ class SequenceState:
         """What the K and V rows of the first `count` tokens follow from, within the namespace: an item a token, equal
         for tokens that are equal in their ids and inputs."""
         ids = np.array(self.tokens[:count], np.int32)
-        inputs = self.request.inputs
-        if not inputs:
+        if not self.request.inputs:
             return ids.view("V4")
+        if not self._digests:
+            self._digests = [self._digest(place) for place in range(len(self.request.ids))]
         items = np.zeros(count, "i4, V16")
         items["f0"] = ids
-        for place in range(min(count, len(self.request.ids))):
-            digest = hashlib.blake2b(digest_size=16)
-            for name in sorted(inputs):
-                digest.update(inputs[name].at(place).tobytes())
-            items["f1"][place] = digest.digest()
+        items["f1"][: len(self._digests)] = self._digests[:count]
         return items.view("V20")
+
+    def _digest(self, place: int) -> bytes:
+        digest = hashlib.blake2b(digest_size=16)
+        for name, given in sorted(self.request.inputs.items()):
+            digest.update(f"{name} ".encode() + given.at(place).tobytes())
+        return digest.digest()

@@ -37,6 +37,7 @@ class SlotRows:
         self.tables = np.full((len(entered), 1), -1, np.int32)
         self.held = np.zeros(len(entered), np.int32)
         self.copies: list[Copy] = []
+        self.released = 0
         self._slots: list[Held | None] = [None] * cache.pages
         self._working = 0
         self._time = 0
@@ -72,6 +73,7 @@ class SlotRows:
         """Prompts of sequences at work are looked at as they are."""
 
     def release(self, seat: int, sequence: SequenceState, length: int) -> None:
+        self.released += 1
         slot, last = int(self.tables[seat, 0]), self._working - 1
         self._slots[slot] = self._now(-1, sequence, length)
         if slot != last:
