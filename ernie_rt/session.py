@@ -29,7 +29,7 @@ from ernie_rt.generation.stream import Generation, Stream
 from ernie_rt.host import blame
 from ernie_rt.location import Located
 from ernie_rt.runtime.engine import Engine
-from ernie_rt.runtime.sequence import Event, Request, SequenceState
+from ernie_rt.runtime.sequence import Event, Finish, Request, SequenceState
 from ernie_rt.text.chat import ChatPrompt, ChatTemplate
 from ernie_rt.text.messages import Message
 from ernie_rt.text.parsers import OutputParser
@@ -226,6 +226,8 @@ class Model:
             with blame(self.choice.backend):
                 for _ in self._engine.run(*sequences):
                     pass
+        for sequence in sequences:
+            _check_whole(sequence.finish)
         return sequences
 
     def _submit(self, request: Request, text: TextStream | None) -> SequenceState:
@@ -272,6 +274,15 @@ class Model:
                     "a token id outside the vocabulary", expected=f"0 to {self.config.vocab_size - 1}", found=number
                 )
         return numbers
+
+
+def _check_whole(finish: Finish | None) -> None:
+    """OptionError when somebody else has ended a generation, whose caller is told nothing else."""
+    if finish == "cancelled":
+        raise OptionError(
+            "another thread has ended this",
+            hint="It closed the model, or was interrupted while it made a step for both",
+        )
 
 
 def _whole(stream: Stream) -> Generation:

@@ -63,7 +63,7 @@ def trace(
     such as NaN among its logits, is kept as well: the prompt alone then shows where that comes from.
     """
     target, backend = Target((choice.device,), choice.dtype, threads), host.backend(choice.backend)
-    limits = Limits(request.cached_tokens, max_batch_tokens=len(request.ids))
+    limits = Limits(request.most_entered, max_batch_tokens=len(request.ids))
     with blame(choice.backend):
         numerics = backend.numerics(target)
         built = build(config, backend, target, storages_of(source))
@@ -131,7 +131,7 @@ class _Prompted(Around):
 
 
 def _run(executable: Executable, request: Request) -> SequenceState:
-    engine = Engine(executable, request.cached_tokens, reuse=False)
+    engine = Engine(executable, request.most_entered, reuse=False)
     sequence = engine.submit(request)
     for _ in engine.run(sequence):
         pass

@@ -119,7 +119,7 @@ class MemoryReport:
 
 
 class Executable(Protocol):
-    """A compiled model with its cache. One thread calls it."""
+    """A compiled model with its cache. One thread calls it at a time, and not always the same."""
 
     @property
     def cache(self) -> CacheShape:

@@ -129,7 +129,7 @@ def _run(
             record.last = time.perf_counter()
             if not record.pieces:
                 record.first = record.last
-                record.cached_tokens = event.sequence.reused
+                record.cached_tokens = event.sequence.cached or 0
             record.pieces.append(_piece(event, text, parser))
             yield record.pieces[-1]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.contract.step import LAST_DRAWN, Step
+from ernie_rt.contract.step import LAST_DRAWN, Int32, Step
 from ernie_rt.runtime.inputs import gather
-from ernie_rt.runtime.rows import Int32, Rows
+from ernie_rt.runtime.rows import Rows
 from ernie_rt.runtime.seats import Seats
 from ernie_rt.runtime.sequence import SequenceState
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from ernie_rt.contract.protocols import Executable
 from ernie_rt.contract.step import NO_NUMBER, Pending, StepResult
 from ernie_rt.errors import BackendError, ForkError, PromptError
 from ernie_rt.runtime.batch import Batch, make_step
+from ernie_rt.runtime.inputs import TokenInput
 from ernie_rt.runtime.scheduler import Drafter, Scheduler
 from ernie_rt.runtime.sequence import Event, Finish, Request, SequenceState
 from ernie_rt.runtime.turns import Turns
@@ -23,7 +25,8 @@ class Engine:
 
     With an executable that draws tokens on its device, steps are submitted ahead of the results, a token that is not
     known yet standing as LAST_DRAWN; what such a step computes for a sequence that has ended meanwhile is dropped. A
-    sequence that asks for more than a device can do is sampled here, and joins a step when its last token is known.
+    sequence that asks for more than a device can do is sampled here, and joins a step when its last token is known; so
+    does every one where there is a drafter.
 
     Several threads may use it: they share its steps, and each finds the events of a sequence in the sequence. After a
     fork it serves the process in which it was made, and no other: ForkError.
@@ -42,12 +45,14 @@ class Engine:
         self._executable = executable
         self._ahead = executable.ahead
         self._inputs = frozenset(inputs)
+        guess = None if drafter is None else partial(self._guess, drafter)
         self._scheduler = Scheduler(
-            executable.cache, executable.admits, max_context, ahead=self._ahead, reuse=reuse, drafter=drafter
+            executable.cache, executable.admits, max_context, ahead=self._ahead, reuse=reuse, drafter=guess
         )
         self._steps: deque[tuple[Batch, Pending]] = deque()
         self._turns = Turns()
-        self._leaving: deque[SequenceState] = deque()
+        self._leaving: deque[tuple[SequenceState, Finish, Exception | None]] = deque()
+        self._inputs_like: dict[str, TokenInput] = {}
         self._process = os.getpid()
 
     @property
@@ -63,7 +68,9 @@ class Engine:
         self._check_process()
         if not request.ids:
             raise PromptError("the prompt is empty", hint="Give at least one token")
-        if request.cached_tokens > self.capacity:
+        if request.max_new_tokens < 1 and request.reuses:
+            raise PromptError("nothing is asked for", expected="a new token, all logits, or taps")
+        if request.most_entered > self.capacity:
             raise PromptError(
                 "prompt and answer are longer than the context",
                 expected=f"at most {self.capacity} tokens",
@@ -76,19 +83,28 @@ class Engine:
                 expected=", ".join(sorted(self._inputs)) or "ids alone",
                 found=", ".join(sorted(request.inputs)) or "ids alone",
             )
+        for name, given in request.inputs.items():
+            problem = given.problem(len(request.ids), self._inputs_like.setdefault(name, given))
+            if problem is not None:
+                raise PromptError(f"the input {name!r} {problem}")
         sequence = SequenceState(request, ends)
         self._scheduler.add(sequence)  # at the end of a queue, which threads may do beside a step
         return sequence
 
     def cancel(self, sequence: SequenceState) -> None:
-        """End a sequence; its rows are free at once. One that has ended already is left alone."""
-        if sequence.finish is not None:
+        """End a sequence; one that has ended already is left alone.
+
+        Its rows are free at once or, while a step is made, when that is done. This neither waits nor calls the
+        executable, since Python may collect a generator anywhere, and so cancel its sequence.
+        """
+        if sequence.finish is not None or os.getpid() != self._process:
             return
-        self._leaving.append(sequence)
-        # A generator that Python collects in the middle of a step cancels its sequence there: the next step sees to it.
-        if not self._turns.mine and os.getpid() == self._process:
-            with self._turns:
+        self._leaving.append((sequence, "cancelled", None))
+        if self._turns.taken_if_free():
+            try:
                 self._let_go()
+            finally:
+                self._turns.release()
 
     def close(self) -> None:
         """End every sequence, and close the executable; in a process that was forked, which has none, do nothing."""
@@ -116,6 +132,7 @@ class Engine:
                 self._submit(batch)
             if self._steps and (batch is None or len(self._steps) > self._ahead):
                 self._read(*self._steps.popleft())
+            self._let_go()
 
     def run(self, *sequences: SequenceState) -> Iterator[Event]:
         """Step until these sequences have ended, yielding their events; leaving early cancels the rest.
@@ -149,7 +166,15 @@ class Engine:
 
     def _let_go(self) -> None:
         while self._leaving:
-            self._end(self._leaving.popleft(), "cancelled")
+            self._end(*self._leaving.popleft())
+
+    def _guess(self, drafter: Drafter, sequence: SequenceState, most: int) -> Sequence[int]:
+        """What a drafter guesses; one that raises ends the sequence, once its step is done."""
+        try:
+            return drafter(sequence, most)
+        except Exception as error:
+            self._leaving.append((sequence, "error", error))
+            return ()
 
     def _end(
         self, sequence: SequenceState, finish: Finish, error: BaseException | None = None, *, sound: bool = True
@@ -204,6 +229,7 @@ class Engine:
         here = seats.tenancy[batch.seats] == batch.tenancy
         at = batch.seats[here]
         seats.unread[at] -= 1
+        seats.computed[at] += batch.new[here]
         seats.flying[at] -= batch.samples[here]
         seats.guessed[at] = False
         if batch.keeps:
@@ -244,7 +270,9 @@ class Engine:
         at = batch.seats[drawn]
         counts = np.ones(len(tokens), np.int32) if result.counts is None else result.counts
         if batch.guesses:
-            seats.entered[at] -= batch.drafts[drawn] + 1 - counts[drawn]
+            rejected = batch.drafts[drawn] + 1 - counts[drawn]
+            seats.entered[at] -= rejected
+            seats.computed[at] -= rejected
         seats.known[at] += counts[drawn]
         seats.last[at] = tokens[drawn, counts[drawn] - 1]
         places = np.flatnonzero(drawn).tolist()
@@ -268,13 +296,16 @@ class Engine:
             self._add_sampled(batch.sequences[place], sampled)
         for place in batch.guesses.keys() & set(places.tolist()):
             sequence, drafts = batch.sequences[place], batch.guesses[place]
-            seats.entered[sequence.seat] -= len(drafts)
+            seat = sequence.seat
+            seats.entered[seat] -= len(drafts)
+            seats.computed[seat] -= len(drafts)
             for row, draft in zip(logits[ends[place] - len(drafts) - 1 : ends[place]], [*drafts, None], strict=True):
                 (sampled,) = sample_rows(row[None], [sequence.sampler])
                 self._add_sampled(sequence, sampled)
                 if sequence.finish is not None or sequence.tokens[-1] != draft:
                     break
-                seats.entered[sequence.seat] += 1
+                seats.entered[seat] += 1
+                seats.computed[seat] += 1
 
     def _add_sampled(self, sequence: SequenceState, sampled: Sampled | Exception) -> None:
         if isinstance(sampled, Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class PerToken:
     """A row for each token of the prompt, `[T, ..]`, such as positions of several columns, or the kinds of tokens.
 
@@ -22,6 +23,21 @@ class PerToken:
 
     values: Array
     then: Literal["zeros", "count"] = "zeros"
+
+    @property
+    def kind(self) -> str:
+        return self.then
+
+    @cached_property
+    def _after(self) -> int:
+        """The number of the first token behind the prompt, where they count."""
+        return int(self.values.max(initial=-1)) + 1
+
+    def problem(self, tokens: int, like: TokenInput) -> str | None:
+        """Why it does not fit a prompt of so many tokens, or not beside another request's."""
+        if len(self.values) != tokens:
+            return f"has {len(self.values)} rows for a prompt of {tokens} tokens"
+        return _unlike(self, like)
 
     def at(self, place: int) -> Array:
         row: Array = self.values[place]
@@ -34,7 +50,7 @@ class PerToken:
             return given[start:stop]
         more = np.zeros((stop - max(start, length), *given.shape[1:]), given.dtype)
         if self.then == "count":
-            after = np.arange(max(start, length), stop) - length + given.max(initial=-1) + 1
+            after = np.arange(max(start, length), stop) - length + self._after
             more += after.reshape(-1, *[1] * (given.ndim - 1)).astype(given.dtype)
         return np.concatenate([given[start:], more])
 
@@ -50,6 +66,19 @@ class PerPlace:
     values: Array
     places: npt.NDArray[np.intp]
 
+    @property
+    def kind(self) -> str:
+        return "places"
+
+    def problem(self, tokens: int, like: TokenInput) -> str | None:
+        """Why it does not fit a prompt of so many tokens, or not beside another request's."""
+        places = self.places
+        if len(places) != len(self.values):
+            return f"has {len(places)} places for {len(self.values)} rows"
+        if len(places) and not (places[0] >= 0 and places[-1] < tokens and (np.diff(places) > 0).all()):
+            return f"has places that do not ascend within a prompt of {tokens} tokens"
+        return _unlike(self, like)
+
     def at(self, place: int) -> Array:
         first, last = np.searchsorted(self.places, [place, place + 1])
         row: Array = self.values[first:last]
@@ -62,6 +91,14 @@ class PerPlace:
 
 
 TokenInput = PerToken | PerPlace
+
+
+def _unlike(given: TokenInput, like: TokenInput) -> str | None:
+    first, second = ((each.kind, each.values.dtype, each.values.shape[1:]) for each in (given, like))
+    if first == second:
+        return None
+    mine, other = (f"{kind} of {dtype} {list(shape)}" for kind, dtype, shape in (first, second))
+    return f"is {mine}, and {other} in another request"
 
 
 def gather(inputs: Sequence[Mapping[str, TokenInput]], spans: Sequence[tuple[int, int]]) -> dict[str, Array]:

@@ -67,13 +67,15 @@ class PrefixTree:
 
     def add(self, namespace: bytes, identity: Identity, pages: list[int]) -> None:
         """Let pages, one after the other, be found by the tokens that they hold; equal ones that are known stay."""
+        if not pages:
+            return
         node = self._roots.setdefault(namespace, Node(-1, namespace, None))
         for key, page in zip(self._keys(identity), pages, strict=True):
             child = node.children.get(key)
             if child is None:
                 known = self._nodes.get(page)
                 if known is not None and known.parent is not node:
-                    return  # the page is found under another one, which holds the same
+                    break  # the page is found under another one, which holds the same
                 if known is not None:  # it holds more tokens than before
                     del node.children[known.key]
                     known.key = key
@@ -81,6 +83,7 @@ class PrefixTree:
                 node.children[key] = child
                 self._nodes[page] = child
             node = child
+        self._forget_root(self._roots[namespace])
 
     def drop(self, page: int) -> list[int]:
         """Forget a page, and with it those that were found under it; gives them all."""
@@ -88,8 +91,7 @@ class PrefixTree:
         parent = below[0].parent
         assert parent is not None
         del parent.children[below[0].key]
-        if parent.parent is None and not parent.children:
-            del self._roots[parent.key]
+        self._forget_root(parent)
         for node in below:
             below += node.children.values()
             del self._nodes[node.page]
@@ -99,6 +101,10 @@ class PrefixTree:
         """Forget every page."""
         self._roots.clear()
         self._nodes.clear()
+
+    def _forget_root(self, node: Node) -> None:
+        if node.parent is None and not node.children:
+            del self._roots[node.key]
 
     def _keys(self, identity: Identity) -> Iterator[bytes]:
         for start in range(0, len(identity), self._page_size):

@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ernie_rt.contract.protocols import CacheShape
+from ernie_rt.contract.step import Int32
 from ernie_rt.runtime.pages import PagePool
 from ernie_rt.runtime.prefix import Partly, PrefixTree
 from ernie_rt.runtime.sequence import SequenceState
-
-Int32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +28,14 @@ class Rows(Protocol):
     """Rows of the cache by seat.
 
     `tables [S, pages]` are the pages of each seat, the first `held[seat]` of its row, and -1 after them. `copies` are
-    to be made, in their order, before the next step is submitted. `released` counts how often rows were taken back.
+    to be made, in their order, before the next step is submitted. `changes` counts what may have made
+    room: rows that were taken back, or can be shared from now on.
     """
 
     tables: Int32
     held: Int32
     copies: list[Copy]
-    released: int
+    changes: int
 
     def admit(self, seat: int, sequence: SequenceState) -> bool:
         """Give a seat rows for all tokens of a sequence, whose `reused` then says how many are there already. False,
@@ -75,7 +75,7 @@ class PagedRows:
         self.tables = np.full((seats, self._pages_for(longest)), -1, np.int32)
         self.held = np.zeros(seats, np.int32)
         self.copies: list[Copy] = []
-        self.released = 0
+        self.changes = 0
 
     def admit(self, seat: int, sequence: SequenceState) -> bool:
         pages, partly = self._known(sequence)
@@ -120,11 +120,12 @@ class PagedRows:
         return True
 
     def remember(self, seat: int, sequence: SequenceState) -> None:
+        self.changes += 1
         if self._reuse:
             self._add(seat, sequence, len(sequence.request.ids))
 
     def release(self, seat: int, sequence: SequenceState, length: int) -> None:
-        self.released += 1
+        self.changes += 1
         if self._reuse:
             self._add(seat, sequence, length)
         table, held = self.tables[seat], int(self.held[seat])

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ernie_rt.contract.protocols import CacheShape, StepLimits
+from ernie_rt.contract.step import Int32
 from ernie_rt.runtime.batch import Batch, gather_batch
-from ernie_rt.runtime.rows import Int32, PagedRows, Rows
+from ernie_rt.runtime.rows import PagedRows, Rows
 from ernie_rt.runtime.seats import Seats
 from ernie_rt.runtime.sequence import Finish, SequenceState
 from ernie_rt.runtime.slots import SlotRows
@@ -48,7 +49,7 @@ class Scheduler:
         # No more sequences than tokens in a step, so that every decode has its place in each.
         count = min(admits.max_sequences, admits.max_tokens)
         self.seats = Seats(count)
-        self._slots = SlotRows(cache, self.seats.entered, reuse) if slots else None
+        self._slots = SlotRows(cache, self.seats.entered, self.seats.computed, reuse) if slots else None
         self.rows: Rows = self._slots or PagedRows(cache, count, self.capacity, reuse)
         self._order: list[int] = []  # the seats at work in the order of admission
         self._refused: tuple[SequenceState, int] | None = None  # who found too few rows, and when
@@ -105,6 +106,7 @@ class Scheduler:
     def release(self, sequence: SequenceState, finish: Finish, *, sound: bool = True) -> None:
         """End a sequence, and take back what it holds; `sound` rows may be found by others."""
         sequence.finish = finish
+        self._refused = None
         if sequence.seat < 0:
             self.waiting.remove(sequence)
         else:
@@ -113,12 +115,14 @@ class Scheduler:
     def _admit(self) -> None:
         while self.waiting and self.seats.next is not None:
             sequence = self.waiting[0]
-            if self._refused == (sequence, self.rows.released):
+            if self._refused == (sequence, self.rows.changes):
                 return  # nothing has changed since
             if not self.rows.admit(self.seats.next, sequence):
-                self._refused = sequence, self.rows.released
+                self._refused = sequence, self.rows.changes
                 return
             self.waiting.popleft()
+            if sequence.cached is None:
+                sequence.cached = sequence.reused
             self._order.append(self.seats.next)
             self.seats.take(sequence, draws=self._ahead > 0, leads=self._drafter is None)
 
@@ -131,8 +135,8 @@ class Scheduler:
             sequence = seats.sequences[seat]
             assert sequence is not None
             known = int(seats.known[seat])
-            if seats.unread[seat] or known != seats.entered[seat] + 1 or sequence.request.all_logits:
-                continue
+            if seats.unread[seat] or known != seats.entered[seat] + 1 or not sequence.request.reuses:
+                continue  # what keeps logits or values keeps no guesses
             most = min(self.admits.max_drafts, room, int(seats.end[seat]) - known)
             drafts = list(self._drafter(sequence, most))[:most] if most > 0 else []
             if drafts:
@@ -178,7 +182,8 @@ class Scheduler:
         seat = sequence.seat
         sequence.entered = int(self.seats.entered[seat])
         self._order.remove(seat)
-        self.rows.release(seat, sequence, min(sequence.entered, len(sequence.tokens)) if sound else 0)
+        length = min(int(self.seats.computed[seat]), len(sequence.tokens))
+        self.rows.release(seat, sequence, length if sound else 0)
         self.seats.leave(seat)
 
     def _prefills(

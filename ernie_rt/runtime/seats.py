@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
+from ernie_rt.contract.step import Int32
 from ernie_rt.runtime.sequence import SequenceState
 from ernie_rt.sampling.draws import Draws
 
-Int32 = npt.NDArray[np.int32]
-ALL: int = np.iinfo(np.int32).max
+ALL: Final[int] = np.iinfo(np.int32).max
 
 
 class Seats:
     """Seats, each for one running sequence; a number of a seat that is free means nothing.
 
     Of its sequence, `known` tokens are known, and `flying` more are drawn by steps that are submitted and not read;
-    there are `unread` of those. `entered` tokens are in the cache or on their way, at most `end` ever will be. The
-    first `prompt` are the prompt, and at most `most` are generated. `last` is the last token that is known. `drawn`
-    says that the executable draws its tokens, `leads` that it goes on before they are known, `guessed` that a step with
-    its drafts is not read yet. A seat's `tenancy` changes with its sequence.
+    there are `unread` of those. `entered` tokens have entered steps, at most `end` ever will; the steps of `computed`
+    are read, so that their rows hold what they should. The first `prompt` are the prompt, and at most `most` are
+    generated. `last` is the last token that is known. `drawn` says that the executable draws its tokens, `leads` that
+    it goes on before they are known, `guessed` that a step with its drafts is not read yet. A seat's `tenancy` changes
+    with its sequence.
     """
 
     def __init__(self, count: int) -> None:
@@ -27,7 +30,8 @@ class Seats:
             return np.zeros(count, np.int32)
 
         self.sequences: list[SequenceState | None] = [None] * count
-        self.known, self.flying, self.unread, self.entered = numbers(), numbers(), numbers(), numbers()
+        self.known, self.flying, self.unread = numbers(), numbers(), numbers()
+        self.entered, self.computed = numbers(), numbers()
         self.end, self.prompt, self.most, self.chunk, self.last = numbers(), numbers(), numbers(), numbers(), numbers()
         self.drawn, self.leads, self.guessed = (np.zeros(count, bool) for _ in range(3))
         self.tenancy = np.zeros(count, np.int64)
@@ -46,7 +50,8 @@ class Seats:
         self.sequences[seat] = sequence
         sequence.seat = seat
         self.known[seat], self.flying[seat], self.unread[seat] = len(sequence.tokens), 0, 0
-        self.entered[seat], self.end[seat] = sequence.reused, request.cached_tokens
+        self.entered[seat] = self.computed[seat] = sequence.reused
+        self.end[seat] = request.most_entered
         self.prompt[seat], self.most[seat] = len(request.ids), request.max_new_tokens
         self.chunk[seat], self.last[seat] = request.chunk or ALL, sequence.tokens[-1]
         self.drawn[seat] = draws and params.drawable

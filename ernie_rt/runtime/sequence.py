@@ -23,8 +23,8 @@ Finish = Literal["stop", "length", "cancelled", "error"]
 class Request:
     """Continue `ids` by up to `max_new_tokens`, ending after a token of `stop_ids`.
 
-    `known_ids` is how many ids may be chosen (None: all). With `all_logits` the logits after every prompt token are
-    kept, with `taps` the values that the executable is tapped for. `chunk` bounds how many tokens of this request enter
+    `known_ids` is how many ids may be chosen (None: all). With `all_logits` the logits after every token are kept,
+    with `taps` the values that the executable is tapped for. `chunk` bounds how many tokens of this request enter
     one step (None: what the executable admits). `inputs` are what a graph takes in for each token beside its id.
 
     Rows of the cache are reused between requests of one `namespace`: whatever else than tokens and inputs decides what
@@ -43,8 +43,8 @@ class Request:
     namespace: bytes = b""
 
     @property
-    def cached_tokens(self) -> int:
-        """The most tokens that ever enter the cache: the last one sampled never does."""
+    def most_entered(self) -> int:
+        """The most tokens that ever enter a step: the last one sampled never does."""
         return len(self.ids) + max(self.max_new_tokens, 1) - 1
 
     @property
@@ -68,7 +68,8 @@ class SequenceState:
 
     `tokens` are the prompt and what was sampled and is known. `ends` says of every further token whether the sequence
     ends with it. `seat` is its place in the scheduler's arrays while it runs, else -1; `reused` of its tokens were
-    found in the cache when it was admitted last, and `entered` have entered it when it has ended. `events` is where
+    found in the cache when it was admitted last, `cached` when it first was; `entered` have entered steps when it has
+    ended. `events` is where
     whoever waits for the sequence finds what became of it. `error` is what ended it when its `finish` is "error".
     """
 
@@ -78,6 +79,7 @@ class SequenceState:
     sampler: SamplerState = field(init=False)
     seat: int = -1
     reused: int = 0
+    cached: int | None = None
     entered: int = 0
     finish: Finish | None = None
     error: BaseException | None = None
@@ -111,5 +113,6 @@ class SequenceState:
     def _digest(self, place: int) -> bytes:
         digest = hashlib.blake2b(digest_size=16)
         for name, given in sorted(self.request.inputs.items()):
-            digest.update(f"{name} ".encode() + given.at(place).tobytes())
+            rows = given.at(place)
+            digest.update(repr((name, given.kind, rows.dtype.str, rows.shape)).encode() + rows.tobytes())
         return digest.digest()

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ernie_rt.contract.protocols import CacheShape
+from ernie_rt.contract.step import Int32
 from ernie_rt.runtime.prefix import Identity, common
-from ernie_rt.runtime.rows import Copy, Int32
+from ernie_rt.runtime.rows import Copy
 from ernie_rt.runtime.sequence import SequenceState
 
 
@@ -30,33 +31,28 @@ class SlotRows:
     that very slot where it is the next one.
     """
 
-    def __init__(self, cache: CacheShape, entered: Int32, reuse: bool) -> None:
-        """`entered [S]`, kept by the scheduler, is how many tokens of each seat are in the cache or on their way."""
+    def __init__(self, cache: CacheShape, entered: Int32, computed: Int32, reuse: bool) -> None:
+        """`entered [S]` and `computed [S]` are those of Seats."""
         self._reuse = reuse
-        self._entered = entered
+        self._entered, self._computed = entered, computed
         self.tables = np.full((len(entered), 1), -1, np.int32)
         self.held = np.zeros(len(entered), np.int32)
         self.copies: list[Copy] = []
-        self.released = 0
+        self.changes = 0
         self._slots: list[Held | None] = [None] * cache.pages
         self._working = 0
         self._time = 0
-
-    @property
-    def free(self) -> int:
-        """How many slots no sequence works in."""
-        return len(self._slots) - self._working
 
     def admit(self, seat: int, sequence: SequenceState) -> bool:
         slot = self._working
         if slot == len(self._slots):
             return False
         source, rows = self._alike(sequence)
-        if rows and source != slot:
+        left = self._slots[slot]
+        if left is not None and (source != slot or rows < len(left.identity) / 2):  # more would be lost than is used
             self._set_aside(slot, besides=source)
+        if rows and source != slot:
             self.copies.append(Copy(source, slot, rows))
-        elif not rows:
-            self._set_aside(slot)
         sequence.reused = rows
         self._slots[slot] = self._now(seat, sequence, len(sequence.request.ids))
         self._working += 1
@@ -73,7 +69,7 @@ class SlotRows:
         """Prompts of sequences at work are looked at as they are."""
 
     def release(self, seat: int, sequence: SequenceState, length: int) -> None:
-        self.released += 1
+        self.changes += 1
         slot, last = int(self.tables[seat, 0]), self._working - 1
         self._slots[slot] = self._now(-1, sequence, length)
         if slot != last:
@@ -110,7 +106,7 @@ class SlotRows:
         identity = sequence.identity(len(sequence.tokens) - 1)
         for slot, held in enumerate(self._slots):
             if held is not None and held.namespace == sequence.request.namespace:
-                there = len(held.identity) if held.seat < 0 else int(self._entered[held.seat])
+                there = len(held.identity) if held.seat < 0 else int(self._computed[held.seat])
                 rows = min(common(held.identity, identity), there)
                 # Of equal ones the next slot, which needs no copy.
                 if (rows, slot == self._working) > (best[1], best[0] == self._working):

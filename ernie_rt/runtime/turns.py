@@ -8,18 +8,27 @@ from types import TracebackType
 
 
 class Turns:
-    """Use it in a `with` block. A thread that has the lock must not take it again: `mine` says whether it has."""
+    """Use it in a `with` block. A thread that has the lock must not take it again."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._waiting: deque[threading.Lock] = deque()
         self._owner: int | None = None
 
-    @property
-    def mine(self) -> bool:
-        return self._owner == threading.get_ident()
+    def taken_if_free(self) -> bool:
+        """Take the lock if nobody has it, and never wait: finalizers may ask at any place. Then `release` it."""
+        if not self._guard.acquire(blocking=False):
+            return False
+        try:
+            if self._owner is not None:
+                return False
+            self._owner = threading.get_ident()
+            return True
+        finally:
+            self._guard.release()
 
     def __enter__(self) -> None:
+        assert self._owner != threading.get_ident(), "an engine is not used from within its own step"
         with self._guard:
             if self._owner is None:
                 self._owner = threading.get_ident()
@@ -34,16 +43,17 @@ class Turns:
                 if turn in self._waiting:
                     self._waiting.remove(turn)
                     raise
-            self._pass_on()
+            self.release()
             raise
         self._owner = threading.get_ident()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pass_on()
+        self.release()
 
-    def _pass_on(self) -> None:
+    def release(self) -> None:
+        """Hand the lock to whoever has waited longest."""
         with self._guard:
             self._owner = None
             if self._waiting:

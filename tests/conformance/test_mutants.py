@@ -120,7 +120,7 @@ def attending(
 
     def roped(qkv: Any, cos: Any, sin: Any, state: Any, positions: Any, *rest: Any, **attrs: Any) -> Any:
         q, k, v = split(qkv, **attrs)
-        c, s = cos[positions[:, 0]], sin[positions[:, 0]]
+        c, s = (cos, sin) if positions is None else (cos[positions[:, 0]], sin[positions[:, 0]])
         return attention(adjacent(q, c, s), adjacent(k, c, s), v, state, *rest, scale=attrs["scale"])
 
     return instead(roped)
@@ -139,7 +139,8 @@ def rotated(turn: Function) -> Callable[[Function], Function]:
     """`turn(qkv heads, cos, sin, positions)` gives tables and positions; or changes the order of the numbers."""
 
     def attend(qkv: Any, cos: Any, sin: Any, state: Any, positions: Any, *rest: Any, **attrs: Any) -> Any:
-        cos, sin, positions = turn(cos, sin, positions)
+        if positions is not None:  # otherwise the tables have a row for each token
+            cos, sin, positions = turn(cos, sin, positions)
         return rope_attention(qkv, cos, sin, state, positions, *rest, **attrs)
 
     return instead(attend)

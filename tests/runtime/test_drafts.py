@@ -118,3 +118,26 @@ def test_rows_and_counts_of_a_step() -> None:
     tokens, counts = step.verified(np.array([21, 77, 78, 40], np.int32))
     assert tokens.tolist() == [[NO_NUMBER] * 3, [21, 77, 78], [40, NO_NUMBER, NO_NUMBER]]
     assert counts.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_drafter_that_raises_ends_the_sequence_that_it_was_asked_about(ahead: int) -> None:
+    def shaky(sequence: SequenceState, most: int) -> list[int]:
+        if sequence.request.ids == PROMPTS[0] and len(sequence.tokens) == 6:
+            raise RuntimeError("no idea")
+        return right(sequence, most)[:1]
+
+    engine = Engine(toy("paged", ahead), 40, drafter=shaky)
+    one, other = (engine.submit(Request(ids, 12)) for ids in PROMPTS[:2])
+    assert [event.token for event in engine.run(other)] == answer(PROMPTS[1], 12)
+    with pytest.raises(RuntimeError, match="no idea"):
+        list(engine.run(one))
+    assert one.generated == answer(PROMPTS[0], 12)[: len(one.generated)]
+
+
+def test_what_keeps_values_has_no_drafts() -> None:
+    executable = toy("paged", 0)
+    engine = Engine(executable, 40, drafter=right)
+    sequence = engine.submit(Request(PROMPTS[0], 9, taps=True))
+    list(engine.run(sequence))
+    assert all(step.drafts is None for step in executable.steps) and sequence.generated == answer(PROMPTS[0], 9)

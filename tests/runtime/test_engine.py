@@ -231,6 +231,8 @@ def test_requests_that_could_never_fit_are_refused() -> None:
     ids = (1,) * 30
     with pytest.raises(PromptError, match="empty"):
         engine.submit(Request((), 4))
+    with pytest.raises(PromptError, match="nothing is asked for"):
+        engine.submit(Request(ids, 0))
     with pytest.raises(PromptError, match="at most 40 tokens; found 30 of prompt and 12 new"):
         engine.submit(Request(ids, 12))
     with pytest.raises(PromptError, match="at most 40 tokens; found 41 of prompt"):

@@ -182,3 +182,25 @@ def test_a_step_says_what_it_lacks_and_what_does_not_fit() -> None:
     executable.steps[0].extra["features"] = np.zeros((3, HIDDEN + 1))
     with pytest.raises(BackendError, match=r"input %features is not f64\[F, 12\]; found \[3, 13\]"):
         step.bindings(micro())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (PerToken(np.zeros((3, 3), np.int32), "count"), "has 3 rows for a prompt of 2 tokens"),
+        (
+            PerToken(np.zeros((2, 2), np.int32), "count"),
+            r"is count of int32 \[2\], and count of int32 \[3\] in another",
+        ),
+        (PerToken(np.zeros((2, 3), np.int32)), "is zeros of int32"),
+        (PerToken(np.zeros((2, 3), np.float32), "count"), "is count of float32"),
+        (PerPlace(np.zeros((1, 3)), np.array([2])), "has places that do not ascend within a prompt of 2 tokens"),
+        (PerPlace(np.zeros((2, 3)), np.array([1, 0])), "has places that do not ascend"),
+        (PerPlace(np.zeros((2, 3)), np.array([0])), "has 1 places for 2 rows"),
+    ],
+)
+def test_an_input_that_does_not_fit_is_refused_at_once(given: Any, message: str) -> None:
+    engine = Engine(Executable(1), 40, inputs=("positions",))
+    engine.submit(Request((1, 2), 3, inputs={"positions": PerToken(np.zeros((2, 3), np.int32), "count")}))
+    with pytest.raises(PromptError, match=f"the input 'positions' {message}"):
+        engine.submit(Request((1, 2), 3, inputs={"positions": given}))

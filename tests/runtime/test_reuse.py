@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from ernie_rt.contract import CacheShape, StepLimits
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.prefix import Partly, PrefixTree, common
+from ernie_rt.runtime.rows import PagedRows
 from ernie_rt.runtime.sequence import Request, SequenceState
 from support.pages import free_pages
 from support.toy import VOCAB, ToyExecutable, answer
@@ -151,6 +153,84 @@ def test_pages_of_a_cancelled_sequence_hold_what_they_should() -> None:
     run.close()  # type: ignore[attr-defined]
     assert told == answer(ids, 4)
     assert ask(engine, (*ids, *told[:3], 1)).reused == 12  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["paged", "slots"])
+def test_rows_of_a_step_that_fails_after_its_sequence_was_cancelled_are_not_found(kind: str) -> None:
+    whole = toy(kind)
+    executable = ToyExecutable(whole.cache, whole.admits, ahead=1)
+    engine = Engine(executable, 64)
+    ids = tuple(range(9))
+    executable.errors["result"] = RuntimeError("gone")
+    first = engine.submit(Request(ids, 9))
+    engine.step()
+    engine.cancel(first)
+    engine.step()
+    assert first.finish == "cancelled"
+    assert ask(engine, ids).reused == 0
+    assert ask(engine, ids).reused == 8
+
+
+def test_rows_that_are_on_their_way_are_not_copied_from_a_slot() -> None:
+    whole = toy("slots")
+    executable = ToyExecutable(whole.cache, whole.admits, ahead=1)
+    engine = Engine(executable, 64)
+    ids = tuple(range(9))
+    executable.errors["result"] = RuntimeError("gone")
+    first, second = engine.submit(Request(ids, 9)), engine.submit(Request((*ids, 1), 9))
+    with pytest.raises(RuntimeError, match="gone"):
+        list(engine.run(first))
+    assert [event.token for event in engine.run(second)] == answer((*ids, 1), 9)
+
+
+def test_room_that_sharing_makes_is_seen() -> None:
+    """A prompt that found too few pages is looked at again when those of another like it can be shared."""
+    executable = toy("paged", pages=14)
+    engine = Engine(executable, 64)
+    ids = tuple(number % VOCAB for number in range(32))
+    first, second = engine.submit(Request(ids, 20)), engine.submit(Request(ids, 2))
+    list(engine.run(second))
+    assert second.generated == answer(ids, 2) and first.finish is None
+    list(engine.run(first))
+    assert first.generated == answer(ids, 20)
+
+
+def test_conversations_that_share_their_first_tokens_keep_their_slots() -> None:
+    executable = ToyExecutable(CacheShape("slots", 64, 4), StepLimits(16, 4, mixed=False, max_prefills=1))
+    engine = Engine(executable, 64)
+    texts, held = [(0, 1, *(start,) * 12) for start in (5, 7)], dict[int, tuple[int, ...]]()
+    for turn in range(4):
+        for place, text in enumerate(texts):
+            sequence = ask(engine, text, new=3)
+            assert sequence.reused == max((alike(text, rows) for rows in held.values()), default=0)
+            assert not turn or sequence.reused >= len(text) - 2, "the other conversation took its slot"
+            held[place] = sequence.tokens[:-1]
+            texts[place] = (*sequence.tokens[:-1], 9, 9)
+
+
+def alike(text: Sequence[int], rows: Sequence[int]) -> int:
+    """How many tokens of `text` are there already; its last one is always computed, for its logits."""
+    return common(items(list(text[:-1])), items(list(rows)))
+
+
+def test_how_much_was_cached_is_said_of_the_first_admission() -> None:
+    executable = ToyExecutable(CacheShape("paged", 4, 6), StepLimits(16, 3))
+    engine = Engine(executable, 24)
+    sequences = [engine.submit(Request((start, 1, 2, 3), 14)) for start in (4, 5, 6)]
+    list(engine.run(*sequences))
+    assert [each.cached for each in sequences] == [0, 0, 0]
+    assert any(each.reused for each in sequences), "none was admitted anew"
+
+
+def test_a_namespace_without_a_page_is_forgotten() -> None:
+    engine = Engine(toy("paged"), 64)
+    for number in range(20):
+        engine.cancel(engine.submit(Request((1, 2, 3), 4, namespace=str(number).encode())))
+        sequence = engine.submit(Request((1, 2, 3), 4, namespace=str(number).encode()))
+        engine.step()
+        engine.cancel(sequence)
+    rows = engine._scheduler.rows
+    assert isinstance(rows, PagedRows) and len(rows._tree._roots) == len(rows._tree._nodes) == 20
 
 
 Texts = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=14), min_size=1, max_size=12)

@@ -138,7 +138,7 @@ class Traffic(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "engine"):
             return
-        bound = 10 + 4 * sum(s.request.cached_tokens for s in self.sequences) * (1 + len(self.sequences))
+        bound = 10 + 4 * sum(s.request.most_entered for s in self.sequences) * (1 + len(self.sequences))
         for _ in range(bound):
             if all(s.finish is not None for s in self.sequences):
                 break

@@ -47,7 +47,9 @@ def test_turns_are_taken_in_the_order_of_coming() -> None:
 
     threads = []
     with turns:
-        assert turns.mine
+        assert not turns.taken_if_free()
+        with pytest.raises(AssertionError, match="from within its own step"), turns:
+            pass
         for number in range(5):
             threads.append(threading.Thread(target=wait, args=(number,)))
             threads[-1].start()
@@ -56,7 +58,9 @@ def test_turns_are_taken_in_the_order_of_coming() -> None:
                 time.sleep(0.001)
     for thread in threads:
         thread.join(10)
-    assert order == [0, 1, 2, 3, 4] and not turns.mine
+    assert order == [0, 1, 2, 3, 4]
+    assert turns.taken_if_free()
+    turns.release()
 
 
 def test_a_thread_that_asks_again_and_again_does_not_keep_others_out() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.rows import PagedRows
 from ernie_rt.runtime.slots import SlotRows
 
 
@@ -13,4 +14,7 @@ def admitted(engine: Engine) -> int:
 
 def free_pages(engine: Engine) -> int:
     rows = engine._scheduler.rows
-    return rows.free if isinstance(rows, SlotRows) else rows.pool.free + rows.pool.idle  # type: ignore[attr-defined]
+    if isinstance(rows, SlotRows):
+        return len(rows._slots) - rows._working
+    assert isinstance(rows, PagedRows)
+    return rows.pool.free + rows.pool.idle

@@ -45,11 +45,13 @@ class ToyPending:
     owner: ToyExecutable
     number: int
     value: StepResult
+    error: BaseException | None = None
 
     def result(self) -> StepResult:
         assert self.number not in self.owner.read, "a step is read once"
         self.owner.read.append(self.number)
-        self.owner.stumble("result")
+        if self.error is not None:
+            raise self.error
         return self.value
 
 
@@ -75,7 +77,8 @@ class ToyExecutable(ExecutableBase):
         ids = np.where(asked, self._last[step.seats[step.sequence]], step.ids)
         ids[asked & (ids == NO_NUMBER)] = 0  # of a sequence that ends when this is read
         assert ((ids >= 0) & (ids < VOCAB)).all()
-        self._rows[step.write] = ids
+        error = self.errors.pop("result", None)
+        self._rows[step.write] = -7 if error is not None else ids  # what fails has written nothing
         tokens = np.empty(len(step.rows), np.int32)
         for place, row in enumerate(step.rows):
             own = (step.context_sequence == step.sequence[row]) & (step.context_index <= step.index[row])
@@ -91,7 +94,7 @@ class ToyExecutable(ExecutableBase):
             there = np.flatnonzero(counts)
             self._last[step.seats[there]] = drawn[there, counts[there] - 1]
             value = StepResult(logits[step.fetch] if len(step.fetch) else None, drawn, counts)
-        return ToyPending(self, len(self.steps) - 1, value)
+        return ToyPending(self, len(self.steps) - 1, value, error)
 
     def spoil(self, step: Step, logits: np.ndarray) -> None:
         """For a test that wants other logits."""
