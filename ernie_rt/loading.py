@@ -69,6 +69,15 @@ def load(
     fails; LoweringError when it cannot run the model; CapacityError, before anything large is allocated, when model and
     cache do not fit. `backend` "auto" goes on to the next one then, before it raises that.
     """
+    if not isinstance(weights, WeightSource | None):
+        raise OptionError(
+            "weights is not possible",
+            expected="a WeightSource, such as ernie_rt.weights.synthetic.Synthetic",
+            found=repr(weights),
+            hint="For a quantised model, write one with `ernie-rt quantize` and load its folder",
+        )
+    if not isinstance(reuse, bool):
+        raise OptionError("reuse is not possible", expected="True or False", found=repr(reuse))
     located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights, sources)
     config = located.config
     limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes, cache_tokens)

@@ -529,6 +529,19 @@ def test_the_cache_has_room_for_so_many_tokens(backend: str) -> None:
         synthetic(**options, cache_tokens=31)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "int4"}, "weights is not possible; expected a WeightSource.*found 'int4'.*ernie-rt quantize"),
+        ({"reuse": "no"}, "reuse is not possible; expected True or False; found 'no'"),
+        ({"reuse": None}, "reuse is not possible"),
+    ],
+)
+def test_options_of_another_kind(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=f"(?s){message}"):
+        ernie_rt.load("demo", **options)
+
+
 def test_a_closed_model_says_so() -> None:
     model = synthetic()
     model.close()

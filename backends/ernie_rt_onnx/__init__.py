@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
 
 __all__ = ["PLUGIN_API", "ernie_rt_backends"]
+
+# ONNX Runtime looks at it when it is imported; without it, it keeps an id of the device and counts of use, to be sent.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 @hookimpl

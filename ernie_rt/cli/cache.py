@@ -64,7 +64,7 @@ def remove(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Remove quantised models; what another process is using or writing stays, and makes exit code 1."""
+    """Remove quantised models; what another process is loading or writing stays, and makes exit code 1."""
     from ernie_rt.cli.output import parse_size, say, write
     from ernie_rt.display import human_bytes, printable
     from ernie_rt.weights import cache

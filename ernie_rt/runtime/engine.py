@@ -13,7 +13,6 @@ from ernie_rt.contract.protocols import Executable
 from ernie_rt.contract.step import NO_NUMBER, Pending, StepResult
 from ernie_rt.errors import BackendError, ForkError, PromptError
 from ernie_rt.runtime.batch import Batch, make_step
-from ernie_rt.runtime.inputs import TokenInput
 from ernie_rt.runtime.scheduler import Drafter, Scheduler
 from ernie_rt.runtime.sequence import Event, Finish, Request, SequenceState
 from ernie_rt.runtime.turns import Turns
@@ -52,7 +51,7 @@ class Engine:
         self._steps: deque[tuple[Batch, Pending]] = deque()
         self._turns = Turns()
         self._leaving: deque[tuple[SequenceState, Finish, Exception | None]] = deque()
-        self._inputs_like: dict[str, TokenInput] = {}
+        self._forms: dict[str, str] = {}
         self._process = os.getpid()
 
     @property
@@ -84,9 +83,14 @@ class Engine:
                 found=", ".join(sorted(request.inputs)) or "ids alone",
             )
         for name, given in request.inputs.items():
-            problem = given.problem(len(request.ids), self._inputs_like.setdefault(name, given))
+            problem = given.problem(len(request.ids))
             if problem is not None:
                 raise PromptError(f"the input {name!r} {problem}")
+            form = self._forms.setdefault(name, given.form)
+            if given.form != form:
+                raise PromptError(
+                    f"the input {name!r} is not as in the requests before", expected=form, found=given.form
+                )
         sequence = SequenceState(request, ends)
         self._scheduler.add(sequence)  # at the end of a queue, which threads may do beside a step
         return sequence
@@ -225,6 +229,7 @@ class Engine:
 
     def _take(self, batch: Batch, result: StepResult) -> None:
         """Give the sequences of a batch what its step gave, those that are still there."""
+        _check(batch, result)
         seats = self._scheduler.seats
         here = seats.tenancy[batch.seats] == batch.tenancy
         at = batch.seats[here]
@@ -265,8 +270,7 @@ class Engine:
     def _take_drawn(self, batch: Batch, drawn: np.ndarray, result: StepResult) -> None:
         """The tokens that the executable has drawn."""
         seats, tokens = self._scheduler.seats, result.tokens
-        if tokens is None:
-            raise BackendError("a step gives no tokens, though the executable says that it draws them")
+        assert tokens is not None
         at = batch.seats[drawn]
         counts = np.ones(len(tokens), np.int32) if result.counts is None else result.counts
         if batch.guesses:
@@ -342,3 +346,24 @@ class Engine:
         if finish is not None:
             self._scheduler.release(sequence, finish)
         sequence.events.append(Event(sequence, token, finish, logprobs))
+
+
+def _check(batch: Batch, result: StepResult) -> None:
+    """BackendError when a result has not the rows that its step asked for."""
+    fetched, logits = int(batch.fetched.sum()), 0 if result.logits is None else len(result.logits)
+    if logits != fetched:
+        raise BackendError(
+            "a step gives other rows of logits than its `fetch` asks for", expected=str(fetched), found=str(logits)
+        )
+    if not batch.drawn.any():
+        return
+    if result.tokens is None:
+        raise BackendError("a step gives no tokens, though the executable says that it draws them")
+    shape = (len(batch.seats), 1 + int(batch.drafts.max()) if batch.guesses else 1)
+    if result.tokens.shape != shape or (batch.guesses and result.counts is None):
+        raise BackendError(
+            "a step gives not the tokens that its `draws` asks for",
+            expected=f"tokens {list(shape)}" + (f" and counts [{shape[0]}]" if batch.guesses else ""),
+            found=f"tokens {list(result.tokens.shape)}"
+            + ("" if result.counts is None else f", counts {list(result.counts.shape)}"),
+        )

@@ -25,19 +25,20 @@ class PerToken:
     then: Literal["zeros", "count"] = "zeros"
 
     @property
-    def kind(self) -> str:
-        return self.then
+    def form(self) -> str:
+        """What must be alike in all requests, in words."""
+        return _form(f"rows for each token, then {self.then}", self.values)
 
     @cached_property
     def _after(self) -> int:
         """The number of the first token behind the prompt, where they count."""
         return int(self.values.max(initial=-1)) + 1
 
-    def problem(self, tokens: int, like: TokenInput) -> str | None:
-        """Why it does not fit a prompt of so many tokens, or not beside another request's."""
+    def problem(self, tokens: int) -> str | None:
+        """Why it does not fit a prompt of so many tokens."""
         if len(self.values) != tokens:
             return f"has {len(self.values)} rows for a prompt of {tokens} tokens"
-        return _unlike(self, like)
+        return None
 
     def at(self, place: int) -> Array:
         row: Array = self.values[place]
@@ -67,17 +68,18 @@ class PerPlace:
     places: npt.NDArray[np.intp]
 
     @property
-    def kind(self) -> str:
-        return "places"
+    def form(self) -> str:
+        """What must be alike in all requests, in words."""
+        return _form("rows for some tokens", self.values)
 
-    def problem(self, tokens: int, like: TokenInput) -> str | None:
-        """Why it does not fit a prompt of so many tokens, or not beside another request's."""
+    def problem(self, tokens: int) -> str | None:
+        """Why it does not fit a prompt of so many tokens."""
         places = self.places
         if len(places) != len(self.values):
             return f"has {len(places)} places for {len(self.values)} rows"
         if len(places) and not (places[0] >= 0 and places[-1] < tokens and (np.diff(places) > 0).all()):
             return f"has places that do not ascend within a prompt of {tokens} tokens"
-        return _unlike(self, like)
+        return None
 
     def at(self, place: int) -> Array:
         first, last = np.searchsorted(self.places, [place, place + 1])
@@ -93,12 +95,8 @@ class PerPlace:
 TokenInput = PerToken | PerPlace
 
 
-def _unlike(given: TokenInput, like: TokenInput) -> str | None:
-    first, second = ((each.kind, each.values.dtype, each.values.shape[1:]) for each in (given, like))
-    if first == second:
-        return None
-    mine, other = (f"{kind} of {dtype} {list(shape)}" for kind, dtype, shape in (first, second))
-    return f"is {mine}, and {other} in another request"
+def _form(kind: str, values: Array) -> str:
+    return f"{kind}, of {values.dtype} {list(values.shape[1:])}"
 
 
 def gather(inputs: Sequence[Mapping[str, TokenInput]], spans: Sequence[tuple[int, int]]) -> dict[str, Array]:

@@ -69,8 +69,8 @@ class SequenceState:
     `tokens` are the prompt and what was sampled and is known. `ends` says of every further token whether the sequence
     ends with it. `seat` is its place in the scheduler's arrays while it runs, else -1; `reused` of its tokens were
     found in the cache when it was admitted last, `cached` when it first was; `entered` have entered steps when it has
-    ended. `events` is where
-    whoever waits for the sequence finds what became of it. `error` is what ended it when its `finish` is "error".
+    ended. `events` is where whoever waits for the sequence finds what became of it. `error` is what ended it when its
+    `finish` is "error".
     """
 
     request: Request
@@ -114,5 +114,5 @@ class SequenceState:
         digest = hashlib.blake2b(digest_size=16)
         for name, given in sorted(self.request.inputs.items()):
             rows = given.at(place)
-            digest.update(repr((name, given.kind, rows.dtype.str, rows.shape)).encode() + rows.tobytes())
+            digest.update(repr((name, given.form, len(rows))).encode() + rows.tobytes())
         return digest.digest()

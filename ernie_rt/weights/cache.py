@@ -54,7 +54,7 @@ Announce = Callable[[int, float], None]
 
 
 class CachedSource(QuantizedSource):
-    """An entry in use: nobody removes it until this is closed."""
+    """An entry that is being loaded: nobody removes it until this is closed."""
 
     def __init__(self, folder: Path, config: ModelConfig) -> None:
         """Raises FileNotFoundError for an entry that was just removed, and what opening a quantised folder does."""

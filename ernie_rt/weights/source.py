@@ -42,6 +42,7 @@ TILE: Final = 256
 STORED_AS: Final[Mapping[str, DType]] = {DTYPES[dtype].stored: dtype for dtype in FLOATS} | {"U16": "bfloat16"}
 
 
+@runtime_checkable
 class WeightSource(Protocol):
     """Fills buffers that a backend owns with the numbers of weights. Threads may fill different buffers at once."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,26 @@ def test_events_of_several_sequences(kind: str, ahead: int) -> None:
         assert [event.token for event in own] == sequence.generated == answer(ids, new)
         assert [event.finish for event in own] == [None] * (new - 1) + ["length"]
     assert free_pages(engine) == executable.cache.pages
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logits": np.zeros((2, VOCAB), np.float32)}, "other rows of logits .* expected 0; found 2"),
+        ({"tokens": None}, "gives no tokens"),
+        ({"tokens": np.zeros(2, np.int32)}, r"expected tokens \[2, 1\]; found tokens \[2\]"),
+        ({"tokens": np.zeros((1, 1), np.int32)}, r"found tokens \[1, 1\]"),
+    ],
+)
+def test_a_result_that_is_not_what_a_step_asks_for(change: dict[str, Any], message: str) -> None:
+    class Another(ToyExecutable):
+        def submit(self, step: Step) -> ToyPending:
+            pending = super().submit(step)
+            return replace(pending, value=replace(pending.value, **change))
+
+    engine = Engine(Another(CacheShape("paged", 4, 40), StepLimits(16, 4), ahead=1), CONTEXT)
+    with pytest.raises(BackendError, match=message):
+        list(engine.run(*(engine.submit(Request(ids, 3)) for ids in PROMPTS[:2])))
 
 
 def test_a_stop_token_ends_a_sequence_and_is_its_last() -> None:
