@@ -70,7 +70,7 @@ def remove(
     from ernie_rt.weights import cache
 
     if sum(map(bool, (names, everything, older_than, keep))) != 1:
-        raise OptionError("say what to remove", expected="one of NAME, --all, --older-than, --keep")
+        raise OptionError("say what to remove", expected="exactly one of NAME, --all, --older-than, --keep")
     found = cache.entries()
     if names:
         chosen = _named(found, names)

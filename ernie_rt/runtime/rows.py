@@ -28,8 +28,8 @@ class Rows(Protocol):
     """Rows of the cache by seat.
 
     `tables [S, pages]` are the pages of each seat, the first `held[seat]` of its row, and -1 after them. `copies` are
-    to be made, in their order, before the next step is submitted. `changes` counts what may have made
-    room: rows that were taken back, or can be shared from now on.
+    to be made, in their order, before the next step is submitted. `changes` counts what may have made room: rows that
+    were taken back, or can be shared from now on.
     """
 
     tables: Int32

@@ -118,7 +118,7 @@ def test_by_id(home: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "say what to remove; expected one of NAME, --all, --older-than, --keep"),
+        ((), "say what to remove; expected exactly one of NAME, --all, --older-than, --keep"),
         (("small", "--all"), "say what to remove"),
         (("--keep", "1GiB", "--older-than", "3d"), "say what to remove"),
         (("tiny",), "nothing of this name is in the cache; found 'tiny'. See `ernie-rt cache`"),
