@@ -280,7 +280,7 @@ def _check_whole(finish: Finish | None) -> None:
     """OptionError when somebody else has ended a generation, whose caller is told nothing else."""
     if finish == "cancelled":
         raise OptionError(
-            "another thread has ended this",
+            "another thread has ended this generation",
             hint="It closed the model, or was interrupted while it made a step for both",
         )
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 
 from ernie_rt.contract.protocols import Executable
 from ernie_rt.contract.step import NO_NUMBER, Pending, StepResult
 from ernie_rt.errors import BackendError, ForkError, PromptError
+from ernie_rt.graph.types import TensorType
 from ernie_rt.runtime.batch import Batch, make_step
 from ernie_rt.runtime.scheduler import Drafter, Scheduler
 from ernie_rt.runtime.sequence import Event, Finish, Request, SequenceState
@@ -38,12 +40,12 @@ class Engine:
         *,
         reuse: bool = True,
         drafter: Drafter | None = None,
-        inputs: Collection[str] = (),
+        inputs: Mapping[str, TensorType] = MappingProxyType({}),
     ) -> None:
-        """`inputs` are the names of what every request has to bring beside its ids; see Scheduler for the others."""
+        """`inputs` are what the graph takes in, and every request brings, beside ids; see Scheduler for the others."""
         self._executable = executable
         self._ahead = executable.ahead
-        self._inputs = frozenset(inputs)
+        self._inputs = inputs
         guess = None if drafter is None else partial(self._guess, drafter)
         self._scheduler = Scheduler(
             executable.cache, executable.admits, max_context, ahead=self._ahead, reuse=reuse, drafter=guess
@@ -51,7 +53,6 @@ class Engine:
         self._steps: deque[tuple[Batch, Pending]] = deque()
         self._turns = Turns()
         self._leaving: deque[tuple[SequenceState, Finish, Exception | None]] = deque()
-        self._forms: dict[str, str] = {}
         self._process = os.getpid()
 
     @property
@@ -76,21 +77,16 @@ class Engine:
                 found=f"{len(request.ids)} of prompt and {request.max_new_tokens} new",
                 hint="Raise max_context, shorten the prompt, or lower max_new_tokens",
             )
-        if request.inputs.keys() != self._inputs:
+        if request.inputs.keys() != self._inputs.keys():
             raise PromptError(
                 "the request does not bring what the graph takes in",
                 expected=", ".join(sorted(self._inputs)) or "ids alone",
                 found=", ".join(sorted(request.inputs)) or "ids alone",
             )
         for name, given in request.inputs.items():
-            problem = given.problem(len(request.ids))
+            problem = given.problem(len(request.ids), self._inputs[name])
             if problem is not None:
                 raise PromptError(f"the input {name!r} {problem}")
-            form = self._forms.setdefault(name, given.form)
-            if given.form != form:
-                raise PromptError(
-                    f"the input {name!r} is not as in the requests before", expected=form, found=given.form
-                )
         sequence = SequenceState(request, ends)
         self._scheduler.add(sequence)  # at the end of a queue, which threads may do beside a step
         return sequence

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ernie_rt.graph.types import TensorType
+
 Array = npt.NDArray[Any]
 
 
@@ -24,25 +26,20 @@ class PerToken:
     values: Array
     then: Literal["zeros", "count"] = "zeros"
 
-    @property
-    def form(self) -> str:
-        """What must be alike in all requests, in words."""
-        return _form(f"rows for each token, then {self.then}", self.values)
-
     @cached_property
     def _after(self) -> int:
         """The number of the first token behind the prompt, where they count."""
         return int(self.values.max(initial=-1)) + 1
 
-    def problem(self, tokens: int) -> str | None:
-        """Why it does not fit a prompt of so many tokens."""
+    def problem(self, tokens: int, taken: TensorType) -> str | None:
+        """Why it does not fit a prompt of so many tokens, or what the graph takes in under its name."""
         if len(self.values) != tokens:
             return f"has {len(self.values)} rows for a prompt of {tokens} tokens"
-        return None
+        return _unlike(self.values, taken, taken.dims[0] == "N")
 
-    def at(self, place: int) -> Array:
-        row: Array = self.values[place]
-        return row
+    def key(self, place: int) -> bytes:
+        """Bytes that tell one token's row from any other."""
+        return self.then.encode() + _key(self.values[place])
 
     def cut(self, start: int, stop: int) -> Array:
         """The rows of the tokens from `start` to `stop`."""
@@ -67,24 +64,19 @@ class PerPlace:
     values: Array
     places: npt.NDArray[np.intp]
 
-    @property
-    def form(self) -> str:
-        """What must be alike in all requests, in words."""
-        return _form("rows for some tokens", self.values)
-
-    def problem(self, tokens: int) -> str | None:
-        """Why it does not fit a prompt of so many tokens."""
+    def problem(self, tokens: int, taken: TensorType) -> str | None:
+        """Why it does not fit a prompt of so many tokens, or what the graph takes in under its name."""
         places = self.places
         if len(places) != len(self.values):
             return f"has {len(places)} places for {len(self.values)} rows"
         if len(places) and not (places[0] >= 0 and places[-1] < tokens and (np.diff(places) > 0).all()):
             return f"has places that do not ascend within a prompt of {tokens} tokens"
-        return None
+        return _unlike(self.values, taken, taken.dims[0] != "N")
 
-    def at(self, place: int) -> Array:
+    def key(self, place: int) -> bytes:
+        """Bytes that tell one token's row, or that it has none, from any other."""
         first, last = np.searchsorted(self.places, [place, place + 1])
-        row: Array = self.values[first:last]
-        return row
+        return _key(self.values[first:last])
 
     def cut(self, start: int, stop: int) -> tuple[Array, npt.NDArray[np.intp]]:
         """The rows of the tokens from `start` to `stop`, and their places counted from `start`."""
@@ -95,8 +87,16 @@ class PerPlace:
 TokenInput = PerToken | PerPlace
 
 
-def _form(kind: str, values: Array) -> str:
-    return f"{kind}, of {values.dtype} {list(values.shape[1:])}"
+def _unlike(values: Array, taken: TensorType, kind: bool) -> str | None:
+    """Why the graph does not take these; `kind` says whether it takes rows of this kind at all."""
+    if kind and values.dtype.name == taken.dtype and values.shape[1:] == taken.dims[1:]:
+        return None
+    rows = "for each token" if taken.dims[0] == "N" else "for some tokens"
+    return f"has {values.dtype} {list(values.shape)}, where the graph takes {taken}, rows {rows}"
+
+
+def _key(rows: Array) -> bytes:
+    return f"{rows.dtype.str}{rows.shape}".encode() + rows.tobytes()
 
 
 def gather(inputs: Sequence[Mapping[str, TokenInput]], spans: Sequence[tuple[int, int]]) -> dict[str, Array]:

@@ -79,9 +79,9 @@ def test_a_stop_among_the_guesses_is_the_last_token(ahead: int) -> None:
         assert events == sequence.generated == said[: said.index(stop) + 1] and sequence.finish == "stop"
 
 
-def test_what_was_rejected_is_not_found_by_others() -> None:
-    executable = toy("paged", 0)
-    engine = Engine(executable, 40, drafter=wrong)
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_what_was_rejected_is_not_found_by_others(ahead: int) -> None:
+    engine = Engine(toy("paged", ahead), 40, drafter=wrong)
     first = engine.submit(Request(PROMPTS[2], 9))
     list(engine.run(first))
     again = engine.submit(Request((*first.tokens, 1), 5))

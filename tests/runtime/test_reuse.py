@@ -171,6 +171,22 @@ def test_rows_of_a_step_that_fails_after_its_sequence_was_cancelled_are_not_foun
     assert ask(engine, ids).reused == 8
 
 
+@pytest.mark.parametrize("kind", ["paged", "slots"])
+def test_rows_of_the_step_after_the_last_that_was_read_are_not_found(kind: str) -> None:
+    whole = toy(kind)
+    executable = ToyExecutable(whole.cache, whole.admits, ahead=1)
+    engine = Engine(executable, 64)
+    ids = tuple(range(9))
+    first = engine.submit(Request(ids, 9))
+    engine.step()
+    executable.errors["result"] = RuntimeError("gone")
+    engine.step()  # submits the step of the first token, which fails, and reads that of the prompt
+    engine.cancel(first)
+    engine.step()
+    assert first.generated == answer(ids, 1) and not executable.errors
+    assert ask(engine, (*first.tokens, 2)).reused == len(ids)
+
+
 def test_rows_that_are_on_their_way_are_not_copied_from_a_slot() -> None:
     whole = toy("slots")
     executable = ToyExecutable(whole.cache, whole.admits, ahead=1)
