@@ -246,14 +246,14 @@ class Model:
         options: GenerateOptions,
         new_tokens: int,
         parser: OutputParser | None = None,
-        stop_ids: Iterable[int] = (),
+        stop_ids: Sequence[int] = (),
     ) -> Stream:
-        """A generation by the given options over the checkpoint's; see Defaults.settle."""
+        """A generation by the given options over the checkpoint's (Defaults.settle); `stop_ids` are no text."""
         numbers = self._check(ids)
         room = self.capacity + 1 - len(numbers)
         chosen = self.defaults.settle(options, room=room, new_tokens=new_tokens, stop_ids=stop_ids)
         settled = self._checked(chosen)
-        text = TextStream(self.tokenizer, settled.stop)
+        text = TextStream(self.tokenizer, settled.stop, stop_ids)
         request = settled.request(numbers, self._located.known_ids)
         return Stream(lambda: self._events(request, text), text, len(numbers), parser)
 

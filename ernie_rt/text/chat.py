@@ -11,12 +11,13 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from ernie_rt.errors import TemplateError, TemplateLimitError
+from ernie_rt.errors import PromptError, TemplateError, TemplateLimitError
 from ernie_rt.files import MIB, member, read_bytes, read_json
 from ernie_rt.text import sandbox
 from ernie_rt.text.foreign import render_foreign, template_context
@@ -25,6 +26,7 @@ from ernie_rt.text.native import NATIVE, PROBES
 from ernie_rt.text.parsers import TAGS, OutputParser
 from ernie_rt.text.spans import Span, encode_spans, spans_text, special_pattern
 from ernie_rt.text.tokenizer import Tokenizer
+from ernie_rt.text.turns import TALKS, turn_ends
 
 KNOWN: Final[Mapping[str, str]] = {
     "471fb571976770318fe6f27749e37940be8d29c0a7770558140f141f5906f2a2": "ernie",
@@ -121,13 +123,35 @@ class ChatTemplate:
         )
 
     def stop_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
-        """What ends an answer besides eos: the token that a native template puts after a past one.
+        """What ends an answer besides eos: the special tokens that the template puts after one, if it puts any.
 
-        TokenizerError where the tokenizer lacks it.
+        Raises as `kind` does; TokenizerError where the tokenizer lacks one of a native template.
         """
-        tokens = {"ernie": self.tokens.get("sep_token", "<|end_of_sentence|>"), "ernie-thinking": "<|im_end|>"}
-        token = tokens.get(self.kind)
-        return () if token is None else (tokenizer.encode_special(token),)
+        texts, needed = self._answered
+        ends = turn_ends(texts, special_pattern({*tokenizer.reserved, *needed}))
+        return tuple(tokenizer.encode_special(token) for token in ends)
+
+    @cached_property
+    def _answered(self) -> tuple[list[str], frozenset[str]]:
+        """What it makes of those of `TALKS` that it has a place for, and the tokens that it cannot do without."""
+        native = NATIVE.get(self.kind)
+        if native is not None:
+            rendered: list[list[Span]] = []
+            for talk in TALKS:
+                with suppress(PromptError):
+                    rendered.append(native(talk, self.tokens))
+            needed = frozenset(span.text for spans in rendered for span in spans if span.token)
+            return [spans_text(spans) for spans in rendered], needed
+        contexts = [template_context(talk, self.tokens) for talk in TALKS]
+        for first in range(len(contexts)):
+            try:
+                texts = self._renderer.render(self.source, contexts[first:], self._where)
+            except TemplateLimitError:
+                raise
+            except TemplateError:  # none for the first of them
+                continue
+            return [text for text in texts if text is not None], frozenset()
+        return [], frozenset()
 
     def _probe(self) -> str:
         contexts = [template_context(probe, self.tokens) for probe in max(PROBES.values(), key=len)]

@@ -23,6 +23,9 @@ KEPT: Final = frozenset({"role", "type"})
 MAX_BYTES: Final = sandbox.OUTPUT_BYTES // 2
 """What messages and tools may take as JSON; a template writes them once, with something around them."""
 
+WIDTH: Final = len(str(MAX_BYTES))
+"""Digits of a placeholder's number."""
+
 
 def template_context(chat: Conversation, tokens: Mapping[str, str]) -> dict[str, Any]:
     """What a template may refer to; without tools, `tools` is None."""
@@ -62,12 +65,12 @@ def render_foreign(
             hint="Shorten the messages",
         )
     masks: dict[str, str] = {}
-    nonce = secrets.token_hex(8)
+    nonce = f"{secrets.randbelow(10**20):020}"  # digits are the same in capitals, and escaped
     masked = {**context, **{key: _mask(context[key], masks, nonce, specials) for key in ("messages", "tools")}}
     text, pattern = renderer.render(template, (context, masked), where)
     assert text is not None
     if pattern is not None:
-        placeholder = re.compile(f"(z{nonce}z[0-9]+z)")
+        placeholder = re.compile(f"({nonce}[0-9]{{{WIDTH}}})")
         _check_shown(masked, pattern, placeholder)
         spans = _align(text, pattern, masks, placeholder)
         if spans is not None:
@@ -102,7 +105,7 @@ def _mask(value: Any, masks: dict[str, str], nonce: str, specials: re.Pattern[st
             raise PromptError(f"a special token as {key}", found=ascii(value)[:80])
         return value
     core = value.strip()
-    placeholder = f"z{nonce}z{len(masks)}z"
+    placeholder = f"{nonce}{len(masks):0{WIDTH}}"
     masks[placeholder] = core
     before, after = value.split(core, 1) if core else ("", "")
     return f"{before}{placeholder}{after}"

@@ -61,14 +61,17 @@ class StopMatcher:
 class TextStream:
     """The text that each token adds, up to a stop string; tokens may be pushed ahead of what is taken."""
 
-    def __init__(self, tokenizer: Tokenizer, stops: Iterable[str]) -> None:
+    def __init__(self, tokenizer: Tokenizer, stops: Iterable[str], unseen: Iterable[int] = ()) -> None:
+        """`unseen` tokens add nothing, as special ones do."""
+        self._unseen = frozenset(unseen)
         self._detokenizer = Detokenizer(tokenizer)
         self._matcher = StopMatcher(stops)
         self._texts: deque[str] = deque()
 
     def push(self, token: int) -> bool:
         """Take a token; whether it completes a stop string."""
-        self._texts.append(self._matcher.push(self._detokenizer.push(token)))
+        text = "" if token in self._unseen else self._detokenizer.push(token)
+        self._texts.append(self._matcher.push(text))
         return self._matcher.stopped
 
     def take(self) -> str:

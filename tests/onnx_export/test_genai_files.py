@@ -126,6 +126,16 @@ def test_without_a_template(tmp_path: Path) -> None:
     assert "chat_template" not in read(tmp_path / "tokenizer_config.json")
 
 
+@pytest.mark.parametrize(
+    ("source", "end"),
+    [(PLAIN, "<|end_of_sentence|>"), (PLAIN + "{# changed #} ", "<|end_of_sentence|>"), (CHATML, "<|im_end|>")],
+)
+def test_the_end_of_a_turn_is_told(tmp_path: Path, source: str, end: str) -> None:
+    located = located_in(tmp_path, source)
+    write_genai_files(located, tmp_path, "model.onnx")
+    assert read(tmp_path / "genai_config.json")["model"]["eos_token_id"] == [2, located.tokenizer.reserved[end]]
+
+
 @pytest.mark.parametrize("source", [PLAIN, THINKING, CHATML, CUTTING, TRIMMED])
 def test_a_template_means_the_same_to_every_engine(source: str) -> None:
     def render(text: str, trim: bool, **tokens: str) -> str:

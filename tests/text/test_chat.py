@@ -449,4 +449,4 @@ def test_a_tokenizer_that_lacks_a_token_of_a_native_template(tmp_path: Path) -> 
 def test_what_ends_an_answer(tokenizer: Tokenizer) -> None:
     assert template(PLAIN).stop_ids(tokenizer) == (tokenizer.encode_special("<|end_of_sentence|>"),)
     assert template(THINKING).stop_ids(tokenizer) == (tokenizer.encode_special("<|im_end|>"),)
-    assert template(CHATML).stop_ids(tokenizer) == ()
+    assert template(CHATML).stop_ids(tokenizer) == (tokenizer.encode_special("<|im_end|>"),)
