@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
-import math
 import mmap
 import os
 import re
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from ernie_rt.errors import FileFormatError, InputError, JsonError, UnsafePathError, WriteError
+from ernie_rt.untrusted_json import parse_json as parse_json
 
 MIB: Final = 1 << 20
 
@@ -97,44 +96,18 @@ def read_bytes(path: Path, limit: int) -> bytes:
         return data
 
 
-def read_json(path: Path, *, limit: int = MIB, depth: int = 64) -> dict[str, Any]:
-    """Return the JSON object in a file, read by the rules of `parse_json`."""
+def read_json(path: Path, *, limit: int = MIB, depth: int = 64, strict: bool = False) -> dict[str, Any]:
+    """Return the JSON object in a file, read by the rules of `parse_json`.
+
+    What nobody reads may be anything that JSON libraries write, unless the file is to be `strict`.
+    """
     data = read_bytes(path, limit)
     kind = recognise(data)
     if kind is not None:
         raise JsonError("not JSON", where=str(path), found=kind, hint=FOREIGN[kind])
-    value = parse_json(data, where=str(path), depth=depth)
+    value = parse_json(data, where=str(path), depth=depth, strict=strict)
     if not isinstance(value, dict):
         raise JsonError("the top level is not an object", where=str(path), found=type(value).__name__)
-    return value
-
-
-def parse_json(data: bytes, *, where: str, depth: int = 64) -> Any:
-    """Parse UTF-8 JSON that a stranger wrote; JsonError names `where` and the reason.
-
-    Stricter than the standard library: no duplicate keys, NaN, Infinity, numbers beyond float64 or 64 bits, lone
-    surrogates, byte order mark, or nesting beyond `depth`. The caller bounds the size.
-    """
-    if data.startswith(b"\xef\xbb\xbf"):
-        raise JsonError("starts with a byte order mark", where=where, hint="Save it as plain UTF-8")
-    try:
-        value = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_real,
-            parse_constant=_constant,
-        )
-        _check_tree(value, depth)
-    except RecursionError:
-        raise JsonError("nested too deeply", where=where, expected=f"at most {depth} levels") from None
-    except UnicodeDecodeError as error:
-        raise JsonError("not UTF-8", where=where, found=f"{error.reason} at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        found = f"{error.msg} at line {error.lineno}, column {error.colno}"
-        raise JsonError("malformed JSON", where=where, found=found) from None
-    except ValueError as error:
-        raise JsonError(str(error), where=where) from None
     return value
 
 
@@ -313,60 +286,6 @@ def _kind(mode: int) -> str:
         stat.S_IFBLK: "a device",
     }
     return kinds.get(stat.S_IFMT(mode), "a special file")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise ValueError(f"the key {key[:80]!a} occurs twice")
-            seen.add(key)
-    return result
-
-
-def _integer(text: str) -> int:
-    if len(text) > 20:
-        raise ValueError(f"an integer of {len(text)} digits")
-    return int(text)
-
-
-def _real(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"the number {text[:40]} is beyond float64")
-    return value
-
-
-def _constant(text: str) -> float:
-    raise ValueError(f"{text} is not a JSON number")
-
-
-def _check_tree(value: Any, depth: int) -> None:
-    """Raise ValueError for nesting beyond `depth` or a string that is not Unicode text."""
-    level = [value]
-    for _ in range(depth + 1):
-        below: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                below.extend(item)
-                below.extend(item.values())
-            elif isinstance(item, list):
-                below.extend(item)
-            elif isinstance(item, str) and not item.isascii():
-                _check_text(item)
-        if not below:
-            return
-        level = below
-    raise ValueError(f"nested more than {depth} levels deep")
-
-
-def _check_text(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"a lone surrogate in {text[:80]!a}") from None
 
 
 def _rename_new(temporary: Path, path: Path) -> None:

@@ -15,6 +15,7 @@ from ernie_rt.location import Located
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.vocabulary import MAX_JSON_BYTES
+from ernie_rt.untrusted_json import usable
 from ernie_rt_onnx.tokenizer_json import UNKNOWN, tokenizer_json
 
 INPUT_IDS: Final = "input_ids"
@@ -120,7 +121,7 @@ def _tokenizer_config(located: Located) -> dict[str, object]:
     assert folder is not None
     stored = os.path.lexists(folder / TOKENIZER_CONFIG)
     settings: dict[str, object] = (
-        {**read_json(member(folder, TOKENIZER_CONFIG), limit=MAX_JSON_BYTES)} if stored else {}
+        usable(read_json(member(folder, TOKENIZER_CONFIG), limit=MAX_JSON_BYTES)) if stored else {}
     )
     for name in ("auto_map", "chat_template"):
         settings.pop(name, None)

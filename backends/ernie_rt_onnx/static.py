@@ -70,7 +70,7 @@ def own_file(folder: Path, name: str) -> Path:
 
 def check_genai_config(path: Path) -> None:
     """IntegrityError for a genai_config.json that names another graph, or a library to load."""
-    config = files.read_json(path)
+    config = files.read_json(path, strict=True)
     named = [value for key, value in _members(config) if key == "filename"]
     if named != [MODEL]:
         raise IntegrityError(

@@ -76,7 +76,7 @@ class Expectations:
     @classmethod
     def read(cls, path: Path) -> Expectations:
         """Read a file; FileFormatError for a name or a value that means nothing."""
-        return cls._parse(read_json(path), path.name)
+        return cls._parse(read_json(path, strict=True), path.name)
 
     @classmethod
     def of(cls, info: BackendInfo) -> Expectations:

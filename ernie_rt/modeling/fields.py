@@ -6,12 +6,14 @@ import reprlib
 from collections.abc import Callable, Mapping
 
 from ernie_rt.errors import ConfigError
+from ernie_rt.untrusted_json import Unusable
 
 
 class Fields:
     """The fields of one config over their defaults; `aliases` maps other spellings to the names used here.
 
-    Strict: true is no integer, 3.0 is no integer, "3" is no number, and nothing is converted but int to float.
+    Strict: true is no integer, "3" is no number, and nothing is converted but 3 to 3.0 and 3.0 to 3, which are one
+    number in JSON.
     Every method that reads raises ConfigError.
     """
 
@@ -85,13 +87,15 @@ class Fields:
                 raise self.refusal(name, "not supported", expected, found, hint)
 
     def _integer(self, name: str, value: object, low: int, high: int) -> int:
-        if type(value) is int and low <= value <= high:
-            return value
+        if (type(value) is int or type(value) is float) and low <= value <= high and value == int(value):
+            return int(value)
         raise self.refusal(name, "impossible value", f"an integer from {low} to {high}", value)
 
 
 def show(value: object) -> str:
     """`value` for an error message: short, whatever a hostile file holds."""
+    if isinstance(value, Unusable):
+        return value.what
     if isinstance(value, int) and value.bit_length() > 128:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, list):

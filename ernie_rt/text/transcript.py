@@ -29,7 +29,7 @@ def write_transcript(path: Path, model: str, messages: Iterable[Message], *, ove
 
 def read_transcript(path: Path) -> tuple[Message, ...]:
     """The messages of a conversation; FileFormatError for a file that holds none."""
-    content = read_json(path, limit=MAX_BYTES, depth=DEPTH)
+    content = read_json(path, limit=MAX_BYTES, depth=DEPTH, strict=True)
     if content.get("format") != FORMAT:
         raise FileFormatError(
             "not a saved conversation",

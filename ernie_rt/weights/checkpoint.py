@@ -114,8 +114,12 @@ def _no_weights(folder: Path, present: set[str]) -> CheckpointError | UnsafeChec
 def _read_index(path: Path) -> tuple[dict[str, str], object]:
     index = files.read_json(path, limit=INDEX_LIMIT)
     weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise JsonError("weight_map is not an object from tensor names to file names", where=str(path))
+    values = list(weight_map.values()) if isinstance(weight_map, dict) else [weight_map]
+    strange = [value for value in values if not isinstance(value, str)]
+    if not isinstance(weight_map, dict) or strange:
+        raise JsonError(
+            "weight_map is not an object from tensor names to file names", where=str(path), found=repr(strange[0])[:80]
+        )
     shards = len(set(weight_map.values()))
     if shards > MAX_SHARDS:
         raise JsonError("too many shards", where=str(path), expected=f"at most {MAX_SHARDS}", found=shards)

@@ -82,7 +82,7 @@ class Manifest:
 
 def read_manifest(path: Path, storages: Storages = STORAGES) -> Manifest:
     """The manifest in a file, which names these storages alone; JsonError for anything else."""
-    data = files.read_json(path, limit=LIMIT)
+    data = files.read_json(path, limit=LIMIT, strict=True)
     if data.get("format") != FORMAT:
         raise JsonError(
             "a manifest of another format",

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import ml_dtypes  # noqa: F401  # gives NumPy the name bfloat16
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from ernie_rt import files
 from ernie_rt.errors import FileFormatError, UnsafeCheckpointError
 from ernie_rt.graph.types import DTYPES
+from ernie_rt.untrusted_json import parse_json
 from ernie_rt.weights.stamps import Stamp
 
 HEADER_LIMIT: Final = 4 * files.MIB
@@ -28,6 +28,21 @@ NUMPY_DTYPE: Final[Mapping[str, np.dtype[Any]]] = {
     facts.stored: np.dtype(dtype).newbyteorder("<") for dtype, facts in DTYPES.items()
 } | {"U16": np.dtype("<u2")}
 """The stored dtypes that can be read; a header may hold others."""
+
+BITS: Final[Mapping[str, int]] = {
+    "F4": 4,
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+}
+"""The format's dtypes. A tensor of one that is not known here is a range of bytes, as long as nobody reads it."""
+
+MAX_AXES: Final = 64
+"""NumPy's."""
+
+AGAIN: Final = "Fetch the file again"
 
 HASHED_AT_ONCE: Final = 16 * files.MIB
 """A multiple of a page; hashing ends within some ten milliseconds when it is told to."""
@@ -111,6 +126,10 @@ class SafetensorsFile:
 
 
 def _read_header(path: Path, data: mmap.mmap) -> dict[str, StoredTensor]:
+    """The tensors of a mapped file, which lie in it one after the other, without a gap and to its very end.
+
+    All rules of the format are checked here, on the bytes that will be read and not on what the path leads to by then.
+    """
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(HEADER_LIMIT, len(data) - 8):
         raise _foreign(path, data[:64]) or FileFormatError(
@@ -118,31 +137,47 @@ def _read_header(path: Path, data: mmap.mmap) -> dict[str, StoredTensor]:
             where=str(path),
             expected=f"a header of at most {min(HEADER_LIMIT, max(len(data) - 8, 0))} bytes",
             found=f"{length} in a file of {len(data)} bytes",
-            hint="Fetch the file again",
+            hint=AGAIN,
         )
-    try:
-        with safe_open(path, framework="numpy"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise _foreign(path, data[:64]) or FileFormatError(
-            "not a valid safetensors file", where=str(path), found=str(error)[:200], hint="Fetch the file again"
-        ) from None
-    # What the library lets through although the format or common sense forbids it.
-    where = f"{path}, header"
     if data[8:9] != b"{":
-        raise FileFormatError("the header does not start with '{'", where=str(path))
-    header = files.parse_json(data[8 : 8 + length], where=where, depth=4)
-    header.pop("__metadata__", None)
-    tensors = {}
-    for name, entry in header.items():
-        if not name.isprintable() or not 0 < len(name) <= 256:
-            raise FileFormatError("an impossible tensor name", where=where, found=ascii(name[:80]))
-        if set(entry) != {"dtype", "shape", "data_offsets"} or len(entry["shape"]) > 4:
-            expected = "dtype, shape of at most 4 axes, data_offsets"
-            raise FileFormatError(f"an impossible entry for tensor {name!r}", where=where, expected=expected)
-        begin, end = entry["data_offsets"]
-        tensors[name] = StoredTensor(name, entry["dtype"], tuple(entry["shape"]), 8 + length + begin, end - begin)
-    return tensors
+        raise _foreign(path, data[:64]) or FileFormatError("the header does not start with '{'", where=str(path))
+    where, start = f"{path}, header", 8 + length
+    header = parse_json(data[8:start], where=where, depth=4, strict=False)
+    header.pop("__metadata__", None)  # says nothing that the tensors do not say better
+    tensors = [_tensor(name, entry, start, where) for name, entry in header.items()]
+    end = start
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.nbytes)):
+        if tensor.offset != end:
+            what = f"tensor {tensor.name!r} does not begin where the one before it ends"
+            raise FileFormatError(what, where=where, expected=end - start, found=tensor.offset - start, hint=AGAIN)
+        end += tensor.nbytes
+    if end != len(data):
+        raise FileFormatError(
+            "the tensors do not fill the file", where=str(path), expected=f"{end} bytes", found=len(data), hint=AGAIN
+        )
+    return {tensor.name: tensor for tensor in tensors}
+
+
+def _tensor(name: str, entry: object, start: int, where: str) -> StoredTensor:
+    """What a header's entry says, in which the offsets count from `start`."""
+    if not name.isprintable() or not 0 < len(name) <= 256:
+        raise FileFormatError("an impossible tensor name", where=where, found=ascii(name[:80]))
+    match entry:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [begin, end], **rest} if (
+            not rest
+            and len(shape) <= MAX_AXES
+            and all(type(n) is int and 0 <= n < 1 << 64 for n in (*shape, begin, end))
+            and begin <= end
+            and (dtype not in BITS or BITS[dtype] * math.prod(shape) == 8 * (end - begin))
+        ):
+            return StoredTensor(name, dtype, tuple(shape), start + begin, end - begin)
+    raise FileFormatError(
+        f"an impossible entry for tensor {name!r}",
+        where=where,
+        expected=f"dtype, shape of at most {MAX_AXES} axes, and data_offsets of as many bytes as these take",
+        found=repr(entry)[:200],
+        hint=AGAIN,
+    )
 
 
 def _foreign(path: Path, first_bytes: bytes) -> FileFormatError | None:

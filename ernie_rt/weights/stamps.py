@@ -112,7 +112,7 @@ class Stamps:
     def _read(self, entry: Path) -> dict[str, object]:
         if not self._is_mine() or not is_private(entry.lstat()):
             return {}
-        return files.read_json(entry, limit=ENTRY_LIMIT, depth=1)
+        return files.read_json(entry, limit=ENTRY_LIMIT, depth=1, strict=True)
 
     def _forget_oldest(self) -> None:
         """Make room for one more; what killed processes left behind goes with the others."""

@@ -172,14 +172,10 @@ CONFIGS: dict[str, tuple[Break, str]] = {
     "array": (text("config.json", "[1]"), "the top level is not an object; found list"),
     "deep": (text("config.json", '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"), "nested too deeply"),
     "deep enough": (text("config.json", '{"a":' * 70 + "1" + "}" * 70), "nested more than 64 levels deep"),
-    "twice": (text("config.json", '{"hidden_size": 1, "hidden_size": 2}'), "the key 'hidden_size' occurs twice"),
-    "NaN": (text("config.json", '{"rope_theta": NaN}'), "NaN is not a JSON number"),
-    "Infinity": (text("config.json", '{"rope_theta": -Infinity}'), "-Infinity is not a JSON number"),
-    "overflow": (text("config.json", '{"rope_theta": 1e999}'), "the number 1e999 is beyond float64"),
-    "digits": (text("config.json", '{"hidden_size": ' + "9" * 100_000 + "}"), "an integer of 100000 digits"),
-    "surrogate": (text("config.json", '{"model_type": "\\ud800"}'), "a lone surrogate"),
-    "mark": (text("config.json", b"\xef\xbb\xbf{}"), "starts with a byte order mark"),
-    "UTF-16": (text("config.json", "{}".encode("utf-16")), "not UTF-8"),
+    "UTF-16": (
+        text("config.json", "{}".encode("utf-16")),
+        "not UTF-8; found UTF-16, as Windows PowerShell",
+    ),
     "large": (text("config.json", '{"a": "' + "x" * (1 << 20) + '"}'), "too large; expected at most 1048576 bytes"),
     "vast": (sparse("config.json", 1 << 40), "too large; expected at most 1048576 bytes; found 1099511627776"),
 }
@@ -192,8 +188,30 @@ def test_configs_that_are_no_json_object(case: str, folder: Path) -> None:
     check(folder, f"{folder}/config.json: {message}")
 
 
+UNUSABLE: dict[str, tuple[str, str]] = {
+    "twice": ('"hidden_size": 1, "hidden_size": 2', "found the key 'hidden_size' occurs twice"),
+    "NaN": ('"rope_theta": NaN', "rope_theta: impossible value; expected a number from 1 to 1e+12; found NaN is not a"),
+    "Infinity": ('"rope_theta": -Infinity', "found -Infinity is not a JSON number"),
+    "overflow": ('"rope_theta": 1e999', "found the number 1e999 is beyond float64"),
+    "digits": ('"hidden_size": ' + "9" * 100_000, "hidden_size: impossible value"),
+    "1e30": (f'"hidden_size": {10**30}', "found 1000000000"),
+    "surrogate": ('"hidden_act": "\\ud800"', "hidden_act: not supported; expected silu; found a lone surrogate"),
+    "in a list": ('"eos_token_id": [2, NaN]', "eos_token_id: impossible value"),
+    "in a section": ('"rope_parameters": {"rope_theta": 1, "rope_theta": 1}', "rope_theta: impossible value"),
+    "a section": ('"rope_parameters": NaN', "rope_parameters: impossible value"),
+    "an alias": ('"num_experts": NaN, "moe_num_experts": 8', "num_experts: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_unusable_values_of_fields_that_are_read(case: str, folder: Path) -> None:
+    fields, message = UNUSABLE[case]
+    replace(folder / "config.json", b'{"model_type": "ernie4_5_moe", %b}' % fields.encode())
+    check(folder, "config.json: ", message)
+
+
 FIELDS: list[tuple[dict[str, Any], str]] = [
-    *(({"num_hidden_layers": n}, "num_hidden_layers: ") for n in (0, -1, 10**9, 2**64, 2.0, "4", True, [4], None)),
+    *(({"num_hidden_layers": n}, "num_hidden_layers: ") for n in (0, -1, 10**9, 2**64, 2.5, "4", True, [4], None)),
     *(({"hidden_size": n}, "hidden_size: ") for n in (0, -1, 2**63, 1e308, "1024", {})),
     *(({"head_dim": n}, "head_dim: ") for n in (0, 33, 10**6, -32)),
     *(({"vocab_size": n}, "vocab_size") for n in (0, 2, 10**12, "1000")),
@@ -296,19 +314,19 @@ WEIGHTS: dict[str, tuple[Break, str]] = {
         f"cut at {length}": (cut(SINGLE, length), f"/{SINGLE}: ")
         for length in (0, 4, 8, 100, 20_000, 1_000_000, 2_435_000)
     },
-    "trailing bytes": (lambda f: replace(f / SINGLE, (f / SINGLE).read_bytes() + b"x"), "not a valid safetensors"),
-    "zeros": (sparse(SINGLE, 1 << 40), "not a valid safetensors file"),
+    "trailing bytes": (lambda f: replace(f / SINGLE, (f / SINGLE).read_bytes() + b"x"), "do not fill the file"),
+    "zeros": (sparse(SINGLE, 1 << 40), "the header does not start with '{'"),
     "header beyond the file": (
         text(SINGLE, (1 << 62).to_bytes(8, "little") + b"{}"),
         "cut short; expected a header of",
     ),
-    "header of prose": (text(SINGLE, image(b"Dear reader,")), "not a valid safetensors file"),
+    "header of prose": (text(SINGLE, image(b"Dear reader,")), "the header does not start with '{'"),
     "name twice": (
         text(SINGLE, image(b'{"a":%b,"a":%b}' % ((json.dumps(entry(0, 4, [1])).encode(),) * 2), b"1234")),
         "",
     ),
     "name with control characters": (text(SINGLE, image({"a\x1b[2J\n": entry(0, 4, [1])}, bytes(4))), "\\x1b[2J\\n"),
-    "shape beyond the data": (text(SINGLE, image({"a": entry(0, 4, [1 << 40])}, bytes(4))), "not a valid safetensors"),
+    "shape beyond the data": (text(SINGLE, image({"a": entry(0, 4, [1 << 40])}, bytes(4))), "an impossible entry"),
     "shape that wraps": (text(SINGLE, image({"a": entry(0, 4, [4194305, 4194305, 211106198978564])}, bytes(4))), ""),
     "no tensors": (text(SINGLE, image({})), "not the tensors of an ERNIE 4.5 text model"),
     "another model": (text(SINGLE, image({"bert.x": entry(0, 4, [1])}, bytes(4))), "found 1: 'bert.x'"),
@@ -433,7 +451,7 @@ TOKENIZERS: dict[str, tuple[Break, str]] = {
     ),
     "added at a taken place": (text("added_tokens.json", '{"<x>": 7}'), "added_tokens.json: an impossible added token"),
     "added by a string": (text("added_tokens.json", '{"<x>": "1"}'), "added_tokens.json: an impossible added token"),
-    "added NaN": (text("added_tokens.json", '{"<x>": NaN}'), "added_tokens.json: NaN is not a JSON number"),
+    "added NaN": (text("added_tokens.json", '{"<x>": NaN}'), "added_tokens.json: an impossible added token"),
     "added deep": (text("added_tokens.json", '{"a":' + "[" * 90_000 + "]" * 90_000 + "}"), "added_tokens.json: nested"),
 }
 

@@ -278,7 +278,7 @@ def test_an_added_token_of_part_words(converted: Json, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"a": 1, "a": 2}', '{"model": ' + "[" * 5000, "version https://git-lfs.github.com/spec/v1"]
+    "text", ["", "[]", "{", '{"model": ' + "[" * 5000, "version https://git-lfs.github.com/spec/v1"]
 )
 def test_a_file_that_is_no_json(text: str, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(text)

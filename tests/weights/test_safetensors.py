@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import pickle
 import time
@@ -16,10 +17,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ernie_rt.errors import FileFormatError, UnsafeCheckpointError, UnsafePathError
-from ernie_rt.weights.safetensors import SafetensorsFile, StoredTensor
+from ernie_rt.weights.safetensors import BITS, SafetensorsFile, StoredTensor
 
 
 def entry(begin: int, end: int, shape: list[int], dtype: str = "F32") -> dict[str, Any]:
@@ -51,8 +53,8 @@ BAD: dict[str, tuple[bytes, type[FileFormatError], str]] = {
     "empty": (b"", FileFormatError, "empty"),
     "seven bytes": (b"\x02\0\0\0\0\0\0", FileFormatError, "cut short"),
     "header cut": (GOOD[:40], FileFormatError, "cut short"),
-    "payload cut": (GOOD[:-1], FileFormatError, "not a valid safetensors"),
-    "trailing bytes": (GOOD + b"\0", FileFormatError, "not a valid safetensors"),
+    "payload cut": (GOOD[:-1], FileFormatError, "do not fill the file"),
+    "trailing bytes": (GOOD + b"\0", FileFormatError, "do not fill the file"),
     "huge header": (image("{}", length=2**63), FileFormatError, "header of at most"),
     "Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid", FileFormatError, "git lfs pull"),
     "error page": (b"<!doctype html><title>404</title>", FileFormatError, "an HTML page"),
@@ -62,31 +64,90 @@ BAD: dict[str, tuple[bytes, type[FileFormatError], str]] = {
     "duplicate tensor": (
         image('{"a":%s,"a":%s}' % ((json.dumps(entry(0, 4, [1])),) * 2), bytes(4)),
         FileFormatError,
-        "'a' occurs twice|not a valid",
+        "'a' occurs twice",
     ),
     "duplicate field": (
         image('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"shape":[1]}}', bytes(4)),
         FileFormatError,
-        "occurs twice|not a valid",
+        "'shape' occurs twice",
     ),
     "unknown field": (image({"a": entry(0, 4, [1]) | {"x": 1}}, bytes(4)), FileFormatError, "impossible entry"),
-    "rank 5": (image({"a": entry(0, 4, [1, 1, 1, 1, 1])}, bytes(4)), FileFormatError, "at most 4 axes"),
+    "rank 65": (image({"a": entry(0, 4, [1] * 65)}, bytes(4)), FileFormatError, "at most 64 axes"),
     "null in name": (image({"a\0b": entry(0, 4, [1])}, bytes(4)), FileFormatError, "impossible tensor name"),
     "empty name": (image({"": entry(0, 4, [1])}, bytes(4)), FileFormatError, "impossible tensor name"),
     "escape in name": (image({"\x1b[2J": entry(0, 4, [1])}, bytes(4)), FileFormatError, "impossible tensor name"),
-    "overlap": (image({"a": entry(0, 4, [1]), "b": entry(0, 4, [1])}, bytes(4)), FileFormatError, "not a valid"),
-    "hole": (image({"a": entry(0, 4, [1]), "b": entry(8, 12, [1])}, bytes(12)), FileFormatError, "not a valid"),
-    "shape too large": (image({"a": entry(0, 4, [2])}, bytes(4)), FileFormatError, "not a valid"),
+    "surrogate in name": (image('{"\\ud800": 1}'), FileFormatError, "impossible tensor name"),
+    "overlap": (image({"a": entry(0, 4, [1]), "b": entry(0, 4, [1])}, bytes(4)), FileFormatError, "'b' does not begin"),
+    "hole": (image({"a": entry(0, 4, [1]), "b": entry(8, 12, [1])}, bytes(12)), FileFormatError, "expected 4; found 8"),
+    "hole at the start": (image({"a": entry(4, 8, [1])}, bytes(8)), FileFormatError, "expected 0; found 4"),
+    "shape too large": (image({"a": entry(0, 4, [2])}, bytes(4)), FileFormatError, "impossible entry"),
     "shape wraps": (
         image({"a": entry(0, 16, [4194305, 4194305, 211106198978564])}, bytes(16)),
         FileFormatError,
-        "not a valid",
+        "impossible entry",
     ),
-    "negative": (image({"a": entry(0, 4, [-1])}, bytes(4)), FileFormatError, "not a valid"),
-    "deep": (image('{"a":' + "[" * 50_000 + "]" * 50_000 + "}"), FileFormatError, "not a valid"),
-    "array": (image("[1]"), FileFormatError, "not a valid"),
-    "not UTF-8": (image(b'{"\xff":1}'), FileFormatError, "not a valid"),
+    "beyond the file": (image({"a": entry(0, 1 << 62, [1 << 60])}, bytes(4)), FileFormatError, "do not fill"),
+    "negative": (image({"a": entry(0, 4, [-1])}, bytes(4)), FileFormatError, "impossible entry"),
+    "backwards": (image({"a": entry(4, 0, [0], "strange")}, bytes(4)), FileFormatError, "impossible entry"),
+    "half a byte": (image({"a": entry(0, 1, [1], "F4")}, bytes(1)), FileFormatError, "impossible entry"),
+    "an entry of another type": (image({"a": 5}), FileFormatError, "impossible entry.*found 5"),
+    "an entry of null": (image({"a": None}), FileFormatError, "impossible entry"),
+    "a shape of texts": (image({"a": entry(0, 4, ["1"])}, bytes(4)), FileFormatError, "impossible entry"),  # type: ignore[list-item]
+    "a size beyond 64 bits": (image({"a": entry(0, 4, [10**30])}, bytes(4)), FileFormatError, "impossible entry"),
+    "a size beyond float64": (image({"a": entry(0, 4, [10**400])}, bytes(4)), FileFormatError, "beyond float64"),
+    "three offsets": (
+        image({"a": entry(0, 4, [1]) | {"data_offsets": [0, 4, 8]}}, bytes(4)),
+        FileFormatError,
+        "impossible entry",
+    ),
+    "a true offset": (image({"a": entry(False, True, [1], "U8")}, bytes(1)), FileFormatError, "impossible entry"),
+    "deep": (image('{"a":' + "[" * 50_000 + "]" * 50_000 + "}"), FileFormatError, "nested"),
+    "array": (image("[1]"), FileFormatError, "does not start with"),
+    "not UTF-8": (image(b'{"\xff":1}'), FileFormatError, "not UTF-8"),
 }
+
+
+def test_what_nobody_reads_of_a_header_may_be_anything(tmp_path: Path) -> None:
+    metadata = '"__metadata__": {"format": NaN, "x": 1e999, "x": "\\ud800"}'
+    entries = {"conv": entry(0, 2, [1, 1, 1, 2, 1], "U8"), "strange": entry(2, 5, [7], "I3"), "a": entry(5, 9, [1])}
+    header = f"{{{metadata}, {json.dumps(entries)[1:]}"
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(image(header, bytes(5) + np.float32(7).tobytes()))
+    file = SafetensorsFile(path)
+    assert file.array("a") == 7 and file.tensors["conv"].shape == (1, 1, 1, 2, 1)
+    with pytest.raises(FileFormatError, match="found I3"):
+        file.array("strange")
+
+
+@given(st.data())
+def test_our_reader_and_the_library_agree(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    numbers = st.integers(-1, 9) | st.sampled_from([2**32, 2**63, 2**64, 10**30])
+    entries = st.fixed_dictionaries(
+        {
+            "dtype": st.sampled_from(["F32", "BF16", "U8", "I64", "BOOL", "F4", "F6_E2M3", "F8_E4M3", "C64"]),
+            "shape": st.lists(numbers, max_size=3),
+            "data_offsets": st.lists(numbers, min_size=1, max_size=3),
+        }
+    )
+    header = data.draw(st.dictionaries(st.sampled_from("abc"), entries, max_size=3))
+    nbytes = data.draw(st.integers(0, 20))
+    if data.draw(st.booleans()):  # laid out as the sizes ask for
+        nbytes = 0
+        for one in header.values():
+            bits = BITS[one["dtype"]] * math.prod(one["shape"])
+            one["data_offsets"] = [nbytes, nbytes := nbytes + min(max(bits // 8, 0), 1 << 20)]
+    path = tmp_path_factory.getbasetemp() / "drawn.safetensors"
+    path.write_bytes(image(header, bytes(nbytes)))
+    try:
+        with safe_open(path, "np"):
+            valid = True
+    except SafetensorError:
+        valid = False
+    if valid:
+        SafetensorsFile(path).close()
+    else:
+        with pytest.raises(FileFormatError):
+            SafetensorsFile(path)
 
 
 @pytest.mark.parametrize("name", BAD)
