@@ -102,8 +102,8 @@ def load(
             executable = built.compile(reported, limits)
     finally:
         source.close()
-    unused = tuple(source.unused) if isinstance(source, StoredSource) else ()
-    return Model(located, built, choice, limits, executable, unused, reuse=reuse)
+    unused, notes = (tuple(source.unused), tuple(source.notes)) if isinstance(source, StoredSource) else ((), ())
+    return Model(located, built, choice, limits, executable, unused, notes, reuse=reuse)
 
 
 class _Reported:

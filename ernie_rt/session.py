@@ -43,7 +43,7 @@ class Model:
     A process that is forked from one that has it cannot use it, and is told so by a ForkError.
 
     `lowering` is the graph as the backend runs it, with its decisions; `unused` are stored tensors that no graph
-    reads, each with the reason.
+    reads, each with the reason; `notes` say in what the files of the checkpoint disagree, without harm.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Model:
         limits: Limits,
         executable: Executable,
         unused: tuple[tuple[str, str], ...] = (),
+        notes: tuple[str, ...] = (),
         *,
         reuse: bool = True,
     ) -> None:
@@ -64,6 +65,7 @@ class Model:
         self.choice = choice
         self.limits = limits
         self.unused = unused
+        self.notes = notes
         self._notes = build.notes
         self._executable = executable
         with blame(choice.backend):

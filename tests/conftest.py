@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from ernie_rt.text import sandbox
 from support.figures import worst
@@ -26,6 +29,16 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small random checkpoint with a tokenizer. Tests copy it before they change anything."""
     folder = tmp_path_factory.mktemp("untrained") / "model"
     write_untrained(folder)
+    return folder
+
+
+@pytest.fixture
+def with_own_head(untrained: Path, tmp_path: Path) -> Path:
+    """The same with a head of its own, although its config ties it to the embedding: a merged adapter leaves that."""
+    folder = shutil.copytree(untrained, tmp_path / "own head")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = np.ascontiguousarray(tensors["model.embed_tokens.weight"][::-1])
+    save_file(tensors, folder / "model.safetensors")
     return folder
 
 

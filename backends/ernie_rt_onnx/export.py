@@ -49,14 +49,14 @@ def export(located: Located, out: Path, options: ExportOptions, progress: Progre
     finally:
         source.close()
     sizes = {entry.name: entry.stat().st_size for entry in sorted(out.iterdir())}
-    return Exported(sizes, rest.digests, rest.figures | _errors(manifest), rest.notes)
+    return Exported(sizes, rest.digests, rest.figures | _errors(manifest), (*source.notes, *rest.notes))
 
 
 def _weights(
     source: StoredSource, config: ModelConfig, dtype: DType, options: ExportOptions
 ) -> tuple[dict[str, object], list[Weight], Produce]:
     """What the folder's manifest says it was made of, its weights with their storages, and what writes them."""
-    plain = [weight for weight in build_graph(config, dtype).weights if weight.storage.stored]
+    plain = [weight for weight in build_graph(config, dtype, source.storages).weights if weight.storage.stored]
     plain = [replace(weight, storage=Plain(weight.type.dtype)) for weight in plain]
     added: dict[str, object] = {"format": "onnx", "dtype": dtype}
     if isinstance(source, QuantizedSource):
@@ -70,7 +70,7 @@ def _weights(
     how = options.weights
     if how.layout != "raw":
         raise OptionError("ONNX Runtime reads the layout raw alone", found=how.layout)
-    storages = {weight.name: weight.storage for weight in how.weights(config)}
+    storages = {weight.name: weight.storage for weight in how.weights(config, source.storages)}
     weights = _packed(plain, storages)
     produce = Quantizer(source, how.clip_search, options.threads)
     return {**how.plan(source.fingerprint()), **added}, weights, produce

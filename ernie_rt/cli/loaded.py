@@ -53,7 +53,7 @@ def loaded(
             )
         with model:
             say(f"backend {model.choice.backend} ({model.choice.reason})")
-            for note in (*model.memory().notes, *_set_aside(model.unused)):
+            for note in (*model.notes, *model.memory().notes, *_set_aside(model.unused)):
                 say(note)
             yield model
 

@@ -63,7 +63,13 @@ def quantize(
     began = time.perf_counter()
     with progress_bar("quantising") as progress:
         manifest = quantize_model(
-            located.folder, located.config, out, how, threads=threads or os.cpu_count() or 1, progress=progress
+            located.folder,
+            located.config,
+            out,
+            how,
+            threads=threads or os.cpu_count() or 1,
+            progress=progress,
+            note=say,
         )
     say(f"{time.perf_counter() - began:.1f} s")
     report(out, manifest, as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from ernie_rt.graph.builder import Builder
 from ernie_rt.graph.graph import Graph
@@ -23,6 +24,9 @@ INDEX_INPUTS: tuple[tuple[str, tuple[Dim, ...]], ...] = (
 )
 """The graph's int32 inputs: N new tokens, C context rows, L rows whose logits are wanted."""
 
+HEAD: Final = "head.weight"
+"""The head's weight, in a graph in which it is not the embedding."""
+
 
 def build_graph(
     config: ModelConfig, dtype: DType | None = None, storages: Mapping[str, Storage] | None = None
@@ -30,7 +34,7 @@ def build_graph(
     """The `main` graph: token ids and index arrays to the output `logits` `[L, V]`.
 
     `dtype` is what activations are computed in (the config's own when None); weights are stored as `storages` says by
-    their names, the others in the config's dtype.
+    their names, the others in the config's dtype. A head that is among them is used, whatever the config says of ties.
     """
     return _Model(config, dtype or config.dtype, storages or {}).build()
 
@@ -60,7 +64,7 @@ class _Model:
                 else:
                     x = self.mlp(x, config.intermediate_size)
         with b.scope("head"):
-            tied = config.tie_word_embeddings
+            tied = config.tie_word_embeddings and HEAD not in self.storages
             weight = embedding if tied else self.weight("weight", config.vocab_size, config.hidden_size)
             # transformers gives the MoE class a head bias with use_bias, the dense class never.
             bias = self.bias("bias", config.vocab_size) if config.moe is not None else None

@@ -112,7 +112,7 @@ def cached_weights(
             raise OptionError("the model is quantised otherwise", where=str(folder), hint="Leave --weights out")
         return source
     try:
-        plan, weights = how.plan(source.fingerprint(hashing)), how.weights(config)
+        plan, weights = how.plan(source.fingerprint(hashing)), how.weights(config, source.storages)
         twin = cache_folder() / _name(plan, weights)
         while (found := _opened(twin, config)) is None:
             numbers = sum(weight.type.elements() for weight in weights)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
@@ -28,26 +29,56 @@ def listed(names: Collection[str], show: int = 4) -> str:
     return f"{len(names)}: {first}{', …' if len(names) > show else ''}"
 
 
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What an index says: the shard of each tensor, and the bytes of all."""
+
+    shards: Mapping[str, str]
+    total_size: int | None = None
+
+
+class _Missing(CheckpointError):
+    """A shard is not there, which matters when a tensor in it is needed."""
+
+
 class Checkpoint:
     """The tensors of `model.safetensors`, or of the shards that `model.safetensors.index.json` names.
 
-    Opening reads headers alone, so it costs the same whatever the size of the model.
+    Opening reads headers alone, so it costs the same whatever the size of the model. `notes` say in what the index is
+    wrong about the shards; what is stored counts.
     """
 
-    def __init__(self, folder: Path, opened: tuple[SafetensorsFile, ...]) -> None:
+    def __init__(self, folder: Path, opened: Mapping[str, SafetensorsFile], index: Index | None = None) -> None:
+        """The shards of `folder` by name, and their index; CheckpointError for a tensor that might be any of two."""
         self.folder = folder
         self._files = opened
-        self._home = {name: file for file in opened for name in file.tensors}
+        self._index = index or Index({})
+        homes: dict[str, list[str]] = {}
+        for shard, file in opened.items():
+            for name in file.tensors:
+                homes.setdefault(name, []).append(shard)
+        chosen = {
+            name: shards[0] if len(shards) == 1 else self._index.shards.get(name) for name, shards in homes.items()
+        }
+        unclear = [name for name, shard in chosen.items() if shard not in homes[name]]
+        if unclear:
+            raise CheckpointError(
+                f"tensors are in several shards, and {INDEX} does not say which counts, {listed(unclear)}",
+                where=str(folder),
+                hint="Fetch the folder again",
+            )
+        self._home = {name: opened[shard] for name, shard in chosen.items() if shard is not None}
         self.tensors: Mapping[str, StoredTensor] = MappingProxyType(
             {name: file.tensors[name] for name, file in self._home.items()}
         )
+        self.notes = () if index is None else tuple(_disagreements(index, homes, self.tensors))
 
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Open a folder; the single file wins over an index, as in transformers.
 
         Raises ModelNotFoundError for no folder, UnsafeCheckpointError for a folder of pickles alone, UnsafePathError,
-        FileFormatError, or CheckpointError when shards are missing or disagree with the index.
+        FileFormatError, or CheckpointError when there are no weights.
         """
         if not folder.is_dir():
             raise ModelNotFoundError("there is no such folder", where=str(folder))
@@ -57,24 +88,30 @@ class Checkpoint:
             raise UnsafePathError("cannot be read", where=str(folder), found=error.strerror) from error
         if SINGLE not in present and INDEX not in present:
             raise _no_weights(folder, present)
+        index = None if SINGLE in present else _read_index(files.member(folder, INDEX))
+        shards = {SINGLE} if index is None else set(index.shards.values())
         with contextlib.ExitStack() as cleanup:
-            shards: dict[str, SafetensorsFile] = {}
-            weight_map: dict[str, str] | None = None
-            total_size: object = None
-            if SINGLE not in present:
-                weight_map, total_size = _read_index(files.member(folder, INDEX))
-            for shard, path in _find(folder, {SINGLE} if weight_map is None else set(weight_map.values())).items():
-                shards[shard] = SafetensorsFile(path)
-                cleanup.callback(shards[shard].close)
-            if weight_map is not None:
-                _check_index(folder, weight_map, total_size, shards)
+            opened: dict[str, SafetensorsFile] = {}
+            for shard in sorted(shards):
+                with contextlib.suppress(_Missing):
+                    opened[shard] = SafetensorsFile(files.member(folder, shard, missing=_Missing))
+                    cleanup.callback(opened[shard].close)
+            if shards and not opened:
+                raise _shards_missing(folder, shards)
+            checkpoint = cls(folder, opened, index)
             cleanup.pop_all()
-        return cls(folder, tuple(shards.values()))
+        return checkpoint
+
+    def check_shards(self, needed: Iterable[str]) -> None:
+        """CheckpointError when shards are missing that have, by the index, one of these tensors."""
+        missing = {self._index.shards.get(name) for name in needed if name not in self.tensors} - {None, *self._files}
+        if missing:
+            raise _shards_missing(self.folder, {shard for shard in missing if shard is not None})
 
     @property
     def files(self) -> dict[str, SafetensorsFile]:
         """The files that were opened, by name."""
-        return {file.path.name: file for file in self._files}
+        return dict(self._files)
 
     def array(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
         """A read-only view of the mapped file."""
@@ -85,7 +122,7 @@ class Checkpoint:
         self._home[name].release(name)
 
     def close(self) -> None:
-        for file in self._files:
+        for file in self._files.values():
             file.close()
 
     def __enter__(self) -> Self:
@@ -111,58 +148,46 @@ def _no_weights(folder: Path, present: set[str]) -> CheckpointError | UnsafeChec
     )
 
 
-def _read_index(path: Path) -> tuple[dict[str, str], object]:
+def _read_index(path: Path) -> Index:
     index = files.read_json(path, limit=INDEX_LIMIT)
     weight_map = index.get("weight_map")
-    values = list(weight_map.values()) if isinstance(weight_map, dict) else [weight_map]
+    values = list(weight_map.values()) if isinstance(weight_map, dict) else []
     strange = [value for value in values if not isinstance(value, str)]
     if not isinstance(weight_map, dict) or strange:
         raise JsonError(
-            "weight_map is not an object from tensor names to file names", where=str(path), found=repr(strange[0])[:80]
+            "weight_map is not an object from tensor names to file names",
+            where=str(path),
+            found=repr(strange[0] if strange else weight_map)[:80],
         )
     shards = len(set(weight_map.values()))
     if shards > MAX_SHARDS:
         raise JsonError("too many shards", where=str(path), expected=f"at most {MAX_SHARDS}", found=shards)
     metadata = index.get("metadata")
-    return weight_map, metadata.get("total_size") if isinstance(metadata, dict) else None
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
+    return Index(weight_map, int(total) if isinstance(total, int | float) else None)
 
 
-def _find(folder: Path, shards: set[str]) -> dict[str, Path]:
-    """The path of each shard, or one CheckpointError for all that are missing."""
-    found: dict[str, Path] = {}
-    missing = []
-    for shard in sorted(shards):
-        try:
-            found[shard] = files.member(folder, shard, missing=CheckpointError)
-        except CheckpointError:
-            missing.append(shard)
-    if missing:
-        raise CheckpointError(
-            f"shards are missing, {listed(missing)}", where=str(folder), hint="The download is incomplete; resume it"
-        )
-    return found
+def _shards_missing(folder: Path, shards: Collection[str]) -> CheckpointError:
+    return CheckpointError(
+        f"shards are missing, {listed(shards)}", where=str(folder), hint="The download is incomplete; resume it"
+    )
 
 
-def _check_index(
-    folder: Path, weight_map: dict[str, str], total_size: object, shards: dict[str, SafetensorsFile]
-) -> None:
-    """Raise one CheckpointError that says all in which the index and the shards disagree."""
-    homes: dict[str, list[str]] = {}
-    for shard, file in shards.items():
-        for name in file.tensors:
-            homes.setdefault(name, []).append(shard)
-    troubles = {
-        "in several shards": [name for name, where in homes.items() if len(where) > 1],
-        "in a shard but not in the index": [name for name in homes if name not in weight_map],
-        "in the index but not in their shard": [n for n, shard in weight_map.items() if shard not in homes.get(n, [])],
+def _disagreements(
+    index: Index, homes: Mapping[str, Sequence[str]], tensors: Mapping[str, StoredTensor]
+) -> Iterator[str]:
+    """In what an index is wrong about the tensors, given the shards that have each of them."""
+    found = {
+        "has tensors that no shard has": [name for name in index.shards if name not in homes],
+        "lacks tensors that a shard has": [name for name in homes if name not in index.shards],
+        "has tensors in another shard than they are": [
+            name for name, shard in index.shards.items() if name in homes and shard not in homes[name]
+        ],
+        "chooses among tensors that several shards have": [name for name, shards in homes.items() if len(shards) > 1],
     }
-    parts = [f"tensors {what}, {listed(names)}" for what, names in troubles.items() if names]
-    found_size = sum(tensor.nbytes for file in shards.values() for tensor in file.tensors.values())
-    if total_size is not None and total_size != found_size:
-        parts.append(f"total_size is {total_size!r:.40}, the tensors have {found_size} bytes")
-    if parts:
-        raise CheckpointError(
-            f"the shards and {INDEX} disagree: {'; '.join(parts)}",
-            where=str(folder),
-            hint="They come from different versions, or a download went wrong; fetch the folder again",
-        )
+    for what, names in found.items():
+        if names:
+            yield f"{INDEX} {what}, {listed(names)}"
+    nbytes = sum(tensor.nbytes for tensor in tensors.values())
+    if index.total_size not in (None, nbytes):
+        yield f"{INDEX} says a total_size of {index.total_size:,}, the tensors have {nbytes:,} bytes"

@@ -78,9 +78,12 @@ class Quantization:
             "algorithm": ALGORITHM,
         }
 
-    def weights(self, config: ModelConfig) -> list[Weight]:
-        """The weights of a model with their storages; OptionError when one of them cannot be stored so."""
-        weights = [weight for weight in build_graph(config).weights if weight.storage.stored]
+    def weights(self, config: ModelConfig, stored: Mapping[str, Storage] | None = None) -> list[Weight]:
+        """The weights of a model with their storages; OptionError when one of them cannot be stored so.
+
+        What is not quantised stays as it is `stored`.
+        """
+        weights = [weight for weight in build_graph(config, storages=stored).weights if weight.storage.stored]
         return _checked([replace(weight, storage=self.storage(weight)) for weight in weights])
 
 
@@ -92,9 +95,10 @@ def quantize_model(
     *,
     threads: int = 1,
     progress: Progress | None = None,
+    note: Callable[[str], None] = lambda text: None,
     sources: Sources = SOURCES,
 ) -> Manifest:
-    """Write the checkpoint in `folder`, quantised, into the new folder `out`.
+    """Write the checkpoint in `folder`, quantised, into the new folder `out`; `note` is told what it says of itself.
 
     Weights pass through memory one by one as float32, those of experts expert by expert. Raises OptionError when the
     model cannot be quantised so, CheckpointError for numbers that cannot be, WriteError, and what opening a checkpoint
@@ -104,6 +108,8 @@ def quantize_model(
     try:
         if any(storage.packed for storage in source.storages.values()):
             raise OptionError("the model is quantised already", where=str(folder), hint="Quantise what it was made of")
+        for text in source.notes:
+            note(text)
         plan = how.plan(source.fingerprint())
         return quantize_source(source, plan, folder, config, out, how, threads=threads, progress=progress)
     finally:
@@ -123,8 +129,7 @@ def quantize_source(
     model: str | None = None,
 ) -> Manifest:
     """`quantize_model` of an open source, whose `plan` says what it is; it may have a name that people know."""
-    stored = source.storages
-    weights = [w if w.storage.packed else replace(w, storage=stored[w.name]) for w in how.weights(config)]
+    weights = how.weights(config, source.storages)
 
     def check(folder: Path, manifest: Manifest) -> None:
         if not source.is_still(str(plan["source"])):

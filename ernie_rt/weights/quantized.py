@@ -15,7 +15,7 @@ from ernie_rt.errors import CheckpointError, GraphError
 from ernie_rt.files import Progress
 from ernie_rt.graph.types import DTYPES, Storage, Weight
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.ernie45 import HEAD, build_graph
 from ernie_rt.weights.checkpoint import listed
 from ernie_rt.weights.digests import Digests, are_still, combined
 from ernie_rt.weights.manifest import (
@@ -28,7 +28,7 @@ from ernie_rt.weights.manifest import (
     shard_weights,
 )
 from ernie_rt.weights.safetensors import SafetensorsFile
-from ernie_rt.weights.source import Array, Place, computed, copy, pieces
+from ernie_rt.weights.source import HEAD_APART, Array, Place, computed, copy, pieces
 from ernie_rt.weights.stamps import Stamps
 
 CHUNK: Final = 1 << 17
@@ -53,6 +53,7 @@ class QuantizedSource:
         """
         self.manifest = manifest or read_manifest(files.member(folder, MANIFEST))
         self.storages = self.manifest.storages
+        self.notes = (HEAD_APART,) if config.tie_word_embeddings and HEAD in self.storages else ()
         self._verified: set[str] = set()
         self._homes: dict[str, str] = {}
         self._files: dict[str, SafetensorsFile] = {}

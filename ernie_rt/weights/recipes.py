@@ -25,6 +25,9 @@ from ernie_rt.weights.safetensors import StoredTensor
 
 Dialect = Literal["pt", "packed", "paddle"]
 
+STORED_HEAD: Final = "lm_head.weight"
+"""The head, in every dialect."""
+
 FLOAT_DTYPES: Final = frozenset(DTYPES[dtype].stored for dtype in FLOATS)
 
 
@@ -34,6 +37,12 @@ class Unused:
 
     pattern: str
     reason: str
+
+
+NO_HEAD: Final = (
+    "If the embedding is its head, set tie_word_embeddings to true in config.json; else fetch the file that has it"
+)
+COMPUTED: Final = Unused(r".*\brotary_emb\.(inv_freq|cos_cached|sin_cached)", "rotary tables, which are computed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,9 @@ class Recipe:
             raise CheckpointError(
                 f"the weights do not fit config.json: {found}",
                 where=where,
-                hint="Take config.json and the weights from the same repository",
+                hint=NO_HEAD
+                if troubles["missing"] == [STORED_HEAD]
+                else "Take config.json and the weights from the same repository",
             )
         return unused
 
@@ -101,9 +112,9 @@ def recipe(config: ModelConfig, dialect: Dialect) -> Recipe:
     }
     unused = list(names.unused)
     if config.tie_word_embeddings:
-        unused.append(Unused(r"lm_head\.weight", "the model ties its head to the embedding"))
+        unused.append(Unused(re.escape(STORED_HEAD), "the same as the embedding, to which the model ties its head"))
     else:
-        weights["head.weight"] = names.linear("lm_head", V, H)
+        weights["head.weight"] = names.linear(STORED_HEAD.removesuffix(".weight"), V, H)
     if config.use_bias and config.moe is not None:
         weights["head.bias"] = Stored("lm_head.bias", (V,))
     for i in range(config.num_hidden_layers):
@@ -152,7 +163,7 @@ class _Names:
 
     prefix = "model."
     correction_bias = "moe_statics.e_score_correction_bias"
-    unused: tuple[Unused, ...] = (Unused(r"model\.mtp_.*", "speculative head, not used by the main graph"),)
+    unused: tuple[Unused, ...] = (Unused(r"model\.mtp_.*", "speculative head, not used by the main graph"), COMPUTED)
 
     def __init__(self, config: ModelConfig) -> None:
         self.hidden = config.hidden_size
@@ -202,6 +213,7 @@ class _PaddleNames(_Names):
     unused = (
         Unused(r"ernie\.mtp_.*", "speculative head, not used by the main graph"),
         Unused(r".*(resampler_model.*|weight_1)", "left over from a vision-language model"),
+        COMPUTED,
     )
 
     def linear(self, name: str, rows: int, columns: int) -> View:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, Final, Protocol, runtime_checkable
@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from ernie_rt.errors import BackendError, GraphError
-from ernie_rt.files import Progress
+from ernie_rt.files import MIB, Progress
 from ernie_rt.graph.types import DTYPES, FLOATS, DType, Plain, Storage, Weight
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.weights.checkpoint import Checkpoint
@@ -30,7 +30,8 @@ from ernie_rt.weights.expressions import (
     shape_of,
     stored_in,
 )
-from ernie_rt.weights.recipes import dialect_of, recipe
+from ernie_rt.weights.recipes import STORED_HEAD, dialect_of, recipe
+from ernie_rt.weights.safetensors import NUMPY_DTYPE
 from ernie_rt.weights.stamps import Stamps
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -38,6 +39,10 @@ Index = tuple[int | slice | EllipsisType, ...]
 
 TILE: Final = 256
 """Side of the squares in which a transpose is copied: 2 to 6 times as fast as NumPy's order, which misses the cache."""
+
+COMPARED_AT_ONCE: Final = 16 * MIB
+
+HEAD_APART: Final = "the stored head is used: it differs from the embedding, to which config.json ties it"
 
 STORED_AS: Final[Mapping[str, DType]] = {DTYPES[dtype].stored: dtype for dtype in FLOATS} | {"U16": "bfloat16"}
 
@@ -92,6 +97,11 @@ class StoredSource(WeightSource, Protocol):
         """What it has beside the weights of the graph, each with the reason why that is not read."""
         ...
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """In what its files disagree, without harm, for people to read."""
+        ...
+
     def fingerprint(self, progress: Progress | None = None) -> str:
         """A digest of every byte that it is made of, so that other numbers have another; what it is called has no part.
 
@@ -120,11 +130,17 @@ class CheckpointSource:
         self._checkpoint = checkpoint
         self._stamps = None if reread else Stamps.of_user()
         try:
-            self._recipe = recipe(config, dialect_of(checkpoint.tensors.keys(), str(checkpoint.folder)))
+            dialect = dialect_of(checkpoint.tensors.keys(), str(checkpoint.folder))
+            self._recipe = recipe(config, dialect)
+            apart = config.tie_word_embeddings and self._has_own_head()
+            if apart:
+                self._recipe = recipe(replace(config, tie_word_embeddings=False), dialect)
+            checkpoint.check_shards(stored.name for made in self._recipe.weights.values() for stored in stored_in(made))
             self.unused = self._recipe.check(checkpoint.tensors, str(checkpoint.folder))
         except BaseException:
             checkpoint.close()
             raise
+        self.notes = (*checkpoint.notes, *([HEAD_APART] if apart else []))
         self.storages = {name: self._storage(made) for name, made in self._recipe.weights.items()}
 
     def fingerprint(self, progress: Progress | None = None) -> str:
@@ -152,6 +168,26 @@ class CheckpointSource:
 
     def close(self) -> None:
         self._checkpoint.close()
+
+    def _has_own_head(self) -> bool:
+        """Whether a head is stored that has other numbers than the embedding; read up to the first difference."""
+        head, (embedding,) = self._checkpoint.tensors.get(STORED_HEAD), stored_in(self._recipe.weights["embed.weight"])
+        other = self._checkpoint.tensors.get(embedding.name)
+        if head is None or other is None:
+            return False
+        if (
+            head.dtype != other.dtype
+            or head.dtype not in NUMPY_DTYPE
+            or head.shape not in (other.shape, other.shape[::-1])
+        ):
+            return True
+        ours, theirs = (_bits(self._checkpoint.array(each.name)) for each in (head, other))
+        ours = ours if head.shape == other.shape else ours.T
+        rows = range(0, len(theirs), max(1, COMPARED_AT_ONCE * len(theirs) // max(theirs.nbytes, 1)))
+        differs = any(not np.array_equal(ours[at : at + rows.step], theirs[at : at + rows.step]) for at in rows)
+        for each in (head, other):
+            self._checkpoint.release(each.name)
+        return differs
 
     def _storage(self, expression: Expression) -> Storage:
         found = {STORED_AS[self._checkpoint.tensors[each.name].dtype] for each in stored_in(expression)}
@@ -186,6 +222,11 @@ class CheckpointSource:
                 return self._view(source)[start:stop]
             case Item(source, index):
                 return self._view(source)[index, ...]
+
+
+def _bits(array: Array) -> Array:
+    """The same bytes as unsigned integers, of which none differs from itself."""
+    return array.view(f"<u{array.itemsize}")
 
 
 def copy(source: Array, out: Array) -> None:

@@ -375,12 +375,6 @@ def mapped(**changes: str | None) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 INDEXES: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
-    "swapped": (mapped(**{NORM: ONE}), f"in the index but not in their shard, 1: '{NORM}'"),
-    "unknown to the index": (mapped(**{NORM: None}), f"in a shard but not in the index, 1: '{NORM}'"),
-    "unknown to the shards": (mapped(x=ONE), "in the index but not in their shard, 1: 'x'"),
-    "of another size": (lambda i: i | {"metadata": {"total_size": 1}}, "total_size is 1, the tensors have 2"),
-    "long names": (mapped(**{"x" * 100_000: ONE}), "in the index but not in their shard, 1: 'xxxxxxxx"),
-    "control characters": (mapped(**{"\x1b[2J\n": ONE}), r"'\x1b[2J\n'"),
     "no map": (lambda i: {"metadata": {}}, f"/{INDEX}: weight_map is not an object"),
     "a map of numbers": (lambda i: {"weight_map": {"a": 1}}, f"/{INDEX}: weight_map is not an object"),
     "too many": (
@@ -400,8 +394,11 @@ SHARDS: dict[str, tuple[Break, str]] = {
     "a pickle": (text(ONE, pickle.dumps([1])), f"/{ONE}: not a safetensors file; found a pickle"),
     **{f"a {kind}": (special(TWO, kind), f"/{TWO}: {message}") for kind, message in SPECIAL.items()},
     "in two": (
-        lambda f: save_file(load_file(f / ONE) | {NORM: np.ones(1, np.float32)}, f / ONE),
-        f"in several shards, 1: '{NORM}'",
+        lambda f: (
+            save_file(load_file(f / ONE) | {NORM: np.ones(1, np.float32)}, f / ONE),
+            (f / INDEX).write_text(json.dumps({"weight_map": {"a": ONE, "b": TWO}})),
+        ),
+        f"does not say which counts, 1: '{NORM}'",
     ),
     "an index of prose": (text(INDEX, "Dear reader,"), f"/{INDEX}: malformed JSON"),
     "an index with a key twice": (text(INDEX, '{"weight_map": {"a": "b", "a": "c"}}'), "the key 'a' occurs twice"),
@@ -418,6 +415,26 @@ def sharded(folder: Path) -> Path:
 
 def test_good_shards_run(sharded: Path) -> None:
     assert command("run", sharded, "hello", "-n", "2", "--backend", "reference").code == 0
+
+
+WRONG: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
+    "swapped": (mapped(**{NORM: ONE}), f"has tensors in another shard than they are, 1: '{NORM}'"),
+    "unknown to the index": (mapped(**{NORM: None}), f"lacks tensors that a shard has, 1: '{NORM}'"),
+    "unknown to the shards": (mapped(x=ONE), "has tensors that no shard has, 1: 'x'"),
+    "in a shard that is not there": (mapped(x="model-3.safetensors"), "has tensors that no shard has, 1: 'x'"),
+    "of another size": (lambda i: i | {"metadata": {"total_size": 1}}, "says a total_size of 1, the tensors have 2,4"),
+    "long names": (mapped(**{"x" * 100_000: ONE}), "has tensors that no shard has, 1: 'xxxxxxxx"),
+    "control characters": (mapped(**{"\x1b[2J\n": ONE}), r"'\x1b[2J\n'"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_an_index_that_is_wrong_about_the_shards_is_said(case: str, sharded: Path) -> None:
+    damage, message = WRONG[case]
+    (sharded / INDEX).write_text(json.dumps(damage(json.loads((sharded / INDEX).read_text()))))
+    outcome = command("run", sharded, "hello", "-n", "2", "--backend", "reference")
+    assert outcome.code == 0 and f"\n{INDEX} " in outcome.err and message in outcome.err
+    assert len(max(outcome.err.splitlines(), key=len)) < 400
 
 
 @pytest.mark.parametrize("case", INDEXES)

@@ -12,6 +12,7 @@ pytest.importorskip("onnxruntime")
 import numpy as np
 import onnxruntime
 
+import ernie_rt
 from ernie_rt.location import locate
 from ernie_rt.weights.hub import resolve
 from support.commands import command
@@ -87,3 +88,17 @@ def test_bad_usage(arguments: tuple[str, ...], problem: str, tmp_path: Path) -> 
     ran = command("export", *(text.format(there=there, out=out) for text in arguments))
     assert ran.code in (1, 2) and ran.out == "" and problem.lower() in ran.err.lower()
     assert [*tmp_path.iterdir()] == [there]
+
+
+def test_a_head_that_differs_from_a_tied_embedding(with_own_head: Path, tmp_path: Path) -> None:
+    ran = command("export", "onnx", with_own_head, tmp_path / "out", "--dtype", "float32", "--verify", "--threads", 1)
+    assert ran.code == 0, ran.err
+    assert "the stored head is used: it differs from the embedding, to which config.json ties it\n" in ran.err
+    assert command("verify", tmp_path / "out", "--numbers").code == 0
+    ids = [5, 77, 400, 123, 9]
+    with (
+        ernie_rt.load(tmp_path / "out", backend="onnx") as exported,
+        ernie_rt.load(with_own_head, backend="reference", dtype="float32") as model,
+    ):
+        expected = model.logits(ids)
+        assert np.abs(exported.logits(ids) - expected).max() < 1e-4 * expected.std()

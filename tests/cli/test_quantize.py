@@ -7,8 +7,10 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import ernie_rt
 from ernie_rt.reference.backend import ReferenceBackend
 from support.commands import command
 
@@ -136,3 +138,22 @@ def test_the_backend_is_chosen_before_anything_is_quantised(
     command("run", untrained, "hello", "--weights", "int4", "--backend", "reference", "-n", 1)
     (folder,) = (tmp_path / "ernie-rt" / "quantized").iterdir()
     assert json.loads((folder / "ernie_rt.json").read_text())["plan"]["layout"] == "tiled"
+
+
+def test_a_head_that_differs_from_a_tied_embedding(with_own_head: Path, tmp_path: Path) -> None:
+    """It is used and said, wherever its folder leads."""
+    note = "the stored head is used: it differs from the embedding, to which config.json ties it\n"
+    quantised = command("quantize", with_own_head, tmp_path / "q", "--weights", "int8", "--threads", 1)
+    assert quantised.code == 0 and note in quantised.err and "\nhead " in quantised.out
+    assert command("convert", tmp_path / "q", tmp_path / "t", "--layout", "tiled").code == 0
+    untied = shutil.copytree(with_own_head, tmp_path / "untied")
+    config = json.loads((untied / "config.json").read_text()) | {"tie_word_embeddings": False}
+    (untied / "config.json").write_text(json.dumps(config))
+    assert command("quantize", untied, tmp_path / "uq", "--weights", "int8", "--threads", 1).code == 0
+    ids, options = [5, 77, 400, 123, 9], {"backend": "reference", "dtype": "float32"}
+    for own, other in ((with_own_head, untied), (tmp_path / "q", tmp_path / "uq"), (tmp_path / "t", tmp_path / "uq")):
+        with ernie_rt.load(own, **options) as model, ernie_rt.load(other, **options) as expected:
+            assert model.notes == (note.strip(),) and not expected.notes and not model.unused
+            np.testing.assert_array_equal(model.logits(ids), expected.logits(ids))
+    for more in ((), ("--weights", "int8")):
+        assert note in command("run", with_own_head, "hello", "-n", 1, "--backend", "reference", *more).err

@@ -24,6 +24,7 @@ class NpzSource:
         self._file = folder / FILE
         with np.load(self._file) as arrays:
             self._arrays = dict(arrays)
+        self.notes = ("an archive",)
         self.unused = [(name, "a note") for name in self._arrays if name.startswith("note.")]
         self.storages = {
             name: Plain(dtype_of(array.dtype.name))

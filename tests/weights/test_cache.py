@@ -76,7 +76,13 @@ def test_once_for_each_model_and_kind(checkpoint: Path, own_folder: Path, tmp_pa
     (renamed / "config.json").write_text(json.dumps(MOE | {"rope_theta": 10000.0, "torch_dtype": "float32"}))
     assert twin(renamed) == first  # what a config says beside the weights is not read in the twin
     (renamed / "config.json").write_text(json.dumps(MOE | {"tie_word_embeddings": True}))
-    assert twin(renamed) != first  # it leaves the head out
+    assert twin(renamed) == first  # the head, which differs from the embedding, is used all the same
+    tensors = load_file(renamed / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    save_file(tensors, renamed / "model.safetensors")
+    tied = twin(renamed)
+    (renamed / "config.json").write_text(json.dumps(MOE | {"tie_word_embeddings": False}))
+    assert twin(renamed) != tied  # which leaves the head out
 
 
 def write_shards(folder: Path) -> list[Path]:

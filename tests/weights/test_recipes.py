@@ -98,8 +98,11 @@ def test_unused_tensors_have_a_reason() -> None:
     tensors = stored(tied) | {name: StoredTensor(name, "I8", (1,), 0, 0) for name in extra}
     unused = dict(tied.check(tensors, "x"))
     assert set(unused) == set(extra)
-    assert unused["lm_head.weight"] == "the model ties its head to the embedding"
+    assert unused["lm_head.weight"] == "the same as the embedding, to which the model ties its head"
     assert "speculative" in unused["model.mtp_emb_norm.0.weight"]
+    tables = {f"model.{name}rotary_emb.inv_freq" for name in ("", "layers.1.self_attn.")}
+    tensors |= {name: StoredTensor(name, "F32", (4,), 0, 0) for name in tables}
+    assert {name for name, reason in tied.check(tensors, "x") if "computed" in reason} == tables
     with pytest.raises(CheckpointError, match=r"left over, 1: 'lm_head.bias'"):
         tied.check(tensors | {"lm_head.bias": StoredTensor("lm_head.bias", "F32", (40,), 0, 0)}, "x")
 
@@ -110,6 +113,13 @@ def test_unused_tensors_have_a_reason() -> None:
     stray = "model.resampler_model.mlp.weight"
     with pytest.raises(CheckpointError, match=f"left over, 1: '{stray}'"):
         tied.check(stored(tied) | {stray: StoredTensor(stray, "F32", (1,), 0, 0)}, "x")
+
+
+def test_a_head_that_is_wanted_and_missing_says_what_to_do() -> None:
+    made = recipe(config(tie_word_embeddings=False), "pt")
+    tensors = {name: tensor for name, tensor in stored(made).items() if name != "lm_head.weight"}
+    with pytest.raises(CheckpointError, match=r"missing, 1: 'lm_head.weight'.*set tie_word_embeddings to true"):
+        made.check(tensors, "x")
 
 
 def test_one_error_names_every_trouble() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+from safetensors.torch import load_file as load_torch
+from safetensors.torch import save_file as save_torch
 
 from ernie_rt.errors import BackendError, CheckpointError, GraphError
 from ernie_rt.graph.types import Plain, TensorType, Weight
@@ -114,6 +117,89 @@ def test_the_published_form_leaves_out_mtp_and_a_redundant_head(loaded: Loaded, 
 def test_the_paddle_form(loaded: Loaded, tmp_path: Path, bfloat16_as: Any) -> None:
     folder, expected = loaded
     assert check(write_paddle_twin(folder, tmp_path / "twin", bfloat16_as=bfloat16_as), expected) == []
+
+
+def with_head(folder: Path, out: Path, head: Callable[[torch.Tensor], torch.Tensor]) -> Path:
+    """A copy that stores the head that is made of its embedding, and says nothing of it in its config."""
+    shutil.copytree(folder, out)
+    tensors = load_torch(out / "model.safetensors")
+    prefix = "ernie" if "ernie.norm.weight" in tensors else "model"
+    tensors["lm_head.weight"] = head(tensors[f"{prefix}.embed_tokens.weight"]).contiguous()
+    save_torch(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    return out
+
+
+def changed(embedding: torch.Tensor) -> torch.Tensor:
+    """As a merged adapter leaves it."""
+    noise = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(0))
+    return (embedding.float() + 0.5 * embedding.float().std() * noise).to(embedding.dtype)
+
+
+def last_bit(embedding: torch.Tensor) -> torch.Tensor:
+    head = embedding.clone()
+    head.view(torch.int16)[-1, -1] ^= 1
+    return head
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(SPECS["dense-tied"], tmp_path_factory.mktemp("tied") / "model", seed=1)
+
+
+def opened(folder: Path) -> CheckpointSource:
+    return CheckpointSource(Checkpoint.open(folder), read_config(folder))
+
+
+@pytest.mark.parametrize("change", [changed, last_bit, lambda embedding: changed(embedding).float()])
+def test_a_stored_head_outranks_the_config(tied: Path, tmp_path: Path, change: Callable[..., torch.Tensor]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = with_head(tied, tmp_path / "apart", change)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).get_output_embeddings().weight
+    source = opened(folder)
+    assert read_config(folder).tie_word_embeddings and not source.unused
+    assert source.notes == ("the stored head is used: it differs from the embedding, to which config.json ties it",)
+    graph = build_graph(read_config(folder), storages=source.storages)
+    (head,) = (weight for weight in graph.weights if weight.name == "head.weight")
+    out = np.empty(head.type.shape(), np.float32)
+    source.fill(head, "data", out)
+    np.testing.assert_array_equal(out, theirs.detach().numpy())
+
+
+def test_a_stored_head_that_is_the_embedding_is_left_out(tied: Path, tmp_path: Path) -> None:
+    whole = with_head(tied, tmp_path / "same", lambda embedding: embedding.clone())
+    for folder in (whole, write_paddle_twin(whole, tmp_path / "paddle")):
+        source = opened(folder)
+        assert source.unused == [("lm_head.weight", "the same as the embedding, to which the model ties its head")]
+        assert source.notes == () and "head.weight" not in source.storages
+    upright = with_head(tmp_path / "paddle", tmp_path / "upright", lambda embedding: embedding.clone())
+    assert "head.weight" not in opened(upright).storages
+    other = write_paddle_twin(with_head(tied, tmp_path / "apart", last_bit), tmp_path / "paddle apart")
+    assert "head.weight" in opened(other).storages
+
+
+def test_a_stored_head_of_another_shape_is_an_error(tied: Path, tmp_path: Path) -> None:
+    folder = with_head(tied, tmp_path / "resized", lambda embedding: embedding[:-1].clone())
+    with pytest.raises(CheckpointError, match=r"wrong shape, 1: 'lm_head.weight \[255, 64\] instead of \[256, 64\]'"):
+        opened(folder)
+
+
+def test_the_heads_are_compared_up_to_the_first_difference(
+    tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+
+    def equal(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+        compared.append(a.nbytes)
+        return a.tobytes() == b.tobytes()
+
+    monkeypatch.setattr("ernie_rt.weights.source.COMPARED_AT_ONCE", 1024)
+    monkeypatch.setattr(np, "array_equal", equal)
+    assert opened(with_head(tied, tmp_path / "same", lambda embedding: embedding.clone())).unused
+    assert set(compared) == {1024} and sum(compared) == 256 * 64 * 2
+    compared.clear()
+    assert opened(with_head(tied, tmp_path / "apart", changed)).notes
+    assert compared == [1024]
 
 
 DTYPES = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
