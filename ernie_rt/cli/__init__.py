@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,12 +24,14 @@ from ernie_rt.cli import (
     tokenize,
     verify,
 )
-from ernie_rt.cli.output import say
+from ernie_rt.cli.group import Commands
+from ernie_rt.cli.output import say, settle_streams
 from ernie_rt.display import printable
 from ernie_rt.errors import ErnieRtError
 
 app = typer.Typer(
     name="ernie-rt",
+    cls=Commands,
     help="Run Baidu's ERNIE 4.5 models on whatever hardware you have.",
     epilog='Begin with: ernie-rt run demo "How many grams are in 5 kilograms?"',
     no_args_is_help=True,
@@ -58,7 +57,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     plugin: Annotated[
         list[str] | None, typer.Option("-p", metavar="no:NAME", help="Leave a plugin out; may be given several times.")
@@ -73,20 +72,12 @@ def _root(
 
 def main() -> None:
     """Run the command line: exit code 0 ok, 1 failed, 2 usage or bad input, 130 interrupted."""
-    _settle_streams()
+    settle_streams()
     try:
         app()
     except ErnieRtError as error:
         say(f"ernie-rt: {printable(str(error))}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
+        say("ernie-rt: interrupted")
         sys.exit(130)
-
-
-def _settle_streams() -> None:
-    """A stream that the caller closed swallows what it is given; what standard output cannot encode becomes "?"."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ import typer
 
 from ernie_rt.cli import options as opt
 from ernie_rt.cli.output import parse_size, say
+from ernie_rt.cli.prompts import as_unix
 from ernie_rt.display import printable
 from ernie_rt.errors import ErnieRtError, PromptError
 
@@ -51,10 +53,11 @@ def chat(
 
     Each conversation is kept in a file of its own, in ~/.local/state/ernie-rt/chat or where XDG_STATE_HOME says.
     """
+    from ernie_rt.cli.keyboard import keyboard
     from ernie_rt.cli.loaded import explain, loaded, quantized
     from ernie_rt.cli.store import Store, state_folder
     from ernie_rt.cli.talk import Talk
-    from ernie_rt.cli.typed import keyboard, next_text, piped_line
+    from ernie_rt.cli.typed import piped
     from ernie_rt.generation.options import NEW_CHAT_TOKENS, check_options
     from ernie_rt.location import locate
 
@@ -76,22 +79,24 @@ def chat(
     if resume is not None:
         talk.load(resume)
     if system is not None:
-        talk.system(system)
-    with loaded(
-        located, backend=backend, device=device, dtype=dtype,
-        max_context=None if max_context is None else parse_size(max_context),
-        max_batch_tokens=max_batch_tokens, threads=threads, memory=memory,
-        weights=quantized(located, weights, threads, backend=backend, device=device, dtype=dtype),
-    ) as ready:  # fmt: skip
+        talk.system(as_unix(system))
+    typed = sys.stdin.isatty()
+    with (
+        keyboard(talk.store.history) if typed else piped(sys.stdin.buffer) as read,
+        loaded(
+            located, backend=backend, device=device, dtype=dtype,
+            max_context=None if max_context is None else parse_size(max_context),
+            max_batch_tokens=max_batch_tokens, threads=threads, memory=memory,
+            weights=quantized(located, weights, threads, backend=backend, device=device, dtype=dtype),
+        ) as ready,
+    ):  # fmt: skip
         if verbose:
             explain(located, template, settled)
-        if sys.stdin.isatty():
+        if typed:
             say("/help lists the commands")
-            with keyboard(talk.store.folder) as read:
-                _converse(talk, ready, read)
+            _converse(talk, ready, read)
         else:
-            while (text := next_text(piped_line)) is not None and talk.take(text, ready):
-                pass
+            _answer_all(talk, ready, read)
 
 
 def _converse(talk: Talk, model: Model, read: Callable[[str], str | None]) -> None:
@@ -107,3 +112,17 @@ def _converse(talk: Talk, model: Model, read: Callable[[str], str | None]) -> No
             say("")
         except ErnieRtError as error:
             say(printable(str(error)))
+
+
+def _answer_all(talk: Talk, model: Model, read: Callable[[str], str | None]) -> None:
+    """Take what a file or pipe holds until it ends; the first error ends the talk, and what is left out is said."""
+    from ernie_rt.cli.typed import next_text
+
+    for number in itertools.count(1):
+        try:
+            text = next_text(read)
+            if text is None or not talk.take(text, model):
+                return
+        except (ErnieRtError, KeyboardInterrupt):
+            say(f"stopped at message {number} of standard input; what comes after it is not answered")
+            raise

@@ -72,7 +72,7 @@ def conform(
     if as_json:
         write(json.dumps(report.to_json(), indent=1) + "\n")
     else:
-        write(safe(report.table(), sys.stdout) + "\n")
+        write(f"{report.table()}\n")
     if not report.ok:
         raise typer.Exit(1)
 
@@ -80,4 +80,4 @@ def conform(
 def _line(result: Result) -> str:
     figures = ", ".join(f"{name} {value:.3g}" for name, value in result.figures.items())
     parts = (f"{result.status} {result.check}", result.route, figures, result.reason)
-    return safe(": ".join(part for part in parts if part), sys.stderr)
+    return ": ".join(part for part in parts if part)

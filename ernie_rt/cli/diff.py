@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from ernie_rt.cli import options as opt
-from ernie_rt.cli.output import answers_alone, read_prompt, say, write
+from ernie_rt.cli.output import answers_alone, say, write
+from ernie_rt.cli.prompts import read_prompt
 
 SPELLING = "A backend, such as eager, eager:float32 or eager@cuda:1:bfloat16."
 

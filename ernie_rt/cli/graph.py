@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,7 +41,7 @@ def graph(
     as_json: Json = False,
 ) -> None:
     """Print a model as a graph, with its parameters and the cost of one token. A known name needs no checkpoint."""
-    from ernie_rt.cli.output import parse_size, write
+    from ernie_rt.cli.output import parse_size, say, write
     from ernie_rt.display import human_count
     from ernie_rt.errors import OptionError
     from ernie_rt.graph.cost import active_parameters, graph_cost, parameters
@@ -84,7 +83,7 @@ def graph(
     if verbose and lowered is not None:
         for decision in lowering.decisions:
             verdict = "native" if decision.kept else f"decomposed: {decision.reason}"
-            print(f"{decision.scope}: {decision.op}: {verdict}", file=sys.stderr)
+            say(f"{decision.scope}: {decision.op}: {verdict}")
 
 
 def _lowered(config: ModelConfig, dtype: str, backend: str) -> Lowering:

@@ -1,7 +1,8 @@
-"""What the commands share: prompts in, answers out, sizes, peak memory."""
+"""What the commands share: answers out, remarks aside, sizes, peak memory."""
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import os
@@ -16,21 +17,58 @@ from typing import TYPE_CHECKING, TextIO
 
 import typer
 
-from ernie_rt.errors import OptionError, PromptError, WriteError
+from ernie_rt.errors import OptionError, WriteError
 
 if TYPE_CHECKING:
     from ernie_rt.generation.stream import Piece
 
-PROMPT_LIMIT = 64 << 20
-STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Characters that a terminal obeys instead of showing them; newlines and tabs aside."""
+STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that a terminal obeys instead of showing them, those that turn text around included; newlines and tabs
+aside."""
 SCALES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
+def settle_streams() -> None:
+    """From now on what is written is UTF-8, whatever the machine's habit; a terminal of another encoding keeps its own.
+
+    What such a terminal lacks is written as an escape, and that is said once. A stream that the caller closed swallows
+    what it is given.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            nowhere = Path(os.devnull).open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+            setattr(sys, name, nowhere)
+        elif isinstance(stream, io.TextIOWrapper):
+            if stream.isatty() and codecs.lookup(stream.encoding).name != "utf-8":
+                codecs.register_error(f"ernie-rt {name}", _Escape(stream.encoding))
+                stream.reconfigure(errors=f"ernie-rt {name}")
+            else:
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+class _Escape:
+    """Writes what a terminal lacks as escapes, and says so at the first."""
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+        self._said = False
+
+    def __call__(self, error: UnicodeError) -> tuple[str | bytes, int]:
+        if not self._said:
+            self._said = True
+            say(f"this terminal shows {self._encoding} alone: other characters are written as escapes; set it to UTF-8")
+        return codecs.backslashreplace_errors(error)
+
+
 def write(text: str) -> None:
-    """Put text on standard output at once; when its reader has left, the command ends quietly, with exit code 0."""
+    """Put text on standard output at once; when its reader has left, the command ends quietly, with exit code 0.
+
+    Whatever it came from, it steers no terminal.
+    """
+    out = getattr(sys.stdout, "answers", sys.stdout)
     try:
-        print(text, end="", flush=True, file=getattr(sys.stdout, "answers", sys.stdout))
+        print(safe(text, out), end="", flush=True, file=out)
     except OSError as error:
         # What is still in the buffer would fail once more when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -77,8 +115,8 @@ class _Aside(io.TextIOBase):
 
 
 def say(text: str) -> None:
-    """A line on standard error."""
-    _aside(text + "\n")
+    """A line on standard error, which steers no terminal."""
+    _aside(safe(text, sys.stderr) + "\n")
 
 
 def _aside(text: str) -> None:
@@ -115,12 +153,12 @@ class AnswerWriter:
             _aside(safe(piece.reasoning, sys.stderr))
         if piece.text:
             self._enter("text")
-            write(safe(piece.text, sys.stdout))
+            write(piece.text)
         for call in piece.tool_calls:
             self._enter("")
             self._enter("tool call")
             arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
-            write(safe(f"tool call: {call.name} {arguments}", sys.stdout))
+            write(f"tool call: {call.name} {arguments}")
 
     def _enter(self, kind: str) -> None:
         """Begin text of a kind: on a new line next to a tool call, dimmed for reasoning."""
@@ -190,31 +228,3 @@ def anonymous_bytes() -> int:
     except OSError:
         pass
     return 0
-
-
-def read_prompt(prompt: str | None, file: Path | None) -> str:
-    """The prompt from wherever it was given; PromptError when from two places, or none."""
-    if prompt is not None and file is not None:
-        raise PromptError("a prompt was given twice", found="an argument and --file", hint="Leave one out")
-    if file is not None:
-        from ernie_rt import files
-
-        data = files.read_bytes(file, PROMPT_LIMIT)
-    elif prompt not in (None, "-"):
-        assert prompt is not None
-        return prompt
-    elif sys.stdin is None or (prompt is None and sys.stdin.isatty()):
-        raise PromptError("no prompt", hint="Give it as an argument, by --file, or on standard input")
-    else:
-        data = sys.stdin.buffer.read(PROMPT_LIMIT + 1)
-        if len(data) > PROMPT_LIMIT:
-            raise PromptError("standard input is too long for a prompt", expected=f"at most {PROMPT_LIMIT} bytes")
-    return decode_prompt(data)
-
-
-def decode_prompt(data: bytes) -> str:
-    """Text that somebody gave, as text; PromptError when it is not UTF-8."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise PromptError("the prompt is not UTF-8", found=f"byte {data[error.start]:#04x} at {error.start}") from None

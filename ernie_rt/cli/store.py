@@ -30,6 +30,11 @@ class Store:
         self._complained = False
         self.begin()
 
+    @property
+    def history(self) -> Path | None:
+        """The file of lines that were typed."""
+        return None if self.folder is None else self.folder / "typed"
+
     def begin(self) -> None:
         """From now on it is another conversation; what was written of the last one stays."""
         self._name = f"{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(2)}.json"

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-import typer
-
-from ernie_rt.cli.output import AnswerWriter, safe, say
+from ernie_rt.cli.output import AnswerWriter, say
 from ernie_rt.cli.store import Store
 from ernie_rt.errors import OptionError
 from ernie_rt.text.messages import Message
@@ -91,7 +89,7 @@ class Talk:
         turns = sum(message.role == "user" for message in messages)
         say(f"{path}: {turns} messages of yours")
         for message in messages[-2:]:
-            say(safe(f"{message.role}: {message.content}", sys.stderr))
+            say(f"{message.role}: {message.content}")
 
     def _has_system(self) -> bool:
         return bool(self.messages) and self.messages[0].role == "system"
@@ -132,7 +130,7 @@ class Talk:
                     self.store.keep(self._ref, self.messages)
             self._remark(answer, interrupted, anew)
         if interrupted and not sys.stdin.isatty():
-            raise typer.Exit(130)
+            raise KeyboardInterrupt
 
     def _options_now(self, model: Model, prompt_tokens: int) -> GenerateOptions:
         options = self._options.copy()

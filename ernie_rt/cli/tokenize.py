@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +23,8 @@ def tokenize(
     as_json: Json = False,
 ) -> None:
     """Print the tokens of a text, an id and its piece on each line. The text is content: it has no special tokens."""
-    from ernie_rt.cli.output import read_prompt, safe, write
+    from ernie_rt.cli.output import write
+    from ernie_rt.cli.prompts import read_prompt
     from ernie_rt.location import locate
 
     given = read_prompt(text, file)
@@ -35,10 +35,10 @@ def tokenize(
         pieces = [_show(tokenizer.pieces[number]) for number in numbers]
         write(json.dumps({"count": len(numbers), "ids": numbers, "pieces": pieces, "text": said}) + "\n")
     elif ids:
-        write(safe(said, sys.stdout) + "\n")
+        write(f"{said}\n")
     else:
         lines = [f"{number}\t{json.dumps(_show(tokenizer.pieces[number]), ensure_ascii=False)}" for number in numbers]
-        write(safe("".join(f"{line}\n" for line in lines), sys.stdout))
+        write("".join(f"{line}\n" for line in lines))
 
 
 def _parse_ids(text: str) -> list[int]:

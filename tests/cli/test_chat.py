@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import pty
 import re
-import select
 import shutil
 import signal
-import subprocess
-import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +17,11 @@ from ernie_rt import loading
 from ernie_rt.cli import store
 from ernie_rt.cli.output import AnswerWriter
 from ernie_rt.generation.stream import Stream
-from ernie_rt.location import locate
-from ernie_rt.text.spans import Span, encode_spans, special_pattern
-from support.commands import Outcome, command, start
-from support.scripted import ScriptedExecutable, scripted, write_chat_checkpoint
+from support.commands import Outcome, command
+from support.says import Says
+from support.scripted import ScriptedExecutable, write_chat_checkpoint
 from support.templates import PLAIN, THINKING
+from support.terminal import Terminal
 
 pytestmark = pytest.mark.usefixtures("one_renderer")
 
@@ -46,22 +40,6 @@ def thinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return tmp_path / "state" / "ernie-rt" / "chat"
-
-
-class Says:
-    """The backend says these answers, and `asked` is what it was asked, as text."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
-        self.tokenizer = locate(folder).tokenizer
-        pattern = special_pattern(self.tokenizer.reserved)
-        ids = [encode_spans([Span(text, True)], self.tokenizer, pattern) for text in answers]
-        host = scripted(*ids)
-        self.backend: Any = host.backend("scripted")
-        monkeypatch.setattr(loading, "PluginHost", lambda: host)
-
-    @property
-    def asked(self) -> list[str]:
-        return [self.tokenizer.decode(ids, skip_special=False) for ids in self.backend.prompts]
 
 
 def chat(folder: Path, typed: str, *options: object) -> Outcome:
@@ -416,38 +394,8 @@ def test_nothing_else_is_asked_after_an_interrupt(plain: Path, monkeypatch: pyte
 def terminal(untrained: Path, tmp_path: Path) -> Iterator[Terminal]:
     folder = shutil.copytree(untrained, tmp_path / "model")
     (folder / "chat_template.jinja").write_text(PLAIN)
-    running = Terminal(folder)
-    yield running
-    running.process.kill()
-    running.process.wait()
-    os.close(running.ours)
-
-
-class Terminal:
-    """`ernie-rt chat` on a terminal of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.ours, theirs = pty.openpty()
-        self.process: subprocess.Popen[bytes] = start(
-            "chat", folder, "--backend", "reference", "-n", "3000",
-            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )  # fmt: skip
-        os.close(theirs)
-        self.shown = ""
-
-    def type(self, text: str) -> None:
-        os.write(self.ours, text.encode())
-
-    def wait(self, text: str, seconds: float = 30) -> None:
-        """Read until `text` was shown."""
-        deadline = time.monotonic() + seconds
-        while text not in self.shown:
-            ready, _, _ = select.select([self.ours], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise TimeoutError(self.shown)
-            self.shown += os.read(self.ours, 65536).decode(errors="replace")
-        self.shown = self.shown.partition(text)[2]
+    with Terminal("chat", folder, "--backend", "reference", "-n", "3000") as running:
+        yield running
 
 
 def test_a_talk_on_a_terminal(terminal: Terminal, state: Path) -> None:

@@ -1,0 +1,92 @@
+"""What is typed or pasted in a terminal is taken whole, wherever standard output goes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from support.templates import PLAIN
+from support.terminal import Terminal
+
+LONG = "word " * 1300 + "tail"  # longer than a line that a terminal edits by itself, and within the context
+OPTIONS = ("--backend", "reference", "-n", "2")
+
+
+@pytest.fixture
+def folder(untrained: Path, tmp_path: Path) -> Path:
+    folder = shutil.copytree(untrained, tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(PLAIN)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "ernie-rt" / "chat"
+
+
+def asked(file: Path) -> list[str]:
+    return [message["content"] for message in json.loads(file.read_text())["messages"] if message["role"] == "user"]
+
+
+@pytest.mark.parametrize(
+    ("early", "elsewhere"),
+    [(True, ()), (False, ("stdout",)), (True, ("stdout", "stderr"))],
+    ids=["typed while it loads", "> file", "typed while it loads, &> file"],
+)
+def test_a_long_line_is_whole(early: bool, elsewhere: tuple[str, ...], folder: Path, tmp_path: Path) -> None:
+    with (
+        (tmp_path / "out").open("w") as out,
+        Terminal("chat", folder, *OPTIONS, **dict.fromkeys(elsewhere, out)) as terminal,
+    ):
+        terminal.wait_for_keys()
+        if not early:
+            terminal.wait(">>> ")
+        terminal.type(f"{LONG}\n/save {tmp_path}/x.json\n/exit\n")
+        terminal.rest()
+        assert terminal.process.wait(30) == 0
+    assert asked(tmp_path / "x.json") == [LONG]
+    assert bool(elsewhere) == bool((tmp_path / "out").read_text())
+
+
+def test_what_is_pasted_at_once_is_one_message(folder: Path, tmp_path: Path, state: Path) -> None:
+    with Terminal("chat", folder, *OPTIONS) as terminal:
+        terminal.wait(">>> ")
+        terminal.type("\x1b[200~def f():\r    return 1\r\r# 你好\x1b[201~")
+        terminal.type("\n")
+        terminal.wait(">>> ")
+        terminal.type(f"/save {tmp_path}/x.json\n\x04")
+        terminal.rest()
+        assert terminal.process.wait(30) == 0
+    assert asked(tmp_path / "x.json") == ["def f():\n    return 1\n\n# 你好"]
+
+
+def test_the_end_of_input_between_quotes_sends_nothing(folder: Path, tmp_path: Path) -> None:
+    with Terminal("chat", folder, *OPTIONS) as terminal:
+        terminal.wait(">>> ")
+        terminal.type('"""half\n')
+        terminal.wait("... ")
+        terminal.type("\x04")
+        terminal.wait('the input ended before the closing """. What was begun is not sent')
+        terminal.wait(">>> ")
+        terminal.type("whole\n")
+        terminal.wait(">>> ")
+        terminal.type(f"/save {tmp_path}/x.json\n\x04")
+        terminal.rest()
+        assert terminal.process.wait(30) == 0
+    assert asked(tmp_path / "x.json") == ["whole"]
+
+
+def test_a_prompt_that_is_typed(folder: Path) -> None:
+    """`ernie-rt tokenize MODEL -`: lines until Ctrl-D."""
+    with Terminal("tokenize", folder, "-", "--json") as terminal:
+        terminal.wait_for_keys()
+        terminal.type(f"{LONG}\n")
+        terminal.type("second\n\x04")
+        shown = terminal.rest()
+        assert terminal.process.wait(30) == 0
+    found = json.loads(shown[shown.rindex('{"count"') :])
+    assert found["text"] == f"{LONG}\nsecond\n"

@@ -1,0 +1,55 @@
+"""What is written is UTF-8, or escapes that are remarked upon; no text steers a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.commands import START, command
+from support.scripted import write_chat_checkpoint
+from support.terminal import Terminal
+
+NARROW = ["ascii", "cp1252", "gbk", "utf-16"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_chat_checkpoint(tmp_path_factory.mktemp("plain") / "model", None)
+
+
+@pytest.mark.parametrize("encoding", NARROW)
+def test_a_pipe_gets_utf8(encoding: str, folder: Path) -> None:
+    ran = command("tokenize", folder, "--ids", "--", ids(folder, "北京 🙂 é"), encoding=encoding)
+    assert (ran.code, ran.out, ran.err) == (0, "北京 🙂 é\n", "")
+
+
+def ids(folder: Path, text: str) -> str:
+    return " ".join(map(str, json.loads(command("tokenize", folder, text, "--json").out)["ids"]))
+
+
+@pytest.mark.parametrize("habit", [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+def test_a_process_gives_utf8_on_both_streams(habit: dict[str, str], folder: Path) -> None:
+    def ask(*arguments: object) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run([*START, *map(str, arguments)], env=os.environ | habit, capture_output=True)
+
+    ran = ask("tokenize", folder, "--ids", ids(folder, "北京"))
+    assert (ran.returncode, ran.stdout.decode(), ran.stderr) == (0, "北京\n", b"")
+    ran = ask("tokenize", folder, "北京", "--json")
+    assert ran.returncode == 0 and json.loads(ran.stdout)["text"] == "北京"
+    (folder / "北京").touch()
+    ran = ask("tokenize", folder / "北京")
+    assert ran.returncode == 2 and b"?" not in ran.stderr
+
+
+def test_a_terminal_of_another_encoding_is_told_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    with Terminal("tokenize", folder, "--ids", ids(folder, "北京北京")) as terminal:
+        shown = terminal.rest()
+        assert terminal.process.wait(20) == 0
+    assert "\\u5317" in shown and "?" not in shown
+    remark = "this terminal shows iso8859-1 alone: other characters are written as escapes; set it to UTF-8"
+    assert shown.count(remark) == 1
