@@ -73,7 +73,7 @@ class Judge:
         if found.shape != exact.shape:
             return Verdict(Outcome({}, f"logits have the shape {list(found.shape)}, not {list(exact.shape)}"))
         rows, unclear = Rows.of(found, exact, noisy), _from_there_on(unclear, lengths)
-        outcome, counted = judge_rows(rows, unclear, output, activation, factor)
+        outcome, counted = judge_rows(rows, unclear, output, activation, factor, shown is not None)
         if counted is None:
             return Verdict(outcome)
         return Verdict(outcome, router, self._greedy(told, exact, noisy, counted, found))
@@ -191,11 +191,12 @@ class Judge:
 
 
 def judge_rows(
-    rows: Rows, unclear: Array, output: DType, activation: DType, factor: float
+    rows: Rows, unclear: Array, output: DType, activation: DType, factor: float, shown: bool = False
 ) -> tuple[Outcome, Array | None]:
     """Judge logits of the dtype `output`, and say which rows of them count; None when too many are off.
 
-    At the rows that are `unclear` other experts may have been chosen: of these, such as need it are excused.
+    At the rows that are `unclear` other experts may have been chosen, than the oracle's or than those that were
+    `shown`: of these, such as need it are excused.
     """
     within = multiples(rows.found, rows.exact, rows.noisy, EPSILON[output]) <= MODEL_LIMIT * factor
     clear = (within & rows.near) | ~unclear
@@ -203,9 +204,9 @@ def judge_rows(
         off = rows.figures(np.ones_like(clear), output, activation, factor)
         problem = (
             f"{(~clear).mean():.0%} of the positions are off, too many for flipped experts: by {off['error']:.3g} of "
-            f"their rms, {off['times']:.3g} times the noise; promise `taps` to see which"
-        )
-        return Outcome(off | {"margin": np.inf}, problem), None
+            f"their rms, {off['times']:.3g} times the noise; "
+        ) + ("with taps it chose others" if shown else "promise `taps` to be judged by the experts that were chosen")
+        return Outcome(off | {"margin": np.inf, "excused": float((~clear).sum())}, problem), None
     figures = rows.figures(clear, output, activation, factor)
     figures["excused"] = float((~clear).sum())
     problem = ""

@@ -43,10 +43,12 @@ class Trained:
 
 
 def logits(setting: Setting, texts: Sequence[Text], noise: DType | None) -> Outcome:
-    """The logits of whole texts. Without a `noise` that is known, the oracle itself judges them."""
+    """The logits of whole texts. The oracle itself judges them where no `noise` is known, and where something would
+    have to be excused by experts that the backend can show."""
     run = setting.run(taps=False)
     if noise is not None:
-        return judge_texts(texts, run, noise, setting.factor)
+        outcome = judge_texts(texts, run, noise, setting.factor)
+        return setting.judged() if setting.taps and outcome.figures["excused"] else outcome
     outcome = setting.judged()
     if setting.subject.quantization is None:
         return outcome
@@ -55,12 +57,15 @@ def logits(setting: Setting, texts: Sequence[Text], noise: DType | None) -> Outc
 
 
 def greedy(setting: Setting, texts: Sequence[Text], noise: DType | None) -> Outcome:
-    """The greedy answers to texts."""
+    """The greedy answers to texts; what the oracle itself judges is as for `logits`."""
     prompts = tuple(text.ids[: text.prompt] for text in texts)
     new = max(len(text.answer) for text in texts)
     setting = replace(setting, specimen=replace(setting.specimen, prompts=prompts, new_tokens=new))
-    if noise is None:
-        return setting.verdict(all_logits=False).greedy
-    answers, longest = Answers(texts), max(len(text.ids) for text in texts)
-    run = setting.run(taps=False, all_logits=False, drive=answers.drive, context=longest)
-    return answers.judge(run, noise, setting.factor)
+    if noise is not None:
+        answers, longest = Answers(texts), max(len(text.ids) for text in texts)
+        run = setting.run(taps=False, all_logits=False, drive=answers.drive, context=longest)
+        outcome = answers.judge(run, noise, setting.factor)
+        if not (setting.taps and outcome.figures["excused"]):
+            return outcome
+    verdict = setting.verdict(all_logits=False)
+    return Outcome(verdict.greedy.figures, "; ".join(filter(None, (verdict.router.problem, verdict.greedy.problem))))

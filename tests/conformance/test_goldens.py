@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from ernie_rt.conformance import Suite, goldens
+from ernie_rt.conformance.declared import Expectations, Features
 from ernie_rt.conformance.goldens import (
     KINDS,
     NOISES,
@@ -25,8 +27,9 @@ from ernie_rt.conformance.goldens import (
 from ernie_rt.conformance.metrics import kl
 from ernie_rt.contract import Numerics, OpNumerics, Step, Target
 from ernie_rt.location import locate
+from ernie_rt.reference.ops import MEANINGS
 from ernie_rt.weights.hub import resolve
-from support.mutants import NumpyBackend, eager, host_of
+from support.mutants import COMPOSITES, NumpyBackend, eager, host_of
 
 GOLDENS = Goldens.read()
 RANDOM = np.random.default_rng(0)
@@ -58,6 +61,11 @@ def test_they_agree_with_themselves() -> None:
         assert (np.diff(text.exact[:, :TOP]) <= 0).all() and set(text.noise) == set(NOISES)
         for finer, coarser in ("float32", "float16"), ("float16", "bfloat16"):
             assert np.median(text.noise[finer]) < np.median(text.noise[coarser])
+
+
+def test_float32_decides_no_choice_of_experts_in_them() -> None:
+    """After a choice that fell otherwise, whatever follows in the text is off: sums in another order would fail."""
+    assert all(text.clear["float32"] == len(text.ids) for text in GOLDENS.texts)
 
 
 def test_a_sketch_shows_what_whole_logits_show() -> None:
@@ -120,6 +128,50 @@ def test_a_sound_backend_passes(name: str) -> None:
         worst = report.worst(level)
         # No margin at all is right where every token is the oracle's.
         assert level == "L5" if worst is None else worst.figures["margin"] < 0.8, worst
+
+
+def test_experts_that_rounding_chose_are_judged_by_the_oracle() -> None:
+    """In 16 bits some are sent elsewhere. Taps show which, so that nothing has to be excused unseen."""
+    (check,) = (c for c in Suite("eager", dtype="bfloat16").checks(["L4"]) if str(c) == "L4/plain/logits")
+    result = check.run()
+    assert result.status == "passed", result
+    assert result.figures["router_flips"] > 0 == result.figures["excused"]
+
+
+def misrouted(marked: int) -> type:
+    """One that sends a token to other experts than its scores say, for no reason."""
+
+    def top_k(x: Any, k: int) -> Any:
+        ids = MEANINGS["top_k"](x, k=k)
+        if len(ids) > marked:
+            ids[marked, -1] = np.argsort(-x[marked], kind="stable")[-1]
+        return ids
+
+    functions = {name: function for name, function in COMPOSITES.items() if name != "moe_route"}
+    return type("Misrouted", (NumpyBackend,), {"functions": {**functions, "top_k": top_k}})
+
+
+@pytest.mark.parametrize(
+    "check, taps, message",
+    [
+        ("L4/plain/logits", True, "score better by"),
+        ("L5/plain/greedy", True, "score better by"),
+        ("L4/plain/logits", False, "promise `taps` to be judged by the experts that were chosen"),
+    ],
+)
+def test_a_wrong_choice_of_experts_is_none_of_these(
+    check: str, taps: bool, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though every choice were close for all that the goldens know."""
+    unclear = tuple(replace(text, clear=dict.fromkeys(NOISES, 0)) for text in GOLDENS.texts)
+    known = Goldens(GOLDENS.model, GOLDENS.digest, unclear, GOLDENS.more)
+    monkeypatch.setattr(goldens.Goldens, "read", classmethod(lambda cls: known))
+    promised = Expectations(Features(ops=True, moe=True, biases=True, batches=True, taps=taps))
+    suite = Suite("mutant", host_of(misrouted(3)), expectations=promised)
+    (found,) = (each for each in suite.checks([check[:2]]) if str(each) == check)
+    result = found.run()
+    assert result.status == "failed" and message in result.reason, result
+    assert ("promise" in result.reason) != taps
 
 
 def test_answers_are_continued_where_they_part() -> None:
