@@ -15,6 +15,9 @@ if __name__ == "__main__":
     sys.path += sys.argv[2:]
 
 import json
+import pprint  # noqa: F401
+import signal
+import textwrap  # noqa: F401  both loaded by filters, too late by then
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
@@ -102,28 +105,21 @@ def render(template: str, contexts: Iterable[dict[str, Any]], output_bytes: int)
 
 def limit_resources(memory_bytes: int) -> None:
     """From here on this process has so much memory, where the system limits it, and writes and opens no file."""
-    if sys.platform == "win32":  # the parent's clock is the only limit there
+    try:
+        import resource
+    except ImportError:  # Windows: the parent's clock is the only limit there
         return
-    import resource
-
-    for kind, value in (
-        (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, 3),
-    ):
-        with suppress(ValueError):  # macOS lets nobody limit memory; elsewhere a lower limit may be there already
-            resource.setrlimit(kind, (value, value))
+    for name, value in (("AS", memory_bytes), ("FSIZE", 0), ("CORE", 0), ("NOFILE", 3)):
+        # macOS lets nobody limit memory, some systems do not know of it; elsewhere a lower limit may be there already.
+        with suppress(AttributeError, OSError, ValueError):
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
 
 
 def limit_time(cpu_seconds: float) -> None:
     """The system ends this process when it works for so long from now on; never with 0."""
-    if sys.platform == "win32":
-        return
-    import signal
-
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+    with suppress(AttributeError, OSError):  # not every system, nor every container, has it: the clock is left
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
 
 
 def answer(request: bytes) -> bytes:
@@ -168,8 +164,6 @@ def _reason(error: Exception) -> str:
 
 def main() -> None:
     if sys.platform != "win32":
-        import signal
-
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is meant for the parent
     # Whatever is loaded at first use, as codecs and the time zone are: from here on no file can be opened.
     environment().from_string("{{ [1, 'a\\n'] | tojson(indent=1) ~ strftime_now('%c') }}").render()

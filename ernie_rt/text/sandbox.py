@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import get_data
 from typing import Any, Final, cast
 
 from ernie_rt.errors import ErnieRtError, TemplateError, TemplateLimitError
@@ -26,6 +27,7 @@ ANSWER_BYTES: Final = 6 * OUTPUT_BYTES + MIB
 """JSON spells a byte of output with up to six."""
 
 SCRIPT: Final = Path(__file__).with_name("jinja_worker.py")
+REINSTALL: Final = "Install ernie-rt with the sources of its modules, or encode the prompt yourself"
 HINT: Final = "The checkpoint's chat_template is not to be trusted; encode the prompt yourself"
 
 
@@ -50,8 +52,8 @@ class Renderer:
         """Render `template` with each of `contexts` (JSON values), within 1 s, 256 MB and 4 MB of output for all.
 
         The first must succeed, or TemplateError says why not; others may fail, which gives None. TemplateLimitError
-        when a limit is exceeded. ErnieRtError where no process can be started. It has neither this one's environment
-        variables nor its open files, and no template leaves anything in it to the next.
+        when a limit is exceeded. ErnieRtError where no process can be started. It has none of this one's open files,
+        and of its environment variables those alone that it takes to start. No template leaves anything to the next.
 
         Windows limits no processor time, so that the clock is what stops a template after 5 s, and no memory; nor
         does macOS limit memory.
@@ -117,7 +119,7 @@ class Renderer:
 
     def _running(self) -> Worker:
         if self._worker is None:
-            self._worker = Worker(SCRIPT, [str(MEMORY_BYTES), *_folders("jinja2", "markupsafe")])
+            self._worker = Worker(_script(), [str(MEMORY_BYTES), *_folders("jinja2", "markupsafe")])
             self._end = weakref.finalize(self, self._worker.end)
         return self._worker
 
@@ -144,6 +146,19 @@ def _forgets(renderer: weakref.ref[Renderer]) -> Callable[[], None]:
     return forget
 
 
+def _script() -> list[str]:
+    """How Python is told to run the script: by its path or, where this package lies in an archive, by its text."""
+    if SCRIPT.is_file():
+        return [str(SCRIPT)]
+    try:
+        data = get_data("ernie_rt.text", SCRIPT.name)
+    except OSError:
+        data = None
+    if data is None:
+        raise ErnieRtError("the program that renders chat templates is not there", where=str(SCRIPT), hint=REINSTALL)
+    return ["-c", data.decode()]
+
+
 def _folders(*packages: str) -> list[str]:
     """Where packages lie that this process can import: its child looks nowhere by itself."""
     folders: dict[str, None] = {}
@@ -151,5 +166,5 @@ def _folders(*packages: str) -> list[str]:
         spec = find_spec(name)
         if spec is None or not spec.submodule_search_locations:
             raise ErnieRtError(f"{name}, which renders chat templates, is not installed", hint=f"pip install {name}")
-        folders |= dict.fromkeys(str(Path(folder).parent) for folder in spec.submodule_search_locations)
+        folders |= dict.fromkeys(str(Path(folder).absolute().parent) for folder in spec.submodule_search_locations)
     return list(folders)

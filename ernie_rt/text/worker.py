@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,33 +19,77 @@ from ernie_rt.files import MIB
 START_SECONDS: Final = 20.0
 
 
-class Worker:
-    """A Python process that runs a script. It has no environment variables, no open files and no packages of its own,
-    and ends when this process does."""
+STARTING: Final = ("SYSTEMROOT", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FRAMEWORK_PATH")
+"""The variables without which an interpreter may not start: where the system, its library and its modules lie."""
+PYTHON: Final = re.compile(r".*(ython|pypy)[\d.]*_?[a-z]?(-wrapped)?(\.exe)?", re.IGNORECASE)
+"""Names of programs that are Python; others, in which Python is embedded, would start anew."""
 
-    def __init__(self, script: Path, arguments: Sequence[str]) -> None:
-        """Start it, and wait until it says that it is ready; ErnieRtError when it never does."""
+
+def interpreters() -> list[str]:
+    """Where Python may be, the likeliest first: this process's own, and what lies beside the library that it uses."""
+    own = [path for path in (sys.executable, getattr(sys, "_base_executable", None)) if path]
+    library = Path(os.__file__).parent  # PREFIX/lib/python3.11, or PREFIX/Lib
+    prefixes = (Path(sys.base_exec_prefix), library.parent.parent, library.parent)
+    folders = [Path(folder) for folder in (sysconfig.get_config_var("BINDIR"),) if folder]
+    folders += [folder for prefix in prefixes for folder in (prefix / "bin", prefix)]
+    names = (f"python{sys.version_info.major}.{sys.version_info.minor}", "python3", "python", "python.exe")
+    beside = [folder / name for folder in folders for name in names]
+    found = [path for path in own if PYTHON.fullmatch(Path(path).name)]
+    found += [str(path) for path in beside if path.is_file() and os.access(path, os.X_OK)]
+    return list(dict.fromkeys(found))
+
+
+class Worker:
+    """A Python process that runs a script. It has no packages of its own, no open files and no environment variables
+    but `STARTING`, and ends when this process does."""
+
+    def __init__(self, script: Sequence[str], arguments: Sequence[str]) -> None:
+        """Start it, and wait until it says that it is ready; ErnieRtError with the causes when it never does.
+
+        `script` is a path, or `-c` and a program.
+        """
         self._expired = False
-        if not sys.executable:
-            raise _no_start("none")
+        command = ["-s", "-P", "-S", "-B", *script, *arguments]
+        causes = []
+        for python in interpreters():
+            cause = self._start([python, *command])
+            if cause is None:
+                return
+            causes.append(f"{python}: {cause}")
+        raise ErnieRtError(
+            "no process could be started to render the chat template in",
+            where=f"sys.executable, {sys.executable!r}",
+            expected="a Python interpreter",
+            found="; ".join(causes) or "none, nor any beside Python's library",
+            hint="Set sys.executable to the path of one, or encode the prompt yourself",
+        )
+
+    def _start(self, command: Sequence[str]) -> str | None:
+        """None once it is ready; else why it is not."""
         try:
             self._child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", str(script), *arguments],
+                command,
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                cwd=script.anchor,
-                env={name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ},  # Windows needs it
+                cwd=Path(command[0]).anchor or None,
+                env={name: os.environ[name] for name in STARTING if name in os.environ},
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
         except OSError as error:
-            raise _no_start(error.strerror or type(error).__name__) from None
-        with self._clock(START_SECONDS):
-            ready = self._receive(0)
+            return error.strerror or type(error).__name__
+        try:
+            with self._clock(START_SECONDS):
+                ready = self._receive(0)
+        except BaseException:
+            self.end()
+            raise
         if ready is None:
-            raise _no_start(self._last_words())
+            return self._last_words()
         assert self._child.stderr is not None
         self._child.stderr.close()
+        return None
 
     def ask(self, request: bytes, seconds: float, most: int) -> tuple[bool, bytes | None]:
         """Whether it has read a request, and its answer: None when it has ended, or has more than `most` bytes to say.
@@ -69,7 +115,14 @@ class Worker:
     def _clock(self, seconds: float) -> Iterator[None]:
         """Kill the process when the block takes longer."""
         clock = threading.Timer(seconds, self._expire)
-        clock.start()
+        try:
+            clock.start()
+        except RuntimeError as error:
+            raise ErnieRtError(
+                "no thread could be started that stops a chat template",
+                found=str(error),
+                hint="Raise the number of processes that the system allows, or encode the prompt yourself",
+            ) from None
         try:
             yield
         finally:
@@ -86,16 +139,18 @@ class Worker:
             pipe.close()
 
     def _last_words(self) -> str:
-        """Why it has ended before it was ready, in one line."""
+        """Why it has ended before it was ready, in one line; it may be started anew."""
         try:
             _, said = self._child.communicate(timeout=1)
         except subprocess.TimeoutExpired:  # it lives on, or a child of its own has the pipe
             said = b""
         expired, code = self.end()
+        self._expired = False
         if expired:
             return f"nothing for {START_SECONDS:g} s"
-        lines = said.decode(errors="replace").split("\n")
-        return next((line[-200:] for line in reversed(lines) if line.strip()), f"exit code {code}")
+        lines = [line.strip() for line in said.decode(errors="replace").split("\n")]
+        last = next((f": {line[-200:]}" for line in reversed(lines) if line), "")
+        return f"{f'signal {-code}' if code < 0 else f'exit code {code}'}{last}"
 
     def _send(self, data: bytes) -> bool:
         assert self._child.stdin is not None
@@ -121,13 +176,3 @@ class Worker:
                 return None
             data += part
         return bytes(data)
-
-
-def _no_start(why: str) -> ErnieRtError:
-    return ErnieRtError(
-        "no process could be started to render the chat template in",
-        where=f"sys.executable, {sys.executable!r}",
-        expected="a Python interpreter",
-        found=why,
-        hint="Set sys.executable to one, or encode the prompt yourself",
-    )

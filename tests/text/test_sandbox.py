@@ -11,6 +11,7 @@ import pytest
 from ernie_rt.errors import TemplateError, TemplateLimitError
 from ernie_rt.text import sandbox
 from ernie_rt.text.sandbox import Renderer
+from ernie_rt.text.worker import STARTING
 from support.templates import CONTEXT, GREETING, process
 
 CODE = [
@@ -135,11 +136,27 @@ def test_what_chat_templates_use(renderer: Renderer) -> None:
 def test_the_child_sees_no_environment_and_no_files(renderer: Renderer) -> None:
     renderer.render(GREETING, [CONTEXT], "x")
     child = Path(f"/proc/{process(renderer)}")
-    assert not (child / "environ").read_bytes()
+    assert b"PATH" not in (child / "environ").read_bytes()
     assert {int(file.name) for file in (child / "fd").iterdir()} == {0, 1, 2}
     limits = {line[:25].strip(): line.split()[-3:-1] for line in (child / "limits").read_text().splitlines()}
     assert limits["Max open files"] == ["3", "3"]
     assert limits["Max file size"] == ["0", "0"]
+
+
+def test_the_child_is_told_what_it_takes_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in STARTING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SYSTEMROOT", "C:\\Windows")
+    monkeypatch.setenv("SECRET", "x")
+    ours = Renderer()
+    ours.render(GREETING, [CONTEXT], "x")
+    assert Path(f"/proc/{process(ours)}/environ").read_bytes() == b"SYSTEMROOT=C:\\Windows\0"
+
+
+@pytest.mark.parametrize("template", ["{{ 'a b' | wordwrap(1) }}", "{{ [1] | pprint }}", "{{ 'x.org' | urlize }}"])
+def test_what_filters_load_is_there(renderer: Renderer, template: str) -> None:
+    """The process can open no file by then."""
+    assert renderer.render(template, [CONTEXT], "x")
 
 
 def test_output_is_counted_in_bytes(renderer: Renderer) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import gc
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +16,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -214,43 +217,150 @@ def test_the_process_ends_when_its_parent_is_killed() -> None:
             time.sleep(0.01)
 
 
+@pytest.mark.parametrize("executable", ["/bin/true", "/bin/cat", "", None, "/nowhere/python3", "/nowhere/app.exe"])
+def test_an_embedded_python(monkeypatch: pytest.MonkeyPatch, executable: str | None) -> None:
+    """sys.executable is another program, or nothing: Python lies beside its library."""
+    monkeypatch.setattr(sys, "executable", executable)
+    monkeypatch.setattr(sys, "_base_executable", executable, raising=False)
+    ours = Renderer()
+    assert ours.render(GREETING, [CONTEXT], "x") == ["hello"]
+    assert Path(f"/proc/{process(ours)}/exe").readlink().name.startswith("python")
+
+
+def test_no_other_program_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where Python is embedded, starting sys.executable would start the application anew."""
+    application = tmp_path / "application"
+    application.write_text(f"#!/bin/sh\ntouch {tmp_path / 'started'}\n")
+    application.chmod(0o755)
+    for name in ("executable", "_base_executable"):
+        monkeypatch.setattr(sys, name, str(application), raising=False)
+    assert Renderer().render(GREETING, [CONTEXT], "x") == ["hello"]
+    assert not (tmp_path / "started").exists()
+    assert str(application) not in worker.interpreters()
+
+
 @pytest.mark.parametrize(
-    ("executable", "why"),
+    ("name", "python"),
     [
-        ("/bin/true", "exit code 0"),
-        ("/bin/cat", "cat --help"),
-        ("", "none"),
-        (None, "none"),
-        ("/nowhere", "No such file"),
+        ("python", True), ("python3.11", True), ("Python.exe", True), ("pythonw.exe", True), ("python3.13t", True),
+        ("python_d.exe", True), (".python3.11-wrapped", True), ("pypy3", True), ("hython", True),
+        ("uwsgi", False), ("maya.exe", False), ("blender", False), ("python-app", False), ("python.sh", False),
+    ],
+)  # fmt: skip
+def test_names_of_interpreters(monkeypatch: pytest.MonkeyPatch, name: str, python: bool) -> None:
+    monkeypatch.setattr(sys, "executable", f"/nowhere/{name}")
+    assert (f"/nowhere/{name}" in worker.interpreters()) == python
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        ([], "none, nor any beside Python's library"),
+        (["/bin/true"], "/bin/true: exit code 0"),
+        (["/bin/cat"], "/bin/cat: exit code 1: .*cat --help"),
+        (["/nowhere"], "/nowhere: No such file or directory"),
+        (["/bin/false", "/nowhere"], "/bin/false: exit code 1; /nowhere: No such file"),
     ],
 )
-def test_no_python_to_start(monkeypatch: pytest.MonkeyPatch, executable: str | None, why: str) -> None:
-    monkeypatch.setattr(sys, "executable", executable)
+def test_no_python_to_start(monkeypatch: pytest.MonkeyPatch, found: list[str], why: str) -> None:
+    monkeypatch.setattr(worker, "interpreters", lambda: found)
     with pytest.raises(ErnieRtError, match="no process could be started") as caught:
         Renderer().render(GREETING, [CONTEXT], "x")
     assert not isinstance(caught.value, TemplateError)
-    assert why in str(caught.value.found)
-    assert repr(executable) in str(caught.value)
+    assert re.search(why, str(caught.value.found))
+    assert repr(sys.executable) in str(caught.value)
+
+
+def test_the_first_that_starts_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "interpreters", lambda: ["/bin/false", "/nowhere", sys.executable])
+    ours = Renderer()
+    assert ours.render(GREETING, [CONTEXT], "x") == ["hello"]
+    with pytest.raises(TemplateLimitError):
+        ours.render("{{ 'a' * 10000000000 }}", [CONTEXT], "x")
+
+
+def test_a_python_that_cannot_import_jinja(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "_folders", lambda *packages: ["/nowhere"])
+    with pytest.raises(ErnieRtError, match=r"exit code 1: ModuleNotFoundError: No module named 'jinja2'"):
+        Renderer().render(GREETING, [CONTEXT], "x")
 
 
 def test_a_python_that_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     waits = tmp_path / "waits.py"
     waits.write_text("import time; time.sleep(60)")
     monkeypatch.setattr(sandbox, "SCRIPT", waits)
+    monkeypatch.setattr(worker, "interpreters", lambda: [sys.executable])
     monkeypatch.setattr(worker, "START_SECONDS", 0.5)
-    with pytest.raises(ErnieRtError, match=r"found nothing for 0.5 s"):
+    with pytest.raises(ErnieRtError, match=r": nothing for 0.5 s"):
         Renderer().render(GREETING, [CONTEXT], "x")
 
 
-def test_jinja_is_found_where_this_process_has_it(tmp_path: Path) -> None:
-    for name in ("jinja2", "markupsafe"):
-        shutil.copytree(Path(*sandbox._folders(name)) / name, tmp_path / name)
-    text = SCRIPT + "from ernie_rt.text import sandbox; say(); tell(sandbox._folders('jinja2', 'markupsafe'))"
-    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+def test_no_thread_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    started = []
+    start = subprocess.Popen.__init__
+    ours = Renderer()
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess.Popen, "__init__", lambda self, *a, **k: started.append(self) or start(self, *a, **k))
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(ErnieRtError, match=r"no thread could be started .* can't start new thread"):
+            ours.render(GREETING, [CONTEXT], "x")
+    assert [child.poll() for child in started] == [-signal.SIGKILL]
+    assert ours.render(GREETING, [CONTEXT], "x") == ["hello"]
+
+
+def from_packages(place: Path, python: str = sys.executable, *, cwd: Path | None = None, **env: str) -> Any:
+    """What a process says that has Jinja from a place alone: its words, and what its child was started with."""
+    text = SCRIPT + "from ernie_rt.text import sandbox; say(); tell(sandbox._folders('jinja2', 'markupsafe'))\n"
+    text += "tell(ours._worker._child.args)"
+    others = [path for path in sys.path if path and not (Path(path) / "jinja2").exists()]
+    others.append(str(Path(sandbox.__file__).parents[2]))
     run = subprocess.run(
-        [sys.executable, "-S", "-c", text], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
-    )
-    assert run.stdout.strip() == str([str(tmp_path)])
+        [python, "-S", "-c", text], capture_output=True, text=True, cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(place), *others]), **env},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return [ast.literal_eval(line) for line in run.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("name", ["packages", "包 with blanks", "archive.zip", "relative"])
+def test_jinja_is_found_where_this_process_has_it(tmp_path: Path, name: str) -> None:
+    place = tmp_path / name
+    for package in ("jinja2", "markupsafe"):
+        shutil.copytree(Path(*sandbox._folders(package)) / package, tmp_path / "packages" / package)
+    if name.endswith(".zip"):
+        shutil.make_archive(str(place.with_suffix("")), "zip", tmp_path / "packages")
+    elif name != "packages":
+        (tmp_path / "packages").rename(place)
+    given = Path("relative") if name == "relative" else place
+    folders, _ = from_packages(given, cwd=tmp_path)
+    assert folders == [str(place)]
+
+
+def test_a_python_that_needs_to_be_told_where_its_library_is(tmp_path: Path) -> None:
+    copied = tmp_path / "python3"
+    shutil.copy(Path(sys.executable).resolve(), copied)
+    (folder,) = sandbox._folders("jinja2", "markupsafe")
+    _, started = from_packages(Path(folder), str(copied), PYTHONHOME=sys.base_prefix)
+    assert started[0] == str(copied)
+
+
+def test_ernie_rt_in_an_archive(tmp_path: Path) -> None:
+    package = Path(sandbox.__file__).parents[1]
+    ignored = shutil.ignore_patterns("__pycache__", "demo", "conformance", "*.safetensors")
+    shutil.copytree(package, tmp_path / "all" / "ernie_rt", ignore=ignored)
+    archive = shutil.make_archive(str(tmp_path / "all"), "zip", tmp_path / "all")
+    text = "import sys; sys.path.insert(0, sys.argv[1])\n" + SCRIPT + "import ernie_rt; say(); tell(ernie_rt.__file__)"
+    run = subprocess.run([sys.executable, "-c", text, archive], capture_output=True, text=True)
+    assert run.stdout.strip().startswith(archive), run.stderr
+
+
+def test_without_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sandbox, "SCRIPT", tmp_path / "absent.py")
+    with pytest.raises(ErnieRtError, match="the program that renders chat templates is not there"):
+        Renderer().render(GREETING, [CONTEXT], "x")
 
 
 def test_jinja_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,14 +369,22 @@ def test_jinja_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
         Renderer().render(GREETING, [CONTEXT], "x")
 
 
-def test_a_system_without_a_limit_of_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "refused",
+    [
+        "if kind == resource.RLIMIT_AS: raise ValueError('current limit exceeds maximum limit')",
+        "raise OSError(1, 'Operation not permitted')",
+    ],
+)
+@pytest.mark.parametrize("absent", ["", "del resource.RLIMIT_AS, signal.ITIMER_PROF\n"])
+def test_a_system_without_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refused: str, absent: str) -> None:
     other = tmp_path / "worker.py"
     other.write_text(
-        "import resource, runpy\n"
+        "import resource, runpy, signal\n"
         "def refuse(kind, limits):\n"
-        "    if kind == resource.RLIMIT_AS: raise ValueError('current limit exceeds maximum limit')\n"
+        f"    {refused}\n"
         "    real(kind, limits)\n"
-        "real, resource.setrlimit = resource.setrlimit, refuse\n"
+        f"real, resource.setrlimit = resource.setrlimit, refuse\n{absent}"
         f"runpy.run_path({str(sandbox.SCRIPT)!r}, run_name='__main__')\n"
     )
     monkeypatch.setattr(sandbox, "SCRIPT", other)
