@@ -127,6 +127,14 @@ def test_a_stop_string_and_a_cut_answer(loader: Loader, folders: dict[str, Path]
     assert early.text == "" and early.finish == "length" and "So".startswith(early.reasoning[:2])
 
 
+def test_what_is_no_call_is_text_with_a_reason(loader: Loader, folders: dict[str, Path]) -> None:
+    broken = '<tool_call>\n{"name": "look_up", "input": {}}\n</tool_call>'
+    model = loader("thinking", spell(folders["thinking"], f"So.</think>\n{broken}\n{CALL}", "<|im_end|>"))
+    answer = model.chat([{"role": "user", "content": "x"}], tools=[TOOL])
+    assert (answer.text, answer.tool_calls) == (broken, (ToolCall("look_up", {"what": "猫"}),))
+    assert answer.faults == ("a tool call: a key that calls do not have; found 'input'",)
+
+
 def test_leaving_a_stream_keeps_what_came(loader: Loader, folders: dict[str, Path]) -> None:
     model = loader("plain", spell(folders["plain"], "one two three four five six", "</s>"))
     with model.chat([{"role": "user", "content": "Count"}], stream=True) as stream:

@@ -29,6 +29,7 @@ class Piece:
     logprobs: Logprobs | None = None
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,9 @@ class Generation:
     """An answer: text, ids, why it ended, and how long its parts took.
 
     The text ends before a stop string, the ids with the token that completes it. Reasoning and tool calls are told
-    apart in answers of `chat`. `cached_tokens` of the prompt were in the cache already, from an earlier one that began
-    likewise. `prefill_seconds` run up to the first token, `decode_seconds` from there to the last.
+    apart in answers of `chat`; `faults` say of what looks like a tool call, and is in the text, why it is none.
+    `cached_tokens` of the prompt were in the cache already, from an earlier one that began likewise. `prefill_seconds`
+    run up to the first token, `decode_seconds` from there to the last.
     """
 
     text: str
@@ -50,6 +52,7 @@ class Generation:
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     cached_tokens: int = 0
+    faults: tuple[str, ...] = ()
 
     @property
     def message(self) -> Message:
@@ -105,6 +108,7 @@ class Stream(Iterator[Piece]):
             reasoning="".join(piece.reasoning for piece in pieces),
             tool_calls=tuple(call for piece in pieces for call in piece.tool_calls),
             cached_tokens=record.cached_tokens,
+            faults=tuple(fault for piece in pieces for fault in piece.faults),
         )
 
 
@@ -150,6 +154,7 @@ def _piece(event: Event, text: TextStream, parser: OutputParser | None) -> Piece
         event.logprobs,
         _joined(parts, "reasoning"),
         tuple(part.call for part in parts if part.call is not None),
+        tuple(part.fault for part in parts if part.fault),
     )
 
 

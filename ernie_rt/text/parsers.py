@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from ernie_rt.errors import JsonError
-from ernie_rt.files import parse_json
 from ernie_rt.text.messages import ToolCall
+from ernie_rt.text.tool_calls import read_calls
 
 Kind = Literal["reasoning", "text", "tool_call"]
 Section = Literal["", "think", "response", "tool_call"]
@@ -19,42 +19,52 @@ TAGS: Final[Mapping[Section, Mapping[str, Section]]] = {
     "": {"<think>": "think", "<response>": "response", "<tool_call>": "tool_call"},
     "think": {"</think>": ""},
     "response": {"</response>": ""},
-    "tool_call": {"</tool_call>": ""},
+    "tool_call": {"</tool_call>": "", "<tool_call>": "tool_call"},
 }
 """The tags that mean something in each section, and the section that they lead to; others are text."""
 ANSWER_TAGS: Final = frozenset(tag for tags in TAGS.values() for tag in tags)
 PATTERNS: Final = {section: re.compile("|".join(tags)) for section, tags in TAGS.items()}
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+WITHIN: Final = re.compile(r'\\.|"', re.DOTALL)
+OUTSIDE: Final = re.compile(rf'"|{OPEN}|{CLOSE}|[^\w\s{{}}\[\]:,.+-]')
+"""What to look for within a string of JSON: its end; and outside: the next, a tag, and what can stand in no JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of an answer: some more `text` of a kind, or a whole `call`, whose text is its JSON.
+    """A piece of an answer: some more `text` of a kind, or a whole `call`, whose text is the JSON between its tags.
 
-    What was meant as a tool call and is none is text: the tags and what was between them, as it was written.
+    What was meant as a tool call and is none is text: the tags and what was between them, as it was written. `fault`
+    says why.
     """
 
     kind: Kind
     text: str
     call: ToolCall | None = None
+    fault: str = ""
 
 
 class OutputParser:
     """Parses one answer, given in any pieces; the parts do not depend on the split, save where one text ends.
 
     Newlines next to a tag belong to it and are left out; other text comes as soon as it cannot be the beginning of a
-    tag. An answer without tags comes as it is.
+    tag. An answer without tags comes as it is. A tag within a string of a call's JSON is a part of that string,
+    provided that all of it makes a call. Takes time linear in the text.
     """
 
     def __init__(self, thinking: bool = False) -> None:
         """`thinking`: the prompt ended inside `<think>`, as that of the Thinking model does."""
         self._section: Section = "think" if thinking else ""
         self._pending = ""
-        """What may be the beginning of a tag."""
+        """What may be the beginning of a tag, or of an escape."""
         self._newlines = 0
         """How many newlines wait for the text after them; a tag swallows them."""
         self._after_tag = thinking
         self._tagged = thinking
-        self._call: list[str] = []
+        self._body: list[str] = []
+        """What came after `<tool_call>`."""
+        self._seek = OUTSIDE
+        """What decides how the body goes on; once it can be no JSON, any tag."""
 
     def push(self, text: str) -> list[Part]:
         """Take more of the answer, and return what is certain now."""
@@ -62,11 +72,15 @@ class OutputParser:
 
     def flush(self) -> list[Part]:
         """End the answer: what was held back, half a tag included, is text; a call without its end counts if whole."""
+        parts: list[Part] = []
+        while self._section == "tool_call":
+            self._body.append(self._pending)
+            self._pending = ""
+            ended, rest = self._end_call("")
+            parts += [*ended, *self._push(rest)]
         rest, self._pending = self._pending, ""
-        parts = self._write(rest)
-        if self._section == "tool_call":
-            parts = [_parse_call("".join(self._call), closed=False)]
-        elif not self._tagged:
+        parts += self._write(rest)
+        if not self._tagged:
             parts.append(Part("text", "\n" * self._newlines))
         return [part for part in parts if part.text or part.call]
 
@@ -74,25 +88,63 @@ class OutputParser:
         text = self._pending + text
         position = 0
         while True:
-            tags = TAGS[self._section]
-            found = PATTERNS[self._section].search(text, position)
-            if found is None:
+            tag, end = self._next_tag(text, position)
+            yield from self._write(text[position:end])
+            if tag is None:
                 break
-            yield from self._write(text[position : found.start()])
+            position = end + len(tag)
             if self._section == "tool_call":
-                yield _parse_call("".join(self._call), closed=True)
-                self._call = []
-            self._section = tags[found[0]]
+                parts, rest = self._end_call(tag)
+                yield from parts
+                position -= len(rest)
+                if position < 0:  # it began in an earlier piece
+                    text, position = rest + text[position + len(rest) :], 0
+            else:
+                self._section = TAGS[self._section][tag]
             self._after_tag = self._tagged = True
-            position = found.end()
-        end = len(text) - _half_tag(text[position:], tags)
-        yield from self._write(text[position:end])
         self._pending = text[end:]
+
+    def _next_tag(self, text: str, position: int) -> tuple[str | None, int]:
+        """The next tag that means something, and where it begins; else None, and where half of one may begin."""
+        tags = TAGS[self._section]
+        seek = self._seek if self._section == "tool_call" else PATTERNS[self._section]
+        while (found := seek.search(text, position)) is not None:
+            if found[0] in tags:
+                return found[0], found.start()
+            if seek is OUTSIDE and found[0] != '"':
+                if any(tag.startswith(text[found.start() : found.start() + len(tag)]) for tag in tags):
+                    return None, found.start()
+                seek = PATTERNS["tool_call"]
+            elif found[0] == '"':
+                seek = OUTSIDE if seek is WITHIN else WITHIN
+            position = found.end()
+            self._seek = seek
+        if seek is WITHIN:
+            return None, len(text) - text.endswith("\\", position)
+        return None, len(text) - _half_tag(text[position:], tags)
+
+    def _end_call(self, tag: str) -> tuple[list[Part], str]:
+        """What the body is, at a tag outside of its strings or at the end of the answer, and the text to go on with.
+
+        That text is what followed the first closing tag, where this was no part of a call's string.
+        """
+        body = "".join(self._body)
+        self._body, self._seek = [], OUTSIDE
+        self._section = TAGS["tool_call"].get(tag, "")
+        whole = body if tag else body[: len(body) - _half_tag(body, (CLOSE,))]
+        try:
+            return [Part("tool_call", whole.strip(), call) for call in read_calls(whole)], ""
+        except JsonError as error:
+            fault = str(error)
+        said, early, rest = body.partition(CLOSE)
+        if early:
+            self._section, tag, rest = "", CLOSE, rest + tag
+        return [Part("text", f"{OPEN}{said}{CLOSE if tag == CLOSE else ''}", fault=fault)], rest
 
     def _write(self, text: str) -> list[Part]:
         """Text without tags, in the present section."""
         if self._section == "tool_call":
-            self._call.append(text)
+            self._body.append(text)
             return []
         body = text.strip("\n") if text else ""
         if not body:
@@ -104,22 +156,9 @@ class OutputParser:
         return [Part(KINDS[self._section], "\n" * before + body)]
 
 
-def _half_tag(text: str, tags: Mapping[str, Section]) -> int:
+def _half_tag(text: str, tags: Iterable[str]) -> int:
     """How much of the end of `text` is the beginning of a tag."""
     return max(
         (size for tag in tags for size in range(1, len(tag)) if text.endswith(tag[:size])),
         default=0,
     )
-
-
-def _parse_call(body: str, *, closed: bool) -> Part:
-    try:
-        value = parse_json(body.strip().encode(), where="a tool call")
-        arguments = value.get("arguments", {}) if isinstance(value, dict) else None
-        if isinstance(arguments, str):
-            arguments = parse_json(arguments.encode(), where="the arguments of a tool call")
-    except JsonError:
-        arguments = None
-    if isinstance(arguments, dict) and isinstance(value.get("name"), str):
-        return Part("tool_call", body.strip(), ToolCall(value["name"], arguments))
-    return Part("text", f"<tool_call>{body}{'</tool_call>' if closed else ''}")
