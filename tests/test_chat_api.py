@@ -200,6 +200,13 @@ def with_defaults(folder: Path, **fields: object) -> Path:
         ({"top_p": 0.9, "max_new_tokens": 5}, {"max_new_tokens": 5}, ()),
         ({"eos_token_id": [2, 9], "num_beams": 4, "min_p": None}, {"stop_ids": [9]}, ("num_beams",)),
         ({"eos_token_id": 2, "transformers_version": "5.0"}, {}, ()),
+        (
+            {"do_sample": True, "top_k": 50.0, "max_new_tokens": 8.0},
+            {"temperature": 1, "top_k": 50, "max_new_tokens": 8},
+            (),
+        ),
+        ({"do_sample": True, "top_k": -1, "eos_token_id": -1}, {"temperature": 1.0, "top_k": 0}, ()),
+        ({"eos_token_id": [9.0, -1], "pad_token_id": -1, "do_sample": None}, {"stop_ids": [9]}, ()),
     ],
     ids=str,
 )
@@ -216,6 +223,9 @@ def test_defaults_of_a_checkpoint(
         ({"temperature": -1}, r"generation_config.json: temperature is out of range; .*Correct the file"),
         ({"do_sample": True, "top_p": "high"}, "top_p is out of range"),
         ({"eos_token_id": "</s>"}, "stop_ids"),
+        ({"max_new_tokens": 8.5}, "max_new_tokens must be a whole number above 0"),
+        ({"temperature": float("nan")}, "temperature is out of range.*found NaN is not a JSON number"),
+        ({"temperature": 10**400}, "temperature is out of range"),
         ({"max_new_tokens": 0}, "max_new_tokens must be a whole number above 0"),
         ({"repetition_penalty": True}, "repetition_penalty is out of range"),
         ({"do_sample": "false"}, "do_sample is neither true nor false"),

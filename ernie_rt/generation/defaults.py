@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
@@ -18,6 +18,7 @@ NAME: Final = "generation_config.json"
 SAMPLING: Final = ("temperature", "top_k", "top_p", "min_p")
 """What `do_sample: false` turns off."""
 OTHERS: Final = ("repetition_penalty", "presence_penalty", "frequency_penalty", "max_new_tokens")
+WHOLE: Final = ("top_k", "max_new_tokens", "eos_token_id")
 MEANINGLESS: Final = frozenset(
     {"do_sample", "eos_token_id", "bos_token_id", "pad_token_id", "transformers_version", "_from_model_config",
      "use_cache", "max_length", "return_dict_in_generate", "output_attentions", "output_hidden_states"}
@@ -51,12 +52,12 @@ def read_defaults(folder: Path, config: ModelConfig) -> Defaults:
     """Read generation_config.json; no defaults when there is none. ConfigError for an impossible value.
 
     Its end-of-sequence tokens join those of config.json. `do_sample: false` makes it greedy, as in transformers; a
-    file that gives a temperature and no `do_sample` is taken to mean it.
+    file that gives a temperature and no `do_sample` is taken to mean it. A token of -1 is none.
     """
     if not os.path.lexists(folder / NAME):
         return Defaults()
     path = member(folder, NAME)
-    fields: Mapping[str, Any] = {name: value for name, value in read_json(path).items() if value is not None}
+    fields = {name: _plain(name, value) for name, value in read_json(path).items() if value is not None}
     sampling = fields.get("do_sample")
     if sampling is not None and not isinstance(sampling, bool):
         raise ConfigError("do_sample is neither true nor false", where=str(path), found=repr(sampling)[:40])
@@ -67,7 +68,7 @@ def read_defaults(folder: Path, config: ModelConfig) -> Defaults:
     elif "temperature" not in options:
         options = {name: value for name, value in options.items() if name not in SAMPLING}
     eos = fields.get("eos_token_id", [])
-    options["stop_ids"] = eos if isinstance(eos, list) else [eos]
+    options["stop_ids"] = [_plain("eos_token_id", id) for id in (eos if isinstance(eos, list) else [eos]) if id != -1]
     try:
         check_options(config.eos_token_id, config.vocab_size, **options)
     except OptionError as error:
@@ -91,3 +92,10 @@ def read_defaults(folder: Path, config: ModelConfig) -> Defaults:
         del options["stop_ids"]
     known = {*SAMPLING, *OTHERS, *MEANINGLESS}
     return Defaults(cast(GenerateOptions, options), tuple(sorted(fields.keys() - known)))
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value as `check_options` takes it: 50.0 is 50, and where it means all, -1 is 0."""
+    if name in WHOLE and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return 0 if name == "top_k" and value == -1 else value

@@ -11,108 +11,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final, Literal, cast
+from typing import Final
 
 from ernie_rt.errors import ConfigError
 from ernie_rt.files import member, read_json
-from ernie_rt.graph.types import DType, dtype_of
-from ernie_rt.modeling.fields import Fields, show
+from ernie_rt.graph.types import DType
+from ernie_rt.modeling.fields import Fields
+from ernie_rt.modeling.rotary import rotary_in
+from ernie_rt.modeling.spellings import (
+    ALIASES,
+    DEFAULTS,
+    MAX_VOCAB,
+    MOE_NEUTRAL,
+    NEUTRAL,
+    NULL_IS_ABSENT,
+    TextModelType,
+    dtype_in,
+    model_type_of,
+    refuse_quantization,
+    refuse_window,
+    token_id_in,
+    token_ids_in,
+)
 
-ModelType = Literal["ernie4_5", "ernie4_5_moe"]
-
-MAX_VOCAB: Final = 1 << 18
-"""ERNIE has 103,424."""
 MAX_PARAMETERS: Final = 1 << 42
 """15 times the largest ERNIE 4.5: what a config may describe before anything is allocated for it."""
 MAX_EXPERTS: Final = 1 << 14
 """Layers times experts, each an entry of a checkpoint's header: nearly five times the largest ERNIE 4.5."""
-
-DTYPES: Final = ("bfloat16", "float16", "float32")
-ARCHITECTURES: Final[Mapping[str, ModelType]] = MappingProxyType(
-    {
-        "Ernie4_5ForCausalLM": "ernie4_5",
-        "Ernie4_5_ForCausalLM": "ernie4_5",  # until August 2025
-        "Ernie4_5_MoeForCausalLM": "ernie4_5_moe",
-    }
-)
-ALIASES: Final[Mapping[str, str]] = MappingProxyType({"num_experts": "moe_num_experts", "num_experts_per_tok": "moe_k"})
-"""transformers' attribute_map: other spellings of a field."""
-
-_COMMON: Final[Mapping[str, object]] = MappingProxyType(
-    {
-        "vocab_size": 103424,
-        "max_position_embeddings": 131072,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 500000.0,
-        "use_bias": False,
-        "tie_word_embeddings": True,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": 0,
-    }
-)
-DEFAULTS: Final[Mapping[ModelType, Mapping[str, object]]] = MappingProxyType(
-    {
-        "ernie4_5": {
-            **_COMMON,
-            "hidden_size": 1024,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 18,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 2,
-            "head_dim": 128,
-        },
-        "ernie4_5_moe": {
-            **_COMMON,
-            "hidden_size": 2560,
-            "intermediate_size": 12288,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 20,
-            "num_key_value_heads": 4,
-            "moe_num_experts": 64,
-            "moe_k": 6,
-            "moe_intermediate_size": 1536,
-            "moe_num_shared_experts": 2,
-            "moe_layer_start_index": 1,
-            "moe_layer_end_index": -1,
-            "moe_layer_interval": 1,
-            "moe_norm_min": 1e-12,
-        },
-    }
-)
-"""transformers' defaults by model type: 0.3B and 21B-A3B."""
-
-NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = MappingProxyType(
-    {
-        "hidden_act": ("silu",),
-        "use_rmsnorm": (None, True),
-        "sliding_window": (None,),
-        "use_sliding_window": (None, False),
-        "partial_rotary_factor": (None, 1, 1.0),
-        "quantization_config": (None,),
-        "quantization": (None,),
-        "is_quantized": (None, False),
-    }
-)
-"""Fields that change the computation of any model, and the values that leave it as it is implemented here."""
-
-MOE_NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = MappingProxyType(
-    {
-        "moe_gate": (None, "topk", "topk_fused"),
-        "moe_gate_act": (None, "softmax"),
-        "scoring_func": (None, "softmax"),
-        "moe_norm_gate_logits": (None, True),
-        "moe_group_experts": (None, False),
-        "moe_num_dense_experts": (None, 0),
-        "moe_use_token_type_bias": (None, False),
-        "n_group": (None, 0, 1),
-        "topk_group": (None, 0, 1),
-        "scaling_factor": (None, 1, 1.0),
-        "routed_scaling_factor": (None, 1, 1.0),
-    }
-)
-"""The same for MoE models (names of Baidu's training and serving code)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +65,7 @@ class MoeConfig:
 class ModelConfig:
     """What config.json says about the computation, checked and with every default resolved."""
 
-    model_type: ModelType
+    model_type: TextModelType
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -178,9 +103,31 @@ def read_config(folder: Path) -> ModelConfig:
 
 def parse_config(fields: Mapping[str, object], where: str) -> ModelConfig:
     """Check `fields` and resolve defaults; `where` names their source in a ConfigError."""
-    model_type = _model_type(fields, where)
-    read = Fields(fields, where, DEFAULTS[model_type], ALIASES)
+    model_type = model_type_of(fields, where)
+    if model_type == "ernie4_5_vl_moe":
+        from ernie_rt.modeling.vision_language import parse_vision_language  # which is made of this module
+
+        known = parse_vision_language(fields, where)
+        raise ConfigError(
+            "ernie-rt reads this vision-language config, and does not build its graph yet",
+            where=f"{where}: {'architectures' if fields.get('model_type') is None else 'model_type'}",
+            expected=", ".join(DEFAULTS),
+            found=f"{known.text.num_hidden_layers} layers, and a vision tower of {known.vision.depth}",
+            hint="Choose one of the text models: 0.3B, 21B-A3B or 300B-A47B",
+        )
+    return parse_text(fields_of(fields, where, DEFAULTS[model_type]), model_type)
+
+
+def fields_of(fields: Mapping[str, object], where: str, defaults: Mapping[str, object]) -> Fields:
+    """The fields of a text model over what they mean when they are absent."""
+    given = {name: value for name, value in fields.items() if value is not None or name not in NULL_IS_ABSENT}
+    return Fields(given, where, defaults, ALIASES)
+
+
+def parse_text(read: Fields, model_type: TextModelType, *, sections: bool = False) -> ModelConfig:
+    """A text model, or the text's share of a vision-language one, whose positions come in `sections`."""
     read.refuse_unless(NEUTRAL)
+    refuse_quantization(read)
     if model_type == "ernie4_5":
         _refuse_experts(read)
     heads = read.integer("num_attention_heads", 1, 1024)
@@ -198,59 +145,20 @@ def parse_config(fields: Mapping[str, object], where: str) -> ModelConfig:
         head_dim=_head_dim(read, hidden_size, heads),
         max_position_embeddings=read.integer("max_position_embeddings", 1, 1 << 24),
         rms_norm_eps=read.number("rms_norm_eps", 1e-20, 0.5),
-        rope_theta=_rope_theta(read),
+        rope_theta=rotary_in(read, sections=sections).theta,
         compression_ratio=1.0 if read.absent("compression_ratio") else read.number("compression_ratio", 2**-16, 2**16),
-        use_bias=False if read.absent("use_bias") else read.boolean("use_bias"),
+        use_bias=read.boolean("use_bias"),
         tie_word_embeddings=read.boolean("tie_word_embeddings"),
-        dtype=_dtype(read),
-        bos_token_id=_token_id(read, "bos_token_id"),
-        eos_token_id=() if read.absent("eos_token_id") else read.integers("eos_token_id", 0, MAX_VOCAB - 1),
-        pad_token_id=_token_id(read, "pad_token_id"),
+        dtype=dtype_in(read),
+        bos_token_id=token_id_in(read, "bos_token_id"),
+        eos_token_id=token_ids_in(read, "eos_token_id"),
+        pad_token_id=token_id_in(read, "pad_token_id"),
         num_nextn_predict_layers=mtp_layers,
         moe=_moe(read) if model_type == "ernie4_5_moe" else None,
     )
-    _check_together(config, where)
+    refuse_window(read, config.max_position_embeddings)
+    _check_together(config, read.where)
     return config
-
-
-def _model_type(fields: Mapping[str, object], where: str) -> ModelType:
-    """The model type, from `model_type` or else the class in `architectures`, which must agree."""
-    supported = ", ".join(DEFAULTS)
-    named = fields.get("model_type")
-    classes = fields.get("architectures")
-    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-        raise ConfigError(
-            "impossible value", where=f"{where}: architectures", expected="a list of names", found=show(classes)
-        )
-    names = cast("list[str]", classes or [])
-    for text in (named, *names):
-        if isinstance(text, str) and "vl" in text.lower():
-            raise ConfigError(
-                "vision-language models are not supported yet",
-                where=f"{where}: {'model_type' if text is named else 'architectures'}",
-                expected=supported,
-                found=show(text),
-                hint="Choose one of the text models: 0.3B, 21B-A3B or 300B-A47B",
-            )
-    if named is None and names:
-        named = ARCHITECTURES.get(names[0])
-    if not isinstance(named, str) or named not in DEFAULTS:
-        raise ConfigError(
-            "not a model that ernie-rt runs",
-            where=f"{where}: model_type",
-            expected=supported,
-            found="nothing" if named is None else show(named),
-            hint="ernie-rt runs the ERNIE 4.5 text models alone",
-        )
-    wrong = next((name for name in names if ARCHITECTURES.get(name) != named), None)
-    if wrong is not None:
-        raise ConfigError(
-            f"not a class of model_type {named}",
-            where=f"{where}: architectures",
-            expected=" or ".join(name for name, owner in ARCHITECTURES.items() if owner == named),
-            found=show(wrong),
-        )
-    return cast(ModelType, named)
 
 
 def _head_dim(read: Fields, hidden_size: int, heads: int) -> int:
@@ -264,42 +172,6 @@ def _head_dim(read: Fields, hidden_size: int, heads: int) -> int:
     if head_dim % 2:
         raise read.refusal(source, "impossible value", "an even number", head_dim)
     return head_dim
-
-
-def _rope_theta(read: Fields) -> float:
-    """The base of the rotary frequencies: in `rope_scaling`, else `rope_parameters`, else at the top level.
-
-    That is transformers' order. No kind of scaling is implemented.
-    """
-    name = "rope_parameters" if read.value("rope_scaling") in (None, {}) else "rope_scaling"
-    nested = {} if read.absent(name) else read.value(name)
-    if not isinstance(nested, Mapping):
-        raise read.refusal(name, "impossible value", "an object or null", nested)
-    kind = nested.get("rope_type", nested.get("type", "default"))
-    if kind != "default":
-        hint = "Remove the scaling to run the model at the context length that it was trained for"
-        raise read.refusal(f"{name}.rope_type", "not supported", "default", kind, hint)
-    for key in nested:
-        if key not in ("rope_type", "type", "rope_theta"):
-            raise read.refusal(name, "not supported", "rope_theta and rope_type alone", key)
-    if nested.get("rope_theta") is None:
-        return read.number("rope_theta", 1.0, 1e12)
-    return Fields(nested, f"{read.where}: {name}").number("rope_theta", 1.0, 1e12)
-
-
-def _dtype(read: Fields) -> DType:
-    """`dtype`, else `torch_dtype`, else bfloat16, in which every ERNIE 4.5 is published."""
-    name = "torch_dtype" if read.absent("dtype") else "dtype"
-    value = read.value(name)
-    if value is None:
-        return "bfloat16"
-    if not isinstance(value, str) or value not in DTYPES:
-        raise read.refusal(name, "not supported", ", ".join(DTYPES), value)
-    return dtype_of(value)
-
-
-def _token_id(read: Fields, name: str) -> int | None:
-    return None if read.absent(name) else read.integer(name, 0, MAX_VOCAB - 1)
 
 
 def _refuse_experts(read: Fields) -> None:

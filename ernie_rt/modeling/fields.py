@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ernie_rt.errors import ConfigError
 from ernie_rt.untrusted_json import Unusable
@@ -65,6 +65,22 @@ class Fields:
             raise self.refusal(name, "impossible value", f"an integer from {low} to {high}", [])
         return choose(entries)
 
+    def pair(self, name: str, low: int, high: int) -> tuple[int, int]:
+        """Two integers in a list, or one for both."""
+        match self.integers(name, low, high):
+            case (both,):
+                return both, both
+            case (first, second):
+                return first, second
+        raise self.refusal(name, "impossible value", "one integer or two", self.value(name))
+
+    def section(self, name: str) -> Mapping[str, object]:
+        """An object; an empty one where there is none."""
+        value = {} if self.absent(name) else self.value(name)
+        if isinstance(value, Mapping):
+            return value
+        raise self.refusal(name, "impossible value", "an object or null", value)
+
     def number(self, name: str, low: float, high: float) -> float:
         value = self.value(name)
         if (type(value) is float or type(value) is int) and low <= value <= high:
@@ -81,7 +97,7 @@ class Fields:
         """Refuse every field that is given with a value other than its neutral ones."""
         for name, values in neutral.items():
             found = self._values.get(name, values[0])
-            if not any(type(found) is type(value) and found == value for value in values):
+            if not is_one_of(found, values):
                 expected = " or ".join("null" if v is None else str(v).lower() for v in values)
                 hint = "The field changes what the model computes; choose a release of the model without it"
                 raise self.refusal(name, "not supported", expected, found, hint)
@@ -90,6 +106,12 @@ class Fields:
         if (type(value) is int or type(value) is float) and low <= value <= high and value == int(value):
             return int(value)
         raise self.refusal(name, "impossible value", f"an integer from {low} to {high}", value)
+
+
+def is_one_of(found: object, values: Iterable[object]) -> bool:
+    """Whether JSON holds `found` for one of some values: 1 and 1.0 are the same, 1 and true are not."""
+    kinds = {int, float} if type(found) in (int, float) else {type(found)}
+    return any(type(value) in kinds and found == value for value in values)
 
 
 def show(value: object) -> str:

@@ -195,7 +195,7 @@ UNUSABLE: dict[str, tuple[str, str]] = {
     "overflow": ('"rope_theta": 1e999', "found the number 1e999 is beyond float64"),
     "digits": ('"hidden_size": ' + "9" * 100_000, "hidden_size: impossible value"),
     "1e30": (f'"hidden_size": {10**30}', "found 1000000000"),
-    "surrogate": ('"hidden_act": "\\ud800"', "hidden_act: not supported; expected silu; found a lone surrogate"),
+    "surrogate": ('"hidden_act": "\\ud800"', "hidden_act: not supported; expected silu or swish; found a lone"),
     "in a list": ('"eos_token_id": [2, NaN]', "eos_token_id: impossible value"),
     "in a section": ('"rope_parameters": {"rope_theta": 1, "rope_theta": 1}', "rope_theta: impossible value"),
     "a section": ('"rope_parameters": NaN', "rope_parameters: impossible value"),
@@ -217,7 +217,7 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     *(({"vocab_size": n}, "vocab_size") for n in (0, 2, 10**12, "1000")),
     *(({"rope_theta": n}, "rope_theta: ") for n in (0, -1, 1e300, "x", False)),
     *(({"rms_norm_eps": n}, "rms_norm_eps: ") for n in (0, -1e-5, 1, "1e-5")),
-    *(({"eos_token_id": n}, "eos_token_id") for n in (10**12, -1, 1000, "2", [2] * 1000, [2, None])),
+    *(({"eos_token_id": n}, "eos_token_id") for n in (10**12, -2, 1000, "2", [2] * 1000, [2, None])),
     *(({"max_position_embeddings": n}, "max_position_embeddings: ") for n in (0, 2**40, -1)),
     *(({"moe_num_experts": n}, "moe_num_experts: ") for n in (0, 10**6, [], "8")),
     *(({"moe_k": n}, "moe_k") for n in (0, 9, 2**31, True)),
@@ -254,9 +254,8 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"model_type": None, "architectures": None}, "model_type: not a model that ernie-rt runs"),
     ({"model_type": ["ernie4_5_moe"]}, "model_type: not a model that ernie-rt runs"),
     ({"model_type": "ernie4_5"}, "a dense model with experts"),
-    ({"model_type": "ernie4_5_moe_vl"}, "model_type: vision-language models are not supported yet"),
-    ({"model_type": "ernie4_5_vl_moe"}, "model_type: vision-language models are not supported yet"),
-    ({"architectures": ["Ernie4_5_VLMoeForConditionalGeneration"]}, "architectures: vision-language models are not"),
+    ({"model_type": "ernie4_5_moe_vl"}, "architectures: not a class of model_type ernie4_5_moe_vl"),
+    ({"architectures": ["Ernie4_5_VLMoeForConditionalGeneration"]}, "architectures: not a class of model_type ernie4"),
 ]
 
 

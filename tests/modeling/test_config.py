@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from transformers import Ernie4_5_MoeConfig, Ernie4_5_MoeForCausalLM, Ernie4_5Config
 
 from ernie_rt.errors import ConfigError, ErnieRtError
-from ernie_rt.modeling.config import ALIASES, DEFAULTS, MAX_PARAMETERS, MOE_NEUTRAL, NEUTRAL, ModelConfig, read_config
+from ernie_rt.modeling.config import MAX_PARAMETERS, ModelConfig, read_config
 from ernie_rt.modeling.config import parse_config as parse_config_at
+from ernie_rt.modeling.spellings import ALIASES, DEFAULTS, MOE_NEUTRAL, NEUTRAL
 
 DENSE = {"architectures": ["Ernie4_5_ForCausalLM"], **DEFAULTS["ernie4_5"], "model_type": "ernie4_5"}
 MOE = {"architectures": ["Ernie4_5_MoeForCausalLM"], **DEFAULTS["ernie4_5_moe"], "model_type": "ernie4_5_moe"}
@@ -178,6 +179,9 @@ def test_lists_by_modality_give_the_text_its_share() -> None:
         ({"rope_scaling": None, "rope_theta": 10000.0}, 10000.0),
         ({"rope_scaling": {"type": "default"}, "rope_theta": 10000.0}, 10000.0),
         ({"rope_scaling": {"rope_theta": 7.0}, "rope_parameters": {"rope_theta": 8.0}}, 7.0),
+        ({"rope_scaling": {}, "rope_parameters": {"rope_theta": 8.0}}, 8.0),
+        ({"rope_scaling": None, "rope_parameters": {"rope_theta": 8.0}}, 8.0),
+        ({"rope_scaling": {}, "rope_theta": 9.0}, 9.0),
         ({}, 500000.0),
     ],
 )
@@ -194,6 +198,70 @@ def test_other_spellings() -> None:
     assert parse_config({**MOE, "num_experts": 64}).moe is not None
     assert "num_experts_per_tok: differs from moe_k" in refusal({**MOE, "num_experts_per_tok": 4})
     assert "config.json: num_experts: impossible value" in refusal({**renamed, "num_experts": "64"})
+
+
+NEUTRAL_SPELLINGS: list[dict[str, Any]] = [
+    {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0, "partial_rotary_factor": 1.0}},
+    {"rope_parameters": {"rope_type": "default", "factor": 1.0, "attention_factor": None, "mscale": None}},
+    {"rope_parameters": {"rope_type": "default", "original_max_position_embeddings": 131072}},
+    {"rope_scaling": None},
+    {"rope_scaling": {}, "rope_theta": 500000},
+    {"rope_scaling": {"type": "default"}},
+    {"rope_scaling": {"type": "linear", "factor": 1.0}},
+    {"rope_scaling": {"rope_type": "dynamic", "factor": 1}},
+    {"rope_scaling": {"rope_type": None, "type": "default"}},
+    {"rope_theta": None},
+    {"partial_rotary_factor": 1},
+    {"torch_dtype": "torch.bfloat16"},
+    {"dtype": "torch.bfloat16", "torch_dtype": "float32"},
+    {"dtype": None, "torch_dtype": "bfloat16"},
+    {"torch_dtype": "paddle.bfloat16"},
+    {"torch_dtype": "auto"},
+    {"torch_dtype": None},
+    {"sliding_window": 4096, "use_sliding_window": False},
+    {"sliding_window": None, "use_sliding_window": True, "max_window_layers": 18},
+    {"sliding_window": 131072},
+    {"layer_types": ["full_attention"] * 18},
+    {"architectures": ["FSDPErnie4_5ForCausalLM"]},
+    {"architectures": ["Ernie4_5_ForCausalLMPipe"]},
+    {"architectures": ["PeftModelForCausalLM"]},
+    {"architectures": ["OptimizedModule", "Ernie4_5ForCausalLM"]},
+    {"architectures": []},
+    {"architectures": None},
+    {"hidden_size": 1024.0, "num_hidden_layers": 18.0, "eos_token_id": [2.0]},
+    {"hidden_act": "swish"},
+    {"hidden_act": None},
+    {"use_bias": None, "tie_word_embeddings": None, "rms_norm_eps": None, "max_position_embeddings": None},
+    {"use_rmsnorm": True, "use_cache": True, "attention_dropout": 0.1, "hidden_dropout_prob": 0.0, "fuse_rope": True},
+    {"quantization_config": {}, "quantization": None, "is_quantized": False},
+    {"num_nextn_predict_layers": None, "compression_ratio": None},
+]
+
+
+@pytest.mark.parametrize("fields", NEUTRAL_SPELLINGS, ids=str)
+def test_spellings_that_mean_nothing_else(fields: dict[str, Any]) -> None:
+    assert parse_config({**DENSE, **fields}) == parse_config(DENSE)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"moe_layer_start_index": None, "moe_layer_end_index": None, "moe_layer_interval": None, "moe_norm_min": None},
+        {"moe_k": 6.0, "moe_num_experts": [64], "moe_capacity": [64, 64, 64], "moe_use_aux_free": None},
+        {"moe_gate": None, "moe_norm_gate_logits": True, "norm_topk_prob": True, "routed_scaling_factor": 1},
+        {"architectures": ["FSDPErnie4_5_MoeForCausalLM"]},
+    ],
+    ids=str,
+)
+def test_spellings_of_experts_that_mean_nothing_else(fields: dict[str, Any]) -> None:
+    assert parse_config({**MOE, **fields}) == parse_config(MOE)
+
+
+def test_tokens_that_are_none() -> None:
+    for none in (None, -1, -1.0):
+        config = parse_config({**DENSE, "bos_token_id": none, "eos_token_id": none, "pad_token_id": none})
+        assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (None, (), None)
+    assert parse_config({**DENSE, "eos_token_id": [2, -1, 5]}).eos_token_id == (2, 5)
 
 
 def test_dtype_comes_from_either_field() -> None:
@@ -218,8 +286,15 @@ def test_experts_of_a_dense_model() -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"model_type": "ernie4_5_vl_moe"}, "vision-language models are not supported yet"),
-        ({"architectures": ["Ernie4_5_VLMoeForConditionalGeneration"]}, "vision-language models are not supported yet"),
+        (
+            {"model_type": "ernie4_5_vl_moe"},
+            "model_type: ernie-rt reads this vision-language config, and does not build",
+        ),
+        (
+            {"architectures": ["Ernie4_5_VLMoeForConditionalGeneration"]},
+            "architectures: ernie-rt reads this vision-lang",
+        ),
+        ({"model_type": "qwen2_5_vl"}, "model_type: not a model that ernie-rt runs"),
         ({"model_type": "llama"}, "model_type: not a model that ernie-rt runs; expected ernie4_5, ernie4_5_moe"),
         ({}, "model_type"),
         ({"model_type": ["ernie4_5"]}, "model_type"),
@@ -254,11 +329,31 @@ def test_experts_of_a_dense_model() -> None:
         ({**DENSE, "vocab_size": 2}, "vocab_size"),
         ({**DENSE, "max_position_embeddings": (1 << 24) + 1}, "max_position_embeddings"),
         ({**DENSE, "hidden_act": "__import__('os').system('true')"}, "hidden_act: not supported; expected silu"),
-        ({**DENSE, "sliding_window": 4096}, "sliding_window: not supported; expected null; found 4096"),
+        (
+            {**DENSE, "sliding_window": 4096},
+            "sliding_window: not supported; expected null, or 131072 or more; found 4096",
+        ),
         ({**DENSE, "quantization_config": {"quant_method": "fp8"}}, "quantization_config: not supported"),
         ({**DENSE, "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.rope_type: not supported"),
         ({**DENSE, "rope_parameters": {"rope_type": "yarn"}}, "rope_parameters.rope_type: not supported"),
-        ({**DENSE, "rope_parameters": {"rope_theta": 1e4, "factor": 2.0}}, "found 'factor'"),
+        ({**DENSE, "rope_parameters": {"rope_theta": 1e4, "factor": 2.0}}, "rope_parameters: factor: not supported"),
+        ({**DENSE, "rope_parameters": {"rope_theta": 1e4, "mscale": 2.0}}, "found 'mscale'"),
+        ({**DENSE, "rope_scaling": {"mrope_section": [24, 24, 16]}}, "found 'mrope_section'"),
+        ({**DENSE, "rope_scaling": {"type": "linear"}}, "rope_scaling.rope_type: not supported"),
+        ({**DENSE, "rope_scaling": {"type": "linear", "factor": True}}, "rope_scaling.rope_type: not supported"),
+        ({**DENSE, "rope_scaling": {"type": "yarn", "factor": 1.0}}, "rope_scaling.rope_type: not supported"),
+        ({**DENSE, "rope_scaling": {"type": ["default"]}}, "rope_scaling.rope_type: not supported"),
+        ({**DENSE, "rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor: not supported"),
+        ({**DENSE, "sliding_window": 4096, "use_sliding_window": True}, "sliding_window: not supported"),
+        ({**DENSE, "use_sliding_window": "no"}, "use_sliding_window: impossible value"),
+        ({**DENSE, "layer_types": ["full_attention", "sliding_attention"]}, "layer_types: not supported"),
+        ({**DENSE, "quantization_config": {"quant_method": "awq", "bits": 4}}, "found 'awq'. Take the model that they"),
+        ({**DENSE, "quantization_config": {"quantization": "wint4"}}, "found 'wint4'"),
+        ({**DENSE, "quantization": {"group_size": 64, "bits": 4}}, "quantization: not supported, weights that another"),
+        ({**DENSE, "quantization": {"group_size": 64, "bits": 4}}, "found 'MLX'"),
+        ({**DENSE, "architectures": ["Ernie4_5ForSequenceClassification"]}, "architectures: not a class of"),
+        ({**DENSE, "bos_token_id": -2}, "bos_token_id: impossible value"),
+        ({**MOE, "norm_topk_prob": False}, "norm_topk_prob: not supported"),
         ({**DENSE, "rope_parameters": {"rope_theta": "1e4"}}, "rope_parameters: rope_theta: impossible value"),
         ({**DENSE, "rope_parameters": [1]}, "rope_parameters: impossible value; expected an object or null"),
         (
