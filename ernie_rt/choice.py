@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,12 +21,16 @@ DRIVERS: Final = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A backend, a device of this machine, an activation dtype, and the reason in words."""
+    """A backend, a device of this machine, an activation dtype, and the reason in words.
+
+    `passed_over` says of each backend that would have come first why it did not; the reason ends with it.
+    """
 
     backend: str
     device: str
     dtype: DType
     reason: str
+    passed_over: tuple[str, ...] = ()
 
 
 def choose(
@@ -64,10 +68,11 @@ def choose(
     large: list[CapacityError] = []
     for name, place, reason in places:
         if name not in host.backends:
-            skipped.append(f"{name} is {host.absence(name)}")
+            if (absence := host.absence(name)) is not None:
+                skipped.append(f"{name} is {absence}")
             continue
         try:
-            choice = _settle(host, name, place, dtype, stored, "; ".join([reason, *skipped]))
+            choice = _settle(host, name, place, dtype, stored, reason, skipped)
         except (BackendError, OptionError) as error:
             skipped.append(f"{name}: {error.what}")
             continue
@@ -103,7 +108,9 @@ def accelerators() -> tuple[str, ...]:
     return ()
 
 
-def _settle(host: PluginHost, name: str, device: str, dtype: str, stored: DType, reason: str) -> Choice:
+def _settle(
+    host: PluginHost, name: str, device: str, dtype: str, stored: DType, reason: str, skipped: Sequence[str] = ()
+) -> Choice:
     info = host.info(name)
     implementation = host.backend(name)
     try:
@@ -118,14 +125,13 @@ def _settle(host: PluginHost, name: str, device: str, dtype: str, stored: DType,
             hint=_for_other_kinds(host, info, device.partition(":")[0]),
         )
     computed = info.dtypes[wanted[0].partition(":")[0]]
-    if dtype == "auto":
-        return Choice(name, wanted[0], stored if stored in computed else computed[0], reason)
-    for candidate in computed:
-        if candidate == dtype:
-            return Choice(name, wanted[0], candidate, reason)
-    raise OptionError(
-        f"backend {name!r} does not compute in {dtype} on {wanted[0]}", expected=f"one of {', '.join(computed)}"
-    )
+    preferred = stored if dtype == "auto" else dtype
+    settled = next((each for each in computed if each == preferred), computed[0] if dtype == "auto" else None)
+    if settled is None:
+        raise OptionError(
+            f"backend {name!r} does not compute in {dtype} on {wanted[0]}", expected=f"one of {', '.join(computed)}"
+        )
+    return Choice(name, wanted[0], settled, "; ".join([reason, *skipped]), tuple(skipped))
 
 
 def _for_other_kinds(host: PluginHost, info: BackendInfo, kind: str) -> str | None:

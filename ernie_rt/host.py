@@ -59,9 +59,9 @@ class PluginHost:
                 self._admit(place, plugin)
         return tuple(self._plugins)
 
-    def absence(self, name: str) -> str:
-        """Why `backends` has none of this name, in words that follow "is"."""
-        return next((p.status for p in self._plugins if p.built_in and p.name == name), "not installed")
+    def absence(self, name: str) -> str | None:
+        """Why `backends` has none of this name, in words that follow "is"; None when nobody knows of one."""
+        return next((p.status for p in self._plugins if p.built_in and p.name == name), None)
 
     def missing(self, name: str) -> str | None:
         """What an announced backend lacks on this machine, by package metadata, or None."""

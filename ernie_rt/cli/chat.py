@@ -41,13 +41,12 @@ def chat(
     backend: opt.Backend = "auto",
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
-    max_context: Annotated[
-        str | None, typer.Option(help="How many tokens the conversation may have, such as 8k.")
-    ] = None,
+    max_context: opt.MaxContext = None,
     max_batch_tokens: opt.BatchTokens = 512,
     threads: opt.Threads = None,
     memory: opt.Memory = None,
     verbose: opt.Verbose = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Talk with a model; /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.
 
@@ -86,14 +85,15 @@ def chat(
         loaded(
             located, backend=backend, device=device, dtype=dtype,
             max_context=None if max_context is None else parse_size(max_context),
-            max_batch_tokens=max_batch_tokens, threads=threads, memory=memory,
+            max_batch_tokens=max_batch_tokens, threads=threads, memory=memory, verbose=verbose, quiet=quiet,
             weights=quantized(located, weights, threads, backend=backend, device=device, dtype=dtype),
         ) as ready,
     ):  # fmt: skip
         if verbose:
             explain(located, template, settled)
         if typed:
-            say("/help lists the commands")
+            if not quiet:
+                say(f"{ready.choice.backend} · {ready.choice.device} · {ready.choice.dtype}; /help lists the commands")
             _converse(talk, ready, read)
         else:
             _answer_all(talk, ready, read)

@@ -33,8 +33,13 @@ def loaded(
     threads: int | None,
     memory: str | None,
     weights: WeightSource | None = None,
+    verbose: bool = False,
+    quiet: bool = False,
 ) -> Iterator[Model]:
-    """`ernie_rt.load` with the options of the command line; the model is closed at the end of the block."""
+    """`ernie_rt.load` with the options of the command line; the model is closed at the end of the block.
+
+    Said is where `auto` passed a backend over, or a backend does not take weights as they are; all, when `verbose`.
+    """
     from ernie_rt.loading import load
 
     with answers_alone():
@@ -52,8 +57,14 @@ def loaded(
                 progress=progress,
             )
         with model:
-            say(f"backend {model.choice.backend} ({model.choice.reason})")
-            for note in (*model.notes, *model.memory().notes, *_set_aside(model.unused)):
+            if verbose or (model.choice.passed_over and not quiet):
+                say(f"backend {model.choice.backend} ({model.choice.reason})")
+            for note in () if quiet else model.notes:
+                say(note)
+            for note in model.memory().notes:
+                if verbose or (" dequantised from " in note and not quiet):
+                    say(note)
+            for note in _skipped(model.unused) if verbose else ():
                 say(note)
             yield model
 
@@ -98,10 +109,10 @@ def explain(located: Located, template: ChatTemplate | None, settled: GenerateOp
     say(f"options: {describe({**greedy, **settled})}")
 
 
-def _set_aside(unused: Sequence[tuple[str, str]]) -> list[str]:
+def _skipped(unused: Sequence[tuple[str, str]]) -> list[str]:
     """One line for each reason why stored tensors are not used."""
     counts = Counter(reason for _, reason in unused)
-    return [f"{count} stored tensors set aside: {reason}" for reason, count in counts.items()]
+    return [f"{count} stored tensors skipped: {reason}" for reason, count in counts.items()]
 
 
 @contextmanager

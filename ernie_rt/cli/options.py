@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 import typer
 
@@ -14,6 +14,8 @@ Ref = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A folder, a known name such as demo (`ernie-rt models`), or a hub id."),
 ]
+
+MOST_THREADS: Final = 1024
 
 
 class Weights(StrEnum):
@@ -35,8 +37,12 @@ Backend = Annotated[str, typer.Option(help="A backend by name, or auto (`ernie-r
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
 Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16 or float16.")]
 BatchTokens = Annotated[int, typer.Option(min=1, help="Prompt tokens that enter one step.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores when not given.")]
+Threads = Annotated[int | None, typer.Option(min=1, max=MOST_THREADS, help="CPU threads; all cores when not given.")]
 Memory = Annotated[str | None, typer.Option(help="Refuse to load more than this, such as 12GiB.")]
+MaxContext = Annotated[
+    str | None, typer.Option(help="At most so many tokens of prompts and answers together, such as 8k.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but the answer and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was settled for you, and why.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ernie_rt.cli import options as opt
-from ernie_rt.cli.output import AnswerWriter, PeakMemory, say, write
+from ernie_rt.cli.output import AnswerWriter, PeakMemory, parse_size, say, write
 from ernie_rt.cli.prompts import as_unix, read_prompt
 from ernie_rt.errors import OptionError, PromptError
 
@@ -44,10 +44,12 @@ def run(
     backend: opt.Backend = "auto",
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
+    max_context: opt.MaxContext = None,
     max_batch_tokens: opt.BatchTokens = 512,
     threads: opt.Threads = None,
     memory: opt.Memory = None,
     verbose: opt.Verbose = False,
+    quiet: opt.Quiet = False,
     as_json: opt.Json = False,
 ) -> None:
     """Answer a prompt, by the model's chat template; without one, or with --raw, continue it.
@@ -68,7 +70,7 @@ def run(
     )  # fmt: skip
     # What is wrong is said before the weights are read.
     located = locate(model)
-    vocabulary, longest = located.config.vocab_size, located.config.max_position_embeddings
+    vocabulary, longest = located.config.vocab_size, _longest(located.config.max_position_embeddings, max_context)
     check_options(located.config.eos_token_id, vocabulary, **(located.defaults.options | options))
     template = None if raw else located.template
     if template is not None and prompt in (None, "-"):
@@ -78,13 +80,14 @@ def run(
     settled = located.defaults.settle(
         options, room=longest + 1 - len(ids), new_tokens=NEW_TOKENS if template is None else NEW_CHAT_TOKENS
     )
-    max_context = len(ids) + settled["max_new_tokens"] - 1
-    if max_context > longest:
+    needed = len(ids) + settled["max_new_tokens"] - 1
+    if needed > longest:
         raise PromptError(
-            "prompt and answer are longer than the model's context",
+            "prompt and answer are longer than the context",
             expected=f"at most {longest} tokens",
             found=f"{len(ids)} of prompt and {settled['max_new_tokens']} new",
-            hint="Shorten the prompt, or lower --max-new-tokens",
+            hint="Shorten the prompt, or lower --max-new-tokens"
+            + ("" if max_context is None else ", or raise --max-context"),
         )
     if settled.get("temperature", 0) > 0:
         seed = settled["seed"] = secrets.randbits(32) if seed is None else seed
@@ -93,15 +96,13 @@ def run(
     with (
         PeakMemory() as peak,
         loaded(
-            located, backend=backend, device=device, dtype=dtype, max_context=max_context,
-            max_batch_tokens=max_batch_tokens, threads=threads, memory=memory,
+            located, backend=backend, device=device, dtype=dtype, max_context=needed,
+            max_batch_tokens=max_batch_tokens, threads=threads, memory=memory, verbose=verbose, quiet=quiet,
             weights=quantized(located, weights, threads, backend=backend, device=device, dtype=dtype),
         ) as ready,
     ):  # fmt: skip
         if verbose:
             explain(located, template, settled)
-        elif seed is not None:
-            say(f"seed {seed}")
         answer, interrupted = _answer(ready, request, settled, quiet=as_json)
         report = _report(answer, ready, peak.look(), seed)
         # Said before the model is closed, in which its backend may fail.
@@ -109,9 +110,20 @@ def run(
             calls = [{"name": call.name, "arguments": dict(call.arguments)} for call in answer.tool_calls]
             shown = {"text": answer.text, "reasoning": answer.reasoning, "tool_calls": calls, "ids": list(answer.ids)}
             write(json.dumps(shown | report) + "\n")
-        say(_summary(report))
+        if not quiet:
+            say(_summary(report))
     if interrupted:
         raise typer.Exit(130)
+
+
+def _longest(model: int, wanted: str | None) -> int:
+    """How many tokens prompt and answer may have; OptionError for a wish that the model cannot meet."""
+    tokens = model if wanted is None else parse_size(wanted)
+    if not 1 <= tokens <= model:
+        raise OptionError(
+            "--max-context is not possible", expected=f"1 to {model}, the model's longest context", found=wanted
+        )
+    return tokens
 
 
 def _request(located: Located, template: ChatTemplate | None, text: str, system: str | None) -> list[int] | ChatPrompt:
@@ -178,4 +190,7 @@ def _summary(report: Mapping[str, object]) -> str:
     peak = report["peak_private_bytes"]
     assert isinstance(peak, int)
     parts.append(f"peak {human_bytes(peak)}")
-    return " · ".join([*parts, *(str(report[key]) for key in ("backend", "device", "dtype"))])
+    parts += [str(report[key]) for key in ("backend", "device", "dtype")]
+    if report["seed"] is not None:
+        parts.append(f"seed {report['seed']}")
+    return " · ".join(parts)

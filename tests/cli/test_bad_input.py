@@ -486,7 +486,7 @@ def test_prompts_over_the_context(untrained: Path, tmp_path: Path) -> None:
         ran = command("run", untrained, *arguments)
         assert time.process_time() - began < SECONDS
         assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
-        assert "longer than the model's context; expected at most 4096 tokens; found " in ran.err
+        assert "longer than the context; expected at most 4096 tokens; found " in ran.err
         assert "Shorten the prompt, or lower --max-new-tokens" in ran.err
 
 

@@ -239,7 +239,7 @@ def test_run_says_what_it_took_from_the_checkpoint(tmp_path: Path, monkeypatch: 
     assert "generation_config.json: ignored num_beams\n" in ran.err
     assert re.search(r"options: temperature 0.8, top_p 0.5, .*seed 3", ran.err)
     ran = command("run", folder, "?", "--backend", "scripted")
-    assert re.search(r"^seed \d+$", ran.err, re.MULTILINE), "it samples, so the seed is said"
+    assert re.search(r" · seed \d+$", ran.err, re.MULTILINE), "it samples, so the seed is said"
 
 
 def test_a_backend_that_prints_does_not_spoil_the_answer(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:

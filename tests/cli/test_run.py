@@ -39,7 +39,10 @@ def expected(untrained: Path) -> ernie_rt.Generation:
 def test_the_answer_is_all_there_is_on_standard_output(untrained: Path, expected: ernie_rt.Generation) -> None:
     ran = command("run", untrained, PROMPT, *OPTIONS)
     assert ran.code == 0 and ran.out == expected.text + "\n"
-    first, note, last = ran.err.splitlines()
+    (line,) = ran.err.splitlines()
+    assert SUMMARY.fullmatch(line)
+    assert command("run", untrained, PROMPT, *OPTIONS, "--quiet") == Outcome(0, expected.text + "\n", "")
+    first, note, *_, last = command("run", untrained, PROMPT, *OPTIONS, "-v").err.splitlines()
     assert first == "backend reference (asked for)" and note.endswith(CONVERTED)
     assert SUMMARY.fullmatch(last)
 
@@ -165,14 +168,14 @@ def test_what_a_backend_does_not_offer_is_bad_usage(option: str, value: str, mes
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1) and message in ran.err
 
 
-def test_what_is_set_aside_is_said(untrained: Path, tmp_path: Path) -> None:
+def test_which_tensors_are_skipped(untrained: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(untrained, tmp_path / "model")
     tensors = load_file(folder / "model.safetensors")
     for name in ("a", "b"):
         tensors[f"model.mtp_{name}"] = tensors["model.norm.weight"]
     save_file(tensors, folder / "model.safetensors")
-    ran = command("run", folder, PROMPT, *OPTIONS)
-    assert ran.code == 0 and "2 stored tensors set aside: speculative head" in ran.err
+    ran = command("run", folder, PROMPT, *OPTIONS, "-v")
+    assert ran.code == 0 and "2 stored tensors skipped: speculative head" in ran.err
 
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal(untrained: Path, tmp_path: Path) -> None:
@@ -199,7 +202,7 @@ def child(request: pytest.FixtureRequest) -> Callable[..., subprocess.Popen[byte
     return begin
 
 
-LONG = ("x", "-n", "4000", "--ignore-eos", "--backend", "reference")
+LONG = ("x", "-n", "4000", "--ignore-eos", "--backend", "reference", "-v")
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -219,8 +222,7 @@ def test_an_interrupt_keeps_what_there_is(
         _, err = process.communicate(timeout=20)
     text = (tmp_path / "out").read_text(errors="replace")
     assert process.returncode == 130
-    (last,) = err.decode().splitlines()
-    assert SUMMARY.fullmatch(last)
+    assert SUMMARY.fullmatch(err.decode().splitlines()[-1])
     if as_json:
         answer = json.loads(text)
         assert answer["finish"] == "cancelled" and len(answer["ids"]) == answer["new_tokens"] < 4000
@@ -243,7 +245,7 @@ def test_a_reader_that_leaves_ends_it_quietly(untrained: Path, child: Callable[.
     process.stdout.read(1)
     process.stdout.close()
     err = process.stderr.read()
-    first, note = err.decode().splitlines()
+    first, note, *_ = err.decode().splitlines()
     assert process.wait(20) == 0 and first == "backend reference (asked for)" and note.endswith(CONVERTED)
 
 
@@ -273,7 +275,7 @@ def test_a_terminal_shows_progress_and_the_answer_stays_clean(
     untrained: Path, expected: ernie_rt.Generation, child: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     ours, theirs = pty.openpty()
-    process = child(untrained, PROMPT, *OPTIONS, stderr=theirs)
+    process = child(untrained, PROMPT, *OPTIONS, "-v", stderr=theirs)
     os.close(theirs)
     shown = b""
     while True:

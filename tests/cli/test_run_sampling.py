@@ -23,7 +23,7 @@ def test_options_reach_the_sampler(untrained: Path) -> None:
         )  # fmt: skip
     ran = command("run", untrained, PROMPT, *BASE, *SAMPLED, "--seed", "5")
     assert (ran.code, ran.out) == (0, expected.text + "\n")
-    assert "seed 5" in ran.err.splitlines()
+    assert ran.err.splitlines()[-1].endswith(" · seed 5")
     stop = expected.text[2:4]
     ran = command("run", untrained, PROMPT, *BASE, *SAMPLED, "--seed", "5", "--stop", "nope", "--stop", stop, "--json")
     answer = json.loads(ran.out)
