@@ -6,17 +6,24 @@ import os
 import re
 import secrets
 import time
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ernie_rt.cli.output import say
-from ernie_rt.display import printable
+from ernie_rt.display import columns, printable
 from ernie_rt.errors import ErnieRtError, OptionError, WriteError
 from ernie_rt.home import user_state
 from ernie_rt.text.transcript import read_transcript, write_transcript
 
 if TYPE_CHECKING:
     from ernie_rt.text.messages import Message
+
+LISTED: Final = 20
+"""Conversations that a list shows."""
+SHOWN: Final = 60
+"""Characters of a first message that a list shows."""
 
 
 class Store:
@@ -65,9 +72,29 @@ class Store:
     def load(self, name: str) -> tuple[Path, tuple[Message, ...]]:
         """Read a conversation; it goes on in a file of its own, so the one that was read stays as it is."""
         path = self._path(name) if name else self._latest()
+        if name and not name.endswith(".json") and not path.exists():
+            names = list(self._files())
+            raise OptionError(
+                f"no conversation {name!r} is kept here",
+                where=str(self.folder),
+                expected=", ".join(get_close_matches(name, names) or names[:8]) or "a path ending in .json",
+                hint="/list lists them",
+            )
         messages = read_transcript(path)
         self.begin()
         return path, messages
+
+    def kept(self) -> list[str]:
+        """A line for each conversation on disk, the latest first: its name and how it begins."""
+        files = self._files()
+        shown = [[name, _beginning(path)] for name, path in islice(files.items(), LISTED)]
+        older = [f"… and {len(files) - LISTED} older ones in {self.folder}"] if len(files) > LISTED else []
+        return [*columns(shown).splitlines(), *older] if shown else []
+
+    def _files(self) -> dict[str, Path]:
+        """The conversations on disk but the present one, by name, the latest first."""
+        found = [path for path in (self.folder.glob("*.json") if self.folder else ()) if path.name != self._name]
+        return {path.stem: path for path in sorted(found, key=_changed, reverse=True)}
 
     def _path(self, name: str, make: bool = False) -> Path:
         if name.endswith(".json"):
@@ -86,12 +113,12 @@ class Store:
         return (self._make() if make else self.folder) / f"{name}.json"
 
     def _latest(self) -> Path:
-        others = [path for path in (self.folder.glob("*.json") if self.folder else ()) if path.name != self._name]
-        if not others:
+        latest = next(iter(self._files().values()), None)
+        if latest is None:
             raise OptionError(
                 "no other conversation is kept here", where=str(self.folder), hint="/load takes a name or a path"
             )
-        return max(others, key=_changed)
+        return latest
 
     def _make(self) -> Path:
         assert self.folder is not None
@@ -100,6 +127,15 @@ class Store:
         except OSError as error:
             raise WriteError("cannot be made", where=str(self.folder), found=error.strerror) from error
         return self.folder
+
+
+def _beginning(path: Path) -> str:
+    """What the first message of a conversation says, on one line."""
+    try:
+        said = next((message.content for message in read_transcript(path) if message.role == "user"), "")
+    except ErnieRtError:
+        return "(no conversation)"
+    return printable(said if len(said) <= SHOWN else f"{said[:SHOWN]}…")
 
 
 def _changed(path: Path) -> float:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from ernie_rt.cli.output import AnswerWriter, say
 from ernie_rt.cli.store import Store
-from ernie_rt.errors import OptionError
+from ernie_rt.errors import CapacityError, ErnieRtError, OptionError, PromptError
 from ernie_rt.text.messages import Message
 
 if TYPE_CHECKING:
@@ -21,15 +21,18 @@ if TYPE_CHECKING:
 
 HELP: Final = '''\
 /system TEXT   set the system prompt; without TEXT, remove it
-/reset         forget the conversation; the system prompt stays
+/reset         forget the conversation; the system prompt stays (also /clear)
 /retry         answer the last message anew
 /save NAME     keep the conversation under a name, or in a file (a path ending in .json)
 /load NAME     take up a conversation; without NAME, the latest one
+/list          the conversations that /load finds
 /help          this
-/exit          leave, as Ctrl-D does
-"""            begins a text of several lines, and ends it
+/exit          leave, as Ctrl-D does (also /quit)
+"""            begins a text of several lines, and ends it; what is pasted needs none
 Ctrl-C         stops an answer; what there is of it stays in the conversation'''
 QUOTES: Final = '"""'
+FAREWELLS: Final = ("exit", "quit", "bye")
+"""Messages that nobody means for the model."""
 
 
 class Talk:
@@ -48,13 +51,15 @@ class Talk:
         command, _, argument = text.partition(" ")
         argument = argument.strip()
         match command:
-            case "/exit":
+            case "/exit" | "/quit":
                 return False
             case "/help":
                 say(HELP)
+            case "/list":
+                say("\n".join(self.store.kept()) or "no conversation is kept here")
             case "/system":
                 self.system(argument)
-            case "/reset":
+            case "/reset" | "/clear":
                 self.messages = self.messages[:1] if self._has_system() else []
                 self.store.begin()
                 say("a new conversation")
@@ -68,6 +73,8 @@ class Talk:
                 raise OptionError(
                     f"no command {command[:40]!r}", hint=f"/help lists them; {QUOTES} goes around a message with a /"
                 )
+            case _ if text.strip().casefold() in FAREWELLS:
+                say("/exit leaves, as Ctrl-D does")
             case _:
                 if text.startswith(QUOTES):
                     text = text.removeprefix(QUOTES).rstrip().removesuffix(QUOTES).rstrip("\n")
@@ -110,6 +117,8 @@ class Talk:
         """
         assert model.template is not None
         prompt = model.template.prompt(messages, model.tokenizer)
+        if len(prompt.ids) > model.capacity:
+            raise _too_long(messages, len(prompt.ids), model)
         stream = model.chat(prompt, stream=True, **self._options_now(model, len(prompt.ids)))
         interrupted = False
         with one_interrupt():
@@ -128,7 +137,7 @@ class Talk:
                     self._answers += 1
                     self.messages = [*messages, answer.message]
                     self.store.keep(self._ref, self.messages)
-            self._remark(answer, interrupted, anew)
+            self._remark(answer, interrupted, anew, model)
         if interrupted and not sys.stdin.isatty():
             raise KeyboardInterrupt
 
@@ -141,20 +150,38 @@ class Talk:
             options["seed"] = (seed + self._answers) % 2**64
         return options
 
-    def _remark(self, answer: Generation, interrupted: bool, anew: bool) -> None:
+    def _remark(self, answer: Generation, interrupted: bool, anew: bool, model: Model) -> None:
         if interrupted and anew:
             say("stopped; the former answer stays part of the conversation")
         elif interrupted and not answer.ids:
             say("stopped before an answer; your message is not part of the conversation")
         elif interrupted:
             say("stopped; what there is of the answer is part of the conversation")
+        elif answer.finish == "length" and answer.prompt_tokens + len(answer.ids) > model.capacity:
+            say(f"the conversation is full, so the answer was cut after {len(answer.ids)} tokens. {_way_on(model)}")
         elif answer.finish == "length":
-            say(f"the answer was cut after {len(answer.ids)} tokens; --max-new-tokens and --max-context lengthen it")
+            say(f"the answer was cut after {len(answer.ids)} tokens; --max-new-tokens lengthens it")
         if self._verbose:
             rate = f"{(len(answer.ids) - 1) / answer.decode_seconds:.1f} tokens/s" if len(answer.ids) > 1 else "-"
             cached = f", {answer.cached_tokens} of them in the cache," if answer.cached_tokens else ""
             took = f"{answer.prompt_tokens} tokens{cached} in {answer.prefill_seconds:.1f} s"
             say(f"{took} · {len(answer.ids)} new, {rate}")
+
+
+def _too_long(messages: Sequence[Message], tokens: int, model: Model) -> ErnieRtError:
+    """A conversation that has become too long, or a message that is too long by itself."""
+    limits = {"expected": f"at most {model.capacity} tokens", "found": f"{tokens}"}
+    if sum(message.role == "user" for message in messages) > 1:
+        return CapacityError("the conversation is full", **limits, hint=_way_on(model))
+    longest = model.config.max_position_embeddings
+    wider = f", or begin with --max-context, up to {longest}" if model.capacity < longest else ""
+    return PromptError("the message is longer than the context", **limits, hint=f"Shorten it{wider}")
+
+
+def _way_on(model: Model) -> str:
+    longest = model.config.max_position_embeddings
+    wider = f"; --max-context makes longer ones, up to {longest} tokens" if model.capacity < longest else ""
+    return f"/reset begins a new one, and this one stays on disk{wider}"
 
 
 @contextmanager

@@ -155,9 +155,14 @@ def test_seeds_differ_from_answer_to_answer(plain: Path, monkeypatch: pytest.Mon
         ("/save x\n", (), 2, "nothing to save"),
         ("/load\n", (), 2, "no other conversation is kept here"),
         ("/load ../x\n", (), 2, "not a name for a conversation"),
-        ("/load gone\n", (), 2, "gone.json"),
+        (
+            "/load gone\n",
+            (),
+            2,
+            "no conversation 'gone' is kept here; expected a path ending in .json. /list lists them",
+        ),
         ("", ("--load", "/etc/hostname"), 2, "not a name for a conversation"),
-        ("a\n", ("--max-context", "20"), 2, "longer than the context"),
+        ("a\n", ("--max-context", "20"), 2, "the message is longer than the context; expected at most 20 tokens"),
         ("a\n", ("--max-context", "1M"), 2, "max_context is not possible"),
         ("a\n", ("--temperature", "-1"), 2, "temperature is out of range"),
     ],
@@ -291,10 +296,62 @@ def test_names_that_lead_nowhere(plain: Path, state: Path, monkeypatch: pytest.M
     assert chat(plain, "/load\nb\n").code == 0
 
 
-def test_a_talk_that_cannot_fit_is_cut_to_what_does(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Says(plain, monkeypatch, "a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a")
-    ran = chat(plain, "word word\n", "--max-context", "32", "-n", "9999")
-    assert ran.code == 0 and "the answer was cut after" in ran.err
+@pytest.mark.parametrize("tokens", [(), ("-n", "9999")])
+def test_an_answer_that_cannot_fit_is_cut_to_what_does(
+    tokens: tuple[str, ...], plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer's last token needs no room."""
+    says = Says(plain, monkeypatch, "a " * 40)
+    ran = chat(plain, "word word\n", "--max-context", "32", *tokens)
+    room = 32 + 1 - len(says.backend.prompts[0])
+    assert ran.code == 0
+    assert f"the conversation is full, so the answer was cut after {room} tokens. /reset begins a new one" in ran.err
+    Says(plain, monkeypatch, "a " * 40)
+    ran = chat(plain, "word word\n", "--max-context", "32", "-n", room - 1)
+    assert f"the answer was cut after {room - 1} tokens; --max-new-tokens lengthens it\n" in ran.err
+
+
+def test_a_full_conversation_says_the_way_on(plain: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Says(plain, monkeypatch, "one two three</s>")
+    ran = chat(plain, "word word word\nword word word\nand this\n", "--max-context", "40")
+    assert (ran.code, ran.out) == (1, "one two three\n")
+    last = ran.err.splitlines()
+    assert last[-2] == "stopped at message 2 of standard input; what comes after it is not answered"
+    assert last[-1].startswith("ernie-rt: the conversation is full; expected at most 40 tokens; found ")
+    assert last[-1].endswith(
+        "/reset begins a new one, and this one stays on disk; --max-context makes longer ones, up to 8192 tokens"
+    )
+    assert [message["content"] for message in kept(state)[-1]] == ["word word word", "one two three"]
+    says = Says(plain, monkeypatch, "one two three</s>", "four</s>")
+    ran = chat(plain, "word word word\n/clear\nword word word\n", "--max-context", "40")
+    assert ran.code == 0 and "User: word word word\nAssistant: " in says.asked[1]
+
+
+@pytest.mark.parametrize("word", ["exit", "quit", " Bye "])
+def test_a_farewell_is_no_message(word: str, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    says = Says(plain, monkeypatch, "one</s>")
+    ran = chat(plain, f'{word}\n"""{word}"""\n/quit\nnever\n')
+    assert (ran.code, ran.out) == (0, "one\n") and "/exit leaves, as Ctrl-D does\n" in ran.err
+    assert len(says.asked) == 1
+
+
+def test_which_conversations_there_are(plain: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Says(plain, monkeypatch, "one</s>", "two</s>")
+    assert "no conversation is kept here" in chat(plain, "/list\n", "--forget").err
+    assert chat(plain, "first \x1b[2J\n/save ducks\n/reset\n" + "long " * 30 + "\n/save geese\n").code == 0
+    (state / "broken.json").write_text("{")
+    shown = chat(plain, "/list\n").err
+    assert re.search(r"^ducks +first \\x1b\[2J$", shown, re.MULTILINE)
+    assert re.search(r"^geese +(long )+…$", shown, re.MULTILINE)
+    assert re.search(r"^broken +\(no conversation\)$", shown, re.MULTILINE)
+    assert "no conversation 'duck' is kept here; expected ducks. /list" in chat(plain, "/load duck\n").err.replace(
+        f"{state}: ", ""
+    )
+    nope = chat(plain, "/load nope\n").err
+    assert "ducks" in nope and "geese" in nope
+    for number in range(20):
+        (state / f"x{number}.json").write_text("{}")
+    assert "… and 5 older ones in " in chat(plain, "/list\n").err
 
 
 def test_every_answer_ends_its_line(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
