@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ernie_rt.cli.options import Json
-from ernie_rt.cli.quantize import Layout, Out, report
+from ernie_rt.cli.quantize import Layout, Out, report, resumable
 
 
 def convert(
@@ -23,6 +23,6 @@ def convert(
 
     located = locate(model)
     assert located.folder is not None
-    with progress_bar("converting") as progress:
+    with resumable(out), progress_bar("converting") as progress:
         manifest = convert_model(located.folder, located.config, out, layout.value, progress=progress)
     report(out, manifest, as_json)

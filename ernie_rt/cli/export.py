@@ -10,7 +10,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 from ernie_rt.cli.options import Json, Ref, Threads, Weights
-from ernie_rt.cli.quantize import Block, ClipSearch, Out
+from ernie_rt.cli.quantize import Block, ClipSearch, Out, resumable
 
 
 def export(
@@ -52,7 +52,7 @@ def export(
     if weights is not None:
         how = Quantization(weights.bits, cast(Literal[32, 64, 128], int(block)), clip_search=clip_search)
     options = ExportOptions(how, settled, verify, threads or os.cpu_count() or 1)
-    with progress_bar("exporting") as progress:
+    with resumable(out), progress_bar("exporting") as progress:
         exported = write_model(model, out, backend, options, progress=progress)
     for note in exported.notes:
         say(note)

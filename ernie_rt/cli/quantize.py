@@ -6,7 +6,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from ernie_rt.cli.options import Json, Ref, Threads, Weights
+from ernie_rt.cli.output import say
+from ernie_rt.display import printable
 
 if TYPE_CHECKING:
     from ernie_rt.weights.manifest import Manifest
@@ -33,7 +36,29 @@ class Layout(StrEnum):
 ClipSearch = Annotated[
     bool, typer.Option("--clip-search/--no-clip-search", help="Try several ranges for each block, keep the best.")
 ]
-Out = Annotated[Path, typer.Argument(metavar="OUT", help="The new folder; one that exists is never touched.")]
+
+
+def _named(out: Path) -> Path:
+    if not out.name:
+        raise typer.BadParameter(f"{str(out)!r} does not name a new folder")
+    return out
+
+
+Out = Annotated[
+    Path, typer.Argument(metavar="OUT", callback=_named, help="The new folder; one that exists is never touched.")
+]
+
+
+@contextmanager
+def resumable(out: Path) -> Iterator[None]:
+    """Ctrl-C in the block leaves what is whole, and says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        partial = out.with_name(f"{out.name}.partial")
+        if partial.exists():
+            say(f"stopped; the same command goes on where it was, in {printable(str(partial))}")
+        raise
 
 
 def quantize(
@@ -53,7 +78,6 @@ def quantize(
     Memory stays small. Interrupted, the same command goes on where it stopped, in the folder OUT.partial.
     """
     from ernie_rt.cli.loaded import progress_bar
-    from ernie_rt.cli.output import say
     from ernie_rt.location import locate
     from ernie_rt.weights.quantize import Quantization, quantize_model
 
@@ -61,7 +85,7 @@ def quantize(
     assert located.folder is not None
     how = Quantization(weights.bits, cast(Literal[32, 64, 128], int(block)), layout.value, clip_search)
     began = time.perf_counter()
-    with progress_bar("quantising") as progress:
+    with resumable(out), progress_bar("quantising") as progress:
         manifest = quantize_model(
             located.folder,
             located.config,

@@ -103,17 +103,34 @@ def _begun(folder: Path, plan: Mapping[str, object], storages: Storages) -> dict
             continue
         begun = read_manifest(files.member(folder, name), storages)
         if begun.plan != plan:
-            raise WriteError(
-                "a run of another model or with other options was interrupted here",
-                where=str(folder),
-                expected=dict(plan),
-                found=dict(begun.plan),
-                hint="Finish that one, or remove this folder",
-            )
+            raise _of_another(folder, plan, begun.plan)
         return {name: shard for name, shard in begun.shards.items() if _size(folder / name) == shard.nbytes}
     if any(folder.iterdir()):
         raise WriteError("this folder is in the way", where=str(folder), hint="Choose another name, or remove it")
     return {}
+
+
+def _of_another(folder: Path, plan: Mapping[str, object], begun: Mapping[str, object]) -> WriteError:
+    """What a run that was interrupted was about, where it was not about this."""
+    others = [name for name in {**plan, **begun} if plan.get(name) != begun.get(name)]
+    whose = {"source": "of another model", "algorithm": "by another version of ernie-rt"}
+    what = next((words for name, words in whose.items() if name in others), "with other options")
+    options = [name for name in others if name not in whose]
+    spelt = {"True": "on", "False": "off", "None": "not given"}
+
+    def words(plan: Mapping[str, object]) -> str | None:
+        return (
+            ", ".join(f"{name.replace('_', '-')} {spelt.get(str(plan.get(name)), plan.get(name))}" for name in options)
+            or None
+        )
+
+    return WriteError(
+        f"a run {what} was interrupted here",
+        where=str(folder),
+        expected=words(plan),
+        found=words(begun),
+        hint="Give what that one was given to finish it, or remove this folder",
+    )
 
 
 def _size(path: Path) -> int | None:

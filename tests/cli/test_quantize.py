@@ -88,6 +88,9 @@ def test_convert_and_run(folders: Path) -> None:
         (("quantize", "{here}/nothing", "{here}/x", "--weights", "int8"), 2, "no such model"),
         (("quantize", "{untrained}", "{here}/x", "--weights", "int5"), 2, "int5"),
         (("quantize", "{untrained}", "{here}/x"), 2, "--weights"),
+        (("quantize", "{untrained}", "", "--weights", "int4"), 2, "'.' does not name a new folder"),
+        (("convert", "{here}/q", "/", "--layout", "tiled"), 2, "'/' does not name a new folder"),
+        (("export", "onnx", "{untrained}", "."), 2, "'.' does not name a new folder"),
         (("quantize", "{untrained}", "{here}/x", "--weights", "int4", "--block", "48"), 2, "48"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -157,3 +160,15 @@ def test_a_head_that_differs_from_a_tied_embedding(with_own_head: Path, tmp_path
             np.testing.assert_array_equal(model.logits(ids), expected.logits(ids))
     for more in ((), ("--weights", "int8")):
         assert note in command("run", with_own_head, "hello", "-n", 1, "--backend", "reference", *more).err
+
+
+def test_an_interrupt_says_how_to_go_on(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("quantize", untrained, tmp_path / "out", "--weights", "int4")
+    with monkeypatch.context() as patch:
+        patch.setattr("ernie_rt.weights.folder._take_along", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        ran = command(*arguments)
+    said = f"stopped; the same command goes on where it was, in {tmp_path}/out.partial\nernie-rt: interrupted\n"
+    assert (ran.code, ran.out, ran.err) == (130, "", said)
+    ran = command(*arguments[:-1], "int8")
+    assert ran.code == 1 and "expected weights int8; found weights int4. Give what that one was given" in ran.err
+    assert command(*arguments).code == 0

@@ -186,16 +186,25 @@ def interrupted(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **opti
             run(source, out, **options)
 
 
-@pytest.mark.parametrize("other", [{"bits": 8}, {"block": 64}, {"layout": "tiled"}, {"clip_search": False}], ids=str)
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        ({"bits": 8}, "expected weights int8; found weights int4."),
+        ({"block": 64, "layout": "tiled"}, "expected block 64, layout tiled; found block 32, layout raw."),
+        ({"clip_search": False}, "expected clip-search off; found clip-search on."),
+    ],
+    ids=str,
+)
 def test_another_run_does_not_go_on_with_it(
-    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any], difference: str
 ) -> None:
     config = DENSE | {"intermediate_size": 64}
     write_drawn(tmp_path / "m", config)
     interrupted(tmp_path / "m", tmp_path / "out", monkeypatch)
     before = contents(tmp_path / "out.partial")
-    with pytest.raises(WriteError, match="another model or with other options was interrupted here"):
+    with pytest.raises(WriteError) as caught:
         run(tmp_path / "m", tmp_path / "out", **other)
+    assert f"out.partial: a run with other options was interrupted here; {difference} Give what" in str(caught.value)
     assert contents(tmp_path / "out.partial") == before and not (tmp_path / "out").exists()
     run(tmp_path / "m", tmp_path / "out")
 
@@ -206,7 +215,7 @@ def test_nor_does_one_of_a_finetune(dense: Path, tmp_path: Path, monkeypatch: py
     tensors = load_file(dense / "model.safetensors")
     tensors["model.layers.1.mlp.down_proj.weight"][0, 0] += 1
     save_file(tensors, tmp_path / "finetune" / "model.safetensors")
-    with pytest.raises(WriteError, match="another model"):
+    with pytest.raises(WriteError, match="a run of another model was interrupted here"):
         run(tmp_path / "finetune", tmp_path / "out")
 
 
