@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from textwrap import wrap
 
 
 def human_bytes(count: float) -> str:
@@ -22,10 +24,31 @@ def human_count(count: int) -> str:
     return str(count)
 
 
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as left-aligned columns, the last one as it is."""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """`Did you mean 'demo'? `: the names that come near to what was given, or nothing."""
+    names = {name.casefold(): name for name in known}
+    close = [repr(names[name]) for name in get_close_matches(given.casefold(), names)]
+    return f"Did you mean {' or '.join(close)}? " if close else ""
+
+
+def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Rows as left-aligned columns; in lines of this width, the last column goes on below itself, or below its row."""
+    *widths, longest = (max(map(len, cells)) for cells in zip(*rows, strict=True))
+    place = sum(each + 2 for each in widths)
+    if width is None or place + longest <= width:
+        return "\n".join("  ".join([*map(str.ljust, cells, widths), last]).rstrip() for *cells, last in rows)
+    word = max((len(word) for *_, last in rows for word in last.split()), default=0)
+    beside = place + word <= width
+    indent = " " * (place if beside else 4)
+    lines: list[str] = []
+    for *cells, last in rows:
+        begin = "  ".join(map(str.ljust, cells, widths))
+        wrapped = wrap(last, max(width - len(indent), word), break_on_hyphens=False) if last else []
+        if beside:
+            begin = "  ".join([begin, *wrapped[:1]])
+            del wrapped[:1]
+        lines += [begin.rstrip(), *(indent + line for line in wrapped)]
+    return "\n".join(lines)
 
 
 def printable(text: str) -> str:

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from ernie_rt.contract.protocols import Backend
 from ernie_rt.discovery.announcement import SECONDS, alternatives, announced, examine
 from ernie_rt.discovery.installed import Plugin, discover
+from ernie_rt.display import did_you_mean
 from ernie_rt.errors import BackendError, ErnieRtError, OptionError, PluginError
 from ernie_rt.hooks import PLUGIN_API, BackendInfo
 
@@ -90,7 +91,7 @@ class PluginHost:
         raise OptionError(
             f"no backend {name!r}",
             expected=f"one of {', '.join(sorted(known)) or 'none'}",
-            hint="`ernie-rt backends` lists them",
+            hint=f"{did_you_mean(name, known)}`ernie-rt backends` lists them",
         )
 
     def backend(self, name: str) -> Backend:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ernie_rt.display import columns, human_bytes, human_count, printable
+from ernie_rt.display import columns, did_you_mean, human_bytes, human_count, printable
 
 
 def test_sizes_and_counts() -> None:
@@ -14,6 +14,22 @@ def test_columns() -> None:
     assert columns([["NAME", "", "SUMMARY"], ["a", "12", ""], ["longer", "3", "two words"]]) == (
         "NAME        SUMMARY\na       12\nlonger  3   two words"
     )
+
+
+def test_columns_of_a_width() -> None:
+    rows = [["NAME", "SUMMARY"], ["eager", "PyTorch, op by op: CPU and any GPU that PyTorch knows"]]
+    shown = columns(rows, 40)
+    assert shown == "NAME   SUMMARY\neager  PyTorch, op by op: CPU and any\n       GPU that PyTorch knows"
+    assert columns(rows, 200) == columns(rows)
+    models = [["NAME", "LAYERS", "HUB ID"], ["0.3B", "18", "baidu/ERNIE-4.5-0.3B-PT"], ["own", "2", ""]]
+    assert columns(models, 30) == ("NAME  LAYERS\n    HUB ID\n0.3B  18\n    baidu/ERNIE-4.5-0.3B-PT\nown   2")
+    assert columns([["a", ""], ["b", "two   blanks"]]) == "a\nb  two   blanks"
+
+
+def test_near_names() -> None:
+    assert did_you_mean("Demmo", ["demo", "0.3B"]) == "Did you mean 'demo'? "
+    assert did_you_mean("0.3b-bas", ["demo", "0.3B-Base"]) == "Did you mean '0.3B-Base'? "
+    assert did_you_mean("zzz", ["demo"]) == ""
 
 
 def test_printable_text_is_one_line_and_steers_nothing() -> None:

@@ -74,7 +74,7 @@ def main() -> None:
     """Run the command line: exit code 0 ok, 1 failed, 2 usage or bad input, 130 interrupted."""
     settle_streams()
     try:
-        app()
+        app(prog_name="ernie-rt")
     except ErnieRtError as error:
         say(f"ernie-rt: {printable(str(error))}")
         sys.exit(error.exit_code)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,15 +15,15 @@ app = typer.Typer(invoke_without_command=True)
 
 @app.callback()
 def backends(context: typer.Context, as_json: Json = False) -> None:
-    """List the backends, and what those that cannot be used lack; or begin a new one.
+    """List the backends, and what they lack; or begin a new one.
 
     Imports none of them, only what announces them.
     """
     if context.invoked_subcommand is not None:
         return
     from ernie_rt.choice import PREFERENCE
-    from ernie_rt.cli.output import write
-    from ernie_rt.display import columns
+    from ernie_rt.cli.output import say, table, write
+    from ernie_rt.display import printable
     from ernie_rt.host import PluginHost
 
     host = PluginHost()
@@ -44,22 +43,29 @@ def backends(context: typer.Context, as_json: Json = False) -> None:
             }
         )
     for failure in host.failures:
-        print(f"plugin {failure.name}: {failure.status}: {failure.cause}", file=sys.stderr)
+        say(printable(f"plugin {failure.name}: {failure.status}: {failure.cause}"))
     if as_json:
         write(json.dumps(found, indent=2) + "\n")
         return
-    rows = [[row["name"], row["status"], ", ".join(row["dtypes"]), row["summary"]] for row in found]
-    write(columns([["NAME", "STATUS", "DEVICES", "SUMMARY"], *rows]) + "\n")
+    rows = [
+        [row["name"], "usable" if row["usable"] else "lacking", ", ".join(row["dtypes"]), row["summary"]]
+        for row in found
+    ]
+    table([["NAME", "STATUS", "DEVICES", "SUMMARY"], *rows])
+    write("".join(f"{row['name']} {row['status']}\n" for row in found if not row["usable"]))
 
 
 @app.command()
 def new(name: Annotated[str, typer.Argument(help="What the backend will be called.")]) -> None:
-    """Write a backend that works, to begin with: a distribution in a new folder ernie-rt-NAME."""
-    from ernie_rt.cli.output import write
+    """Write a backend that works, to begin yours with.
+
+    It is a distribution in a new folder ernie-rt-NAME.
+    """
+    from ernie_rt.cli.output import say, write
     from ernie_rt.cli.skeleton import render
     from ernie_rt.files import write_folder
 
     distribution, contents = render(name)
     write_folder(Path(distribution), contents)
     write("".join(f"{distribution}/{path}\n" for path in contents))
-    print(f"next: cd {distribution}; pip install -e '.[test]'; ernie-rt conform {name}", file=sys.stderr)
+    say(f"next: cd {distribution}; pip install -e '.[test]'; ernie-rt conform {name}")

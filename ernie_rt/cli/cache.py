@@ -24,11 +24,14 @@ SECONDS: Final = {"h": 3600, "d": 86400, "w": 604800}
 
 @app.callback()
 def cache(context: typer.Context, as_json: Json = False) -> None:
-    """List the quantised models that `--weights` keeps, the last used first; or remove some."""
+    """List the quantised models that are kept, or remove some.
+
+    They are those of `--weights`, the last used first.
+    """
     if context.invoked_subcommand is not None:
         return
-    from ernie_rt.cli.output import write
-    from ernie_rt.display import columns, human_bytes, printable
+    from ernie_rt.cli.output import table, write
+    from ernie_rt.display import human_bytes, printable
     from ernie_rt.weights.cache import cache_folder, entries
 
     folder, found = cache_folder(), entries()
@@ -48,7 +51,7 @@ def cache(context: typer.Context, as_json: Json = False) -> None:
         for entry in found
     ]
     if rows:
-        write(columns([["MODEL", "WEIGHTS", "SIZE", "LAST USED", "ID"], *rows]) + "\n")
+        table([["MODEL", "WEIGHTS", "SIZE", "LAST USED", "ID"], *rows])
     write(f"{human_bytes(total)} in {folder}\n")
 
 
@@ -64,7 +67,10 @@ def remove(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Remove quantised models; what another process is loading or writing stays, and makes exit code 1."""
+    """Remove quantised models.
+
+    What another process is loading or writing stays, and makes exit code 1.
+    """
     from ernie_rt.cli.output import parse_size, say, write
     from ernie_rt.display import human_bytes, printable
     from ernie_rt.weights import cache

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ernie_rt.cli import completion
 from ernie_rt.cli import options as opt
 from ernie_rt.cli.output import parse_size, say
 from ernie_rt.cli.prompts import as_unix
@@ -24,7 +25,13 @@ def chat(
     model: opt.Ref,
     system: opt.System = None,
     resume: Annotated[
-        str | None, typer.Option("--load", metavar="NAME", help="Take up a saved conversation: a name or a .json file.")
+        str | None,
+        typer.Option(
+            "--load",
+            metavar="NAME",
+            help="Take up a saved conversation: a name or a .json file.",
+            autocompletion=completion.conversations,
+        ),
     ] = None,
     keep: Annotated[
         bool, typer.Option("--keep/--forget", help="Keep what is typed and said on disk, or write nothing.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ernie_rt.cli import completion
 from ernie_rt.cli import options as opt
 from ernie_rt.cli.output import answers_alone, safe, say, write
 
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def conform(
-    backend: Annotated[str, typer.Argument(metavar="BACKEND", help="A backend by name (`ernie-rt backends`).")],
+    backend: Annotated[
+        str,
+        typer.Argument(
+            metavar="BACKEND", help="A backend by name (`ernie-rt backends`).", autocompletion=completion.backends
+        ),
+    ],
     level: Annotated[
         list[str] | None, typer.Option(help="L0 to L5; may be given several times. All when not given.")
     ] = None,
@@ -39,10 +45,11 @@ def conform(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Name every check, with its figures.")] = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Put a backend through the conformance suite: metadata, ops, whole models, invariants, trained weights.
+    """Put a backend through the conformance suite.
 
-    Every limit is derived from the arithmetic that the backend declares; WORST is the check nearest to its own, as a
-    share of it: above 1 it fails. Exit code 1: something failed, or passed that was declared to fail.
+    Metadata, ops, whole models, invariants, trained weights. Every limit is derived from the arithmetic that the
+    backend declares; WORST is the check nearest to its own, as a share of it: above 1 it fails. Exit code 1: something
+    failed, or passed that was declared to fail.
     """
     from ernie_rt.conformance.suite import Suite
 

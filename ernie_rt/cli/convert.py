@@ -16,7 +16,10 @@ def convert(
     layout: Annotated[Layout, typer.Option(help="raw: the order of ONNX Runtime. tiled: in tiles of 16 rows.")],
     as_json: Json = False,
 ) -> None:
-    """Bring a quantised model into another layout, in a new folder; no weight changes its value."""
+    """Bring a quantised model into another layout.
+
+    It is written into a new folder; no weight changes its value.
+    """
     from ernie_rt.cli.loaded import progress_bar
     from ernie_rt.location import locate
     from ernie_rt.weights.quantize import convert_model

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ernie_rt.cli import completion
 from ernie_rt.cli import options as opt
 from ernie_rt.cli.output import answers_alone, say, write
 from ernie_rt.cli.prompts import read_prompt
@@ -17,9 +18,17 @@ SPELLING = "A backend, such as eager, eager:float32 or eager@cuda:1:bfloat16."
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help=SPELLING)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one; reference is float64.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="A folder, a known name such as demo, or a hub id.")],
+    a: Annotated[str, typer.Argument(metavar="A", help=SPELLING, autocompletion=completion.backends)],
+    b: Annotated[
+        str,
+        typer.Argument(metavar="B", help="Another one; reference is float64.", autocompletion=completion.backends),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="A folder, a known name such as demo, or a hub id.", autocompletion=completion.models
+        ),
+    ],
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="Plain text to continue; - or nothing reads standard input.")
     ] = None,
@@ -31,12 +40,12 @@ def diff(
     html: Annotated[Path | None, typer.Option(help="Write the drift, piece by piece, as a page.")] = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Continue a prompt greedily on two backends, and judge every piece of both against float64.
+    """Find out which piece of which backend is wrong, if any is.
 
-    Says where the paths part and whether that is a tie or a bug; of a bug, which layer and part is wrong, on which
-    backend. DRIFT is the distance from float64 after a layer, over the rms of its values; NOISE what rounding alone
-    brings there; OWN what the layer's worst piece adds by itself, in multiples of its noise: beyond 4 it is wrong.
-    Exit code 1: a bug.
+    Continues a prompt greedily on both, and judges every piece of both against float64. Says where the paths part and
+    whether that is a tie or a bug; of a bug, which layer and part is wrong, on which backend. DRIFT is the distance
+    from float64 after a layer, over the rms of its values; NOISE what rounding alone brings there; OWN what the layer's
+    worst piece adds by itself, in multiples of its noise: beyond 4 it is wrong. Exit code 1: a bug.
     """
     from ernie_rt.conformance.drift import Contender, compare
     from ernie_rt.conformance.plot import drift_text

@@ -9,12 +9,18 @@ from typing import Annotated, Literal, cast
 
 import typer
 
+from ernie_rt.cli import completion
 from ernie_rt.cli.options import Json, Ref, Threads, Weights
 from ernie_rt.cli.quantize import Block, ClipSearch, Out, resumable
 
 
 def export(
-    backend: Annotated[str, typer.Argument(metavar="FORMAT", help="The backend whose format it is: onnx.")],
+    backend: Annotated[
+        str,
+        typer.Argument(
+            metavar="FORMAT", help="The backend whose format it is: onnx.", autocompletion=completion.formats
+        ),
+    ],
     model: Ref,
     out: Out,
     weights: Annotated[
@@ -31,10 +37,10 @@ def export(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model into a new folder that runs without ernie-rt: in ONNX Runtime, and in onnxruntime-genai.
+    """Write a model as ONNX, to run without ernie-rt.
 
-    The folder remains a model of ernie-rt as well. Memory stays small. Interrupted, the same command goes on where it
-    stopped, in the folder OUT.partial.
+    The new folder runs in ONNX Runtime, and in onnxruntime-genai. It remains a model of ernie-rt as well. Memory stays
+    small. Interrupted, the same command goes on where it stopped, in the folder OUT.partial.
     """
     from ernie_rt.cli.loaded import progress_bar
     from ernie_rt.cli.output import say, write

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ernie_rt.cli import completion
 from ernie_rt.cli.options import Json, Ref
 
 if TYPE_CHECKING:
@@ -30,7 +31,12 @@ def graph(
         Level | None, typer.Option(help="Decompose down to this level; block when not given.", show_default=False)
     ] = None,
     lowered: Annotated[
-        str | None, typer.Option(metavar="BACKEND", help="Lower it to what this backend claims; -v says why.")
+        str | None,
+        typer.Option(
+            metavar="BACKEND",
+            help="Lower it to what this backend claims; -v says why.",
+            autocompletion=completion.backends,
+        ),
     ] = None,
     dtype: Annotated[
         str, typer.Option(help="Activation dtype: auto (the model's), float32, bfloat16, float16.")
@@ -40,7 +46,10 @@ def graph(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="With --lowered, print every decision.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Print a model as a graph, with its parameters and the cost of one token. A known name needs no checkpoint."""
+    """Print a model as a graph, with its parameters and costs.
+
+    The cost is that of one token. A known name needs no checkpoint.
+    """
     from ernie_rt.cli.output import parse_size, say, write
     from ernie_rt.display import human_count
     from ernie_rt.errors import OptionError

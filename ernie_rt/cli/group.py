@@ -42,6 +42,9 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # as pydantic begins them
+            raise
         except KeyboardInterrupt:
             say("ernie-rt: interrupted")
             raise typer.Exit(130) from None

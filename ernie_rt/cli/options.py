@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 import typer
 
+from ernie_rt.cli import completion
+
 if TYPE_CHECKING:
     from ernie_rt.generation.options import GenerateOptions
 
 Ref = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A folder, a known name such as demo (`ernie-rt models`), or a hub id."),
+    typer.Argument(
+        metavar="MODEL",
+        help="A folder, a known name such as demo (`ernie-rt models`), or a hub id.",
+        autocompletion=completion.models,
+    ),
 ]
 
 MOST_THREADS: Final = 1024
@@ -33,7 +39,10 @@ Quantize = Annotated[
     Weights | None,
     typer.Option("--weights", help="Quantise the model, once, into `ernie-rt cache`, and use that."),
 ]
-Backend = Annotated[str, typer.Option(help="A backend by name, or auto (`ernie-rt backends`).")]
+Backend = Annotated[
+    str,
+    typer.Option(help="A backend by name, or auto (`ernie-rt backends`).", autocompletion=completion.backends),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
 Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16 or float16.")]
 BatchTokens = Annotated[int, typer.Option(min=1, help="Prompt tokens that enter one step.")]

@@ -9,14 +9,16 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from shutil import get_terminal_size
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 import typer
 
+from ernie_rt.display import columns
 from ernie_rt.errors import OptionError, WriteError
 
 if TYPE_CHECKING:
@@ -75,6 +77,12 @@ def write(text: str) -> None:
         if isinstance(error, BrokenPipeError):
             raise typer.Exit from None
         raise WriteError("standard output cannot be written", found=error.strerror) from error
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Put rows on standard output as columns that fit the terminal, if it is one."""
+    out = getattr(sys.stdout, "answers", sys.stdout)
+    write(columns(rows, get_terminal_size().columns if out.isatty() else None) + "\n")
 
 
 @contextmanager

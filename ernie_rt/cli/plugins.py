@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
 
 def plugins(as_json: Json = False) -> None:
-    """List the plugins and try those of strangers: each is imported, and its backend run once, in a child process."""
+    """List the plugins, and try those of third parties.
+
+    Each of these is imported, and its backend run once, in a child process.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
-    from ernie_rt.cli.output import write
+    from ernie_rt.cli.output import table, write
     from ernie_rt.conformance.trial import attempt
-    from ernie_rt.display import columns
     from ernie_rt.host import PluginHost
 
     heard = PluginHost().examine()
@@ -31,7 +33,7 @@ def plugins(as_json: Json = False) -> None:
         took = "-" if plugin.seconds is None else f"{1000 * plugin.seconds:.0f} ms"
         api = "-" if plugin.api is None else str(plugin.api)
         rows.append([plugin.name, plugin.status, _source(plugin), api, took, ", ".join(plugin.hooks) or "-"])
-    write(columns(rows) + "\n")
+    table(rows)
     for plugin in found:
         if plugin.cause is not None:
             remedy = "" if plugin.fix is None else f"\n  {plugin.fix}"

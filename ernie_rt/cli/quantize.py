@@ -73,9 +73,10 @@ def quantize(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model with int4 or int8 weights into a new folder, and say what error that makes.
+    """Write a model with int4 or int8 weights into a new folder.
 
-    Memory stays small. Interrupted, the same command goes on where it stopped, in the folder OUT.partial.
+    Says what error that makes. Memory stays small. Interrupted, the same command goes on where it stopped, in
+    OUT.partial.
     """
     from ernie_rt.cli.loaded import progress_bar
     from ernie_rt.location import locate

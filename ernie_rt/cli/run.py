@@ -52,10 +52,10 @@ def run(
     quiet: opt.Quiet = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Answer a prompt, by the model's chat template; without one, or with --raw, continue it.
+    """Answer a prompt; without a chat template, continue it.
 
-    The answer streams to standard output, everything else goes to standard error. What no option says is taken from the
-    checkpoint's generation_config.json, or greedy; -v prints it.
+    With --raw it is continued as well. The answer streams to standard output, everything else goes to standard error.
+    What no option says is taken from the checkpoint's generation_config.json, or greedy; -v prints it.
     """
     import secrets
 

@@ -73,7 +73,7 @@ class Store:
         """Read a conversation; it goes on in a file of its own, so the one that was read stays as it is."""
         path = self._path(name) if name else self._latest()
         if name and not name.endswith(".json") and not path.exists():
-            names = list(self._files())
+            names = self.names()
             raise OptionError(
                 f"no conversation {name!r} is kept here",
                 where=str(self.folder),
@@ -90,6 +90,10 @@ class Store:
         shown = [[name, _beginning(path)] for name, path in islice(files.items(), LISTED)]
         older = [f"… and {len(files) - LISTED} older ones in {self.folder}"] if len(files) > LISTED else []
         return [*columns(shown).splitlines(), *older] if shown else []
+
+    def names(self) -> list[str]:
+        """The names of conversations on disk, the latest first."""
+        return list(self._files())
 
     def _files(self) -> dict[str, Path]:
         """The conversations on disk but the present one, by name, the latest first."""

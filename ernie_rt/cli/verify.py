@@ -19,11 +19,12 @@ def verify(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check an exported folder before something else opens it: every file is the one that was written, none leads
-    elsewhere, and the graph is the one that belongs to these weights.
+    """Check an exported folder before something else opens it.
 
-    Compare the sha256 that it prints with the one that `ernie-rt export` printed. Exit code 2: the folder is not what
-    was written. Exit code 1: it could not be checked here, or, with --numbers, computes something else.
+    Every file has to be the one that was written, none may lead elsewhere, and the graph must be the one that belongs
+    to these weights. Compare the sha256 that it prints with the one that `ernie-rt export` printed. Exit code 2: the
+    folder is not what was written. Exit code 1: it could not be checked here, or, with --numbers, computes something
+    else.
     """
     from ernie_rt.cli.loaded import progress_bar
     from ernie_rt.cli.output import say, write

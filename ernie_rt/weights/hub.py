@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ernie_rt import files
+from ernie_rt.display import did_you_mean
 from ernie_rt.errors import InputError, ModelNotFoundError, WriteError
 from ernie_rt.weights.checkpoint import INDEX, INDEX_LIMIT, SINGLE
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
@@ -66,9 +67,15 @@ def resolve(ref: str) -> Path:
             "no such model",
             where=ascii(ref[:200]),
             expected=f"a folder, {', '.join([DEMO.name, *(f.name for f in FAMILIES)])}, or a Hugging Face id org/name",
-            hint="Check the spelling of the path or name",
+            hint=f"{_did_you_mean(ref)}Check the spelling of the path or name",
         )
     return _cached(match["id"], match["revision"]) or _download(match["id"], match["revision"])
+
+
+def _did_you_mean(ref: str) -> str:
+    from ernie_rt.modeling.families import FAMILIES
+
+    return did_you_mean(ref, [DEMO.name, *(name for family in FAMILIES for name in (family.name, family.hub_id))])
 
 
 def _check_outranking(folder: Path) -> None:
@@ -131,7 +138,7 @@ def _download(repo: str, revision: str | None) -> Path:
         hint = "Accept its terms on the Hub and set HF_TOKEN"
         raise ModelNotFoundError("access to the repository is restricted", where=name, hint=hint) from error
     except errors.RepositoryNotFoundError as error:
-        hint = "Check the spelling; a private repository needs HF_TOKEN"
+        hint = f"{_did_you_mean(repo)}Check the spelling; a private repository needs HF_TOKEN"
         raise ModelNotFoundError(
             f"neither a folder nor a repository on {constants.ENDPOINT}", where=name, hint=hint
         ) from error

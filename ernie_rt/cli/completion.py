@@ -1,0 +1,52 @@
+"""What a shell offers for the names in a command: each function is given what was typed of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ernie_rt.errors import ErnieRtError
+
+
+def models(incomplete: str) -> list[str]:
+    """Known names, and folders."""
+    from ernie_rt.modeling.families import FAMILIES
+    from ernie_rt.weights.hub import DEMO
+
+    names = [DEMO.name, *(family.name for family in FAMILIES)]
+    return [name for name in [*names, *_folders(incomplete)] if name.startswith(incomplete)]
+
+
+def backends(incomplete: str) -> list[str]:
+    """Backends that are installed, by metadata alone: no plugin is imported."""
+    from ernie_rt.discovery.installed import discover
+
+    return [name for name in ["auto", *(plugin.name for plugin in discover())] if name.startswith(incomplete)]
+
+
+def formats(incomplete: str) -> list[str]:
+    """Built-in backends with a format of their own."""
+    from ernie_rt.host import PluginHost
+
+    found = PluginHost().backends
+    return [name for name, info in found.items() if info.exporter and name.startswith(incomplete)]
+
+
+def conversations(incomplete: str) -> list[str]:
+    """Conversations that are kept."""
+    from ernie_rt.cli.store import Store, state_folder
+
+    try:
+        return [name for name in Store(state_folder()).names() if name.startswith(incomplete)]
+    except ErnieRtError:  # no home
+        return []
+
+
+def _folders(incomplete: str) -> Iterator[str]:
+    parent = incomplete.rpartition("/")[0]
+    here = Path(parent or ("/" if incomplete.startswith("/") else "."))
+    with suppress(OSError):
+        for path in sorted(here.iterdir()):
+            if path.is_dir() and not path.name.startswith("."):
+                yield f"{incomplete[: incomplete.rfind('/') + 1]}{path.name}/"
