@@ -27,6 +27,10 @@ _HOMES = {
 }  # fmt: skip
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> object:
     # `import ernie_rt` stays light: NumPy and the rest come with the first use of one of these.
     if name in _HOMES:

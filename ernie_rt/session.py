@@ -103,12 +103,14 @@ class Model:
 
         `chunk` bounds how many tokens enter a step: 1 feeds them one by one.
         """
-        return self.logits_batch([ids], chunk=chunk)[0]
+        return self.logits_batch([self._check(ids)], chunk=chunk)[0]
 
-    def logits_batch(self, prompts: Iterable[Iterable[int]], *, chunk: int | None = None) -> list[npt.NDArray[Any]]:
-        """`logits` of several prompts, run in the same steps as far as `max_sequences` lets them."""
+    def logits_batch(
+        self, prompts: Iterable[str | Iterable[int]], *, chunk: int | None = None
+    ) -> list[npt.NDArray[Any]]:
+        """`logits` of several texts or ids, run in the same steps as far as `max_sequences` lets them."""
         chunk = None if chunk is None else positive("chunk", chunk)
-        requests = [Request(self._check(ids), 0, all_logits=True, chunk=chunk) for ids in prompts]
+        requests = [Request(ids, 0, all_logits=True, chunk=chunk) for ids in self._batch(prompts)]
         return [np.concatenate(sequence.logits) for sequence in self._run(requests)]
 
     def tapped(self, ids: Iterable[int]) -> dict[str, npt.NDArray[Any]]:
@@ -134,6 +136,15 @@ class Model:
         stream: Literal[True],
         **options: Unpack[GenerateOptions],
     ) -> Stream: ...
+    @overload
+    def chat(
+        self,
+        messages: ChatPrompt | Iterable[Message | Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        stream: bool,
+        **options: Unpack[GenerateOptions],
+    ) -> Generation | Stream: ...
     def chat(
         self,
         messages: ChatPrompt | Iterable[Message | Mapping[str, Any]],
@@ -168,12 +179,15 @@ class Model:
     def generate(
         self, prompt: str | Iterable[int], *, stream: Literal[True], **options: Unpack[GenerateOptions]
     ) -> Stream: ...
+    @overload
+    def generate(
+        self, prompt: str | Iterable[int], *, stream: bool, **options: Unpack[GenerateOptions]
+    ) -> Generation | Stream: ...
     def generate(
         self, prompt: str | Iterable[int], *, stream: bool = False, **options: Unpack[GenerateOptions]
     ) -> Generation | Stream:
         """Continue a text, or token ids, as they are; with `stream`, piece by piece."""
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-        continuation = self._stream(ids, options, NEW_TOKENS)
+        continuation = self._stream(self._ids(prompt), options, NEW_TOKENS)
         return continuation if stream else _whole(continuation)
 
     def generate_ids(self, ids: Iterable[int], **options: Unpack[GenerateOptions]) -> list[int]:
@@ -182,12 +196,14 @@ class Model:
         The new ids, up to and with a token that ends them; of the end-of-sequence tokens those of `config` alone do.
         Ids that the tokenizer lacks are never chosen; where there is none, all but `stop` works.
         """
-        return self.generate_batch([ids], **options)[0]
+        return self.generate_batch([self._check(ids)], **options)[0]
 
-    def generate_batch(self, prompts: Iterable[Iterable[int]], **options: Unpack[GenerateOptions]) -> list[list[int]]:
-        """`generate_ids` of several prompts at once; with a `seed`, each gets the tokens that it gets alone."""
+    def generate_batch(
+        self, prompts: Iterable[str | Iterable[int]], **options: Unpack[GenerateOptions]
+    ) -> list[list[int]]:
+        """`generate_ids` of several texts or ids at once; with a `seed`, each gets the tokens that it gets alone."""
         chosen = self._checked(options)
-        requests = [chosen.request(self._check(ids), self._located.known_ids) for ids in prompts]
+        requests = [chosen.request(ids, self._located.known_ids) for ids in self._batch(prompts)]
         return [sequence.generated for sequence in self._run(requests, chosen.stop)]
 
     def stream_ids(self, ids: Iterable[int], **options: Unpack[GenerateOptions]) -> Iterator[int]:
@@ -261,6 +277,15 @@ class Model:
 
     def _checked(self, options: GenerateOptions) -> CheckedOptions:
         return check_options(self.config.eos_token_id, self.config.vocab_size, **options)
+
+    def _ids(self, prompt: str | Iterable[int]) -> Iterable[int]:
+        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+
+    def _batch(self, prompts: Iterable[str | Iterable[int]]) -> list[tuple[int, ...]]:
+        """The ids of several prompts; PromptError for a text in place of several."""
+        if isinstance(prompts, str):
+            raise PromptError("one text in place of several", hint="Put it into a list, or use `generate`")
+        return [self._check(self._ids(prompt)) for prompt in prompts]
 
     def _check(self, ids: Iterable[int]) -> tuple[int, ...]:
         """The ids as Python ints, each within the vocabulary."""

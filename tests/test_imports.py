@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pydoc
 import resource
 import statistics
 import subprocess
@@ -103,6 +104,14 @@ def test_the_contracts_name_each_backend() -> None:
     backends = {path.parent.name for path in (root / "backends").glob("*/__init__.py")}
     assert set(rules["root_packages"]) == {"ernie_rt", *backends}
     assert backends <= set(rules["contracts"][0]["forbidden_modules"])
+
+
+def test_what_is_public_is_offered() -> None:
+    """By `dir`, tab completion and `help`, of which the first two import nothing."""
+    names = "import ernie_rt; assert {*ernie_rt.__all__, '__version__'} <= set(dir(ernie_rt)), dir(ernie_rt)"
+    assert not {name.partition(".")[0] for name in imported(names)} & HEAVY
+    page = pydoc.render_doc(ernie_rt, renderer=pydoc.plaintext)
+    assert "class Model(" in page and "load(ref: " in page and "class ErnieRtError(" in page
 
 
 def test_public_names_resolve() -> None:

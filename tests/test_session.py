@@ -84,6 +84,8 @@ def test_logits_of_several_prompts(model: Model) -> None:
     for ids, logits in zip(prompts, model.logits_batch(prompts), strict=True):
         np.testing.assert_allclose(logits, model.logits(ids, chunk=2), atol=1e-9)
     assert model.logits_batch([]) == [] and model.generate_batch([]) == []
+    with pytest.raises(PromptError, match=r"one text in place of several\. Put it into a list"):
+        model.generate_batch("two words")
 
 
 def test_greedy_is_the_largest_logit(model: Model) -> None:
@@ -96,6 +98,7 @@ def test_greedy_is_the_largest_logit(model: Model) -> None:
 def test_generate_and_stream_and_batch_agree(written: Model) -> None:
     prompts = ["The old teacher", "清晨,老师", "Question 7"]
     batch = written.generate_batch([written.tokenizer.encode(text) for text in prompts], max_new_tokens=16)
+    assert written.generate_batch(prompts, max_new_tokens=16) == batch
     for text, ids in zip(prompts, batch, strict=True):
         given = written.tokenizer.encode(text)
         assert written.generate_ids(given, max_new_tokens=16) == ids
@@ -192,7 +195,6 @@ def test_any_iterable_of_integers_is_a_prompt(ids: Any, model: Model) -> None:
         ([np.bool_(True)], "must be integers"),
         (np.zeros((2, 3), np.int64), "must be integers"),
         (["1"], "must be integers"),
-        ("text", "must be integers"),
         ([None], "must be integers"),
         (None, "must be integers"),
         (7, "must be integers"),
@@ -211,6 +213,15 @@ def test_bad_ids_are_prompt_errors(ids: Any, message: str, model: Model) -> None
             call()
     assert not model._engine._scheduler.waiting  # nothing of a refused batch stays queued
     assert len(model.generate_ids(IDS, max_new_tokens=2, ignore_eos=True)) == 2
+
+
+def test_text_has_its_places(model: Model) -> None:
+    for call in (model.logits, model.generate_ids):
+        with pytest.raises(PromptError, match="must be integers"):
+            call("text")  # type: ignore[operator]
+    for call in (model.logits_batch, model.generate_batch):
+        with pytest.raises(TokenizerError, match="without a folder"):
+            call([IDS, "text"])  # type: ignore[operator]
 
 
 def test_the_context_bounds_prompt_and_answer() -> None:
