@@ -51,6 +51,14 @@ def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     return "\n".join(lines)
 
 
+def shown(value: object) -> str:
+    """A value that somebody gave, as an error repeats it: its beginning, and no number that is too long to print."""
+    try:
+        return repr(value)[:80]
+    except ValueError:
+        return f"{type(value).__name__} with very many digits"
+
+
 def printable(text: str) -> str:
     """A stranger's text on one line, with escapes in the place of whatever a terminal would obey."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

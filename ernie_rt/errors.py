@@ -27,6 +27,11 @@ ErnieRtError                     exit code 1
 
 from __future__ import annotations
 
+from typing import Final
+
+LONGEST_PART: Final = 2000
+"""Characters of each part of an error."""
+
 
 class ErnieRtError(Exception):
     """An error with everything a person needs to act: what, where, expected, found, what to do next.
@@ -45,12 +50,12 @@ class ErnieRtError(Exception):
         found: object = None,
         hint: str | None = None,
     ) -> None:
-        self.what = what
-        self.where = where
-        self.expected = None if expected is None else str(expected)
-        self.found = None if found is None else str(found)
+        self.what = _shortened(what)
+        self.where = None if where is None else _shortened(where)
+        self.expected = None if expected is None else _shortened(str(expected))
+        self.found = None if found is None else _shortened(str(found))
         self.hint = hint
-        super().__init__(what)
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         text = self.what if self.where is None else f"{self.where}: {self.what}"
@@ -61,6 +66,11 @@ class ErnieRtError(Exception):
         if self.hint is not None:
             text += f". {self.hint}"
         return text
+
+
+def _shortened(text: str) -> str:
+    """A text that somebody reads, whoever wrote what it repeats."""
+    return text if len(text) <= LONGEST_PART else f"{text[:LONGEST_PART]}… ({len(text):,} characters)"
 
 
 class InputError(ErnieRtError):

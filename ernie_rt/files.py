@@ -138,7 +138,7 @@ def write_atomic(path: Path, *, overwrite: bool = True, mode: int = 0o666) -> It
     """
     if "\0" in str(path):
         raise WriteError("cannot be written", where=ascii(str(path)), found="a null character in the path")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = _beside(path, f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         if not overwrite and os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -165,7 +165,7 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
 
     A path that exists is refused, an empty folder included.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = _beside(path, f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -190,7 +190,7 @@ def build_folder(path: Path) -> Iterator[Path]:
     Files that were being written when a run was killed are gone; what else lies in it is for the caller to judge. A
     `path` that exists is refused and left alone. When the block fails, the folder stays as it is, unless it is empty.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    partial = _beside(path, f"{path.name}.partial")
     try:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -212,6 +212,13 @@ def build_folder(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.rmdir()
+
+
+def _beside(path: Path, name: str) -> Path:
+    """A path of this name beside `path`; WriteError where that is none that could be written, such as `.` or `/`."""
+    if path.name in ("", ".."):
+        raise WriteError("names no file or folder that could be written", where=repr(str(path)))
+    return path.with_name(name)
 
 
 def _unwritable(path: Path, error: OSError | ValueError) -> WriteError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy.typing as npt
 
@@ -12,6 +12,7 @@ from ernie_rt.build import Build, build
 from ernie_rt.choice import Choice, choose
 from ernie_rt.contract.memory import check_memory
 from ernie_rt.contract.protocols import Limits, Target
+from ernie_rt.display import shown
 from ernie_rt.errors import OptionError
 from ernie_rt.files import Progress
 from ernie_rt.generation.options import positive
@@ -27,6 +28,8 @@ from ernie_rt.weights.source import Place, PlacedSource, StoredSource, WeightSou
 
 DEFAULT_CONTEXT = 32768
 """What `max_context` is when nobody says, if the model has as much: a cache of 131,072 tokens is seldom needed."""
+
+MOST_THREADS: Final = 1024
 
 
 def load(
@@ -81,7 +84,7 @@ def load(
     located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights, sources)
     config = located.config
     limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes, cache_tokens)
-    threads = None if threads is None else positive("threads", threads)
+    threads = None if threads is None else check_threads(threads)
     # First the headers of the weights: whatever is wrong with a folder is said before a backend is imported.
     source = weights if weights is not None else located.weights()
     try:
@@ -104,6 +107,14 @@ def load(
         source.close()
     unused, notes = (tuple(source.unused), tuple(source.notes)) if isinstance(source, StoredSource) else ((), ())
     return Model(located, built, choice, limits, executable, unused, notes, reuse=reuse)
+
+
+def check_threads(threads: object) -> int:
+    """The number of threads as an int; OptionError for one that is impossible, or that no machine has a use for."""
+    number = positive("threads", threads)
+    if number > MOST_THREADS:
+        raise OptionError("threads is not possible", expected=f"1 to {MOST_THREADS}", found=shown(number))
+    return number
 
 
 class _Reported:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ernie_rt.display import columns, did_you_mean, human_bytes, human_count, printable
+from ernie_rt.display import columns, did_you_mean, human_bytes, human_count, printable, shown
 
 
 def test_sizes_and_counts() -> None:
@@ -30,6 +30,11 @@ def test_near_names() -> None:
     assert did_you_mean("Demmo", ["demo", "0.3B"]) == "Did you mean 'demo'? "
     assert did_you_mean("0.3b-bas", ["demo", "0.3B-Base"]) == "Did you mean '0.3B-Base'? "
     assert did_you_mean("zzz", ["demo"]) == ""
+
+
+def test_values_that_are_shown() -> None:
+    assert (shown(1.5), shown("a\n"), shown("x" * 1000)) == ("1.5", r"'a\n'", "'" + "x" * 79)
+    assert shown(10**5000) == "int with very many digits"
 
 
 def test_printable_text_is_one_line_and_steers_nothing() -> None:

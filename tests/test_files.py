@@ -294,3 +294,16 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with files.locked(tmp_path), files.build_folder(tmp_path / "new") as folder:
         (folder / "file").touch()
     assert (tmp_path / "new" / "file").exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "..", "x/.."])
+def test_what_is_no_name_of_something_new(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for write in (
+        files.write_atomic,
+        files.build_folder,
+        lambda path: contextlib.nullcontext(files.write_folder(path, {})),
+    ):
+        with pytest.raises(WriteError, match="names no file or folder that could be written"), write(Path(name)):
+            pass
+    assert not list(tmp_path.iterdir())

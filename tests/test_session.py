@@ -594,6 +594,8 @@ def test_counts_are_whole_numbers(value: object, model: Model) -> None:
         for name in ("max_context", "threads", "memory_bytes"):
             with pytest.raises(OptionError, match=f"{name} must be a whole number above 0"):
                 synthetic(**{name: value})
+    with pytest.raises(OptionError, match="threads is not possible; expected 1 to 1024; found 99999999"):
+        synthetic(threads=99_999_999)
     assert len(model.generate_ids(IDS, max_new_tokens=np.int64(2), ignore_eos=True)) == 2  # type: ignore[typeddict-item]
 
 

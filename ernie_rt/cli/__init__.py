@@ -25,7 +25,7 @@ from ernie_rt.cli import (
     verify,
 )
 from ernie_rt.cli.group import Commands
-from ernie_rt.cli.output import say, settle_streams
+from ernie_rt.cli.output import abandon, say, settle_streams
 from ernie_rt.display import printable
 from ernie_rt.errors import ErnieRtError
 
@@ -72,12 +72,16 @@ def _root(
 
 def main() -> None:
     """Run the command line: exit code 0 ok, 1 failed, 2 usage or bad input, 130 interrupted."""
-    settle_streams()
     try:
+        settle_streams()
         app(prog_name="ernie-rt")
     except ErnieRtError as error:
         say(f"ernie-rt: {printable(str(error))}")
         sys.exit(error.exit_code)
+    except OSError as error:  # help that nobody can print, a disk or machine that gives way
+        abandon(sys.stdout)
+        say(f"ernie-rt: {printable(str(error))}")
+        sys.exit(1)
     except KeyboardInterrupt:
         say("ernie-rt: interrupted")
         sys.exit(130)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -20,8 +20,6 @@ Ref = Annotated[
         autocompletion=completion.models,
     ),
 ]
-
-MOST_THREADS: Final = 1024
 
 
 class Weights(StrEnum):
@@ -46,7 +44,17 @@ Backend = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
 Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16 or float16.")]
 BatchTokens = Annotated[int, typer.Option(min=1, help="Prompt tokens that enter one step.")]
-Threads = Annotated[int | None, typer.Option(min=1, max=MOST_THREADS, help="CPU threads; all cores when not given.")]
+
+
+def _check_threads(threads: int | None) -> int | None:
+    from ernie_rt.loading import check_threads
+
+    return None if threads is None else check_threads(threads)
+
+
+Threads = Annotated[
+    int | None, typer.Option(min=1, callback=_check_threads, help="CPU threads; all cores when not given.")
+]
 Memory = Annotated[str | None, typer.Option(help="Refuse to load more than this, such as 12GiB.")]
 MaxContext = Annotated[
     str | None, typer.Option(help="At most so many tokens of prompts and answers together, such as 8k.")

@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from shutil import get_terminal_size
 from types import TracebackType
@@ -72,11 +72,16 @@ def write(text: str) -> None:
     try:
         print(safe(text, out), end="", flush=True, file=out)
     except OSError as error:
-        # What is still in the buffer would fail once more when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon(sys.stdout)
         if isinstance(error, BrokenPipeError):
             raise typer.Exit from None
         raise WriteError("standard output cannot be written", found=error.strerror) from error
+
+
+def abandon(stream: TextIO) -> None:
+    """Let a stream lead nowhere: what is still in its buffer would fail once more when the interpreter ends."""
+    with suppress(OSError, ValueError):  # no file at all
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def table(rows: Sequence[Sequence[str]]) -> None:
@@ -132,7 +137,7 @@ def _aside(text: str) -> None:
     try:
         print(text, end="", file=sys.stderr, flush=True)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        abandon(sys.stderr)
 
 
 class AnswerWriter:

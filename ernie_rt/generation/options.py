@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, SupportsIndex, TypedDict, Unpack
 
+from ernie_rt.display import shown
 from ernie_rt.errors import OptionError
 from ernie_rt.runtime.sequence import Request
 from ernie_rt.sampling.params import SamplingParams, check_ids
@@ -64,7 +65,7 @@ def positive(name: str, value: object) -> int:
     # NumPy's integers have an index too; a bool has one and is none.
     number = 0 if isinstance(value, bool) or not isinstance(value, SupportsIndex) else operator.index(value)
     if number < 1:
-        raise OptionError(f"{name} must be a whole number above 0", found=repr(value))
+        raise OptionError(f"{name} must be a whole number above 0", found=shown(value))
     return number
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 import operator
 from collections.abc import Iterable, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
+from ernie_rt.display import shown
 from ernie_rt.errors import OptionError
 
 MIN_TEMPERATURE: Final = 0.01
@@ -125,8 +125,8 @@ class SamplingParams:
 
 def _real(name: str, value: Any, low: float, high: float) -> float:
     fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not fits or not math.isfinite(value) or not low <= value <= high:
-        raise OptionError(f"{name} is out of range", expected=f"a number from {low:g} to {high:g}", found=_shown(value))
+    if not fits or not low <= value <= high:  # nor does NaN
+        raise OptionError(f"{name} is out of range", expected=f"a number from {low:g} to {high:g}", found=shown(value))
     return float(value)
 
 
@@ -136,14 +136,14 @@ def _whole(name: str, value: Any, high: int) -> int:
     except TypeError:
         number = -1
     if not 0 <= number <= high:
-        raise OptionError(f"{name} is out of range", expected=f"a whole number from 0 to {high}", found=_shown(value))
+        raise OptionError(f"{name} is out of range", expected=f"a whole number from 0 to {high}", found=shown(value))
     return number
 
 
 def check_ids(name: str, given: Any) -> tuple[int, ...]:
     """Token ids as ints; OptionError when they are none."""
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise OptionError(f"{name} is no list of token ids", found=_shown(given))
+        raise OptionError(f"{name} is no list of token ids", found=shown(given))
     return tuple(_whole(f"a token id in {name}", id, 2**31 - 1) for id in given)
 
 
@@ -151,7 +151,7 @@ def _biases(given: Any) -> Mapping[int, float]:
     if not isinstance(given, Mapping) or len(given) > MAX_BIASES:
         raise OptionError(
             "logit_bias is no mapping of token ids to numbers", expected=f"at most {MAX_BIASES} of them",
-            found=_shown(given),
+            found=shown(given),
         )  # fmt: skip
     values = [_real(f"logit_bias of {id}", value, -100, 100) for id, value in given.items()]
     return MappingProxyType(dict(zip(check_ids("logit_bias", given), values, strict=True)))
@@ -159,7 +159,7 @@ def _biases(given: Any) -> Mapping[int, float]:
 
 def _bad_words(given: Any) -> tuple[tuple[int, ...], ...]:
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise OptionError("bad_words is no list of sequences of token ids", found=_shown(given))
+        raise OptionError("bad_words is no list of sequences of token ids", found=shown(given))
     words = tuple(check_ids("bad_words", word) for word in given)
     if len(words) > MAX_BAD_WORDS or not all(1 <= len(word) <= MAX_BAD_WORD_IDS for word in words):
         raise OptionError(
@@ -168,10 +168,6 @@ def _bad_words(given: Any) -> tuple[tuple[int, ...], ...]:
             found=f"{len(words)} sequences of up to {max(map(len, words))} ids",
         )
     return words
-
-
-def _shown(value: object) -> str:
-    return repr(value)[:80]
 
 
 GREEDY: Final = SamplingParams()

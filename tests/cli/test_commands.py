@@ -46,7 +46,7 @@ def test_commands_of_other_programs_lead_on(word: str) -> None:
         (("run", "demo", "hi", "--backend", "egaer"), "Did you mean 'eager'? `ernie-rt backends` lists them"),
         (("conform", "refrence"), "Did you mean 'reference'?"),
         (("quantize", "demo", "x", "--weights", "int5"), "Invalid value for '--weights': 'int5' is not one of"),
-        (("run", "demo", "hi", "--threads", "99999999"), "less than or equal to 1024"),
+        (("run", "demo", "hi", "--threads", "99999999"), "threads is not possible; expected 1 to 1024; found 99999999"),
         (("run", "demo", "hi", "--max-context", "0"), "--max-context is not possible; expected 1 to 2048"),
         (("run", "demo", "hi", "--max-context", "3k"), "--max-context is not possible; expected 1 to 2048"),
     ],

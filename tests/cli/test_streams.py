@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from ernie_rt.cli.output import say, write
 from support.commands import START, command
 from support.scripted import write_chat_checkpoint
 from support.terminal import Terminal
@@ -53,3 +56,48 @@ def test_a_terminal_of_another_encoding_is_told_once(folder: Path, monkeypatch: 
     assert "\\u5317" in shown and "?" not in shown
     remark = "this terminal shows iso8859-1 alone: other characters are written as escapes; set it to UTF-8"
     assert shown.count(remark) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_help_on_a_full_disk() -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run([*START, "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (ran.returncode, ran.stderr) == (1, "ernie-rt: [Errno 28] No space left on device\n")
+
+
+INTERRUPTED = """
+import sys
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from ernie_rt.__main__ import main
+main()
+"""
+
+
+def test_an_interrupt_while_the_commands_are_imported() -> None:
+    ran = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
+
+
+STEERING = "a\x1b[2J\x1b]52;c;aGk=\x07b\x9b1mc\u202egnp\u2066d\te"
+
+
+def test_no_text_steers_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, io.StringIO())
+    write(STEERING), say(STEERING)
+    assert sys.stdout.getvalue() == STEERING and sys.stderr.getvalue() == f"{STEERING}\n", "a pipe gets it as it is"
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, Screen())
+    write(STEERING), say(STEERING)
+    assert (
+        sys.stdout.getvalue() == "a[2J]52;c;aGk=b1mcgnpd\te" and sys.stderr.getvalue() == "a[2J]52;c;aGk=b1mcgnpd\te\n"
+    )
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True

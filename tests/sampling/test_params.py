@@ -16,7 +16,7 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("name", "values", "expected"),
     [
-        ("temperature", [-0.1, 100.5, NAN, INF, "1", None, True, 1j], "a number from 0 to 100"),
+        ("temperature", [-0.1, 100.5, NAN, INF, "1", None, True, 1j, 10**400, -(10**5000)], "a number from 0 to 100"),
         ("temperature", [0.009, 1e-30], "0, or 0.01 to 100"),
         ("top_p", [-1, 1.01, NAN], "a number from 0 to 1"),
         ("top_p", [0, 0.0], "above 0, at most 1"),
@@ -26,7 +26,7 @@ NAN, INF = float("nan"), float("inf")
         ("frequency_penalty", [-2.5, 3, NAN], "a number from -2 to 2"),
         ("top_k", [-1, 2**31, 1.5, "5", True, None], "a whole number from 0 to 2147483647"),
         ("min_new_tokens", [-1, 0.5, None], "a whole number from 0"),
-        ("seed", [-1, 2**64, 1.0, "x", False], "a whole number from 0 to 18446744073709551615"),
+        ("seed", [-1, 2**64, 10**5000, 1.0, "x", False], "a whole number from 0 to 18446744073709551615"),
         ("logprobs", [-1, 21, 2.0, True], "a whole number from 0 to 20"),
     ],
 )
