@@ -210,7 +210,7 @@ def test_run_answers_through_the_template(plain: Path, monkeypatch: pytest.Monke
 
 def test_run_leaves_out_the_end_of_a_line(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `echo` and editors write it; an argument is taken as it is, and so is text to continue."""
-    says = Says(plain, monkeypatch, *["x</s>"] * 4)
+    says = Says(plain, monkeypatch, *["x</s>"] * 5)
     (tmp_path / "prompt").write_text("Capital?\n")
     for arguments in (
         ["Capital?", "--system", ""],
@@ -219,8 +219,20 @@ def test_run_leaves_out_the_end_of_a_line(plain: Path, tmp_path: Path, monkeypat
     ):
         assert command("run", plain, *arguments, "--backend", "scripted").code == 0
     assert command("run", plain, "--backend", "scripted", stdin=b"Capital?\n").code == 0
+    assert command("run", plain, "-", "--backend", "scripted", stdin=b"Capital?\n").code == 0
     rendered = "<|begin_of_sentence|>User: Capital?\nAssistant: "
-    assert says.asked == [rendered, rendered, "Capital?\n", rendered]
+    assert says.asked == [rendered, rendered, "Capital?\n", rendered, rendered]
+
+
+@pytest.mark.parametrize("options", [(), ("--raw",)])
+def test_an_answer_fills_what_the_prompt_leaves(
+    options: tuple[str, ...], plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without `-n`, near the end of the context; the last token needs no room."""
+    Says(plain, monkeypatch, "a " * 40)
+    ran = command("run", plain, "word " * 8, "--backend", "scripted", "--json", "--max-context", "32", *options)
+    answer = json.loads(ran.out)
+    assert answer["finish"] == "length" and answer["prompt_tokens"] + answer["new_tokens"] == 32 + 1
 
 
 def test_run_tells_reasoning_apart(thinking: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,13 @@ def test_the_answer_is_all_there_is_on_standard_output(untrained: Path, expected
     assert SUMMARY.fullmatch(last)
 
 
+def test_what_auto_passed_over_is_said(untrained: Path) -> None:
+    ran = command("-p", "no:onnx", "run", untrained, PROMPT, "-n", "2", "--threads", "1")
+    first, _ = ran.err.splitlines()
+    assert ran.code == 0 and first == "backend eager (the first usable; onnx is off)"
+    assert command("-p", "no:onnx", "run", untrained, PROMPT, "-n", "2", "--threads", "1", "-q").err == ""
+
+
 def test_one_token_has_no_decode_speed(untrained: Path) -> None:
     ran = command("run", untrained, PROMPT, "-n", "1", "--backend", "reference")
     assert "· decode - ·" in ran.err.splitlines()[-1]
