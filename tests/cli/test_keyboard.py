@@ -32,28 +32,34 @@ def asked(file: Path) -> list[str]:
     return [message["content"] for message in json.loads(file.read_text())["messages"] if message["role"] == "user"]
 
 
-@pytest.mark.parametrize(
-    ("early", "elsewhere"),
-    [(True, ()), (False, ("stdout",)), (True, ("stdout", "stderr"))],
-    ids=["typed while it loads", "> file", "typed while it loads, &> file"],
-)
-def test_a_long_line_is_whole(early: bool, elsewhere: tuple[str, ...], folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("elsewhere", [("stdout",), ("stdout", "stderr")], ids=["> file", "&> file"])
+def test_a_long_line_is_whole_and_edited(elsewhere: tuple[str, ...], folder: Path, tmp_path: Path) -> None:
     with (
         (tmp_path / "out").open("w") as out,
         Terminal("chat", folder, *OPTIONS, **dict.fromkeys(elsewhere, out)) as terminal,
     ):
-        terminal.wait_for_keys()
-        if not early:
-            terminal.wait(">>> ")
-        terminal.type(f"{LONG}\n/save {tmp_path}/x.json\n/exit\n")
+        terminal.wait(">>> ")
+        terminal.type(f"{LONG}xy\x7f\x7f\n/save {tmp_path}/x.json\n/exit\n")
         terminal.rest()
         assert terminal.process.wait(30) == 0
-    assert asked(tmp_path / "x.json") == [LONG]
-    assert bool(elsewhere) == bool((tmp_path / "out").read_text())
+    assert asked(tmp_path / "x.json") == [LONG] and (tmp_path / "out").read_text()
+
+
+def test_a_long_line_is_whole_that_is_typed_while_an_answer_comes(folder: Path, tmp_path: Path) -> None:
+    with Terminal("chat", folder, "--backend", "reference", "-n", "100") as terminal:
+        terminal.wait(">>> ")
+        terminal.type("hello\n")
+        terminal.wait("hello")
+        terminal.wait(" ")  # the answer has begun: random words, with spaces between them
+        terminal.type(f"/system {LONG}\n/save {tmp_path}/x.json\n/exit\n")
+        terminal.rest()
+        assert terminal.process.wait(30) == 0
+    assert json.loads((tmp_path / "x.json").read_text())["messages"][0]["content"] == LONG
 
 
 def test_what_is_pasted_at_once_is_one_message(folder: Path, tmp_path: Path, state: Path) -> None:
     with Terminal("chat", folder, *OPTIONS) as terminal:
+        terminal.wait("\x1b[?2004h")  # the terminal is asked to mark what is pasted
         terminal.wait(">>> ")
         terminal.type("\x1b[200~def f():\r    return 1\r\r# 你好\x1b[201~")
         terminal.type("\n")
