@@ -57,9 +57,9 @@ def spell(folder: Path, text: str, *ends: str) -> list[int]:
     """The ids of an answer, tags and `ends` as the special tokens that they are."""
     tokenizer = locate(folder).tokenizer
     ids: list[int] = []
-    from ernie_rt.text.spans import Span, encode_spans, special_pattern
+    from ernie_rt.text.spans import Span, encode_spans
 
-    ids = encode_spans([Span(text, True)], tokenizer, special_pattern(tokenizer.reserved))
+    ids = encode_spans([Span(text, True)], tokenizer)
     return ids + [tokenizer.encode_special(end) for end in ends]
 
 
@@ -104,7 +104,7 @@ def test_reasoning_text_and_calls_come_apart(loader: Loader, folders: dict[str, 
     )  # type: ignore[attr-defined]
     final = model.chat([*messages, answer.message, {"role": "tool", "content": "猫 is a cat"}], tools=[TOOL])
     assert final.text == "A cat." and final.reasoning == "x"
-    assert f"<think>\nLet me see.\nA cat.\n</think>\n{CALL}\n<|im_end|>" in prompts(model)[-1]
+    assert f"<think>\nLet me see.\nA cat.\n</think>\n\n{CALL}\n<|im_end|>" in prompts(model)[-1]
 
 
 def test_tags_in_a_foreign_template_without_them_are_text(loader: Loader, folders: dict[str, Path]) -> None:
@@ -309,7 +309,7 @@ def test_the_documentation_runs(
     assert shown.startswith("51\nA sum.\nstop ") and "204" in shown and asked == ["look_up", "look_up"]
     assert namespace["answer"].text == "Sunny"  # type: ignore[attr-defined]
     last = prompts(model)[-1]
-    assert last.count("<tool_call>") == 2 and last.count("<|im_start|>tool\nsunny") == 2
+    assert last.count("<tool_call>") == 2 and last.count('<tool_output>"sunny"</tool_output>') == 2
 
 
 QUESTIONS = [

@@ -8,13 +8,15 @@ the pieces' scores.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from ernie_rt.errors import TokenizerError
 from ernie_rt.files import member, read_json
 from ernie_rt.location import Located
+from ernie_rt.text.added_tokens import AddedToken, Spacing
 from ernie_rt.text.pieces import SPACE
 from ernie_rt.text.sentencepiece_model import read_merges
 from ernie_rt.text.tokenizer_json import MAX_BYTES
@@ -23,14 +25,12 @@ Merge = tuple[str, str]
 
 UNKNOWN: Final = "<unk>"
 SPELLED: Final[Mapping[str, object]] = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
-SHOWN: Final[Mapping[str, object]] = {
-    "type": "Sequence",
-    "decoders": [
-        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
-        {"type": "ByteFallback"},
-        {"type": "Fuse"},
-    ],
-}
+FRONT: Final[Mapping[str, object]] = {"type": "Prepend", "prepend": SPACE}
+SHOWN: Final[Sequence[Mapping[str, object]]] = (
+    {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+    {"type": "ByteFallback"},
+    {"type": "Fuse"},
+)
 
 
 def tokenizer_json(located: Located) -> dict[str, Any]:
@@ -43,24 +43,34 @@ def tokenizer_json(located: Located) -> dict[str, Any]:
     """
     tokenizer = located.tokenizer
     assert located.folder is not None
-    reserved = tokenizer.reserved
-    names, merges, matched = _read(located.folder, reserved)
-    vocabulary = {name: id for id, name in names.items()} | dict(reserved)
-    added = {id: _added(id, name, id in tokenizer.special, False) for name, id in reserved.items()}
-    added |= {vocabulary[name]: _added(vocabulary[name], name, False, True) for name in matched}
+    spacing = tokenizer.spacing
+    names, merges, matched = _read(located.folder, tokenizer.reserved)
+    special = [replace(token, special=token.id in tokenizer.special) for token in tokenizer.specials]
+    tokens = (*special, *tokenizer.added)
+    vocabulary = {name: id for id, name in names.items()} | {
+        token.content: token.id for token in tokens if token.id not in names
+    }
+    spelled = [_spelled(name, vocabulary[name], spacing) for name in matched]
+    added = {token.id: {"id": token.id, "content": token.content, **token.flags} for token in (*spelled, *tokens)}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [added[id] for id in sorted(added)],
-        "normalizer": SPELLED,
-        "pre_tokenizer": None,
+        "normalizer": _normalizer(spacing),
+        "pre_tokenizer": _pre_tokenizer(spacing),
         "post_processor": None,
-        "decoder": SHOWN,
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                *SHOWN,
+                *([{"type": "Strip", "content": " ", "start": spacing.strip, "stop": 0}] if spacing.strip else []),
+            ],
+        },
         "model": {
             "type": "BPE",
             "dropout": None,
-            "unk_token": UNKNOWN if UNKNOWN in reserved else None,
+            "unk_token": UNKNOWN if UNKNOWN in tokenizer.reserved else None,
             "continuing_subword_prefix": None,
             "end_of_word_suffix": None,
             "fuse_unk": False,
@@ -70,6 +80,28 @@ def tokenizer_json(located: Located) -> dict[str, Any]:
             "merges": merges,
         },
     }
+
+
+def _normalizer(spacing: Spacing) -> Mapping[str, object] | None:
+    steps = [*([FRONT] if spacing.prepend else []), *([SPELLED] if spacing.spelled else [])]
+    return steps[0] if len(steps) == 1 else {"type": "Sequence", "normalizers": steps} if steps else None
+
+
+def _pre_tokenizer(spacing: Spacing) -> Mapping[str, object] | None:
+    if spacing.spelled and spacing.metaspace == "never":
+        return None
+    return {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": spacing.metaspace, "split": False}
+
+
+def _spelled(name: str, id: int, spacing: Spacing) -> AddedToken:
+    """A piece with spaces that is matched in text, as a token to be found where spaces are spelled as pieces do."""
+    if not spacing.spelled or spacing.prepend:
+        raise TokenizerError(
+            "a piece with spaces that are matched after one was put in front",
+            found=ascii(name),
+            hint="A tokenizer.json cannot say it",
+        )
+    return AddedToken(name, id, special=False, normalized=True)
 
 
 def merges_of(scores: Mapping[str, float]) -> list[Merge]:
@@ -87,7 +119,7 @@ def merges_of(scores: Mapping[str, float]) -> list[Merge]:
 
 
 def _read(folder: Path, reserved: Mapping[str, int]) -> tuple[dict[int, str], list[Merge], list[str]]:
-    """The pieces by id, their merges, and the pieces that are found in text before anything is merged.
+    """The pieces by id, their merges, and the pieces with spaces that are found in text before anything is merged.
 
     `located.tokenizer` has read the same files and found them good.
     """
@@ -103,7 +135,7 @@ def _read(folder: Path, reserved: Mapping[str, int]) -> tuple[dict[int, str], li
                 found=ascii(next(name for name in scores if lost[0] in name)),
                 hint="A tokenizer.json cannot say it",
             )
-        matched = [name for name in model.matched if len(name) > 1 and name not in reserved]
+        matched = [name for name in model.matched if SPACE in name and name not in reserved]
         return dict(enumerate(model.names)), merges_of(scores), matched
     data = read_json(member(folder, "tokenizer.json", missing=TokenizerError), limit=MAX_BYTES)
     return _from_json(data, reserved)
@@ -114,13 +146,4 @@ def _from_json(data: Mapping[str, Any], reserved: Mapping[str, int]) -> tuple[di
     pairs: Iterable[Any] = data["model"]["merges"]
     merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in pairs]
     apart = {*reserved, *(f"<0x{byte:02X}>" for byte in range(256))}
-    kept = [(left, right) for left, right in merges if apart.isdisjoint((left, right, left + right))]
-    added = [names.get(entry["id"]) for entry in data.get("added_tokens") or []]
-    matched = [name for name in added if name is not None and name not in apart]
-    return names, kept, matched
-
-
-def _added(id: int, content: str, special: bool, normalized: bool) -> dict[str, object]:
-    """An added token: found in the text as it came, or in the `normalized` one whose spaces are spelled out."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False}
-    return {"id": id, "content": content, **flags, "normalized": normalized, "special": special}
+    return names, [(left, right) for left, right in merges if apart.isdisjoint((left, right, left + right))], []

@@ -20,11 +20,13 @@ from typing import Any, Final
 from ernie_rt.errors import PromptError, TemplateError, TemplateLimitError
 from ernie_rt.files import MIB, member, read_bytes, read_json
 from ernie_rt.text import sandbox
+from ernie_rt.text.finding import TokenFinder
 from ernie_rt.text.foreign import render_foreign, template_context
 from ernie_rt.text.messages import Conversation, Message, check_tools, parse_messages
 from ernie_rt.text.native import NATIVE, PROBES
 from ernie_rt.text.parsers import TAGS, OutputParser
-from ernie_rt.text.spans import Span, encode_spans, spans_text, special_pattern
+from ernie_rt.text.pieces import CONTROL_FORM
+from ernie_rt.text.spans import Span, encode_spans, spans_text
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.text.turns import TALKS, turn_ends
 
@@ -100,7 +102,7 @@ class ChatTemplate:
         native = NATIVE.get(self.kind)
         if native is not None:
             return native(chat, self.tokens)
-        return render_foreign(self._renderer, self.source, chat, self.tokens, _specials(tokenizer), self._where)
+        return render_foreign(self._renderer, self.source, chat, self.tokens, tokenizer, self._where)
 
     def prompt(
         self,
@@ -116,7 +118,7 @@ class ChatTemplate:
         ending = [*itertools.takewhile(lambda span: span.scaffold, reversed(spans))]
         thinking = spans_text(reversed(ending)).rstrip("\n").endswith("<think>")
         return ChatPrompt(
-            tuple(encode_spans(spans, tokenizer, _specials(tokenizer))),
+            tuple(encode_spans(spans, tokenizer)),
             self.stop_ids(tokenizer),
             tagged=thinking or (self.kind != "ernie" and any(tag in self.source for tag in TAGS[""])),
             thinking=thinking,
@@ -128,8 +130,10 @@ class ChatTemplate:
         Raises as `kind` does; TokenizerError where the tokenizer lacks one of a native template.
         """
         texts, needed = self._answered
-        ends = turn_ends(texts, special_pattern({*tokenizer.reserved, *needed}))
-        return tuple(tokenizer.encode_special(token) for token in ends)
+        # A token of a turn's end may be text by its flags.
+        text = {token.content: token.id for token in tokenizer.added if re.fullmatch(CONTROL_FORM, token.content)}
+        ends = turn_ends(texts, TokenFinder({*tokenizer.reserved, *text, *needed}))
+        return tuple(text[token] if token in text else tokenizer.encode_special(token) for token in ends)
 
     @cached_property
     def _answered(self) -> tuple[list[str], frozenset[str]]:
@@ -167,10 +171,6 @@ class ChatTemplate:
                 self._renderer.close()
                 return kind
         return "foreign"
-
-
-def _specials(tokenizer: Tokenizer) -> re.Pattern[str]:
-    return special_pattern(tokenizer.reserved)
 
 
 def _source(folder: Path, name: str) -> str:

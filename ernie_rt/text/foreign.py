@@ -6,6 +6,7 @@ the second, its placeholders filled in, gives the first, everything outside them
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import secrets
@@ -17,6 +18,7 @@ from ernie_rt.files import MIB
 from ernie_rt.text import sandbox
 from ernie_rt.text.messages import Conversation, message_context
 from ernie_rt.text.spans import Span
+from ernie_rt.text.tokenizer import Tokenizer
 
 KEPT: Final = frozenset({"role", "type"})
 """Values that templates compare with their own words; as special tokens they are refused."""
@@ -43,7 +45,7 @@ def render_foreign(
     template: str,
     chat: Conversation,
     tokens: Mapping[str, str],
-    specials: re.Pattern[str],
+    tokenizer: Tokenizer,
     where: str,
 ) -> list[Span]:
     """Render a template that nobody vouches for; TemplateError or TemplateLimitError.
@@ -66,7 +68,7 @@ def render_foreign(
         )
     masks: dict[str, str] = {}
     nonce = f"{secrets.randbelow(10**20):020}"  # digits are the same in capitals, and escaped
-    masked = {**context, **{key: _mask(context[key], masks, nonce, specials) for key in ("messages", "tools")}}
+    masked = {**context, **{key: _mask(context[key], masks, nonce, tokenizer) for key in ("messages", "tools")}}
     text, pattern = renderer.render(template, (context, masked), where)
     assert text is not None
     if pattern is not None:
@@ -75,12 +77,13 @@ def render_foreign(
         spans = _align(text, pattern, masks, placeholder)
         if spans is not None:
             return spans
-        if specials.findall(text) == specials.findall(pattern):
-            cores = {name: specials.sub(rf"{nonce}\g<1>", core) for name, core in masks.items()}
+        if _specials(text, tokenizer) == _specials(pattern, tokenizer):
+            cores = {name: _marked(core, nonce, tokenizer) for name, core in masks.items()}
             marked = placeholder.sub(lambda found: json.dumps(cores[found[1]])[1:-1], json.dumps(masked))
             (shown,) = renderer.render(template, [json.loads(marked)], where)
             assert shown is not None
-            if specials.findall(shown) == specials.findall(text) and not re.search(nonce + specials.pattern, shown):
+            forged = any(shown.endswith(nonce, 0, start) for start, _ in tokenizer.find_special(shown))
+            if not forged and _specials(shown, tokenizer) == _specials(text, tokenizer):
                 return [Span(text, True)]
     raise TemplateError(
         "the chat template mixes special tokens with what the messages say",
@@ -89,19 +92,29 @@ def render_foreign(
     )
 
 
-def _mask(value: Any, masks: dict[str, str], nonce: str, specials: re.Pattern[str], key: str = "") -> Any:
+def _specials(text: str, tokenizer: Tokenizer) -> list[str]:
+    return [text[start:end] for start, end in tokenizer.find_special(text)]
+
+
+def _marked(text: str, mark: str, tokenizer: Tokenizer) -> str:
+    """A text with `mark` before each of its special tokens."""
+    starts = [0, *(start for start, _ in tokenizer.find_special(text))]
+    return mark.join(text[start:end] for start, end in itertools.pairwise([*starts, len(text)]))
+
+
+def _mask(value: Any, masks: dict[str, str], nonce: str, tokenizer: Tokenizer, key: str = "") -> Any:
     """`value` with a placeholder for every text; white space at its ends stays, and so does a text of nothing else."""
     if isinstance(value, Mapping):
         for name in value:
-            if specials.search(str(name)):
+            if _specials(str(name), tokenizer):
                 raise PromptError("a special token as a key", found=ascii(name)[:80])
-        return {name: _mask(item, masks, nonce, specials, name) for name, item in value.items()}
+        return {name: _mask(item, masks, nonce, tokenizer, name) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_mask(item, masks, nonce, specials, key) for item in value]
+        return [_mask(item, masks, nonce, tokenizer, key) for item in value]
     if not isinstance(value, str) or not value.strip():
         return value
     if key in KEPT:
-        if specials.search(value):
+        if _specials(value, tokenizer):
             raise PromptError(f"a special token as {key}", found=ascii(value)[:80])
         return value
     core = value.strip()

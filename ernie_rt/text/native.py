@@ -1,8 +1,8 @@
 """ERNIE's own two chat templates, without Jinja.
 
-The text-only plain template (0.3B, 21B, 300B) is known to the letter. The Thinking template (21B-A3B-Thinking) is put
-together from what engines and trainers say of it; the wording of its tool list and tool results is not verified. So a
-checkpoint's template counts as one of these only when it renders the same (`PROBES`): otherwise its own text is used.
+The text-only plain template (0.3B, 21B, 300B) is known to the letter. The Thinking template (21B-A3B-Thinking) is known
+by what it makes of two dozen conversations, which this one makes of them too (tests/data/ernie45); its text is not. So
+a checkpoint's template counts as one of these only when it renders the same (`PROBES`): otherwise its own text is used.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def render_plain(chat: Conversation, tokens: Mapping[str, str]) -> list[Span]:
 
 
 def render_thinking(chat: Conversation, tokens: Mapping[str, str]) -> list[Span]:
-    """`<|im_start|>role … <|im_end|>` with settings in a first system turn.
+    """`<|im_start|>role … <|im_end|>` with settings in a first system turn, results of tools in a turn of their own.
 
-    Past reasoning is left out, save after the last user message: there the model is still at work, with tools. A
-    system message is the first one or none.
+    Past reasoning is left out, save after the last user message: there the model is still at work, with tools. The
+    prompt for an answer is always there, whatever `add_generation_prompt` says, as that template has it.
     """
     messages = chat.messages
     spans = _scaffold("<|im_start|>system\n")
@@ -57,33 +57,38 @@ def render_thinking(chat: Conversation, tokens: Mapping[str, str]) -> list[Span]
         messages = messages[1:]
     spans += _scaffold(THINK_MODE)
     if chat.tools:
-        spans += [*_scaffold("\n\n<tool_list>\n"), Span(_json(list(chat.tools)), False), *_scaffold("\n</tool_list>")]
+        tools = f"[{','.join(map(_json, chat.tools))}]"
+        spans += [*_scaffold("\n\n<tool_list>\n"), Span(tools, False), *_scaffold("\n</tool_list>")]
     spans += _scaffold("<|im_end|>\n\n")
     last_user = max((n for n, message in enumerate(messages) if message.role == "user"), default=-1)
+    last = messages[-1] if messages else None
     for number, message in enumerate(messages):
-        if message.role == "system":
-            raise PromptError("a system message after the first message", hint="Put it first")
-        spans += _scaffold(f"<|im_start|>{message.role}\n")
+        follows = number > 0 and messages[number - 1].role == message.role == "tool"
+        continues = number + 1 < len(messages) and messages[number + 1].role == message.role == "tool"
+        spans += _scaffold("\n" if follows else f"<|im_start|>{message.role}\n")
         if message.role == "assistant":
-            spans += _answer(message, thinking=number > last_user)
+            thinking = number > last_user and bool(message is last or message.reasoning)
+            spans += _answer(message, thinking)
+        elif message.role == "tool":
+            spans += [*_scaffold("<tool_output>"), Span(_json(message.content), False), *_scaffold("</tool_output>")]
         else:
             spans.append(Span(message.content, False))
-        spans += _scaffold("<|im_end|>\n\n")
-    if chat.add_generation_prompt:
-        spans += _scaffold("<|im_start|>assistant\n<think>\n")
-    return spans
+        if not continues:
+            spans += _scaffold("<|im_end|>\n\n")
+    return [*spans, *_scaffold("<|im_start|>assistant\n<think>\n")]
 
 
 NATIVE: Final[Mapping[str, Render]] = {"ernie": render_plain, "ernie-thinking": render_thinking}
 
 
 def _answer(message: Message, thinking: bool) -> Iterator[Span]:
-    if thinking and message.reasoning:
-        yield from (*_scaffold("<think>\n"), Span(message.reasoning, False), *_scaffold("\n</think>\n"))
+    if thinking:
+        yield from (*_scaffold("<think>\n"), Span(message.reasoning or "", False), *_scaffold("\n</think>\n"))
     if message.content:
         yield from (*_scaffold("<response>\n"), Span(message.content, False), *_scaffold("\n</response>\n"))
-    for call in message.tool_calls:
+    for number, call in enumerate(message.tool_calls):
         body = _json({"name": call.name, "arguments": dict(call.arguments)})
+        yield from _scaffold("\n\n" if number or message.content else "\n")
         yield from (*_scaffold("<tool_call>\n"), Span(body, False), *_scaffold("\n</tool_call>\n"))
 
 
@@ -120,6 +125,10 @@ PROBES: Final[Mapping[str, tuple[Conversation, ...]]] = {
         Conversation((_USER, _CALL, _RESULT), (_TOOL,)),
         Conversation((_USER, _CALL, _RESULT, _ASSISTANT, _USER), (_TOOL,)),
         Conversation((_USER, _CALL, _RESULT, _RESULT, Message("assistant", "x", "y", (_LOOK_UP, _LOOK_UP)), _RESULT)),
+        Conversation((_SYSTEM, _USER, Message("assistant", "Hi."), _SYSTEM, _ASSISTANT, _USER)),
+        Conversation(
+            (_USER, Message("assistant", "", None, (_LOOK_UP, _LOOK_UP)), _RESULT, Message("assistant", "Hi."))
+        ),
     ),
 }
 """Conversations that use every branch of a template; those of "ernie" come first in the others."""

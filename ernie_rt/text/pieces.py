@@ -16,23 +16,16 @@ Encoder: TypeAlias = Callable[[Sequence[str]], list[list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
-class AddedToken:
-    """A token beside the pieces, or what is said of a piece; one that is not special is shown."""
-
-    content: str
-    id: int
-    special: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Pieces:
     """The names of all pieces by id; a piece of `byte_ids` stands for the byte that its name, `<0x0A>`, says.
 
-    `reserved` are the pieces that `encode` never gives. `added` are tokens that the same file lists.
+    `reserved` are the pieces that `encode` never gives, `matched` those that it finds in text before it merges any.
+    `dummy_prefix` says whether the file asks for a space in front of text, which `encode` never adds.
     """
 
     names: Mapping[int, str]
     byte_ids: frozenset[int]
     reserved: frozenset[int]
     encode: Encoder
-    added: tuple[AddedToken, ...] = ()
+    matched: frozenset[int] = frozenset()
+    dummy_prefix: bool = False

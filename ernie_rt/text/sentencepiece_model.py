@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ TEXT_AS_IT_IS: Final = b"\x1a\x04\x18\x00\x20\x00"
 """`normalizer_spec { add_dummy_prefix: false remove_extra_whitespaces: false }` as protobuf: field 3, 4 bytes long.
 
 A message that occurs twice is merged, the last value winning, so these bytes after a serialized model override its
-settings. ERNIE's text gets no space in front and keeps those it has.
+settings: where a space belongs in front of text, it is put there before (see `Spacing`).
 """
 
 PIECES: Final = 0x0A
@@ -38,20 +38,34 @@ BPE: Final = 2
 NORMALIZER: Final = 0x1A
 CHARSMAP: Final = 0x12
 """The tags of `normalizer_spec` in a model and of `precompiled_charsmap` in that: text is changed by it."""
+DUMMY_PREFIX: Final = 0x18
+"""The tag of `add_dummy_prefix` in `normalizer_spec`; true where it is absent."""
 NORMAL: Final = 1
 CONTROL: Final = 3
 """Such a piece has an id, but no text is ever encoded to it."""
 USER_DEFINED: Final = 4
 """Such a piece is matched wherever its text occurs."""
+IS_USER_DEFINED: Final = bytes([TYPE, USER_DEFINED])
 UNUSED: Final = 5
 """Such a piece is merged like any other, and taken apart again in the end."""
 
 
-def read_sentencepiece(path: Path, named: Collection[str]) -> Pieces:
+class SentencePieceEncoder:
+    """Encodes texts with a serialized model."""
+
+    def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
+        self._processor = processor
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded: list[list[int]] = self._processor.encode(list(texts), num_threads=1)
+        return encoded
+
+
+def read_sentencepiece(path: Path, named: Collection[str], plain: Collection[str] = ()) -> Pieces:
     """Read tokenizer.model; raises TokenizerError.
 
-    Reserved are control pieces, the unknown piece, pieces `named` special, and user-defined pieces of the form `<…>`;
-    the last two kinds are made control pieces, whatever type the model gives them.
+    Reserved are control pieces, the unknown piece, pieces `named` special, and user-defined pieces of the form `<…>`
+    that are not said to be `plain`; the last two kinds are made control pieces, whatever type the model gives them.
     """
     where = str(path)
     data = read_bytes(path, MAX_MODEL_BYTES)
@@ -63,22 +77,24 @@ def read_sentencepiece(path: Path, named: Collection[str]) -> Pieces:
         reserved = {id for id in ids if processor.IsControl(id) or processor.IsUnknown(id)}
     except Exception as error:  # an id or a name that C++ gives and Python cannot take
         raise _unusable(data, where, error) from error
-    reachable = {
-        id
-        for id, name in enumerate(names)
-        if id not in byte_ids and id not in reserved and (name in named or re.fullmatch(CONTROL_FORM, name))
-    }
-    changed = _retype(data, reachable, names, named, where)
-    if changed is not None:
-        data, ids_changed = changed
-        processor = _load(data, where)
-        reserved.update(ids_changed)
-
-    def encode(texts: Sequence[str]) -> list[list[int]]:
-        encoded: list[list[int]] = processor.encode(list(texts), num_threads=1)
-        return encoded
-
-    return Pieces(dict(enumerate(names)), byte_ids, frozenset(reserved), encode)
+    try:
+        places, dummy_prefix = _scan(data)
+    except (IndexError, KeyError) as error:
+        raise TokenizerError("not a usable SentencePiece model", where=where, hint="Fetch the file again") from error
+    user_defined = {id for id, (_, body, end) in enumerate(places) if _is_user_defined(data, body, end)}
+    controls = {id for id in user_defined if re.fullmatch(CONTROL_FORM, names[id]) and names[id] not in plain}
+    controls |= {id for id, name in enumerate(names) if name in named}
+    controls -= reserved | byte_ids
+    if controls:
+        processor = _load(_retype(data, [places[id] for id in sorted(controls)]), where)
+    return Pieces(
+        dict(enumerate(names)),
+        byte_ids,
+        frozenset(reserved | controls),
+        SentencePieceEncoder(processor),
+        frozenset(user_defined - controls),
+        dummy_prefix,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,27 +180,33 @@ def _unusable(data: bytes, where: str, error: Exception) -> TokenizerError:
     )
 
 
-def _retype(
-    data: bytes, candidates: Collection[int], names: list[str], named: Collection[str], where: str
-) -> tuple[bytes, list[int]] | None:
-    """Make control pieces of those `candidates` that are named special or user-defined; None when there are none."""
-    if not candidates:
-        return None
+def _scan(data: bytes) -> tuple[list[tuple[int, int, int]], bool]:
+    """Where each piece's field, its message and the next field begin; and whether a space is put in front of text."""
+    places: list[tuple[int, int, int]] = []
+    dummy_prefix = True
+    for tag, start, body, end in _fields(data, 0, len(data)):
+        if tag == PIECES:
+            places.append((start, body, end))
+        elif tag == NORMALIZER:
+            said = _integer(data, body, end, DUMMY_PREFIX)
+            dummy_prefix = dummy_prefix if said is None else bool(said)
+    return places, dummy_prefix
+
+
+def _is_user_defined(data: bytes, body: int, end: int) -> bool:
+    # Most pieces do not have these two bytes, and need not be taken apart.
+    return data.find(IS_USER_DEFINED, body, end) >= 0 and _integer(data, body, end, TYPE) == USER_DEFINED
+
+
+def _retype(data: bytes, places: Iterable[tuple[int, int, int]]) -> bytes:
+    """The model with control pieces at `places`."""
     parts: list[bytes] = []
-    changed: list[int] = []
     kept = 0
-    try:
-        messages = (field for field in _fields(data, 0, len(data)) if field[0] == PIECES)
-        for id, (_, start, body, end) in enumerate(messages):
-            if id in candidates and (names[id] in named or _integer(data, body, end, TYPE) == USER_DEFINED):
-                message = data[body:end] + bytes([TYPE, CONTROL])  # of a field that occurs twice the last value counts
-                parts += [data[kept:start], bytes([PIECES]), _varint(len(message)), message]
-                kept = end
-                changed.append(id)
-    except (IndexError, KeyError) as error:
-        raise TokenizerError("not a usable SentencePiece model", where=where, hint="Fetch the file again") from error
-    parts.append(data[kept:])
-    return (b"".join(parts), changed) if changed else None
+    for start, body, end in places:
+        message = data[body:end] + bytes([TYPE, CONTROL])  # of a field that occurs twice the last value counts
+        parts += [data[kept:start], bytes([PIECES]), _varint(len(message)), message]
+        kept = end
+    return b"".join([*parts, data[kept:]])
 
 
 def _integer(data: bytes, start: int, end: int, wanted: int) -> int | None:

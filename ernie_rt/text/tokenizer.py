@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ernie_rt.errors import PromptError, TokenizerError
 from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.text.added_tokens import AddedToken, Cutter, Spacing, strip_front
+from ernie_rt.text.finding import TokenFinder
+from ernie_rt.text.parsers import ANSWER_TAGS
 from ernie_rt.text.pieces import SPACE, Encoder
 from ernie_rt.text.vocabulary import Vocabulary, read_vocabulary
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Tokenizer:
     """Encodes plain text and decodes ids. Immutable, and safe to share between threads.
 
@@ -30,8 +33,18 @@ class Tokenizer:
     """The ids that `decode` leaves out."""
     reserved: Mapping[str, int]
     """Every token that only `encode_special` gives, by its string; those not in `special` decode to it."""
+    added: tuple[AddedToken, ...]
+    """The tokens that are found in text before its pieces are merged."""
+    spacing: Spacing
+    """Where a space is put in front of text."""
+    notes: tuple[str, ...]
+    """Where the checkpoint's files disagree, and which one was believed."""
     _shown: tuple[bytes, ...]
     """`pieces`, those of `special` empty."""
+    _specials: Mapping[str, AddedToken]
+    _finder: TokenFinder
+    """Finds `reserved`."""
+    _cutter: Cutter
     _chunk: re.Pattern[str] | None
     _encode: Encoder
 
@@ -40,20 +53,44 @@ class Tokenizer:
         """Read the tokenizer files of a checkpoint (see `read_vocabulary`); raises TokenizerError."""
         vocabulary = read_vocabulary(folder, config.vocab_size)
         pieces = vocabulary.pieces + (b"",) * (config.vocab_size - len(vocabulary.pieces))
+        hidden = frozenset(t.id for t in vocabulary.reserved if t.special and t.content not in ANSWER_TAGS)
+        specials = {token.content: token for token in vocabulary.reserved}
         return cls(
             vocab_size=len(vocabulary.pieces),
             pieces=pieces,
-            special=vocabulary.hidden,
-            reserved=vocabulary.reserved,
-            _shown=tuple(b"" if id in vocabulary.hidden else piece for id, piece in enumerate(pieces)),
+            special=hidden,
+            reserved={content: token.id for content, token in specials.items()},
+            added=vocabulary.matched,
+            spacing=vocabulary.spacing,
+            notes=vocabulary.notes,
+            _shown=tuple(b"" if id in hidden else piece for id, piece in enumerate(pieces)),
+            _specials=specials,
+            _finder=TokenFinder(specials),
+            _cutter=Cutter(vocabulary.matched, vocabulary.spacing),
             _chunk=_chunks(vocabulary),
             _encode=vocabulary.encode,
         )
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of `text` as content: no bos or eos, no space in front, and "</s>" is four characters.
+    def __repr__(self) -> str:
+        return f"<Tokenizer of {self.vocab_size:,} ids, {len(self.reserved):,} of them reserved>"
 
-        No text gives an id of `reserved`. Time grows with the length of the text, whatever it says.
+    @property
+    def specials(self) -> tuple[AddedToken, ...]:
+        """`reserved`, with what is said of each."""
+        return tuple(self._specials.values())
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text` as content: no bos or eos, and "</s>" is four characters.
+
+        No text gives an id of `reserved`; those of `added` are found in it, and spaces are put in front of it where
+        the checkpoint's files ask for that. Time grows with the length of the text, whatever it says.
+        """
+        return self.encode_template(text, ())
+
+    def encode_template(self, text: str, specials: Iterable[tuple[int, int]]) -> list[int]:
+        """The ids of a text in which reserved tokens lie at `specials`, beginning and end of each, in order.
+
+        PromptError for what is no Unicode text, TokenizerError for a token that the tokenizer does not have.
         """
         try:
             text.encode()
@@ -61,33 +98,48 @@ class Tokenizer:
             raise PromptError(
                 "the text is not Unicode text", found=f"a lone surrogate at character {error.start}"
             ) from None
-        if self._chunk is None:
-            return self._encode([text])[0]
-        chunks = self._chunk.findall(text)
-        distinct = list(dict.fromkeys(chunks))
+        found = ((start, end, self._special(text[start:end])) for start, end in specials)
+        parts: list[int | str] = []
+        for part in self._cutter.cut(text, found):
+            if isinstance(part, int) or self._chunk is None:
+                parts.append(part)
+            else:
+                parts += self._chunk.findall(part)
+        distinct = list(dict.fromkeys(part for part in parts if isinstance(part, str)))
         table = dict(zip(distinct, self._encode(distinct), strict=True))
-        return [id for chunk in chunks for id in table[chunk]]
+        return [id for part in parts for id in ((part,) if isinstance(part, int) else table[part])]
+
+    def find_special(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where reserved tokens stand in a text that a template wrote: beginning and end of each."""
+        return self._finder.find(text)
 
     def encode_special(self, token: str) -> int:
         """The id of a reserved token by its string: what a chat template puts between contents."""
-        id = self.reserved.get(token)
-        if id is None:
+        return self._special(token).id
+
+    def _special(self, content: str) -> AddedToken:
+        token = self._specials.get(content)
+        if token is None:
             raise TokenizerError(
                 "the tokenizer has no such special token",
-                found=ascii(token[:40]),
+                found=ascii(content[:40]),
                 hint="Download the checkpoint's added_tokens.json and tokenizer_config.json anew, "
                 "or its tokenizer.json: one is missing or of another model",
             )
-        return id
+        return token
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """The text of `ids`: pieces joined with nothing between them, bytes that are no UTF-8 as U+FFFD."""
+        """The text of `ids`: pieces joined with nothing between them, bytes that are no UTF-8 as U+FFFD.
+
+        Where the tokenizer puts a space in front of text, one at the beginning is taken off.
+        """
         ids = list(ids)
         if ids:
             self.piece(min(ids))
             self.piece(max(ids))
         table = self._shown if skip_special else self.pieces
-        return b"".join([table[id] for id in ids]).decode("utf-8", "replace")
+        text = b"".join([table[id] for id in ids]).decode("utf-8", "replace")
+        return strip_front(text, self.spacing.strip)[0]
 
     def piece(self, id: int) -> bytes:
         """What one id adds to the text, a special one nothing; TokenizerError for one that the model does not have."""
@@ -102,15 +154,18 @@ class Detokenizer:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._strip = tokenizer.spacing.strip
 
     def push(self, id: int) -> str:
         """The characters that `id` completes; "" while the bytes of one are incomplete."""
-        return self._utf8.decode(self._tokenizer.piece(id))
+        text, self._strip = strip_front(self._utf8.decode(self._tokenizer.piece(id)), self._strip)
+        return text
 
     def flush(self) -> str:
         """What is left at the end: U+FFFD for an incomplete character. The sequence may then start anew."""
         text = self._utf8.decode(b"", final=True)
         self._utf8.reset()
+        self._strip = self._tokenizer.spacing.strip
         return text
 
 

@@ -6,18 +6,19 @@ normalizing, splitting and decoding has to be what ERNIE's converted files say, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ernie_rt.errors import TokenizerError
 from ernie_rt.files import MIB, read_json
-from ernie_rt.text.pieces import CONTROL_FORM, SPACE, AddedToken, Encoder, Pieces
+from ernie_rt.text.added_tokens import AddedToken, Spacing, parse_added
+from ernie_rt.text.pieces import SPACE, Pieces
 
 MAX_BYTES: Final = 24 * MIB
 """A file with 100,000 pieces has some 9 MB."""
-HINT: Final = "Put the checkpoint's tokenizer.model beside it"
+HINT: Final = "Put the checkpoint's tokenizer.model in its place"
 
 MODEL: Final[Mapping[str, tuple[object, ...]]] = {
     "type": ("BPE",),
@@ -43,96 +44,133 @@ STEPS: Final[Mapping[str, tuple[Mapping[str, object], ...]]] = {
         {"type": "Metaspace", "replacement": SPACE},
     ),
 }
-"""The steps that each section may have. Space in front of the text, and its removal, is let go: ERNIE's has none."""
+"""The steps that each section may have."""
 PARTS: Final = ("normalizers", "pretokenizers", "decoders")
+SCHEMES: Final = ("never", "first", "always")
+"""When a Metaspace puts a space in front."""
 
 
-def read_tokenizer_json(path: Path, named: Collection[str]) -> Pieces:
-    """Read tokenizer.json: byte-fallback BPE with spaces spelled as U+2581. TokenizerError for any other, by name.
+@dataclass(frozen=True, slots=True)
+class TokenizerJson:
+    """What a tokenizer.json says, checked. `unknown` is the piece for what no other stands for."""
 
-    Reserved are pieces `named` special or listed so among the added tokens, and added ones of the form `<…>`; other
-    pieces among the added ones are matched wherever their text occurs. Needs the `tokenizers` package.
-    """
+    where: str
+    names: Mapping[int, str]
+    merges: tuple[tuple[str, str], ...]
+    unknown: str | None
+    added: tuple[AddedToken, ...]
+    spacing: Spacing
+
+
+def read_tokenizer_json(path: Path) -> TokenizerJson:
+    """Read tokenizer.json: byte-fallback BPE with spaces spelled as U+2581. TokenizerError for any other, by name."""
     where = str(path)
     data = read_json(path, limit=MAX_BYTES)
-    model = _check_steps(data, where)
+    model, spacing = _check_steps(data, where)
     names = _vocabulary(model.get("vocab"), where)
     ids = {name: id for id, name in names.items()}
-    byte_ids = frozenset(ids[f"<0x{byte:02X}>"] for byte in range(256) if f"<0x{byte:02X}>" in ids)
-    if len(byte_ids) < 256:
-        raise _unusable("a vocabulary without a piece for each byte", where, "<0x00> to <0xFF>", len(byte_ids))
-    reserved = {id for id, name in names.items() if name in named}
-    reserved.update(id for name, id in ids.items() if name == model.get("unk_token"))
-    matched: list[str] = []
+    number = sum(f"<0x{byte:02X}>" in ids for byte in range(256))
+    if number < 256:
+        raise _unusable("a vocabulary without a piece for each byte", where, "<0x00> to <0xFF>", number)
+    merges = tuple(_merges(model.get("merges"), ids, where))
+    unknown = model.get("unk_token")
     added = tuple(_added(data.get("added_tokens"), where))
-    for token, whole in added:
-        name = names.get(token.id, "")
-        if token.content in (name, name.replace(SPACE, " ")):
-            if token.special or re.fullmatch(CONTROL_FORM, token.content):
-                reserved.add(token.id)
-            elif whole:
-                raise _unusable("an added token that is matched by more than its text", where, None, token.content)
-            else:
-                matched.append(name)
-    reserved -= byte_ids
-    merges = list(_merges(model.get("merges"), ids, where))
+    return TokenizerJson(where, names, merges, unknown if isinstance(unknown, str) else None, added, spacing)
+
+
+def json_pieces(stored: TokenizerJson, named: Collection[str]) -> Pieces:
+    """The pieces of a tokenizer.json, by the `tokenizers` package; TokenizerError where it is not installed.
+
+    Reserved are the unknown piece and pieces `named` special.
+    """
+    ids = {name: id for id, name in stored.names.items()}
+    byte_ids = frozenset(ids[f"<0x{byte:02X}>"] for byte in range(256))
+    reserved = frozenset(id for name, id in ids.items() if name in named or name == stored.unknown) - byte_ids
     # Whatever no text may give is kept from the encoder: a byte piece comes from its byte alone.
-    apart = {names[id] for id in reserved | byte_ids}
-    return Pieces(
-        names,
-        byte_ids,
-        frozenset(reserved),
-        _encoder(
-            {name: id for name, id in ids.items() if id not in reserved},
-            [merge for merge in merges if apart.isdisjoint((*merge, "".join(merge)))],
-            [name for name in matched if ids[name] not in reserved],
-            where,
-        ),
-        tuple(token for token, _ in added),
+    apart = {stored.names[id] for id in reserved | byte_ids}
+    encode = JsonEncoder(
+        {name: id for name, id in ids.items() if id not in reserved},
+        [merge for merge in stored.merges if apart.isdisjoint((*merge, "".join(merge)))],
+        stored.where,
     )
+    return Pieces(stored.names, byte_ids, reserved, encode)
 
 
-def _encoder(vocabulary: dict[str, int], merges: list[tuple[str, str]], matched: list[str], where: str) -> Encoder:
-    try:
-        from tokenizers import AddedToken as Matched
-        from tokenizers import Tokenizer
-        from tokenizers.models import BPE
-    except ImportError as error:
-        raise TokenizerError(
-            "a tokenizer.json is read by the package `tokenizers`, which is not installed",
-            where=where,
-            hint=f"Run `pip install 'ernie-rt[tokenizers]'`. Or: {HINT[0].lower()}{HINT[1:]}",
-        ) from error
-    try:
-        tokenizer = Tokenizer(BPE(vocabulary, merges, byte_fallback=True))
-        tokenizer.add_tokens([Matched(name, normalized=False) for name in matched])
-    except Exception as error:  # whatever the package makes of a stranger's vocabulary
-        raise _unusable("not a usable tokenizer", where, None, f"{type(error).__name__}: {str(error)[:200]}") from error
+class JsonEncoder:
+    """Encodes texts with a vocabulary and its merges."""
 
-    def encode(texts: Sequence[str]) -> list[list[int]]:
-        return [tokenizer.encode(text.replace(" ", SPACE), add_special_tokens=False).ids for text in texts]
+    def __init__(self, vocabulary: dict[str, int], merges: list[tuple[str, str]], where: str) -> None:
+        try:
+            from tokenizers import Tokenizer
+            from tokenizers.models import BPE
+        except ImportError as error:
+            raise TokenizerError(
+                "a tokenizer.json is read by the package `tokenizers`, which is not installed",
+                where=where,
+                hint="Run `pip install 'ernie-rt[tokenizers]'`. Or: put the checkpoint's tokenizer.model beside it",
+            ) from error
+        try:
+            self._tokenizer = Tokenizer(BPE(vocabulary, merges, byte_fallback=True))
+        except Exception as error:  # whatever the package makes of a stranger's vocabulary
+            found = f"{type(error).__name__}: {str(error)[:200]}"
+            raise _unusable("not a usable tokenizer", where, None, found) from error
 
-    return encode
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self._tokenizer.encode(text.replace(" ", SPACE), add_special_tokens=False).ids for text in texts]
 
 
-def _check_steps(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """The `model` section of a file whose text goes through the known steps alone."""
+def _check_steps(data: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], Spacing]:
+    """The `model` section of a file whose text goes through the known steps alone, and what they do with spaces."""
     model = data.get("model")
     if not isinstance(model, dict):
         raise _unusable("a tokenizer.json without a model", where, "an object", model)
     for key, allowed in MODEL.items():
         if model.get(key) not in allowed:
             raise _unusable(f"a tokenizer model of another kind: {key}", where, allowed[0], model.get(key))
-    spaced = False
+    steps = {section: _steps(data.get(section)) for section in STEPS}
     for section, forms in STEPS.items():
-        for step in _steps(data.get(section)):
+        for step in steps[section]:
             if not any(isinstance(step, dict) and _fits(step, form) for form in forms):
                 known = ", ".join(str(form["type"]) for form in forms)
                 raise _unusable(f"a {section} that ERNIE's tokenizer does not have", where, known, step)
-            spaced |= section != "decoder" and step["type"] in ("Replace", "Metaspace")
-    if not spaced:
+    normalizers = [step["type"] for step in steps["normalizer"]]
+    metaspaces = [_scheme(step, where) for step in steps["pre_tokenizer"]]
+    if "Replace" not in normalizers and not metaspaces:
         raise _unusable("a tokenizer of another kind", where, f"spaces that become {SPACE!a}", "no such step")
-    return model
+    if len(metaspaces) > 1 or normalizers.count("Prepend") > 1:
+        raise _unusable("a tokenizer of another kind", where, "one step that puts a space in front", "several")
+    spacing = Spacing(
+        spelled="Replace" in normalizers,
+        prepend="Prepend" in normalizers,
+        metaspace=metaspaces[0] if metaspaces else "never",
+        strip=_stripped(steps["decoder"], where),
+    )
+    return model, spacing
+
+
+def _scheme(step: Mapping[str, Any], where: str) -> Literal["never", "first", "always"]:
+    """When a Metaspace puts a space in front; older files say whether it does."""
+    scheme = step.get("prepend_scheme", "never" if step.get("add_prefix_space") is False else "always")
+    if scheme not in SCHEMES:
+        raise _unusable("a pre_tokenizer that ERNIE's tokenizer does not have", where, ", ".join(SCHEMES), scheme)
+    found: Literal["never", "first", "always"] = scheme
+    return found
+
+
+def _stripped(steps: Sequence[Mapping[str, Any]], where: str) -> int:
+    """How many spaces decoded text loses in front; steps that would take them off every token are another kind's."""
+    strip = 0
+    seen: set[str] = set()
+    for step in steps:
+        kind = step["type"]
+        start = step.get("start", 0) if kind == "Strip" else 0
+        if not isinstance(start, int) or start < 0 or (start and "Fuse" not in seen):
+            raise _unusable("a decoder that ERNIE's tokenizer does not have", where, "Strip after Fuse", step)
+        if kind == "Metaspace" and "Replace" not in seen and _scheme(step, where) != "never":
+            raise _unusable("a decoder that ERNIE's tokenizer does not have", where, "Replace before Metaspace", step)
+        strip += start
+        seen.add(kind)
+    return strip
 
 
 def _steps(section: Any) -> list[Any]:
@@ -170,18 +208,13 @@ def _merges(given: Any, ids: Mapping[str, int], where: str) -> Iterator[tuple[st
         yield left, right
 
 
-def _added(given: Any, where: str) -> Iterator[tuple[AddedToken, bool]]:
-    """The entries of added_tokens, and whether one is matched by more than its text."""
+def _added(given: Any, where: str) -> Iterator[AddedToken]:
+    """The entries of added_tokens."""
     for entry in given if isinstance(given, list) else [] if given is None else [given]:
-        content, id, special = (
-            (entry.get("content"), entry.get("id"), entry.get("special", False))
-            if isinstance(entry, dict)
-            else (None, None, None)
-        )
-        if not isinstance(content, str) or not content or not _is_id(id) or not isinstance(special, bool):
-            raise _unusable("an impossible entry of added_tokens", where, "content, id and special", entry)
-        assert isinstance(id, int)
-        yield AddedToken(content, id, special), any(entry.get(key) for key in ("single_word", "lstrip", "rstrip"))
+        token = parse_added(entry, entry.get("id") if isinstance(entry, dict) else None)
+        if token is None:
+            raise _unusable("an impossible entry of added_tokens", where, "content, id and flags", entry)
+        yield token
 
 
 def _is_id(value: object) -> bool:

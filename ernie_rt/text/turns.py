@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Final
 
+from ernie_rt.text.finding import TokenFinder
 from ernie_rt.text.messages import Conversation, Message, ToolCall
 from ernie_rt.text.parsers import ANSWER_TAGS
 
@@ -39,7 +39,7 @@ TALKS: Final[tuple[Conversation, ...]] = (
 """Conversations with an answer. A template may refuse some: it needs a system turn, or has no place for tools."""
 
 
-def turn_ends(texts: Iterable[str], tokens: re.Pattern[str]) -> list[str]:
+def turn_ends(texts: Iterable[str], tokens: TokenFinder) -> list[str]:
     """The tokens that end an answer, each once, of what a template made of `TALKS`, or of some of them.
 
     That is, of the `tokens` between what an assistant says last and what the next turn says, the first: but for the

@@ -6,7 +6,6 @@ import io
 import json
 import random
 import re
-import struct
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,12 +18,21 @@ from ernie_rt.errors import TokenizerError
 from ernie_rt.location import Located
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt_onnx.tokenizer_json import tokenizer_json
-from support.tokenizers import CHINESE, VISIBLE, WORDS, ernie_config, mixed_text, write_ernie_tokenizer
+from support.tokenizers import (
+    CHINESE,
+    NORMAL,
+    UNUSED,
+    USER_DEFINED,
+    VISIBLE,
+    WORDS,
+    Piece,
+    ernie_config,
+    mixed_text,
+    serialized,
+    write_ernie_tokenizer,
+)
 
 tokenizers = pytest.importorskip("tokenizers")
-
-NORMAL, USER_DEFINED, UNUSED = 1, 4, 5
-Piece = tuple[str, float, int]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +116,7 @@ def test_what_is_written_is_read_here_too(located: Located, tmp_path: Path) -> N
         text = mixed_text(rng, 8)
         assert alone.tokenizer.encode(text) == located.tokenizer.encode(text)
     assert tokenizer_json(alone) == written
-    # What converters have written, and is let go: a space in front, merges as strings, merges of what is special.
+    # What converters have written: merges as strings, and of what is special, which are let go; a space in front.
     spelled, front = written["normalizer"], {"type": "Prepend", "prepend": "\u2581"}
     older = json.loads(json.dumps(written)) | {"normalizer": {"type": "Sequence", "normalizers": [front, spelled]}}
     older["model"]["merges"] = [" ".join(pair) for pair in written["model"]["merges"]] + ["< s>", "1 e"]
@@ -116,7 +124,7 @@ def test_what_is_written_is_read_here_too(located: Located, tmp_path: Path) -> N
     (tmp_path / "tokenizer.json").write_text(json.dumps(older))
     again = tokenizer_json(Located(ernie_config(), tmp_path))
     assert again["model"]["merges"] == [*written["model"]["merges"], ("1", "e")]
-    assert again["normalizer"] == spelled
+    assert again["normalizer"] == older["normalizer"] != spelled
 
 
 def test_pieces_of_every_shape(tmp_path: Path) -> None:
@@ -140,13 +148,62 @@ def test_user_defined_pieces(tmp_path: Path) -> None:
     pieces = [(name, score, USER_DEFINED if name == "2" else kind) for name, score, kind in pieces]
     located = model(tmp_path, [*pieces, *((name, 0.0, USER_DEFINED) for name in ("aaa", "11", "\u2581\u2581\u2581"))])
     reader = reader_of(located)
-    assert [entry["content"] for entry in tokenizer_json(located)["added_tokens"][3:]] == ["aaa", "11", "\u2581" * 3]
+    assert [entry["content"] for entry in tokenizer_json(located)["added_tokens"][3:]] == [
+        "2",
+        "aaa",
+        "11",
+        "\u2581" * 3,
+    ]
     rng = random.Random(1)
     for _ in range(500):
         text = "".join(rng.choice("  aa112x") for _ in range(rng.randrange(1, 16)))
         ids = ids_of(reader, text)
         assert ids == located.tokenizer.encode(text), text
         assert reader.decode(ids) == text
+
+
+FLAGGED = [
+    {"content": "新词", "normalized": True},
+    {"content": "[CITE]", "normalized": False, "lstrip": True},
+    {"content": "a b", "normalized": True, "rstrip": True},
+    {"content": "aa", "single_word": True},
+    {"content": "▁x", "normalized": False},
+]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"add_prefix_space": False},
+        {"add_prefix_space": True},
+        {"add_prefix_space": True, "legacy": False},
+    ],
+)
+def test_added_tokens_and_spaces_in_front(settings: dict[str, Any], tmp_path: Path) -> None:
+    merged = ["\u2581", "a", "1", "2", "b", "x", "aa", "\u2581a", "ab", "\u2581\u2581"]
+    pieces = [(name, -float(rank), USER_DEFINED if name == "2" else NORMAL) for rank, name in enumerate(merged)]
+    located = model(tmp_path, pieces)
+    entries = {str(300 + n): {"special": False} | entry for n, entry in enumerate(FLAGGED) if entry["content"] != "aa"}
+    entries["265"] = {"special": False} | FLAGGED[3]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"added_tokens_decoder": entries}))
+    reader = reader_of(located)
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "tokenizer.json").write_text(json.dumps(tokenizer_json(located)))
+    alone = Located(ernie_config(), tmp_path / "alone")
+    rng = random.Random(4)
+    for _ in range(400):
+        text = "".join(
+            rng.choice(["a", "b", " ", "   ", "1", "2", "x", "词", "\n", *(str(entry["content"]) for entry in FLAGGED)])
+            for _ in range(rng.randrange(12))
+        )
+        ids = ids_of(reader, text)
+        assert located.tokenizer.encode(text) == alone.tokenizer.encode(text) == ids, text
+        assert located.tokenizer.decode(ids) == alone.tokenizer.decode(ids) == reader.decode(ids), text
+    assert tokenizer_json(alone) == tokenizer_json(located)
+    if settings["add_prefix_space"]:
+        located = model(tmp_path, [*pieces, ("\u2581\u2581\u2581", 0.0, USER_DEFINED)])
+        with pytest.raises(TokenizerError, match="spaces that are matched"):
+            tokenizer_json(located)
 
 
 @pytest.mark.parametrize(
@@ -214,16 +271,6 @@ def grown(rng: random.Random, characters: str, size: int) -> list[str]:
 def model(folder: Path, pieces: Iterable[Piece], algorithm: int = 2) -> Located:
     """A folder with a tokenizer.model of these pieces, after the special ones and the bytes."""
     kept = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), *((f"<0x{byte:02X}>", 0.0, 6) for byte in range(256))]
-    entries = (
-        message(0x0A, message(0x0A, name.encode()) + b"\x15" + struct.pack("<f", score) + bytes([0x18, kind]))
-        for name, score, kind in (*kept, *pieces)
-    )
-    trainer = message(0x12, bytes([0x18, algorithm]) + b"\x98\x02\x01")  # model_type, byte_fallback
     folder.mkdir(exist_ok=True)
-    (folder / "tokenizer.model").write_bytes(b"".join(entries) + trainer)
+    (folder / "tokenizer.model").write_bytes(serialized([*kept, *pieces], algorithm))
     return Located(ernie_config(), folder)
-
-
-def message(tag: int, data: bytes) -> bytes:
-    size = len(data)
-    return bytes([tag]) + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])) + data

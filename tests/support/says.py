@@ -9,7 +9,7 @@ import pytest
 
 from ernie_rt import loading
 from ernie_rt.location import locate
-from ernie_rt.text.spans import Span, encode_spans, special_pattern
+from ernie_rt.text.spans import Span, encode_spans
 from support.scripted import scripted
 
 
@@ -18,8 +18,7 @@ class Says:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
         self.tokenizer = locate(folder).tokenizer
-        pattern = special_pattern(self.tokenizer.reserved)
-        ids = [encode_spans([Span(text, True)], self.tokenizer, pattern) for text in answers]
+        ids = [encode_spans([Span(text, True)], self.tokenizer) for text in answers]
         host = scripted(*ids)
         self.backend: Any = host.backend("scripted")
         monkeypatch.setattr(loading, "PluginHost", lambda: host)

@@ -21,26 +21,37 @@ THINKING = """{%- set ns = namespace(last=-1) -%}
     {{- '<system_setting>\\n' + messages[0].content + '\\n</system_setting>\\n\\n' -}}
 {%- endif -%}
 {{- '<global_setting>\\nthink_mode=True\\n</global_setting>' -}}
-{%- if tools -%}{{- '\\n\\n<tool_list>\\n' + tools | tojson + '\\n</tool_list>' -}}{%- endif -%}
+{%- if tools -%}
+    {{- '\\n\\n<tool_list>\\n[' -}}
+    {%- for t in tools -%}{{- t | tojson -}}{%- if not loop.last -%}{{- ',' -}}{%- endif -%}{%- endfor -%}
+    {{- ']\\n</tool_list>' -}}
+{%- endif -%}
 {{- '<|im_end|>\\n\\n' -}}
 {%- for m in messages -%}
-    {%- if m.role == 'user' or m.role == 'tool' -%}
+    {%- if m.role == 'user' or (m.role == 'system' and not loop.first) -%}
         {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n\\n' -}}
     {%- elif m.role == 'assistant' -%}
         {{- '<|im_start|>assistant\\n' -}}
-        {%- if m.reasoning_content and loop.index0 > ns.last -%}
-            {{- '<think>\\n' + m.reasoning_content + '\\n</think>\\n' -}}
+        {%- set reasoning = m.reasoning_content if m.reasoning_content is string else '' -%}
+        {%- if loop.index0 > ns.last and (loop.last or reasoning) -%}
+            {{- '<think>\\n' + reasoning + '\\n</think>\\n' -}}
         {%- endif -%}
         {%- if m.content -%}{{- '<response>\\n' + m.content + '\\n</response>\\n' -}}{%- endif -%}
         {%- for call in m.tool_calls or [] -%}
+            {{- '\\n' if loop.first and not m.content else '\\n\\n' -}}
             {{- '<tool_call>\\n' + {'name': call.function.name, 'arguments': call.function.arguments} | tojson -}}
             {{- '\\n</tool_call>\\n' -}}
         {%- endfor -%}
         {{- '<|im_end|>\\n\\n' -}}
+    {%- elif m.role == 'tool' -%}
+        {{- '\\n' if not loop.first and loop.previtem.role == 'tool' else '<|im_start|>tool\\n' -}}
+        {{- '<tool_output>' + m.content | tojson + '</tool_output>' -}}
+        {%- if loop.last or loop.nextitem.role != 'tool' -%}{{- '<|im_end|>\\n\\n' -}}{%- endif -%}
     {%- endif -%}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n<think>\\n' -}}{%- endif -%}
+{{- '<|im_start|>assistant\\n<think>\\n' -}}
 """
+"""Baidu's own renders the published conversations in the same way; its text is not known."""
 
 CHATML = """{% for message in messages %}
 {% if message.role == 'tool' %}

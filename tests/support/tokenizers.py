@@ -6,7 +6,9 @@ import functools
 import io
 import json
 import random
+import struct
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 import sentencepiece
@@ -208,6 +210,26 @@ CHINESE = [
     "请问这个问题怎么解决？",
     "模型的输出是：",
 ]
+
+
+Piece = tuple[str, float, int]
+"""Name, score and type."""
+NORMAL, USER_DEFINED, UNUSED = 1, 4, 5
+
+
+def serialized(pieces: Iterable[Piece], algorithm: int = 2, dummy_prefix: bool = False) -> bytes:
+    """A tokenizer.model of these pieces, byte-pair encoding unless another algorithm is asked for."""
+    entries = (
+        _message(0x0A, _message(0x0A, name.encode()) + b"\x15" + struct.pack("<f", score) + bytes([0x18, kind]))
+        for name, score, kind in pieces
+    )
+    trainer = _message(0x12, bytes([0x18, algorithm, 0x98, 0x02, 1]))  # model_type and byte_fallback
+    return b"".join([*entries, trainer, _message(0x1A, bytes([0x18, dummy_prefix]))])
+
+
+def _message(tag: int, data: bytes) -> bytes:
+    size = len(data)
+    return bytes([tag]) + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])) + data
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from ernie_rt.text import chat as chat_module
 from ernie_rt.text import sandbox
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.messages import Message, ToolCall, check_tools, message_context, parse_messages
-from ernie_rt.text.spans import encode_spans, spans_text, special_pattern
+from ernie_rt.text.spans import encode_spans, spans_text
 from ernie_rt.text.tokenizer import Tokenizer
 from support.templates import CHATML, CUTTING, PLAIN, THINKING, process
 from support.tokenizers import CHINESE, WORDS, ernie_config, ernie_tokenizer, mixed_text, write_ernie_tokenizer
@@ -40,7 +40,7 @@ def said(ours: ChatTemplate, *conversation: Any) -> str:
 
 
 def ids_of(ours: ChatTemplate, messages: list[Any], tokenizer: Tokenizer, *rest: Any) -> list[int]:
-    return encode_spans(ours.spans(messages, tokenizer, *rest), tokenizer, special_pattern(tokenizer.reserved))
+    return encode_spans(ours.spans(messages, tokenizer, *rest), tokenizer)
 
 
 def plain_text(rng: random.Random) -> str:
@@ -227,13 +227,13 @@ def test_thinking_of_the_past_is_left_out(tokenizer: Tokenizer) -> None:
     assert said(template(THINKING), chat, tokenizer, TOOLS) == (
         "<|im_start|>system\n<system_setting>\nS\n</system_setting>\n\n"
         "<global_setting>\nthink_mode=True\n</global_setting>\n\n"
-        f"<tool_list>\n{json.dumps(TOOLS, ensure_ascii=False)}\n</tool_list><|im_end|>\n\n"
+        f"<tool_list>\n[{json.dumps(*TOOLS, ensure_ascii=False)}]\n</tool_list><|im_end|>\n\n"
         "<|im_start|>user\n1<|im_end|>\n\n"
         "<|im_start|>assistant\n<response>\nA\n</response>\n<|im_end|>\n\n"
         "<|im_start|>user\n2<|im_end|>\n\n"
-        "<|im_start|>assistant\n<think>\nnow\n</think>\n"
+        "<|im_start|>assistant\n<think>\nnow\n</think>\n\n"
         '<tool_call>\n{"name": "look_up", "arguments": {"what": "上"}}\n</tool_call>\n<|im_end|>\n\n'
-        "<|im_start|>tool\nR<|im_end|>\n\n"
+        '<|im_start|>tool\n<tool_output>"R"</tool_output><|im_end|>\n\n'
         "<|im_start|>assistant\n<think>\n"
     )
 
@@ -401,8 +401,8 @@ def test_what_ernie_has_no_place_for(tokenizer: Tokenizer) -> None:
         ids_of(template(PLAIN), [Message("user", "a")], tokenizer, TOOLS)
     with pytest.raises(PromptError, match="no tools"):
         ids_of(template(PLAIN), [Message("tool", "a")], tokenizer)
-    with pytest.raises(PromptError, match="after the first"):
-        ids_of(template(THINKING), [Message("user", "a"), Message("system", "b")], tokenizer)
+    with pytest.raises(PromptError, match="unknown role; expected system, user, assistant, tool; found 'developer'"):
+        ids_of(template(THINKING), [{"role": "developer", "content": "a"}], tokenizer)
 
 
 UNHEEDING = """{% for m in messages %}{% if m.role != 'tool' and m.role != 'system' %}

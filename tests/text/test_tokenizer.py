@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from ernie_rt.errors import ErnieRtError, PromptError, TokenizerError
 from ernie_rt.modeling.config import ModelConfig, parse_config
+from ernie_rt.text.spans import Span, encode_spans
 from ernie_rt.text.tokenizer import Detokenizer, Tokenizer
+from support.tokenizers import NORMAL, USER_DEFINED, serialized
 
 LINES = [
     "the quick brown fox, 1987",
@@ -206,3 +208,41 @@ def test_mutated_models_load_or_are_refused(tmp_path: Path, cuts: list[tuple[int
         tokenizer.decode(tokenizer.encode("hello 你好 🙂"))
     except TokenizerError:
         pass
+
+
+LLAMA = {"tokenizer_class": "LlamaTokenizer", "legacy": True}
+
+
+@pytest.mark.parametrize(
+    ("dummy_prefix", "settings", "put"),
+    [
+        (True, {}, "none"),
+        (True, {"tokenizer_class": "Ernie4_5_Tokenizer"}, "none"),
+        (True, LLAMA | {"add_prefix_space": False}, "none"),
+        (False, LLAMA, "none"),
+        (True, LLAMA, "every"),
+        (True, {"tokenizer_class": "LlamaTokenizerFast"}, "every"),
+        (False, {"add_prefix_space": True}, "every"),
+        (True, LLAMA | {"legacy": False}, "first"),
+        (False, {"add_prefix_space": True, "legacy": False}, "first"),
+    ],
+)
+def test_where_spaces_are_put(dummy_prefix: bool, settings: dict[str, object], put: str, tmp_path: Path) -> None:
+    names = ["a", "\u2581", "\u2581a", "\u2581\u2581", "b"]
+    special = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), ("1", 0.0, USER_DEFINED)]
+    bytes_ = [(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
+    pieces = [*special, *bytes_, *((name, -float(rank), NORMAL) for rank, name in enumerate(names))]
+    (tmp_path / "tokenizer.model").write_bytes(serialized(pieces, dummy_prefix=dummy_prefix))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = Tokenizer.load(tmp_path, config())
+    spans = [Span("a1a", False), Span("<s>", True), Span("a", False)]
+    ids = encode_spans(spans, tokenizer)
+    shown = {"none": "a|1|a||a", "every": " a|1| a|| a", "first": " a|1|a||a"}
+    assert "|".join(tokenizer.decode([3, id]).removeprefix("1") for id in ids) == shown[put]
+    assert tokenizer.decode(ids) == {"none": "a1aa", "every": "a1 a a", "first": "a1aa"}[put]
+    # A run that begins with a space gets one of its own where every run does.
+    assert len(tokenizer.encode(" a")) == (2 if put == "every" else 1)
+    assert tokenizer.decode(tokenizer.encode(" a")) == (" a" if put in ("every", "none") else "a")
+    stream = Detokenizer(tokenizer)
+    for _ in range(2):
+        assert "".join(map(stream.push, ids)) + stream.flush() == tokenizer.decode(ids)

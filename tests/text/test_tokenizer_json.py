@@ -101,14 +101,37 @@ def test_time_is_linear(tokenizer: Tokenizer, unit: str) -> None:
     assert seconds(80_000) < 9 * seconds(20_000) + 0.01  # square time would be 16 times as long
 
 
-def test_tokenizer_model_comes_first(converted: Json, tmp_path: Path) -> None:
+def test_both_files(converted: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pieces are those of tokenizer.model, without the package; all else is what tokenizer.json says."""
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
     write_ernie_tokenizer(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{}")
-    assert Tokenizer.load(tmp_path, ernie_config()).encode("the")
+    front = {"type": "Prepend", "prepend": "\u2581"}
+    data = copy.deepcopy(converted) | {"normalizer": {"type": "Sequence", "normalizers": [front, SPACES]}}
+    data["pre_tokenizer"] = None
+    data["added_tokens"].append({"id": 101500, "content": "[CITE]", "special": False, "normalized": False})
+    tokenizer = read(data, tmp_path)
+    assert tokenizer.encode("the[CITE]of")[1] == 101500
+    assert [tokenizer.pieces[id] for id in tokenizer.encode("the[CITE]of")] == [b" the", b"[CITE]", b" of"]
+    assert [note.partition(",")[0] for note in tokenizer.notes] == ["tokenizer.json puts a space in front of text"]
     (tmp_path / "tokenizer.model").write_bytes(b"garbage")
-    (tmp_path / "tokenizer.json").write_text(json.dumps(converted))
     with pytest.raises(TokenizerError, match="not a usable SentencePiece model"):
-        Tokenizer.load(tmp_path, ernie_config())
+        read(data, tmp_path)
+
+
+def test_a_tokenizer_model_with_other_pieces(converted: Json, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """It is what somebody forgot beside a tokenizer.json that was written anew."""
+    write_ernie_tokenizer(tmp_path)
+    model = tmp_path / "tokenizer.model"
+    model.write_bytes(model.read_bytes().replace("\u2581the".encode(), "\u2581xyz".encode()))
+    both = read(converted, tmp_path)
+    assert both.encode("to the end") == tokenizer.encode("to the end")
+    assert both.notes == ("tokenizer.model has other pieces than tokenizer.json, which is believed",)
+
+
+def test_a_tokenizer_json_that_is_no_use_beside_a_model(tmp_path: Path) -> None:
+    write_ernie_tokenizer(tmp_path)
+    with pytest.raises(TokenizerError, match=r"without a model.*tokenizer\.model in its place"):
+        read({}, tmp_path)
 
 
 def test_without_the_package(converted: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,10 +144,10 @@ SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
 
 
 def test_the_forms_that_converters_have_written(converted: Json, sentencepiece: Tokenizer, tmp_path: Path) -> None:
-    """Spaces replaced by a normalizer, merges as strings; a space put in front, which ERNIE's text never gets."""
+    """Spaces replaced by a normalizer, merges as strings."""
     data = copy.deepcopy(converted)
     data |= {"pre_tokenizer": None, "decoder": None, "post_processor": {"type": "Any"}, "truncation": {"max_length": 4}}
-    data["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, SPACES]}
+    data["normalizer"] = {"type": "Sequence", "normalizers": [SPACES]}
     data["model"]["merges"] = [" ".join(pair) for pair in data["model"]["merges"]]
     data["model"]["unk_token"] = "<unk>"
     older = read(data, tmp_path)
@@ -269,12 +292,14 @@ def test_what_is_refused(converted: Json, spoil: Callable[[Json], None], says: s
     assert str(tmp_path / "tokenizer.json") in str(caught.value)
 
 
-def test_an_added_token_of_part_words(converted: Json, tmp_path: Path) -> None:
-    data = copy.deepcopy(converted)
-    name, id = next((name, id) for name, id in data["model"]["vocab"].items() if name.isalpha())
-    data["added_tokens"].append({"id": id, "content": name, "lstrip": True})
-    with pytest.raises(TokenizerError, match="matched by more than its text"):
-        read(data, tmp_path)
+def test_a_piece_that_is_matched_as_a_word_alone(tmp_path: Path) -> None:
+    folder = write_ernie_tokenizer(tmp_path)
+    model = folder / "tokenizer.model"
+    model.write_bytes(model.read_bytes().replace(b"<mask:7>", b"3.14159\x3b"))
+    entry = {"content": "3.14159;", "single_word": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {"11": entry}}))
+    with pytest.raises(TokenizerError, match=r"a piece that is always matched.*Take single_word from its entry"):
+        Tokenizer.load(folder, ernie_config())
 
 
 @pytest.mark.parametrize(
