@@ -13,8 +13,8 @@ from ernie_rt.files import member, read_json, write_atomic
 from ernie_rt.generation.defaults import Defaults
 from ernie_rt.location import Located
 from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.text.added_files import MAX_JSON_BYTES
 from ernie_rt.text.chat import ChatTemplate
-from ernie_rt.text.vocabulary import MAX_JSON_BYTES
 from ernie_rt.untrusted_json import usable
 from ernie_rt_onnx.tokenizer_json import UNKNOWN, tokenizer_json
 

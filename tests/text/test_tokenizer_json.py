@@ -173,7 +173,7 @@ def test_matched_pieces_and_named_ones(converted: Json, tmp_path: Path) -> None:
     assert vocabulary[long] in tokenizer.encode(f"x{long}x")
     assert vocabulary["<0x41>"] not in tokenizer.encode("<0x41>")
     assert tokenizer.decode([vocabulary["<0x41>"]]) == "A"
-    special = {"additional_special_tokens": [long, "z", "<0x0A>"]}
+    special = {"mask_token": long, "cls_token": "z", "sep_token": "<0x0A>"}
     (tmp_path / "special_tokens_map.json").write_text(json.dumps(special))
     tokenizer = read(data, tmp_path)
     text = f"x{long} z\n{long}x"
