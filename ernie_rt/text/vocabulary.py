@@ -143,13 +143,17 @@ def _pieces(
     if described is None or os.path.lexists(folder / MODEL):
         path = member(folder, MODEL, missing=TokenizerError)
         stored = read_sentencepiece(path, named, plain)
-        added = set() if described is None else {token.id for token in described.added}
-        if described is None or stored.names == {
-            id: name for id, name in described.names.items() if id in stored.names or id not in added
-        }:
+        if described is None or _same(stored, described):
             return stored, str(path)
         notes.append(f"{MODEL} has other pieces than tokenizer.json, which is believed")
     return json_pieces(described, named), described.where
+
+
+def _same(stored: Pieces, described: TokenizerJson) -> bool:
+    """Whether a tokenizer.json has the pieces of a tokenizer.model, and lists those that are matched in text."""
+    added = {token.id for token in described.added}
+    pieces = {id: name for id, name in described.names.items() if id in stored.names or id not in added}
+    return stored.names == pieces and stored.matched <= added
 
 
 def _spacing(settings: Mapping[str, Any], described: TokenizerJson | None, stored: Pieces, notes: list[str]) -> Spacing:
@@ -171,5 +175,6 @@ def _spacing(settings: Mapping[str, Any], described: TokenizerJson | None, store
         wish = stored.dummy_prefix and settings.get("tokenizer_class") in LLAMA
     if not wish:
         return Spacing()
+    notes.append(f"a space is put in front of text, as {CONFIG} asks; AutoTokenizer of transformers 5 puts none")
     legacy = settings.get("legacy") is not False
     return Spacing(spelled=legacy, prepend=legacy, metaspace="never" if legacy else "first", strip=1)

@@ -7,7 +7,6 @@ import pickle
 import random
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,36 +18,7 @@ from ernie_rt.text.added_tokens import AddedToken, Cutter, Spacing, strip_front
 from ernie_rt.text.finding import TokenFinder
 from ernie_rt.text.spans import Span, encode_spans
 from ernie_rt.text.tokenizer import Detokenizer, Tokenizer
-from support.tokenizers import NORMAL, USER_DEFINED, serialized
-
-Json = dict[str, Any]
-SPACE = "\u2581"
-NAMES = [*"abcxyz<>[]_|12", SPACE, "ab", SPACE + "a", "新", "词"]
-FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
-FIRST = 259 + len(NAMES)
-"""The first id behind the pieces."""
-
-
-def entry(content: str, **flags: bool) -> Json:
-    return {"content": content, **dict.fromkeys(FLAGS, False), **flags}
-
-
-def stored_json(added: dict[int, Json]) -> Json:
-    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *NAMES]
-    special = {n: entry(name, special=True) for n, name in enumerate(names[:3])}
-    return {
-        "added_tokens": [{"id": id, **fields} for id, fields in (special | added).items()],
-        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
-        "pre_tokenizer": None,
-        "decoder": None,
-        "model": {
-            "type": "BPE",
-            "byte_fallback": True,
-            "unk_token": "<unk>",
-            "vocab": {name: id for id, name in enumerate(names)},
-            "merges": [["a", "b"], [SPACE, "a"]],
-        },
-    }
+from support.toy_tokenizers import FIRST, FLAGS, SPACE, Json, entry, stored_json, toy_model
 
 
 def load(folder: Path, **files: Json) -> Tokenizer:
@@ -56,10 +26,7 @@ def load(folder: Path, **files: Json) -> Tokenizer:
     for name, contents in files.items():
         (folder / f"{name}.json").write_text(json.dumps(contents))
     if "tokenizer" not in files:
-        special = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)]
-        bytes_ = [(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
-        pieces = ((name, -float(n), USER_DEFINED if name == "1" else NORMAL) for n, name in enumerate(NAMES))
-        (folder / "tokenizer.model").write_bytes(serialized([*special, *bytes_, *pieces]))
+        (folder / "tokenizer.model").write_bytes(toy_model())
     config = parse_config({"model_type": "ernie4_5", "vocab_size": FIRST + 9, "eos_token_id": 2}, "config.json")
     return Tokenizer.load(folder, config)
 

@@ -147,8 +147,8 @@ def test_thinking_is_rendered_as_published(thinking_models: list[Tokenizer], kin
 
 
 def test_files_that_disagree_about_spaces(thinking_models: list[Tokenizer]) -> None:
-    assert [len(tokenizer.notes) for tokenizer in thinking_models] == [0, 0, 1]
-    assert thinking_models[-1].notes[0].startswith("tokenizer.json puts a space in front of text, add_prefix_space")
+    beginnings = [note.partition(" in front of text")[0] for tokenizer in thinking_models for note in tokenizer.notes]
+    assert beginnings == ["a space is put", "a space is put", "tokenizer.json puts a space"]
 
 
 @pytest.mark.parametrize("thinking", [False, True])
