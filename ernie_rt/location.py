@@ -43,6 +43,14 @@ class Located:
         except ErnieRtError:
             return None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where the files of the tokenizer disagree, and which one was believed; nothing without a tokenizer."""
+        try:
+            return self.tokenizer.notes
+        except ErnieRtError:
+            return ()
+
     @cached_property
     def template(self) -> ChatTemplate | None:
         """The chat template; None when there is none, as with base models."""

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Literal, NoReturn, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,7 @@ from ernie_rt.text.messages import Message
 from ernie_rt.text.parsers import OutputParser
 from ernie_rt.text.stops import TextStream
 from ernie_rt.text.tokenizer import Tokenizer
+from ernie_rt.weights.hub import model_name
 
 
 class Model:
@@ -43,7 +44,7 @@ class Model:
     A process that is forked from one that has it cannot use it, and is told so by a ForkError.
 
     `lowering` is the graph as the backend runs it, with its decisions; `unused` are stored tensors that no graph
-    reads, each with the reason; `notes` say in what the files of the checkpoint disagree, without harm.
+    reads, each with the reason.
     """
 
     def __init__(
@@ -65,12 +66,30 @@ class Model:
         self.choice = choice
         self.limits = limits
         self.unused = unused
-        self.notes = notes
+        self._disagreements = notes
         self._notes = build.notes
         self._executable = executable
         with blame(choice.backend):
             self._engine = Engine(executable, limits.max_context, reuse=reuse)
         self._closed = False
+
+    def __repr__(self) -> str:
+        folder, choice = self._located.folder, self.choice
+        name = self.config.model_type if folder is None else model_name(folder)
+        closed = ", closed" if self._closed else ""
+        return f"<Model {name} on {choice.backend}, {choice.device}, {choice.dtype}{closed}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise OptionError(
+            "a model cannot be copied or sent to another process",
+            found=repr(self),
+            hint="Its weights are memory of this process: load it in each one. Its tokenizer and answers can be sent",
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """In what the files of the checkpoint disagree, without harm."""
+        return (*self._disagreements, *self._located.notes)
 
     @property
     def tokenizer(self) -> Tokenizer:

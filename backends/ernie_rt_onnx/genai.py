@@ -13,7 +13,7 @@ from ernie_rt.files import member, read_json, write_atomic
 from ernie_rt.generation.defaults import Defaults
 from ernie_rt.location import Located
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.text.added_files import MAX_JSON_BYTES
+from ernie_rt.text.added_files import DECODER, MAX_JSON_BYTES
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.untrusted_json import usable
 from ernie_rt_onnx.tokenizer_json import UNKNOWN, tokenizer_json
@@ -116,14 +116,17 @@ def write_genai_files(located: Located, out: Path, filename: str) -> tuple[str, 
 
 
 def _tokenizer_config(located: Located) -> dict[str, object]:
-    """The checkpoint's own settings, without its code, and changed where they would mislead a reader."""
+    """The checkpoint's own settings, without its code, and changed where they would mislead a reader.
+
+    Its added tokens are those of tokenizer.json.
+    """
     config, reserved, folder = located.config, located.tokenizer.reserved, located.folder
     assert folder is not None
     stored = os.path.lexists(folder / TOKENIZER_CONFIG)
     settings: dict[str, object] = (
         usable(read_json(member(folder, TOKENIZER_CONFIG), limit=MAX_JSON_BYTES)) if stored else {}
     )
-    for name in ("auto_map", "chat_template"):
+    for name in ("auto_map", "chat_template", DECODER):
         settings.pop(name, None)
     names = {id: name for name, id in reserved.items()}
     tokens = {

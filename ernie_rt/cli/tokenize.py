@@ -23,12 +23,14 @@ def tokenize(
     as_json: Json = False,
 ) -> None:
     """Print the tokens of a text, an id and its piece on each line. The text is content: it has no special tokens."""
-    from ernie_rt.cli.output import write
+    from ernie_rt.cli.output import say, write
     from ernie_rt.cli.prompts import read_prompt
     from ernie_rt.location import locate
 
     given = read_prompt(text, file)
     tokenizer = locate(model).tokenizer
+    for note in tokenizer.notes:
+        say(note)
     numbers = _parse_ids(given) if ids else tokenizer.encode(given)
     said = tokenizer.decode(numbers, skip_special=False)
     if as_json:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import NoReturn
 
+from ernie_rt.errors import OptionError
 from ernie_rt.runtime.sequence import Event, Finish
 from ernie_rt.sampling.sampler import Logprobs
 from ernie_rt.text.messages import Message, ToolCall
@@ -80,6 +82,12 @@ class Stream(Iterator[Piece]):
 
     def __next__(self) -> Piece:
         return next(self._pieces)
+
+    def __reduce__(self) -> NoReturn:
+        raise OptionError(
+            "a stream cannot be copied or sent to another process",
+            hint="What has come of it can be sent: its pieces, and `generation`",
+        )
 
     def close(self) -> None:
         self._pieces.close()

@@ -17,6 +17,7 @@ from typing import Any, Final
 from ernie_rt.errors import TokenizerError
 from ernie_rt.files import MIB, member, read_json
 from ernie_rt.text.added_tokens import AddedToken, parse_added
+from ernie_rt.text.pieces import CONTROLS
 from ernie_rt.text.tokenizer_json import TokenizerJson
 
 MAX_JSON_BYTES: Final = 4 * MIB
@@ -47,7 +48,7 @@ def read_added(
     listed.sort(key=lambda token: token.id)
     tokens = listed if described is None else _joined(described, listed, notes)
     settled = {*_names(settings, "_token"), *(_names(mapped, "_token") if decoder is None else ())}
-    text = {token.content for token in tokens if token.special is False} - settled
+    text = {token.content for token in tokens if token.special is False} - settled - CONTROLS
     mapped_names = {*_names(mapped, "_token", "_tokens")}
     # transformers writes everything that it has added under extra_special_tokens, text too.
     doubted = text & (mapped_names | {*_names(settings, "additional_special_tokens")})

@@ -13,17 +13,12 @@ from ernie_rt.errors import TokenizerError
 from ernie_rt.files import member
 from ernie_rt.text.added_files import CONFIG, impossible, read_added, read_optional
 from ernie_rt.text.added_tokens import AddedToken, Spacing
-from ernie_rt.text.pieces import CONTROL_FORM, SPACE, Encoder, Pieces
+from ernie_rt.text.pieces import CONTROL_FORM, CONTROLS, SPACE, Encoder, Pieces
 from ernie_rt.text.sentencepiece_model import read_sentencepiece
 from ernie_rt.text.tokenizer_json import TokenizerJson, json_pieces, read_tokenizer_json
 
 MODEL: Final = "tokenizer.model"
 LLAMA: Final = ("LlamaTokenizer", "LlamaTokenizerFast")
-TAGS: Final = ("think", "response", "tool_call", "tool_output", "tool_list", "system_setting", "global_setting")
-CONTROLS: Final = frozenset(
-    {"<|im_start|>", "<|im_end|>", *(f"<{tag}>" for tag in TAGS), *(f"</{tag}>" for tag in TAGS)}
-)
-"""The tokens of ERNIE's Thinking template: no text gives them, even where a file calls them not special."""
 
 
 @dataclass(frozen=True, slots=True)

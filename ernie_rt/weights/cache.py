@@ -31,7 +31,7 @@ from ernie_rt.home import user_cache
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.weights.checkpoint import listed
 from ernie_rt.weights.folder import PROGRESS
-from ernie_rt.weights.hub import FILES
+from ernie_rt.weights.hub import FILES, model_name
 from ernie_rt.weights.manifest import MANIFEST, Manifest, file_bytes, read_manifest, shard_weights
 from ernie_rt.weights.opening import SOURCES, Sources, open_weights
 from ernie_rt.weights.quantize import Quantization, quantize_source
@@ -149,7 +149,7 @@ def _make(
         raise WriteError(
             "the cache cannot be written", where=str(twin.parent), found=error.strerror, hint=ROOM
         ) from error
-    model = _model_name(folder)
+    model = model_name(folder)
     try:
         quantize_source(source, plan, folder, config, twin, how, threads=threads, progress=progress, model=model)
     except WriteError as error:
@@ -158,14 +158,6 @@ def _make(
         if not isinstance(error.__cause__, BlockingIOError):
             error.hint = ROOM
         raise
-
-
-def _model_name(folder: Path) -> str:
-    """What people call the model in a folder: its hub id, or the folder's name."""
-    path = folder.resolve()
-    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
-        return path.parent.parent.name.removeprefix("models--").replace("--", "/")
-    return path.name
 
 
 def _seconds_a_number(how: Quantization) -> float:

@@ -78,6 +78,14 @@ def _did_you_mean(ref: str) -> str:
     return did_you_mean(ref, [DEMO.name, *(name for family in FAMILIES for name in (family.name, family.hub_id))])
 
 
+def model_name(folder: Path) -> str:
+    """What people call the model in a folder: its hub id, or the folder's name."""
+    path = folder.resolve()
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+        return path.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return path.name
+
+
 def _check_outranking(folder: Path) -> None:
     """Whoever meant the known model is told what is in the way."""
     try:

@@ -40,10 +40,14 @@ def _checkpoint(folder: Path, config: ModelConfig, *, reread: bool) -> Checkpoin
     return CheckpointSource(Checkpoint.open(folder), config, reread=reread)
 
 
+def _is_quantized(folder: Path) -> bool:
+    return (folder / MANIFEST).exists()
+
+
 Sources = tuple[SourceKind, ...]
 
 SOURCES: Final[Sources] = (
-    SourceKind("a quantised model", lambda folder: (folder / MANIFEST).exists(), QuantizedSource),
+    SourceKind("a quantised model", _is_quantized, QuantizedSource),
     SourceKind("a checkpoint", Path.is_dir, _checkpoint),
 )
 """Those that come along; a checkpoint, which says best what a folder lacks, is the last that is tried."""
