@@ -54,12 +54,14 @@ def recognise(first_bytes: bytes) -> str | None:
     return None
 
 
-def member(folder: Path, name: str, *, missing: type[InputError] = FileFormatError) -> Path:
+def member(folder: Path, name: str, *, missing: type[InputError] = FileFormatError, own: bool = False) -> Path:
     """Return `folder / name`: the only way from a name that was read in a file to a path.
 
-    The name is one plain component and the file is a regular one inside the folder, symlinks resolved; in a snapshot
-    of the Hugging Face cache (`models--*/snapshots/*`) links into the repository's `blobs` are allowed as well.
-    Never blocks. Raises UnsafePathError, or `missing` when there is no such file.
+    The name is one plain component and the file a regular one. It may be a link, since people make folders of links,
+    and what is only read here goes nowhere. Who copies what it reads into another folder, or vouches for this one,
+    asks for its `own` files: a link must end inside the folder then, or, in a snapshot of the Hugging Face cache
+    (`models--*/snapshots/*`), in the repository's `blobs`. Never blocks. Raises UnsafePathError, or `missing` when
+    there is no such file.
     """
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", name) or name in {".", ".."}:
         raise UnsafePathError(
@@ -70,13 +72,20 @@ def member(folder: Path, name: str, *, missing: type[InputError] = FileFormatErr
         )
     path = folder / name
     os.close(_open_regular(path, missing))
+    if not own:
+        return path
     home = folder.resolve()
     homes = [home]
     if home.parent.name == "snapshots" and home.parent.parent.name.startswith("models--"):
         homes.append(home.parent.parent / "blobs")
     target = path.resolve()
     if not any(target.is_relative_to(allowed) for allowed in homes):
-        raise UnsafePathError("a link that leaves its folder", where=str(path), found=f"a link to {target}")
+        raise UnsafePathError(
+            "a link that leaves its folder",
+            where=str(path),
+            found=f"a link to {target}",
+            hint="Copy the folder with what its links lead to, `cp -rL FOLDER COPY`, and take the copy",
+        )
     return path
 
 

@@ -9,6 +9,7 @@ import pytest
 import ernie_rt
 from ernie_rt.location import locate
 from ernie_rt.weights.hub import DEMO
+from support.commands import command
 
 JUNK = (
     '"of no use": [NaN, -Infinity, 1e999, %s, "\\ud800", {"a": 1, "a": 2, "\\udfff": 3}], '
@@ -43,3 +44,39 @@ def test_what_nobody_reads_in_the_files_of_a_folder_may_be_anything(demo: Path) 
     assert set(located.defaults.ignored) == {"of no use", "model_max_length"}
     with ernie_rt.load(located, backend="reference") as model:
         assert model.chat(question, max_new_tokens=8).ids == expected
+
+
+def linked(source: Path, folder: Path) -> Path:
+    """As people keep a second copy of what takes a disk's room."""
+    folder.mkdir()
+    for path in source.iterdir():
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
+def moved_blobs(source: Path, home: Path) -> Path:
+    """A repository in the hub's cache whose blobs lie on another disk; its snapshot."""
+    snapshot = home / "models--a--b" / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    shutil.copytree(source, home / "elsewhere")
+    (home / "models--a--b" / "blobs").symlink_to(home / "elsewhere")
+    for path in source.iterdir():
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    return snapshot
+
+
+def test_folders_of_links_run_and_are_copied_before_they_are_written_elsewhere(demo: Path, tmp_path: Path) -> None:
+    question = [{"role": "user", "content": "How many grams are in 5 kilograms?"}]
+    for folder in (linked(demo, tmp_path / "links"), moved_blobs(demo, tmp_path / "hub")):
+        with ernie_rt.load(folder, backend="reference") as model:
+            assert model.chat(question).text == "5 kilograms = 5000 grams"
+        ran = command("quantize", folder, tmp_path / "out", "--weights", "int8")
+        assert ran.code == 2 and "a link that leaves its folder" in ran.err and "`cp -rL FOLDER COPY`" in ran.err
+        assert not list(tmp_path.glob("out*"))
+        # What is kept in the user's own cache goes to nobody.
+        ran = command("run", folder, question[0]["content"], "--backend", "reference", "--weights", "int8")
+        assert ran.code == 0 and ran.out == "5 kilograms = 5000 grams\n"
+    ran = command("export", "onnx", tmp_path / "links", tmp_path / "out", "--threads", 1)
+    assert ran.code == 2 and "a link that leaves its folder" in ran.err and not list(tmp_path.glob("out*"))
+    assert command("quantize", demo, tmp_path / "q", "--weights", "int8").code == 0
+    assert command("run", linked(tmp_path / "q", tmp_path / "ql"), "hello", "--backend", "reference").code == 0

@@ -55,7 +55,7 @@ def read_model(folder: Path) -> tuple[onnx.ModelProto, str]:
 
 def own_file(folder: Path, name: str) -> Path:
     """The path of a regular file of the folder that has no other name; IntegrityError, UnsafePathError."""
-    path = files.member(folder, name, missing=IntegrityError)
+    path = files.member(folder, name, missing=IntegrityError, own=True)
     links = path.stat().st_nlink
     if links > 1:
         raise IntegrityError(

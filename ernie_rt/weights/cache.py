@@ -151,7 +151,9 @@ def _make(
         ) from error
     model = model_name(folder)
     try:
-        quantize_source(source, plan, folder, config, twin, how, threads=threads, progress=progress, model=model)
+        quantize_source(
+            source, plan, folder, config, twin, how, threads=threads, progress=progress, model=model, links=True
+        )
     except WriteError as error:
         if twin.exists():  # another process was faster
             return

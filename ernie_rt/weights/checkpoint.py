@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,14 @@ import numpy as np
 from ernie_rt import files
 from ernie_rt.errors import CheckpointError, JsonError, ModelNotFoundError, UnsafeCheckpointError, UnsafePathError
 from ernie_rt.weights.safetensors import SafetensorsFile, StoredTensor
+from ernie_rt.weights.strangers import adapter_beside, stranger_folder
 
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 INDEX_LIMIT: Final = 4 * files.MIB
 """The index of the largest ERNIE takes 1 MB."""
 MAX_SHARDS: Final = 512
+SHARD: Final = re.compile(r"model-\d{5}-of-(\d{5})\.safetensors")
 PICKLES: Final = frozenset({".bin", ".pdparams", ".pt", ".pth", ".ckpt", ".pkl"})
 
 
@@ -71,7 +74,9 @@ class Checkpoint:
         self.tensors: Mapping[str, StoredTensor] = MappingProxyType(
             {name: file.tensors[name] for name, file in self._home.items()}
         )
-        self.notes = () if index is None else tuple(_disagreements(index, homes, self.tensors))
+        self.notes: tuple[str, ...] = ()
+        if index is not None:
+            self.notes = tuple(_disagreements(index, homes, self.tensors))
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -86,10 +91,10 @@ class Checkpoint:
             present = {entry.name for entry in folder.iterdir()}
         except OSError as error:
             raise UnsafePathError("cannot be read", where=str(folder), found=error.strerror) from error
-        if SINGLE not in present and INDEX not in present:
+        index = _read_index(files.member(folder, INDEX)) if SINGLE not in present and INDEX in present else None
+        shards = {SINGLE} if SINGLE in present else _numbered(present) if index is None else set(index.shards.values())
+        if index is None and not shards:
             raise _no_weights(folder, present)
-        index = None if SINGLE in present else _read_index(files.member(folder, INDEX))
-        shards = {SINGLE} if index is None else set(index.shards.values())
         with contextlib.ExitStack() as cleanup:
             opened: dict[str, SafetensorsFile] = {}
             for shard in sorted(shards):
@@ -98,8 +103,15 @@ class Checkpoint:
                     cleanup.callback(opened[shard].close)
             if shards and not opened:
                 raise _shards_missing(folder, shards)
+            if index is None and len(opened) < len(shards):
+                raise _shards_missing(folder, shards - opened.keys())
             checkpoint = cls(folder, opened, index)
             cleanup.pop_all()
+        remarks = (
+            adapter_beside(present),
+            f"there is no {INDEX}: all {len(shards)} shards were read" if index is None and len(shards) > 1 else None,
+        )
+        checkpoint.notes += tuple(remark for remark in remarks if remark is not None)
         return checkpoint
 
     def check_shards(self, needed: Iterable[str]) -> None:
@@ -143,9 +155,24 @@ def _no_weights(folder: Path, present: set[str]) -> CheckpointError | UnsafeChec
             found=listed(pickles),
             hint="Use a repository with .safetensors files, or let whoever wrote this one save it again as safetensors",
         )
+    found = stranger_folder(folder)
+    others = sorted(name for name in present if name.endswith(".safetensors"))
+    hint = f"If {others[0]!r:.100} has them all, name it {SINGLE}" if len(others) == 1 else "Fetch the whole repository"
     return CheckpointError(
-        "there are no weights", where=str(folder), expected=f"{SINGLE} or {INDEX}", hint="Fetch the whole repository"
+        "there are no weights" if found is None else f"there are no weights that ernie-rt reads: this is {found.what}",
+        where=str(folder),
+        expected=f"{SINGLE} or {INDEX}",
+        hint=hint if found is None else found.hint,
     )
+
+
+def _numbered(present: set[str]) -> set[str]:
+    """The shards of a folder without an index, as their own names count them."""
+    counts = {int(match[1]) for name in present if (match := SHARD.fullmatch(name))}
+    if len(counts) != 1:
+        return set()
+    (count,) = counts
+    return {f"model-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)} if count <= MAX_SHARDS else set()
 
 
 def _read_index(path: Path) -> Index:

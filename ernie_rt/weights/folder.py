@@ -60,13 +60,17 @@ def write_quantized(
     progress: Progress | None = None,
     finish: Finish | None = None,
     model: str | None = None,
+    links: bool = False,
 ) -> Manifest:
     """Write the folder `out`: the weights as their storages say, what lies in the folder `beside`, what `finish` adds,
-    and the manifest, which calls it a `model` of that name.
+    and the manifest, which calls it a `model` of that name. Links that lead out of `beside` are followed when `links`
+    says so: for a folder that nobody else is given.
 
-    Raises WriteError when `out` exists, `out.partial` is of another plan, or the disk has too little room.
+    Raises UnsafePathError for such a link, and WriteError when `out` exists, `out.partial` is of another plan, or the
+    disk has too little room.
     """
     origin = {"version": version("ernie-rt")} | ({} if model is None else {"model": model})
+    taken = [] if beside is None else _beside(beside, links)
     groups = shard_weights(weights)
     sizes = {name: file_bytes(group) for name, group in groups.items()}
     with files.build_folder(out) as folder:
@@ -88,8 +92,7 @@ def write_quantized(
             done += sizes[name]
         manifest = Manifest(plan, {name: shards[name] for name in groups}, origin)
         manifest.write(folder / PROGRESS)
-        if beside is not None:
-            _take_along(beside, folder)
+        _take_along(taken, folder)
         if finish is not None:
             finish(folder, manifest)
         (folder / PROGRESS).replace(folder / MANIFEST)
@@ -101,7 +104,7 @@ def _begun(folder: Path, plan: Mapping[str, object], storages: Storages) -> dict
     for name in (PROGRESS, MANIFEST):
         if not (folder / name).exists():
             continue
-        begun = read_manifest(files.member(folder, name), storages)
+        begun = read_manifest(files.member(folder, name, own=True), storages)
         if begun.plan != plan:
             raise _of_another(folder, plan, begun.plan)
         return {name: shard for name, shard in begun.shards.items() if _size(folder / name) == shard.nbytes}
@@ -180,10 +183,15 @@ class _Writer:
             self._progress(self._before + self._written, self._total)
 
 
-def _take_along(source: Path, folder: Path) -> None:
-    """Copy config, tokenizer, templates and defaults."""
-    for name in sorted(entry.name for entry in source.iterdir()):
-        if any(fnmatch(name, pattern) for pattern in BESIDE):
-            data = files.read_bytes(files.member(source, name), BESIDE_LIMIT)
-            with files.write_atomic(folder / name) as file:
-                file.write(data)
+def _beside(source: Path, links: bool) -> list[Path]:
+    """What is taken along of a model's folder: config, tokenizer, templates and defaults."""
+    names = sorted(entry.name for entry in source.iterdir())
+    found = [name for name in names if any(fnmatch(name, pattern) for pattern in BESIDE)]
+    return [files.member(source, name, own=not links) for name in found]
+
+
+def _take_along(paths: Sequence[Path], folder: Path) -> None:
+    for path in paths:
+        data = files.read_bytes(path, BESIDE_LIMIT)
+        with files.write_atomic(folder / path.name) as file:
+            file.write(data)

@@ -13,6 +13,7 @@ from ernie_rt.display import did_you_mean
 from ernie_rt.errors import InputError, ModelNotFoundError, WriteError
 from ernie_rt.weights.checkpoint import INDEX, INDEX_LIMIT, SINGLE
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
+from ernie_rt.weights.strangers import stranger_file, stranger_folder
 
 DEMO: Final = Path(__file__).parents[1] / "demo"
 """The folder of the model that comes with ernie-rt, known by the name `demo`."""
@@ -37,6 +38,10 @@ HUB_ID: Final = re.compile(
 )
 
 
+ADDRESS: Final = re.compile(r"https?://[^/]{1,200}/([A-Za-z0-9._-]{1,96}/[A-Za-z0-9._-]{1,96})")
+"""A page or repository of the Hub, or of a mirror."""
+
+
 def resolve(ref: str) -> Path:
     """Return the folder of a model: a folder, a known name, or a Hugging Face id `org/name[@revision]`.
 
@@ -56,11 +61,16 @@ def resolve(ref: str) -> Path:
     if ref and is_folder:
         if is_known:
             _check_outranking(path)
+        elif not os.path.lexists(path / "config.json") and (found := stranger_folder(path)) is not None:
+            raise ModelNotFoundError(f"this is {found.what}", where=str(path), hint=found.hint)
         return path
     if is_demo:
         return DEMO
     if is_file and not is_known:
-        raise ModelNotFoundError("this is a file", where=ref, expected="a folder", hint="Name the folder it lies in")
+        found = stranger_file(path)
+        raise ModelNotFoundError(f"this is {found.what}", where=ref, expected="a folder", hint=found.hint)
+    if (address := ADDRESS.match(ref)) is not None:
+        raise ModelNotFoundError("this is an address", where=ascii(ref[:200]), hint=f"Name it by its id: {address[1]}")
     match = HUB_ID.fullmatch(ref) or (HUB_ID.fullmatch(family.hub_id) if family is not None else None)
     if match is None:
         raise ModelNotFoundError(

@@ -127,8 +127,12 @@ def quantize_source(
     threads: int = 1,
     progress: Progress | None = None,
     model: str | None = None,
+    links: bool = False,
 ) -> Manifest:
-    """`quantize_model` of an open source, whose `plan` says what it is; it may have a name that people know."""
+    """`quantize_model` of an open source, whose `plan` says what it is; it may have a name that people know.
+
+    `links` are as `write_quantized` has them.
+    """
     weights = how.weights(config, source.storages)
 
     def check(folder: Path, manifest: Manifest) -> None:
@@ -137,7 +141,7 @@ def quantize_source(
             raise CheckpointError("it was changed while it was read", where=str(beside), hint="Quantise it again")
 
     quantizer = Quantizer(source, how.clip_search, threads)
-    return write_quantized(out, beside, weights, plan, quantizer, progress, check, model)
+    return write_quantized(out, beside, weights, plan, quantizer, progress, check, model, links)
 
 
 def convert_model(

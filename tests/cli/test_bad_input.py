@@ -117,9 +117,6 @@ def special(name: str, kind: str) -> Break:
                 path.symlink_to("/dev/zero")
             case "loop":
                 path.symlink_to(path)
-            case "outside":
-                (folder.parent / "outside").write_bytes(b"{}")
-                path.symlink_to("../outside")
             case "socket":
                 here = Path.cwd()
                 os.chdir(folder)  # a socket's path is short
@@ -135,7 +132,6 @@ SPECIAL = {
     "folder": "not a regular file; found a folder",
     "zero": "not a regular file; found a device",
     "loop": "cannot be opened",
-    "outside": "a link that leaves its folder",
     "socket": "not a regular file; found a socket",
 }
 FOREIGN = {

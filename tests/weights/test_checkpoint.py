@@ -98,7 +98,7 @@ def test_missing_shards_are_counted(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "shard",
-    ["../outside.safetensors", "/etc/passwd", "a/b", "C:\\x", "x\0y", "fifo", "folder", "zero", "link", "..", ""],
+    ["../outside.safetensors", "/etc/passwd", "a/b", "C:\\x", "x\0y", "fifo", "folder", "zero", "..", ""],
 )
 def test_unsafe_shards_are_refused_at_once(folder: Path, shard: str) -> None:
     outside = folder.parent / "outside.safetensors"
@@ -106,12 +106,19 @@ def test_unsafe_shards_are_refused_at_once(folder: Path, shard: str) -> None:
     os.mkfifo(folder / "fifo")
     (folder / "folder").mkdir()
     (folder / "zero").symlink_to("/dev/zero")
-    (folder / "link").symlink_to(outside)
     index(folder, {"a": ONE, "b": ONE, "c": shard})
     started = time.monotonic()
     with pytest.raises(UnsafePathError):
         Checkpoint.open(folder)
     assert time.monotonic() - started < 0.5
+
+
+def test_weights_may_lie_on_another_disk(folder: Path) -> None:
+    elsewhere = folder.parent / "elsewhere"
+    (folder / ONE).rename(elsewhere)
+    (folder / ONE).symlink_to(elsewhere)
+    with Checkpoint.open(folder) as checkpoint:
+        np.testing.assert_array_equal(checkpoint.array("a"), A)
 
 
 @pytest.mark.parametrize("weight_map", [None, [], {"a": 1}, {"a": None}, "x"])

@@ -131,7 +131,7 @@ def test_references_that_lead_nowhere(ref: str) -> None:
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(ModelNotFoundError, match="this is a file"):
+    with pytest.raises(ModelNotFoundError, match="this is weights alone; expected a folder"):
         resolve("model.safetensors")
 
 
