@@ -3,46 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ernie_rt.cli.options import Json
 
 if TYPE_CHECKING:
     from ernie_rt.modeling.config import ModelConfig
+    from ernie_rt.modeling.families import Evidence
 
 
 def models(as_json: Json = False) -> None:
-    """List the known models with their figures."""
+    """List the known models with their figures, and which of Baidu's own files that knowledge was held against."""
     from ernie_rt.cli.output import write
     from ernie_rt.display import columns, human_count
-    from ernie_rt.graph.cost import active_parameters, parameters
     from ernie_rt.modeling.config import read_config
-    from ernie_rt.modeling.ernie45 import build_graph
-    from ernie_rt.modeling.families import FAMILIES
+    from ernie_rt.modeling.families import FAMILIES, STANDINGS, VISION_LANGUAGE
     from ernie_rt.weights.hub import DEMO
 
-    known: list[tuple[str, ModelConfig, str | None, str]] = [
-        (DEMO.name, read_config(DEMO), None, "16 experts, 4 active and 2 shared, comes with ernie-rt"),
-        *((family.name, family.config, family.hub_id, family.summary) for family in FAMILIES),
+    demo = _figures(DEMO.name, read_config(DEMO), None, "16 experts, 4 active and 2 shared, comes with ernie-rt")
+    known = [_figures(f.name, f.config, f.hub_id, f.summary) | _standing(f.evidence, runs=True) for f in FAMILIES]
+    later = [
+        {"name": name, "hub_id": hub_id} | _standing(evidence, runs=False)
+        for name, (hub_id, evidence) in VISION_LANGUAGE.items()
     ]
-    found: list[dict[str, Any]] = []
-    for name, config, hub_id, summary in known:
-        graph = build_graph(config)
-        found.append(
-            {
-                "name": name,
-                "hub_id": hub_id,
-                "summary": summary,
-                "parameters": parameters(graph),
-                "active_parameters": active_parameters(graph),
-                "num_hidden_layers": config.num_hidden_layers,
-                "hidden_size": config.hidden_size,
-                "max_position_embeddings": config.max_position_embeddings,
-                "kv_bytes_per_token": sum(state.type.nbytes({"R": 1}) for state in graph.states),
-            }
-        )
     if as_json:
-        write(json.dumps(found, indent=2) + "\n")
+        write(json.dumps([demo | {"runs": True, "verified": None}, *known, *later], indent=2) + "\n")
         return
     header = ["NAME", "PARAMETERS", "ACTIVE", "LAYERS", "HIDDEN", "CONTEXT", "KV BYTES/TOKEN", "HUB ID"]
     keys = ["num_hidden_layers", "hidden_size", "max_position_embeddings", "kv_bytes_per_token"]
@@ -54,6 +40,34 @@ def models(as_json: Json = False) -> None:
             *(str(row[key]) for key in keys),
             row["hub_id"] or "- (comes with ernie-rt)",
         ]
-        for row in found
+        for row in (demo, *known)
     ]
-    write(columns([header, *rows]) + "\n")
+    checked = [
+        [row["name"], *row["verified"].values(), "" if row["runs"] else "not run yet: vision-language"]
+        for row in (*known, *later)
+    ]
+    titles = ["FILES OF BAIDU", *(file.upper() for file in known[0]["verified"]), ""]
+    tables = ([header, *rows], [titles, *checked], [[standing, meaning] for standing, meaning in STANDINGS.items()])
+    write("\n\n".join(map(columns, tables)) + "\n")
+
+
+def _figures(name: str, config: ModelConfig, hub_id: str | None, summary: str) -> dict[str, Any]:
+    from ernie_rt.graph.cost import active_parameters, parameters
+    from ernie_rt.modeling.ernie45 import build_graph
+
+    graph = build_graph(config)
+    return {
+        "name": name,
+        "hub_id": hub_id,
+        "summary": summary,
+        "parameters": parameters(graph),
+        "active_parameters": active_parameters(graph),
+        "num_hidden_layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "max_position_embeddings": config.max_position_embeddings,
+        "kv_bytes_per_token": sum(state.type.nbytes({"R": 1}) for state in graph.states),
+    }
+
+
+def _standing(evidence: Evidence, *, runs: bool) -> dict[str, Any]:
+    return {"runs": runs, "verified": asdict(evidence)}

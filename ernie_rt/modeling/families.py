@@ -1,9 +1,13 @@
-"""The published ERNIE 4.5 text models, so that one can be described and measured without its checkpoint."""
+"""The published ERNIE 4.5 models, so that one can be described and measured without its checkpoint.
+
+What is known of each comes from files of Baidu's as far as any could be had: `Evidence` says which.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 from ernie_rt.modeling.config import ModelConfig, parse_config
 
@@ -64,6 +68,30 @@ MOE_300B_A47B: Final = parse_config(
 )
 
 
+Standing = Literal["digest", "copy", "renders", "unseen"]
+STANDINGS: Final[Mapping[Standing, str]] = {
+    "digest": "its file was had, and has the sha256 that the Hub publishes",
+    "copy": "a public copy of its file was had, and not compared with a digest",
+    "renders": "24 published conversations are rendered to the byte; the file was not had",
+    "unseen": "no file of Baidu's was had; it follows transformers, FastDeploy and what people report",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How far what ernie-rt knows of a published model was held against Baidu's own files, file by file.
+
+    `tokens` are added_tokens.json and special_tokens_map.json, `tokenizer` is tokenizer.model.
+    """
+
+    config: Standing = "unseen"
+    tokenizer_config: Standing = "unseen"
+    tokens: Standing = "unseen"
+    template: Standing = "unseen"
+    tokenizer: Standing = "unseen"
+    weights: Standing = "unseen"
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """A published model: its config, and where its PyTorch-layout weights are on the Hugging Face Hub."""
@@ -74,26 +102,43 @@ class Family:
     summary: str
     aliases: tuple[str, ...]
     """Full names that people and file listings use for it."""
+    evidence: Evidence = Evidence()
 
 
-def _family(name: str, config: ModelConfig, repository: str, summary: str) -> Family:
+def _family(name: str, config: ModelConfig, repository: str, summary: str, evidence: Evidence = Evidence()) -> Family:
     """`repository` is the Hub's name; so are it without the -PT of the layout, and with -Paddle instead."""
     full = f"ERNIE-4.5-{name}"
     aliases = dict.fromkeys((full, repository, f"baidu/{repository}", f"{full}-Paddle", f"baidu/{full}-Paddle"))
-    return Family(name, config, f"baidu/{repository}", summary, tuple(aliases))
+    return Family(name, config, f"baidu/{repository}", summary, tuple(aliases), evidence)
 
+
+CHAT: Final = Evidence(tokenizer_config="digest", tokens="digest", template="digest")
+"""Of the three post-trained text models, whose files are the same; they were put together from public facts."""
 
 FAMILIES: Final[tuple[Family, ...]] = (
-    _family("0.3B", DENSE_0_3B, "ERNIE-4.5-0.3B-PT", "dense, 0.36B parameters, chat"),
+    _family("0.3B", DENSE_0_3B, "ERNIE-4.5-0.3B-PT", "dense, 0.36B parameters, chat", replace(CHAT, config="copy")),
     _family("0.3B-Base", DENSE_0_3B, "ERNIE-4.5-0.3B-Base-PT", "dense, 0.36B parameters, completion"),
-    _family("21B-A3B", MOE_21B_A3B, "ERNIE-4.5-21B-A3B-PT", "64 experts, 6 active and 2 shared, chat"),
+    _family("21B-A3B", MOE_21B_A3B, "ERNIE-4.5-21B-A3B-PT", "64 experts, 6 active and 2 shared, chat", CHAT),
     _family("21B-A3B-Base", MOE_21B_A3B, "ERNIE-4.5-21B-A3B-Base-PT", "64 experts, 6 active and 2 shared, completion"),
     _family(
-        "21B-A3B-Thinking", MOE_21B_A3B, "ERNIE-4.5-21B-A3B-Thinking", "64 experts, 6 active and 2 shared, reasoning"
+        "21B-A3B-Thinking",
+        MOE_21B_A3B,
+        "ERNIE-4.5-21B-A3B-Thinking",
+        "64 experts, 6 active and 2 shared, reasoning",
+        Evidence(template="renders"),
     ),
-    _family("300B-A47B", MOE_300B_A47B, "ERNIE-4.5-300B-A47B-PT", "64 experts, 8 active, chat"),
+    _family("300B-A47B", MOE_300B_A47B, "ERNIE-4.5-300B-A47B-PT", "64 experts, 8 active, chat", CHAT),
     _family("300B-A47B-Base", MOE_300B_A47B, "ERNIE-4.5-300B-A47B-Base-PT", "64 experts, 8 active, completion"),
 )
+
+VISION_LANGUAGE: Final[Mapping[str, tuple[str, Evidence]]] = {
+    "VL-28B-A3B": ("baidu/ERNIE-4.5-VL-28B-A3B-PT", Evidence(config="copy")),
+    "VL-28B-A3B-Base": ("baidu/ERNIE-4.5-VL-28B-A3B-Base-PT", Evidence(config="copy")),
+    "VL-28B-A3B-Thinking": ("baidu/ERNIE-4.5-VL-28B-A3B-Thinking", Evidence(config="copy", tokens="digest")),
+    "VL-424B-A47B": ("baidu/ERNIE-4.5-VL-424B-A47B-PT", Evidence(config="copy")),
+    "VL-424B-A47B-Base": ("baidu/ERNIE-4.5-VL-424B-A47B-Base-PT", Evidence()),
+}
+"""The hub ids of models whose configs are read and whose graphs are not built yet, by name."""
 
 
 def find(name: str) -> Family | None:

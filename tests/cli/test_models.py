@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import ernie_rt
-from ernie_rt.modeling.families import FAMILIES
+from ernie_rt.modeling.families import FAMILIES, STANDINGS, VISION_LANGUAGE
 from support.commands import command, start
 
 
@@ -16,7 +16,12 @@ def test_json() -> None:
     ran = command("models", "--json")
     found = {row["name"]: row for row in json.loads(ran.out)}
     assert (ran.code, ran.err) == (0, "")
-    assert list(found) == ["demo", *(family.name for family in FAMILIES)]
+    assert list(found) == ["demo", *(family.name for family in FAMILIES), *VISION_LANGUAGE]
+    assert [name for name, row in found.items() if not row["runs"]] == [*VISION_LANGUAGE]
+    assert found["demo"]["verified"] is None and found["21B-A3B"]["verified"] == {
+        "config": "unseen", "tokenizer_config": "digest", "tokens": "digest", "template": "digest",
+        "tokenizer": "unseen", "weights": "unseen",
+    }  # fmt: skip
     assert found["demo"]["hub_id"] is None and found["demo"]["parameters"] < 7_500_000
     small, large = found["0.3B"], found["300B-A47B"]
     assert small["parameters"] == small["active_parameters"] == 360_748_032
@@ -28,11 +33,19 @@ def test_json() -> None:
 
 def test_table() -> None:
     ran = command("models")
-    lines = ran.out.splitlines()
+    figures, evidence, legend = ran.out.split("\n\n")
+    lines = figures.splitlines()
     assert ran.code == 0 and lines[0].split()[:3] == ["NAME", "PARAMETERS", "ACTIVE"]
     assert [line.split()[0] for line in lines[1:]] == ["demo", *(family.name for family in FAMILIES)]
     assert lines[1].endswith("comes with ernie-rt)")
-    assert ran.out in (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    assert figures in (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    standing = {line.split()[0]: line.split()[1:] for line in evidence.splitlines()[1:]}
+    assert list(standing) == [*(family.name for family in FAMILIES), *VISION_LANGUAGE]
+    assert standing["0.3B"] == ["copy", "digest", "digest", "digest", "unseen", "unseen"]
+    assert standing["21B-A3B-Thinking"] == ["unseen"] * 3 + ["renders"] + ["unseen"] * 2
+    assert standing["VL-28B-A3B-Thinking"][:3] == ["copy", "unseen", "digest"]
+    assert {line.split()[0] for line in legend.splitlines()} == {*STANDINGS}
+    assert max(map(len, ran.out.splitlines())) <= 120
     assert "21.8 B" in ran.out and "3.35 B" in ran.out and "299 B" in ran.out
 
 
