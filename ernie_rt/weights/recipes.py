@@ -42,6 +42,21 @@ class Unused:
 NO_HEAD: Final = (
     "If the embedding is its head, set tie_word_embeddings to true in config.json; else fetch the file that has it"
 )
+SAME: Final = "Take config.json and the weights from the same repository"
+TELLING: Final[tuple[tuple[str, str], ...]] = (
+    (
+        r"\.lora_[AB]\b|^base_model\.model\.",
+        "An adapter is not merged: `merge_and_unload` of PEFT, then `save_pretrained`",
+    ),
+    (
+        r"\.(qweight|qzeros|g_idx|weight_packed|weight_scale(_inv)?|absmax|quant_state.*|quant_weight|in_scale)$",
+        "Another tool quantised them: take the model that they were made of, and see `ernie-rt quantize`",
+    ),
+    (r"^(module|_orig_mod|_fsdp_wrapped_module)\.", "A trainer's wrapper is in the names: save the model inside it"),
+    (r"^(score|classifier|v_head)\.", "It is not a language model: its head gives scores"),
+    (r"\.experts\.\d+\.\w+_proj\.bias$", "transformers before 5 gave experts biases, which ERNIE's do not have"),
+)
+"""What tensors' names tell beside their model, by regular expressions, and what to do."""
 COMPUTED: Final = Unused(r".*\brotary_emb\.(inv_freq|cos_cached|sin_cached)", "rotary tables, which are computed")
 
 
@@ -84,9 +99,7 @@ class Recipe:
             raise CheckpointError(
                 f"the weights do not fit config.json: {found}",
                 where=where,
-                hint=NO_HEAD
-                if troubles["missing"] == [STORED_HEAD]
-                else "Take config.json and the weights from the same repository",
+                hint=NO_HEAD if troubles["missing"] == [STORED_HEAD] else hint_for(leftover),
             )
         return unused
 
@@ -99,7 +112,20 @@ def dialect_of(names: Collection[str], where: str) -> Dialect:
         return "packed"
     if any(name.startswith("model.") for name in names):
         return "pt"
-    raise CheckpointError("these are not the tensors of an ERNIE 4.5 text model", where=where, found=listed(names))
+    raise CheckpointError(
+        "these are not the tensors of an ERNIE 4.5 text model",
+        where=where,
+        found=listed(names),
+        hint=hint_for(names, otherwise=None),
+    )
+
+
+def hint_for(names: Collection[str], otherwise: str | None = SAME) -> str | None:
+    """What tensors that no recipe has tell about whoever wrote them."""
+    for pattern, hint in TELLING:
+        if any(re.search(pattern, name) for name in names):
+            return hint
+    return otherwise
 
 
 def recipe(config: ModelConfig, dialect: Dialect) -> Recipe:

@@ -122,6 +122,29 @@ def test_a_head_that_is_wanted_and_missing_says_what_to_do() -> None:
         made.check(tensors, "x")
 
 
+@pytest.mark.parametrize(
+    ("stray", "hint"),
+    [
+        ("model.layers.1.self_attn.q_proj.lora_A.weight", "An adapter is not merged"),
+        ("model.layers.1.self_attn.q_proj.qweight", "Another tool quantised them"),
+        ("model.layers.1.mlp.experts.0.up_proj.weight_scale_inv", "Another tool quantised them"),
+        ("model.layers.1.mlp.experts.0.up_proj.bias", "transformers before 5 gave experts biases"),
+        ("score.weight", "not a language model"),
+        ("model.stray", "from the same repository"),
+    ],
+)
+def test_what_is_left_over_tells_who_wrote_it(stray: str, hint: str) -> None:
+    made = recipe(config(), "pt")
+    with pytest.raises(CheckpointError, match=f"left over, 1: '{stray}'.*{hint}"):
+        made.check(stored(made) | {stray: StoredTensor(stray, "F32", (1,), 0, 0)}, "x")
+
+
+def test_what_a_wrapper_tells() -> None:
+    for prefix, hint in (("_orig_mod.model.", "A trainer's wrapper"), ("base_model.model.model.", "not merged")):
+        with pytest.raises(CheckpointError, match=f"not the tensors of an ERNIE.*{hint}"):
+            dialect_of([f"{prefix}norm.weight"], "x")
+
+
 def test_one_error_names_every_trouble() -> None:
     made = recipe(config(), "pt")
     tensors = stored(made)
