@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ernie_rt import files
-from ernie_rt.display import did_you_mean
-from ernie_rt.errors import InputError, ModelNotFoundError, WriteError
+from ernie_rt.display import did_you_mean, human_bytes
+from ernie_rt.errors import FileFormatError, InputError, ModelNotFoundError, OptionError, WriteError
+from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.checkpoint import INDEX, INDEX_LIMIT, SINGLE
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
 from ernie_rt.weights.strangers import stranger_file, stranger_folder
@@ -34,7 +38,7 @@ FILES: Final = (
 """What is fetched of a repository: no code and no pickles."""
 
 HUB_ID: Final = re.compile(
-    r"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95})(@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]{0,95}))?"
+    r"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95})(@(?P<revision>(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]{0,95}))?"
 )
 
 
@@ -47,9 +51,10 @@ def resolve(ref: str) -> Path:
 
     Known are `demo` and the families; a folder here outranks its name. A repository is fetched into the Hugging Face
     cache unless it is there whole; then the network is not touched. The usual variables hold (HF_ENDPOINT,
-    HF_HUB_OFFLINE, HF_TOKEN, HF_HOME). Raises ModelNotFoundError.
+    HF_HUB_OFFLINE, HF_TOKEN, HF_HOME). Raises ModelNotFoundError; ConfigError for a repository whose model cannot run,
+    before its weights are fetched; FileFormatError or UnsafePathError for a cache that is damaged; WriteError.
     """
-    from ernie_rt.modeling.families import FAMILIES, find
+    from ernie_rt.modeling.families import FAMILIES, VISION_LANGUAGE, find
 
     try:
         path = Path(ref).expanduser()
@@ -69,6 +74,12 @@ def resolve(ref: str) -> Path:
     if is_file and not is_known:
         found = stranger_file(path)
         raise ModelNotFoundError(f"this is {found.what}", where=ref, expected="a folder", hint=found.hint)
+    if any(ref.casefold() == name.casefold() for name in VISION_LANGUAGE):
+        raise ModelNotFoundError(
+            "a vision-language model, whose graph ernie-rt does not build yet",
+            where=ref,
+            hint=f"Choose one of the text models: {', '.join(family.name for family in FAMILIES)}",
+        )
     if (address := ADDRESS.match(ref)) is not None:
         raise ModelNotFoundError("this is an address", where=ascii(ref[:200]), hint=f"Name it by its id: {address[1]}")
     match = HUB_ID.fullmatch(ref) or (HUB_ID.fullmatch(family.hub_id) if family is not None else None)
@@ -111,14 +122,49 @@ def _check_outranking(folder: Path) -> None:
 
 def _cached(repo: str, revision: str | None) -> Path | None:
     """The snapshot in the cache, if it is whole."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
+    hub, errors = _library()
+    _check_reference(repo, revision or "main", Path(hub.constants.HF_HUB_CACHE))
     try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES), local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, OSError):  # _download says what is wrong
+        folder = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=list(FILES), local_files_only=True))
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError, OSError):  # _download says what is wrong
         return None
     return folder if _whole(folder) else None
+
+
+def _library() -> tuple[Any, Any]:
+    """huggingface_hub and its errors; OptionError when it takes offence at its environment variables."""
+    try:
+        import huggingface_hub
+        from huggingface_hub import constants, errors, snapshot_download  # noqa: F401  # which it imports when asked
+    except ValueError as error:
+        raise OptionError(
+            "huggingface_hub cannot use one of its environment variables",
+            found=str(error)[:200],
+            hint="Correct or unset those that begin with HF_: HF_ENDPOINT, HF_HUB_ETAG_TIMEOUT, …",
+        ) from error
+    return huggingface_hub, errors
+
+
+def _check_reference(repo: str, revision: str, cache: Path) -> None:
+    """FileFormatError, or UnsafePathError, for a branch in the cache that leads to no commit: the library opens it
+    whatever it is."""
+    path = cache / f"models--{repo.replace('/', '--')}" / "refs" / revision
+    if not os.path.lexists(path):
+        return
+    hint = "Remove it, and the model is looked up again"
+    try:
+        data = files.read_bytes(path, 100)
+    except InputError as error:
+        error.hint = hint
+        raise
+    if not re.fullmatch(rb"[0-9a-f]{40}", data):
+        raise FileFormatError(
+            "not the name of a commit",
+            where=str(path),
+            expected="40 hexadecimal digits",
+            found=repr(data[:60]),
+            hint=hint,
+        )
 
 
 def _whole(folder: Path) -> bool:
@@ -143,11 +189,39 @@ def _whole(folder: Path) -> bool:
 
 
 def _download(repo: str, revision: str | None) -> Path:
-    from huggingface_hub import constants, errors, snapshot_download
+    """Fetch a repository: its config first, so that a model that cannot run is refused before its weights come.
 
+    What will come is said on standard error, where the library shows its bars.
+    """
     name = repo if revision is None else f"{repo}@{revision}"
+    hub, _ = _library()
+    with _named(name):
+        first = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=["config.json"]))
+    read_config(first)
+    with _named(name):
+        plan = hub.snapshot_download(repo, revision=revision, allow_patterns=list(FILES), dry_run=True)
+    needed, cache = sum(file.file_size or 0 for file in plan if file.will_download), Path(hub.constants.HF_HUB_CACHE)
+    room = files.free_bytes(next(folder for folder in (cache, *cache.absolute().parents) if folder.exists()))
+    if needed > room:
+        raise WriteError(
+            "the disk of the cache has too little room for the model",
+            where=str(cache),
+            expected=human_bytes(needed),
+            found=human_bytes(room),
+            hint="Set HF_HOME to a folder with more",
+        )
+    sys.stderr.write(f"fetching {name}, {human_bytes(needed)}, into {cache}\n")
+    with _named(name):
+        return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What the library raises, as errors that name the model and the next step."""
+    hub, errors = _library()
+    constants = hub.constants
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+        yield
     except errors.HFValidationError as error:
         raise ModelNotFoundError("neither a folder nor a valid Hugging Face id", where=name) from error
     except errors.RevisionNotFoundError as error:

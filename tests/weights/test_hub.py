@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +12,14 @@ import pytest
 from huggingface_hub import constants, errors
 from safetensors.numpy import save_file
 
-from ernie_rt.errors import ModelNotFoundError, WriteError
+from ernie_rt.errors import ConfigError, FileFormatError, ModelNotFoundError, UnsafePathError, WriteError
 from ernie_rt.graph.types import Plain
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.hub import DEMO, FILES, resolve
 from ernie_rt.weights.manifest import MANIFEST, Manifest, Shard
+from support.commands import start
 
+DATA = Path(__file__).parents[1] / "data" / "ernie45_vl"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "baidu/ERNIE-4.5-0.3B-PT"
 
@@ -129,6 +133,11 @@ def test_references_that_lead_nowhere(ref: str) -> None:
     assert len(str(caught.value)) < 600
 
 
+def test_a_known_model_that_does_not_run_yet() -> None:
+    with pytest.raises(ModelNotFoundError, match=r"whose graph ernie-rt does not build yet. Choose .* 0\.3B, "):
+        resolve("vl-28b-a3b-thinking")
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ModelNotFoundError, match="this is weights alone; expected a folder"):
@@ -138,11 +147,78 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "without", ["config.json", "model-00001-of-00001.safetensors", "model.safetensors.index.json", "tokenizer.model"]
 )
-def test_a_partial_copy_is_fetched_again(cache: Path, monkeypatch: pytest.MonkeyPatch, without: str) -> None:
+def test_a_partial_copy_is_fetched_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, without: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     store(cache, without=without)
     calls = replace_download(monkeypatch, lambda **_: cache)
     assert resolve(REPOSITORY) == cache
-    assert calls == [{"revision": None, "allow_patterns": list(FILES)}]
+    assert calls == [
+        {"revision": None, "allow_patterns": ["config.json"]},
+        {"revision": None, "allow_patterns": list(FILES), "dry_run": True},
+        {"revision": None, "allow_patterns": list(FILES)},
+    ]
+    assert capsys.readouterr().err == f"fetching {REPOSITORY}, 2.0 MiB, into {cache}\n"
+
+
+def test_a_model_that_cannot_run_is_refused_before_its_weights_are_fetched(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vision = json.loads((DATA / "28B-A3B-Thinking.config.json").read_text())
+    for config, says in (
+        (vision, "does not build its graph yet"),
+        ({"model_type": "ernie4_5", "quantization_config": {"quant_method": "awq"}}, "found 'awq'"),
+        ({"model_type": "llama"}, "not a model that ernie-rt runs"),
+    ):
+        calls = replace_download(monkeypatch, lambda **_: cache, config=config)
+        with pytest.raises(ConfigError, match=says):
+            resolve(REPOSITORY)
+        assert [call["allow_patterns"] for call in calls] == [["config.json"]]
+
+
+def test_a_disk_without_room_is_refused_before_anything_large_comes(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = replace_download(monkeypatch, lambda **_: cache, nbytes=1 << 60)
+    with pytest.raises(WriteError, match=r"too little room for the model; expected 1.* TiB; found .*Set HF_HOME"):
+        resolve(REPOSITORY)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "binary", "path", "long", "empty", "link out"])
+def test_a_branch_in_the_cache_that_leads_to_no_commit(cache: Path, kind: str) -> None:
+    store(cache)
+    branch = cache / f"models--{REPOSITORY.replace('/', '--')}" / "refs" / "main"
+    branch.unlink()
+    contents = {"binary": b"\xff\xfe" * 20, "path": b"../../../../etc", "long": b"0" * 200, "empty": b""}
+    match kind:
+        case "pipe":
+            os.mkfifo(branch)
+        case "device":
+            branch.symlink_to("/dev/zero")
+        case "folder":
+            branch.mkdir()
+        case "link out":
+            branch.symlink_to("/etc/passwd")
+        case _:
+            branch.write_bytes(contents[kind])
+    with pytest.raises((FileFormatError, UnsafePathError), match=r"refs/main: .*Remove it, and the model is looked up"):
+        resolve(REPOSITORY)
+
+
+def test_a_revision_stays_in_the_cache() -> None:
+    for revision in ("a/../../x", "..", "a/.."):
+        with pytest.raises(ModelNotFoundError, match="no such model"):
+            resolve(f"{REPOSITORY}@{revision}")
+
+
+@pytest.mark.parametrize(("name", "value"), [("HF_ENDPOINT", "http://["), ("HF_HUB_ETAG_TIMEOUT", "abc")])
+def test_impossible_settings_of_the_library_are_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    out, err = (process := start("run", REPOSITORY, "hello")).communicate(timeout=60)
+    assert (process.returncode, out) == (2, b"")
+    assert err.startswith(b"ernie-rt: huggingface_hub cannot use one of its environment variables; found ")
+    assert err.count(b"\n") == 1 and name.encode() in err
 
 
 def test_offline_without_a_copy() -> None:
@@ -150,17 +226,30 @@ def test_offline_without_a_copy() -> None:
         resolve(REPOSITORY)
 
 
-def replace_download(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[dict[str, Any]]:
-    """Answer calls of snapshot_download that may use the network; return the list of their arguments."""
+def replace_download(
+    monkeypatch: pytest.MonkeyPatch, answer: Any, config: dict[str, Any] | None = None, nbytes: int = 1 << 20
+) -> list[dict[str, Any]]:
+    """Answer calls of snapshot_download that may use the network; return the list of their arguments.
+
+    The repository has this config, and weights of so many bytes.
+    """
     import huggingface_hub
 
     calls: list[dict[str, Any]] = []
     original = huggingface_hub.snapshot_download
+    first = Path(constants.HF_HUB_CACHE).with_name("config alone")
+    first.mkdir(exist_ok=True)
+    (first / "config.json").write_text(json.dumps(config or {"model_type": "ernie4_5"}))
 
-    def download(repo: str, **arguments: Any) -> str:
+    def download(repo: str, **arguments: Any) -> Any:
         if arguments.get("local_files_only"):
             return original(repo, **arguments)
         calls.append(arguments)
+        if arguments["allow_patterns"] == ["config.json"]:
+            answer(**arguments)
+            return str(first)
+        if arguments.get("dry_run"):
+            return [SimpleNamespace(file_size=size, will_download=True) for size in (1 << 20, None, nbytes)]
         return str(answer(**arguments))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
