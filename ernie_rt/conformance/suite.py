@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,8 @@ from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DType
 from ernie_rt.host import PluginHost
 from ernie_rt.location import locate
-from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.ernie45 import as_stored, build_graph
 
 LEVELS: Final = ("L0", "L1", "L2", "L3", "L4", "L5")
 """Metadata; each op; micro-models; invariants; logits and tokens of trained weights."""
@@ -306,7 +308,14 @@ class Suite:
         located = self._located
         if located is None:
             return [self._stored(Specimen.of_case(case, full)) for case in model_cases()]
-        return [self._stored(Specimen.of_checkpoint(self._name, located.config, located.weights, full))]
+        return [self._stored(Specimen.of_checkpoint(self._name, self._config, located.weights, full))]
+
+    @cached_property
+    def _config(self) -> ModelConfig:
+        """That of the checkpoint, as its weights are stored."""
+        assert self._located is not None
+        with closing(self._located.weights()) as source:
+            return as_stored(self._located.config, source.storages)
 
     def _stored(self, specimen: Specimen) -> Specimen:
         """A model with its weights quantised, if they are to be; the same for all of its specimens."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from dataclasses import replace
 from typing import Final
 
 from ernie_rt.graph.builder import Builder
@@ -34,9 +35,15 @@ def build_graph(
     """The `main` graph: token ids and index arrays to the output `logits` `[L, V]`.
 
     `dtype` is what activations are computed in (the config's own when None); weights are stored as `storages` says by
-    their names, the others in the config's dtype. A head that is among them is used, whatever the config says of ties.
+    their names, the others in the config's dtype. They outrank the config as `as_stored` says.
     """
-    return _Model(config, dtype or config.dtype, storages or {}).build()
+    known = storages or {}
+    return _Model(as_stored(config, known), dtype or config.dtype, known).build()
+
+
+def as_stored(config: ModelConfig, names: Container[str]) -> ModelConfig:
+    """The config of a model whose stored weights have these names: a head of its own is tied to nothing."""
+    return replace(config, tie_word_embeddings=False) if HEAD in names else config
 
 
 class _Model:
@@ -64,7 +71,7 @@ class _Model:
                 else:
                     x = self.mlp(x, config.intermediate_size)
         with b.scope("head"):
-            tied = config.tie_word_embeddings and HEAD not in self.storages
+            tied = config.tie_word_embeddings
             weight = embedding if tied else self.weight("weight", config.vocab_size, config.hidden_size)
             # transformers gives the MoE class a head bias with use_bias, the dense class never.
             bias = self.bias("bias", config.vocab_size) if config.moe is not None else None

@@ -295,3 +295,11 @@ def test_impossible_wishes() -> None:
         Suite("reference", device="cuda").run(["L0"])
     with pytest.raises(BackendError, match="needs nothing-like-this"):
         Suite("mutant", host_of(NumpyBackend, requires=("nothing-like-this>=9",), hint="pip")).run(["L0"])
+
+
+def test_a_checkpoint_is_judged_with_the_head_that_it_stores(with_own_head: Path) -> None:
+    """Whatever its config says of ties."""
+    suite = Suite("reference", dtype="float32", model=with_own_head)
+    (specimen,) = suite._specimens(False)
+    assert "head.weight" in {weight.name for weight in build_graph(specimen.config).weights}
+    assert suite.run(["L2"]).ok
