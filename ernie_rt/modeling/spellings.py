@@ -20,6 +20,10 @@ ModelType = Literal[TextModelType, "ernie4_5_vl_moe"]
 MAX_VOCAB: Final = 1 << 18
 """ERNIE has 103,424."""
 DTYPES: Final = ("bfloat16", "float16", "float32")
+SHORT: Final = MappingProxyType(
+    {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
+)
+"""Other names of dtypes."""
 
 MODEL_TYPES: Final[Mapping[str, ModelType]] = MappingProxyType(
     {
@@ -130,6 +134,8 @@ MOE_NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = MappingProxyType(
 def model_type_of(fields: Mapping[str, object], where: str) -> ModelType:
     """The model type, from `model_type` or else the class in `architectures`, which must agree."""
     named, classes = fields.get("model_type"), fields.get("architectures")
+    if isinstance(classes, str):
+        classes = [classes]
     if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
         raise ConfigError(
             "impossible value", where=f"{where}: architectures", expected="a list of names", found=show(classes)
@@ -167,10 +173,10 @@ def dtype_in(read: Fields) -> DType:
     value = read.value(name)
     if value is None or value == "auto":
         return "bfloat16"
-    short = value.rpartition(".")[2] if isinstance(value, str) and value.startswith(("torch.", "paddle.")) else value
-    if not isinstance(short, str) or short not in DTYPES:
+    short = re.sub(r"^(torch|paddle)\.", "", value) if isinstance(value, str) else ""
+    if SHORT.get(short, short) not in DTYPES:
         raise read.refusal(name, "not supported", ", ".join(DTYPES), value)
-    return dtype_of(short)
+    return dtype_of(SHORT.get(short, short))
 
 
 def token_id_in(read: Fields, name: str) -> int | None:
@@ -197,8 +203,8 @@ def refuse_window(read: Fields, longest: int) -> None:
     if used not in (None, True, False):
         raise read.refusal("use_sliding_window", "impossible value", "true or false", used)
     if used is not False and not read.absent("sliding_window"):
-        window = read.integer("sliding_window", 1, 1 << 62)
-        if window < longest:
+        window = read.integer("sliding_window", -1, 1 << 62)
+        if 0 < window < longest:
             hint = "The field changes what the model computes; choose a release of the model without it"
             raise read.refusal("sliding_window", "not supported", f"null, or {longest} or more", window, hint)
 

@@ -92,7 +92,9 @@ class Checkpoint:
         except OSError as error:
             raise UnsafePathError("cannot be read", where=str(folder), found=error.strerror) from error
         index = _read_index(files.member(folder, INDEX)) if SINGLE not in present and INDEX in present else None
-        shards = {SINGLE} if SINGLE in present else _numbered(present) if index is None else set(index.shards.values())
+        shards = (
+            {SINGLE} if SINGLE in present else numbered_shards(present) if index is None else set(index.shards.values())
+        )
         if index is None and not shards:
             raise _no_weights(folder, present)
         with contextlib.ExitStack() as cleanup:
@@ -166,7 +168,7 @@ def _no_weights(folder: Path, present: set[str]) -> CheckpointError | UnsafeChec
     )
 
 
-def _numbered(present: set[str]) -> set[str]:
+def numbered_shards(present: set[str]) -> set[str]:
     """The shards of a folder without an index, as their own names count them."""
     counts = {int(match[1]) for name in present if (match := SHARD.fullmatch(name))}
     if len(counts) != 1:

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +16,9 @@ from ernie_rt import files
 from ernie_rt.display import did_you_mean, human_bytes
 from ernie_rt.errors import FileFormatError, InputError, ModelNotFoundError, OptionError, WriteError
 from ernie_rt.modeling.config import read_config
-from ernie_rt.weights.checkpoint import INDEX, INDEX_LIMIT, SINGLE
+from ernie_rt.weights.checkpoint import INDEX, INDEX_LIMIT, SINGLE, numbered_shards
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
-from ernie_rt.weights.strangers import stranger_file, stranger_folder
+from ernie_rt.weights.strangers import stranger_file, stranger_folder, stranger_repository
 
 DEMO: Final = Path(__file__).parents[1] / "demo"
 """The folder of the model that comes with ernie-rt, known by the name `demo`."""
@@ -180,8 +181,10 @@ def _whole(folder: Path) -> bool:
         if (folder / SINGLE).exists():
             files.member(folder, SINGLE)
             return True
-        shards = files.read_json(files.member(folder, INDEX), limit=INDEX_LIMIT)["weight_map"].values()
-        for shard in set(shards):
+        shards = numbered_shards({entry.name for entry in folder.iterdir()})
+        if (folder / INDEX).exists() or not shards:
+            shards = set(files.read_json(files.member(folder, INDEX), limit=INDEX_LIMIT)["weight_map"].values())
+        for shard in shards:
             files.member(folder, shard)
     except (InputError, KeyError, AttributeError, TypeError):
         return False
@@ -197,10 +200,14 @@ def _download(repo: str, revision: str | None) -> Path:
     hub, _ = _library()
     with _named(name):
         first = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=["config.json"]))
+        listing = hub.snapshot_download(repo, revision=revision, dry_run=True)
+    names = [file.filename for file in listing]
+    if not any(name.endswith(".safetensors") for name in names) or "config.json" not in names:
+        found = stranger_repository(names)
+        raise ModelNotFoundError(f"this is {found.what}", where=name, hint=found.hint)
     read_config(first)
-    with _named(name):
-        plan = hub.snapshot_download(repo, revision=revision, allow_patterns=list(FILES), dry_run=True)
-    needed, cache = sum(file.file_size or 0 for file in plan if file.will_download), Path(hub.constants.HF_HUB_CACHE)
+    wanted = [file for file in listing if any(fnmatch(file.filename, pattern) for pattern in FILES)]
+    needed, cache = sum(file.file_size or 0 for file in wanted if file.will_download), Path(hub.constants.HF_HUB_CACHE)
     room = files.free_bytes(next(folder for folder in (cache, *cache.absolute().parents) if folder.exists()))
     if needed > room:
         raise WriteError(

@@ -16,6 +16,9 @@ MANY: Final = 2000
 """Entries of a folder that are looked at."""
 CONFIG: Final = "config.json"
 ADAPTER: Final = "adapter_config.json"
+MERGE: Final = (
+    "Merge it into its model first (`merge_and_unload` of PEFT, then `save_pretrained`), and name that folder"
+)
 TAKE_BASE: Final = "Take the checkpoint that it was made of, as .safetensors; `ernie-rt quantize` makes that small"
 
 
@@ -79,6 +82,14 @@ def stranger_file(path: Path) -> Stranger:
     return Stranger("a file", "Name the folder of a model")
 
 
+def stranger_repository(names: Collection[str]) -> Stranger:
+    """What a repository of files of these names is, which is no model."""
+    if ADAPTER in names:
+        return Stranger("an adapter (LoRA), not a whole model", MERGE)
+    hint = f"It needs {CONFIG} and weights as .safetensors"
+    return _by_name(list(names)) or Stranger("a repository without a model that ernie-rt reads", hint)
+
+
 def adapter_beside(names: Collection[str]) -> str | None:
     """A remark on an adapter that lies beside weights: other libraries apply it by themselves."""
     return f"{ADAPTER} lies beside the weights: its adapter is not applied" if ADAPTER in names else None
@@ -96,7 +107,7 @@ def _adapter(folder: Path, names: list[str]) -> Stranger | None:
     of = f" of {_shown(base)}" if isinstance(base, str) and base else ""
     return Stranger(
         f"an adapter (LoRA){of}, not a whole model",
-        "Merge it into its model first (`merge_and_unload` of PEFT, then `save_pretrained`), and name that folder",
+        MERGE,
     )
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -144,9 +145,13 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         resolve("model.safetensors")
 
 
-@pytest.mark.parametrize(
-    "without", ["config.json", "model-00001-of-00001.safetensors", "model.safetensors.index.json", "tokenizer.model"]
-)
+def test_shards_without_an_index_are_whole(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = store(cache, without="model.safetensors.index.json")
+    calls = replace_download(monkeypatch, lambda **_: cache)
+    assert resolve(REPOSITORY) == snapshot and calls == []
+
+
+@pytest.mark.parametrize("without", ["config.json", "model-00001-of-00001.safetensors", "tokenizer.model"])
 def test_a_partial_copy_is_fetched_again(
     cache: Path, monkeypatch: pytest.MonkeyPatch, without: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,7 +160,7 @@ def test_a_partial_copy_is_fetched_again(
     assert resolve(REPOSITORY) == cache
     assert calls == [
         {"revision": None, "allow_patterns": ["config.json"]},
-        {"revision": None, "allow_patterns": list(FILES), "dry_run": True},
+        {"revision": None, "dry_run": True},
         {"revision": None, "allow_patterns": list(FILES)},
     ]
     assert capsys.readouterr().err == f"fetching {REPOSITORY}, 2.0 MiB, into {cache}\n"
@@ -173,7 +178,25 @@ def test_a_model_that_cannot_run_is_refused_before_its_weights_are_fetched(
         calls = replace_download(monkeypatch, lambda **_: cache, config=config)
         with pytest.raises(ConfigError, match=says):
             resolve(REPOSITORY)
-        assert [call["allow_patterns"] for call in calls] == [["config.json"]]
+        assert len(calls) == 2 and calls[1].get("dry_run")
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["adapter_config.json", "adapter_model.safetensors", "README.md"], r"an adapter \(LoRA\).*Merge it"),
+        (["config.json", "ERNIE-Q4_K_M.gguf"], "a GGUF model, for llama.cpp"),
+        (["config.json", "onnx/model.onnx"], "an ONNX model that ernie-rt did not write"),
+        (["README.md"], "a repository without a model that ernie-rt reads. It needs config.json and weights"),
+    ],
+)
+def test_a_repository_is_named_for_what_it_is(
+    cache: Path, names: list[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = replace_download(monkeypatch, lambda **_: cache, names=names)
+    with pytest.raises(ModelNotFoundError, match=f"{REPOSITORY}: this is {says}"):
+        resolve(REPOSITORY)
+    assert len(calls) == 2
 
 
 def test_a_disk_without_room_is_refused_before_anything_large_comes(
@@ -227,7 +250,11 @@ def test_offline_without_a_copy() -> None:
 
 
 def replace_download(
-    monkeypatch: pytest.MonkeyPatch, answer: Any, config: dict[str, Any] | None = None, nbytes: int = 1 << 20
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Any,
+    config: dict[str, Any] | None = None,
+    nbytes: int = 1 << 20,
+    names: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Answer calls of snapshot_download that may use the network; return the list of their arguments.
 
@@ -245,11 +272,13 @@ def replace_download(
         if arguments.get("local_files_only"):
             return original(repo, **arguments)
         calls.append(arguments)
-        if arguments["allow_patterns"] == ["config.json"]:
+        if arguments.get("allow_patterns") == ["config.json"]:
             answer(**arguments)
             return str(first)
         if arguments.get("dry_run"):
-            return [SimpleNamespace(file_size=size, will_download=True) for size in (1 << 20, None, nbytes)]
+            sizes = {"config.json": None, "model.safetensors": nbytes, "tokenizer.model": 1 << 20, "x.gguf": 1 << 60}
+            listed = {name: sizes.get(name) for name in names or sizes}
+            return [SimpleNamespace(filename=n, file_size=size, will_download=True) for n, size in listed.items()]
         return str(answer(**arguments))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
