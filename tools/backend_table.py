@@ -1,4 +1,4 @@
-"""Write the table of backends, in README.md and docs/backends.md, from the stored results of the conformance suite.
+"""Write the table of backends, in docs/backends.md, from the stored results of the conformance suite.
 
     python tools/backend_table.py               # write the table
     python tools/backend_table.py --run         # first run the suite on this machine: all built-in backends, devices,
@@ -25,7 +25,7 @@ from ernie_rt.files import write_atomic
 from ernie_rt.host import PluginHost
 
 ROOT: Final = Path(__file__).parents[1]
-PAGES: Final = ("README.md", "docs/backends.md")
+PAGES: Final = ("docs/backends.md",)
 BEGIN: Final = "<!-- from docs/conformance, by tools/backend_table.py -->"
 END: Final = "<!-- end -->"
 

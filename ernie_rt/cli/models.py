@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 
 def models(as_json: Json = False) -> None:
-    """List the known models with their figures, and which of Baidu's own files that knowledge was held against."""
-    from ernie_rt.cli.output import write
-    from ernie_rt.display import columns, human_count
+    """List the known models with their figures.
+
+    And which of Baidu's own files that knowledge was held against.
+    """
+    from ernie_rt.cli.output import table, write
+    from ernie_rt.display import human_count
     from ernie_rt.modeling.config import read_config
     from ernie_rt.modeling.families import FAMILIES, STANDINGS, VISION_LANGUAGE
     from ernie_rt.weights.hub import DEMO
@@ -47,8 +50,11 @@ def models(as_json: Json = False) -> None:
         for row in (*known, *later)
     ]
     titles = ["FILES OF BAIDU", *(file.upper() for file in known[0]["verified"]), ""]
-    tables = ([header, *rows], [titles, *checked], [[standing, meaning] for standing, meaning in STANDINGS.items()])
-    write("\n\n".join(map(columns, tables)) + "\n")
+    table([header, *rows])
+    write("\n")
+    table([titles, *checked])
+    write("\n")
+    table([[standing, meaning] for standing, meaning in STANDINGS.items()])
 
 
 def _figures(name: str, config: ModelConfig, hub_id: str | None, summary: str) -> dict[str, Any]:
