@@ -237,7 +237,8 @@ def _named(name: str) -> Iterator[None]:
         hint = "Accept its terms on the Hub and set HF_TOKEN"
         raise ModelNotFoundError("access to the repository is restricted", where=name, hint=hint) from error
     except errors.RepositoryNotFoundError as error:
-        hint = f"{_did_you_mean(repo)}Check the spelling; a private repository needs HF_TOKEN"
+        near = _did_you_mean(name.partition("@")[0])
+        hint = f"{near}Check the spelling; a private repository needs HF_TOKEN"
         raise ModelNotFoundError(
             f"neither a folder nor a repository on {constants.ENDPOINT}", where=name, hint=hint
         ) from error

@@ -310,6 +310,18 @@ def test_failed_downloads_are_named(monkeypatch: pytest.MonkeyPatch, error: Exce
         resolve("org/name@v1.0")
 
 
+def test_the_nearest_known_repository_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**arguments: Any) -> None:
+        raise errors.RepositoryNotFoundError("?", response=RESPONSE)
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    replace_download(monkeypatch, fail)
+    with pytest.raises(ModelNotFoundError, match=r"Did you mean 'baidu/ERNIE-4\.5-300B-A47B-PT'"):
+        resolve("baidu/ERNIE-4.5-300B-A47B-TP@main")
+    with pytest.raises(ModelNotFoundError, match="Did you mean 'demo'"):
+        resolve("deom")
+
+
 def test_a_quantised_model_is_whole_with_all_its_files(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = store(cache, without="model.safetensors.index.json")
     shard = Shard(1, "0" * 64, {"head.norm": Plain("float32")}, {})
