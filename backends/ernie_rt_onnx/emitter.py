@@ -46,6 +46,14 @@ class Parameter:
         return self.weight.storage.packed
 
 
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """What a mask means for attention: positions of the new tokens, int64 `[B, S]`; a bias of scores `[B, 1, S, T]`."""
+
+    positions: str
+    bias: str
+
+
 class Emitter:
     """Collects the nodes of one graph. `dtype` is that of its activations, `bindings` sizes the axis P of tables.
 
@@ -61,6 +69,8 @@ class Emitter:
         self.constants: dict[str, onnx.TensorProto] = {}
         self.parameters: dict[str, Parameter] = {}
         self.functions: set[str] = set()
+        self.masked: Masked | None = None
+        """What all attention is told, where a mask decides."""
         self._casts: dict[str, str] = {}
 
     def __call__(self, op: str, *inputs: str, out: str | None = None, domain: str = "", **attrs: Any) -> str:

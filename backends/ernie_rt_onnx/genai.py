@@ -28,7 +28,7 @@ PAST_KEY: Final = "past_key_values.%d.key"
 PAST_VALUE: Final = "past_key_values.%d.value"
 PRESENT_KEY: Final = "present.%d.key"
 PRESENT_VALUE: Final = "present.%d.value"
-"""[batch, K, rows, D], by layer. Past and present of a layer may be one buffer."""
+"""[batch, K, past, D] and [batch, K, past + sequence, D], by layer."""
 
 FAMILY: Final = "ernie4_5"
 """What genai calls these models. It has no "ernie4_5_moe", and needs none: experts are a matter of the graph alone."""
@@ -85,7 +85,7 @@ def genai_config(
         "do_sample": options.get("temperature", 0) > 0,
         "max_length": min(MAX_LENGTH, config.max_position_embeddings),
         "num_beams": 1,
-        "past_present_share_buffer": True,
+        "past_present_share_buffer": False,  # its length would no longer tell how many tokens a mask is of
     }
     return {"model": model, "search": search}
 

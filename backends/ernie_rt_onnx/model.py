@@ -12,6 +12,7 @@ from onnx import helper
 from ernie_rt.contract import DType, Graph, Lowering, TensorType, Value
 from ernie_rt_onnx.emitter import ELEMENT_TYPES, IR_VERSION, OPSETS, Emitter
 from ernie_rt_onnx.genai import ATTENTION_MASK, INPUT_IDS, LOGITS
+from ernie_rt_onnx.mask import emit_mask
 from ernie_rt_onnx.ops import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
 
 NEVER: Final = -1e30
@@ -56,19 +57,21 @@ def step_model(lowering: Lowering, emitter: Emitter, inputs: Iterable[str]) -> o
         for parameter in (emitter.parameters[name],)
     ]
     outputs = [tensor(name, value.type) for name, value in outputs_of(lowering)]
-    pasts, presents = cache_values(graph, "B", "S")
+    pasts, presents = cache_values(graph, "B", "S", "S")
     return assemble(graph.name, emitter, values + pasts, outputs + presents, inputs)
 
 
-def cache_values(graph: Graph, batch: str, rows: str) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
-    """K and V of each layer `[B, K, rows, D]`, as inputs and as outputs."""
-    pasts, presents = [], []
+def cache_values(
+    graph: Graph, batch: str, past: str, present: str
+) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
+    """K and V of each layer, as inputs `[B, K, past, D]` and as outputs `[B, K, present, D]`."""
+    pasts: list[onnx.ValueInfoProto] = []
+    presents: list[onnx.ValueInfoProto] = []
     for state in graph.states:
         _, _, heads, size = state.type.dims
         for part in ("k", "v"):
-            kind = TensorType(state.type.dtype, (batch, heads, rows, size))
-            pasts.append(tensor(past_name(state, part), kind))
-            presents.append(tensor(present_name(state, part), kind))
+            for values, name, rows in ((pasts, past_name, past), (presents, present_name, present)):
+                values.append(tensor(name(state, part), TensorType(state.type.dtype, (batch, heads, rows, size))))
     return pasts, presents
 
 
@@ -112,24 +115,13 @@ def portable_model(
     emitter = Emitter(dtype, bindings, accuracy_level)
     e = emitter
     e("Cast", e("Reshape", INPUT_IDS, e.integers(-1)), to=onnx.TensorProto.INT32, out="ids")
-    shape = e("Shape", INPUT_IDS)  # B, S
-    e("Concat", shape, e.integers(-1), axis=0, out=BATCHED)
-    batch, new = (e("Gather", shape, e.constant(axis, np.int64)) for axis in (0, 1))
-    whole = e("Gather", e("Shape", ATTENTION_MASK), e.constant(1, np.int64))  # the past and S
-    e("Cast", whole, to=onnx.TensorProto.INT32, out=TOTAL)
-    lengths = e("ReduceSum", ATTENTION_MASK, e.integers(1), keepdims=0)  # [B]
-    one, zero = e.constant(1, np.int64), e.constant(0, np.int64)
-    last = e("Sub", lengths, one)
-    e("Cast", last, to=onnx.TensorProto.INT32, out=LAST)
-    # Where each sequence's last token is among the S new ones; padding may follow it.
-    place = e("Max", e("Sub", last, e("Sub", whole, new)), zero)
-    start = e("Mul", e("Range", zero, batch, one), new)
-    e("Cast", e("Add", place, start), to=onnx.TensorProto.INT32, out="rows")
+    emit_mask(e, past_name(graph.states[0], "k"))
     emit(emitter, graph)
     logits, vocabulary = e.name(graph.output("logits")), graph.output("logits").type.dims[1]
     assert isinstance(vocabulary, int)
     if known_ids < vocabulary:
-        tokens = e("Less", e("Range", zero, e.constant(vocabulary, np.int64), one), e.constant(known_ids, np.int64))
+        ids = e("Range", *(e.constant(number, np.int64) for number in (0, vocabulary, 1)))
+        tokens = e("Less", ids, e.constant(known_ids, np.int64))
         logits = e("Where", tokens, logits, e.constant(NEVER, np.float32))
     e("Unsqueeze", logits, e.integers(1), out=LOGITS)
     long = onnx.TensorProto.INT64
@@ -138,7 +130,7 @@ def portable_model(
         helper.make_tensor_value_info(ATTENTION_MASK, long, ["batch_size", "total_sequence_length"]),
     ]
     last_logits = tensor(LOGITS, TensorType("float32", ("batch_size", 1, vocabulary)))
-    pasts, presents = cache_values(graph, "batch_size", "cache_length")
+    pasts, presents = cache_values(graph, "batch_size", "past_sequence_length", "total_sequence_length")
     return assemble("ernie_rt", emitter, inputs + pasts, [last_logits, *presents]), emitter
 
 

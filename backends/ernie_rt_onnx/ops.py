@@ -145,9 +145,11 @@ def rope_attention(
     scale: float,
     out: str,
 ) -> None:
-    qkv_rows = e("Reshape", e.name(qkv), BATCHED)
-    tables = (e.rotation(cos), e.rotation(sin))
-    _attend(e, (qkv_rows, "", ""), state, tables, num_heads, num_kv_heads, head_dim, scale, out)
+    rows: tuple[str, ...] = (e("Reshape", e.name(qkv), BATCHED), "", "")
+    tables: tuple[str, ...] = (e.rotation(cos), e.rotation(sin))
+    if e.masked is not None:  # of a prompt without a past, GroupQueryAttention counts all tokens, whatever it is told
+        rows, tables = _rotated(e, rows[0], e.masked.positions, tables, num_heads, num_kv_heads, head_dim, out), ()
+    _attend(e, rows, state, tables, num_heads, num_kv_heads, head_dim, scale, out)
 
 
 def attention(
@@ -158,6 +160,23 @@ def attention(
     assert isinstance(heads, int) and isinstance(kv_heads, int) and isinstance(size, int)
     rows = (e("Reshape", e.name(each), BATCHED) for each in (q, k, v))
     _attend(e, tuple(rows), state, (), heads, kv_heads, size, scale, out)
+
+
+def _rotated(
+    e: Emitter,
+    qkv: str,
+    positions: str,
+    tables: tuple[str, ...],
+    heads: int,
+    kv_heads: int,
+    size: int,
+    out: str,
+) -> tuple[str, ...]:
+    """Queries and keys, turned by their positions `[B, S]`, and values."""
+    q, k, v = (f"{out}.{part}" for part in "qkv")
+    e.multi("Split", qkv, e.integers(heads * size, kv_heads * size, kv_heads * size), outputs=(q, k, v), axis=-1)
+    turned = (e("RotaryEmbedding", x, positions, *tables, domain="com.microsoft", interleaved=1) for x in (q, k))
+    return (*turned, v)
 
 
 def _attend(
@@ -171,11 +190,15 @@ def _attend(
     scale: float,
     out: str,
 ) -> None:
-    """GroupQueryAttention over the slots of a state, which it writes as well; with tables it rotates adjacent pairs."""
+    """GroupQueryAttention over the slots of a state, which it writes as well; with tables it rotates adjacent pairs.
+
+    A masked one has its mask beside it, and no tables.
+    """
     assert isinstance(state, State)
     result = f"{out}.batched"
+    further = tables if e.masked is None else ("", "", "", e.masked.bias)
     e.multi(
-        "GroupQueryAttention", *rows, past_name(state, "k"), past_name(state, "v"), LAST, TOTAL, *tables,
+        "GroupQueryAttention", *rows, past_name(state, "k"), past_name(state, "v"), LAST, TOTAL, *further,
         outputs=(result, present_name(state, "k"), present_name(state, "v")),
         num_heads=heads, kv_num_heads=kv_heads, scale=scale, do_rotary=int(bool(tables)), rotary_interleaved=1,
     )  # fmt: skip

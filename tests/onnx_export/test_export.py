@@ -105,6 +105,20 @@ def test_the_same_tokens_as_transformers(name: str, checkpoint: Callable[[str], 
         assert loaded.generate_ids(IDS, max_new_tokens=NEW, ignore_eos=True) == expected
 
 
+def test_the_recipe_of_the_documentation(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    export(checkpoint("moe"), tmp_path / "out")
+    page = Path(__file__).parents[2] / "docs" / "onnx.md"
+    (recipe,) = (
+        block for block in re.findall("```python\n(.*?)```", page.read_text(), re.DOTALL) if "session" in block
+    )
+    said: dict[str, Any] = {}
+    exec(recipe.replace("21B-onnx", str(tmp_path / "out")), said)
+    found = np.array(said["answers"]).T.tolist()
+    with ernie_rt.load(tmp_path / "out", backend="reference", dtype="float64") as model:
+        prompts = [[1, 23, 45], [1, 7, 200, 31, 4]]
+        assert found == model.generate_batch(prompts, max_new_tokens=8, ignore_eos=True)
+
+
 def test_a_batch_of_prompts_of_different_lengths(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Padding follows the shorter one, in the prompt and in what is read of it later."""
     export(checkpoint("moe"), tmp_path / "out")

@@ -87,7 +87,7 @@ def test_genai_config(tmp_path: Path) -> None:
     assert search.pop("max_length") == genai.MAX_LENGTH
     assert search == {
         "do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 0.7, "repetition_penalty": 1.0,
-        "num_beams": 1, "past_present_share_buffer": True,
+        "num_beams": 1, "past_present_share_buffer": False,
     }  # fmt: skip
 
 
