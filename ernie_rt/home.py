@@ -10,25 +10,28 @@ from ernie_rt.errors import WriteError
 
 
 def user_cache() -> Path:
-    """Where to keep what can be made again: `XDG_CACHE_HOME`, or ~/.cache, then ernie-rt. WriteError without a home."""
+    """Where to keep what can be made again: `XDG_CACHE_HOME`, or ~/.cache, then ernie-rt. Raises as `_home` does."""
     return _home("XDG_CACHE_HOME", ".cache") / "ernie-rt"
 
 
 def user_state() -> Path:
-    """Where to keep what cannot: `XDG_STATE_HOME`, or ~/.local/state, then ernie-rt. WriteError without a home."""
+    """Where to keep what cannot: `XDG_STATE_HOME`, or ~/.local/state, then ernie-rt. Raises as `_home` does."""
     return _home("XDG_STATE_HOME", ".local/state") / "ernie-rt"
 
 
 def _home(variable: str, otherwise: str) -> Path:
+    """What a variable says, `~` being the home folder, or a folder there; WriteError without a home, and for a path
+    that would be another one in every folder that a command is started in."""
     given = os.environ.get(variable)
-    if given:
-        return Path(given)
+    hint = f"Set {variable} to the absolute path of a folder that can be written"
     try:
-        return Path.home() / otherwise
+        path = Path(given).expanduser() if given else Path.home() / otherwise
     except RuntimeError as error:
-        raise WriteError(
-            "this user has no home folder", hint=f"Set {variable} to the path of a folder that can be written"
-        ) from error
+        raise WriteError("this user has no home folder", found=given, hint=hint) from error
+    if not path.is_absolute():
+        where = variable if given else "HOME"
+        raise WriteError("not an absolute path", where=where, found=repr(str(path))[:80], hint=hint)
+    return path
 
 
 def is_private(status: os.stat_result) -> bool:

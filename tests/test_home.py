@@ -22,6 +22,24 @@ def test_the_usual_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (user_cache(), user_state()) == (tmp_path / "c" / "ernie-rt", tmp_path / "s" / "ernie-rt")
 
 
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "HOME"])
+@pytest.mark.parametrize("path", ["cache", "./cache", "../cache"])
+def test_a_path_that_depends_on_where_one_is(variable: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(variable, path)
+    with pytest.raises(WriteError, match=rf"{variable}: not an absolute path; found '.*cache.*Set XDG_CACHE_HOME to"):
+        user_cache()
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/cache")
+    assert user_cache() == tmp_path / "cache" / "ernie-rt"
+    monkeypatch.setenv("XDG_CACHE_HOME", "~nobody-of-that-name/cache")
+    with pytest.raises(WriteError, match=r"no home folder; found ~nobody.*\. Set XDG_CACHE_HOME to"):
+        user_cache()
+
+
 def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     def nowhere() -> Path:
         raise RuntimeError("Could not determine home directory.")

@@ -61,7 +61,7 @@ def chat(
     """
     from ernie_rt.cli.keyboard import keyboard
     from ernie_rt.cli.loaded import explain, loaded, quantized
-    from ernie_rt.cli.store import Store, state_folder
+    from ernie_rt.cli.store import Store, user_store
     from ernie_rt.cli.talk import Talk
     from ernie_rt.cli.typed import piped
     from ernie_rt.generation.options import NEW_CHAT_TOKENS, check_options
@@ -81,7 +81,7 @@ def chat(
     if template is None:
         raise PromptError("the model has no chat template", where=model, hint="`ernie-rt run` continues plain text")
     template.prompt([{"role": "user", "content": "Hello"}], located.tokenizer)
-    talk = Talk(model, options, Store(state_folder() if keep else None), verbose)
+    talk = Talk(model, options, user_store() if keep else Store(None), verbose)
     if resume is not None:
         talk.load(resume)
     if system is not None:

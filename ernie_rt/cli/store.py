@@ -29,11 +29,14 @@ SHOWN: Final = 60
 class Store:
     """Conversations, each kept in a file of its own as it grows, named by when it began, or saved under a name.
 
-    `folder` is made when it is first needed; None keeps nothing by itself.
+    `folder` is made when it is first needed; None keeps nothing by itself, and `reason` says why.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, reason: ErnieRtError | None = None) -> None:
         self.folder = folder
+        self._reason = reason or OptionError(
+            "names need the folder that --forget does without", hint="Give a path ending in .json"
+        )
         self._complained = False
         self.begin()
 
@@ -113,10 +116,12 @@ class Store:
                 found=repr(name[:40]),
             )
         if self.folder is None:
-            raise OptionError("names need the folder that --forget does without", hint="Give a path ending in .json")
+            raise self._reason
         return (self._make() if make else self.folder) / f"{name}.json"
 
     def _latest(self) -> Path:
+        if self.folder is None:
+            raise self._reason
         latest = next(iter(self._files().values()), None)
         if latest is None:
             raise OptionError(
@@ -149,10 +154,10 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
-def state_folder() -> Path:
-    """Where conversations are kept; WriteError when there is no home to keep them in."""
+def user_store() -> Store:
+    """Conversations in the user's own folder; where there is none nothing is kept, which is said."""
     try:
-        return user_state() / "chat"
+        return Store(user_state() / "chat")
     except WriteError as error:
-        error.hint = f"{error.hint}, or keep nothing: --forget"
-        raise
+        say(f"the conversation is not kept: {printable(str(error))}")
+        return Store(None, error)

@@ -47,7 +47,11 @@ ENTRY: Final = re.compile(r"[0-9a-f]{32}(\.partial|\.[0-9a-f]{8}\.removed)?")
 CONTENTS: Final = (*FILES, PROGRESS, ".*.tmp")
 """What may lie in an entry."""
 
-ROOM: Final = "Make room with `ernie-rt cache remove`, or set XDG_CACHE_HOME to a folder with room that can be written"
+ELSEWHERE: Final = "Set XDG_CACHE_HOME to a folder that can be read and written"
+APART: Final = "or keep the quantised model apart (`ernie-rt quantize MODEL OUT`) and use that"
+ROOM: Final = (
+    f"Make room with `ernie-rt cache remove`, or set XDG_CACHE_HOME to a folder with room that can be written, {APART}"
+)
 
 Announce = Callable[[int, float], None]
 """Told, before a model is quantised, the bytes that it will take and about how many seconds."""
@@ -113,7 +117,11 @@ def cached_weights(
         return source
     try:
         plan, weights = how.plan(source.fingerprint(hashing)), how.weights(config, source.storages)
-        twin = cache_folder() / _name(plan, weights)
+        try:
+            twin = cache_folder() / _name(plan, weights)
+        except WriteError as error:
+            error.hint = f"{error.hint}, {APART}"
+            raise
         while (found := _opened(twin, config)) is None:
             numbers = sum(weight.type.elements() for weight in weights)
             nbytes = sum(file_bytes(group) for group in shard_weights(weights).values())
@@ -136,7 +144,7 @@ def _opened(twin: Path, config: ModelConfig) -> CachedSource | None:
     except FileNotFoundError:  # removed this moment
         return None
     except OSError as error:
-        raise UnsafePathError("cannot be opened", where=str(twin), found=error.strerror) from error
+        raise UnsafePathError("cannot be opened", where=str(twin), found=error.strerror, hint=ROOM) from error
 
 
 def _make(
@@ -198,7 +206,9 @@ def entries() -> list[Entry]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise UnsafePathError("cannot be read", where=str(cache_folder()), found=error.strerror) from error
+        raise UnsafePathError(
+            "cannot be read", where=str(cache_folder()), found=error.strerror, hint=ELSEWHERE
+        ) from error
     return sorted((entry for entry in found if entry is not None), key=lambda entry: -entry.used)
 
 

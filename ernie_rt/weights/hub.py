@@ -45,6 +45,11 @@ HUB_ID: Final = re.compile(
 
 ADDRESS: Final = re.compile(r"https?://[^/]{1,200}/([A-Za-z0-9._-]{1,96}/[A-Za-z0-9._-]{1,96})")
 """A page or repository of the Hub, or of a mirror."""
+UNWRITABLE: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+    | {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+)
+"""What a system says when a file cannot be written."""
 
 
 def resolve(ref: str) -> Path:
@@ -127,7 +132,12 @@ def _cached(repo: str, revision: str | None) -> Path | None:
     _check_reference(repo, revision or "main", Path(hub.constants.HF_HUB_CACHE))
     try:
         folder = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=list(FILES), local_files_only=True))
-    except (errors.LocalEntryNotFoundError, errors.HFValidationError, OSError):  # _download says what is wrong
+    except (
+        errors.LocalEntryNotFoundError,
+        errors.HFValidationError,
+        OSError,
+        RuntimeError,
+    ):  # _download says what is wrong
         return None
     return folder if _whole(folder) else None
 
@@ -198,6 +208,13 @@ def _download(repo: str, revision: str | None) -> Path:
     """
     name = repo if revision is None else f"{repo}@{revision}"
     hub, _ = _library()
+    if hub.constants.HF_HUB_CACHE.startswith("~"):  # which huggingface_hub would make a folder of, wherever it is
+        raise WriteError(
+            "this user has no home folder to fetch models into",
+            where=name,
+            found=f"cache {hub.constants.HF_HUB_CACHE}",
+            hint="Set HF_HOME to the path of a folder with space, or give the path of a model's folder",
+        )
     with _named(name):
         first = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=["config.json"]))
         listing = hub.snapshot_download(repo, revision=revision, dry_run=True)
@@ -251,12 +268,12 @@ def _named(name: str) -> Iterator[None]:
                 hint="Unset HF_HUB_OFFLINE, or give the path of a folder",
             ) from error
         number = getattr(error, "errno", None)
-        if number in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}:
+        if number in UNWRITABLE:
             raise WriteError(
                 "the cache cannot be written",
                 where=str(constants.HF_HUB_CACHE),
                 found=os.strerror(number),
-                hint="Set HF_HOME to a folder with space",
+                hint="Set HF_HOME to the path of a folder with space",
             ) from error
         raise ModelNotFoundError(
             f"neither a folder nor in the local cache, and {constants.ENDPOINT} could not be reached",

@@ -169,7 +169,7 @@ def test_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     ran = command("cache")
-    assert (ran.code, ran.out) == (1, "") and "Set XDG_CACHE_HOME to the path of a folder" in ran.err
+    assert (ran.code, ran.out) == (1, "") and "Set XDG_CACHE_HOME to the absolute path of a folder" in ran.err
 
 
 def test_ages() -> None:

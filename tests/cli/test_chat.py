@@ -113,13 +113,22 @@ def test_a_disk_that_takes_nothing(plain: Path, tmp_path: Path, monkeypatch: pyt
     assert (ran.code, ran.out) == (0, "one\ntwo\n") and ran.err.count("the conversation is not kept") == 1
 
 
-def test_without_a_home(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The talk goes on, and only what needs the folder is refused."""
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    ran = chat(plain, "a\n")
-    assert ran.code == 1 and "no home folder. Set XDG_STATE_HOME to" in ran.err and "--forget" in ran.err
+    said = "the conversation is not kept: this user has no home folder. Set XDG_STATE_HOME to the absolute path of"
+    Says(plain, monkeypatch, "one</s>", "two</s>")
+    ran = chat(plain, f"a\nb\n/save {tmp_path / 'talk.json'}\n")
+    assert (ran.code, ran.out, ran.err.count(said)) == (0, "one\ntwo\n", 1)
+    assert (tmp_path / "talk.json").exists()
+    for given, options in (("a\n/save talk\n", ()), ("/load\n", ()), ("a\n", ("--load", "talk"))):
+        Says(plain, monkeypatch, "one</s>")
+        ran = chat(plain, given, *options)
+        assert ran.code == 1 and ran.err.count("no home folder. Set XDG_STATE_HOME to") == 2
     Says(plain, monkeypatch, "one</s>")
-    assert chat(plain, "a\n", "--forget").out == "one\n"
+    ran = chat(plain, "a\n", "--forget")
+    assert (ran.out, "home" in ran.err) == ("one\n", False)
 
 
 def test_reasoning_goes_to_standard_error(thinking: Path, monkeypatch: pytest.MonkeyPatch) -> None:

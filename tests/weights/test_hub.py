@@ -330,3 +330,15 @@ def test_a_quantised_model_is_whole_with_all_its_files(cache: Path, monkeypatch:
     assert resolve(REPOSITORY) == snapshot
     Manifest({}, {"model-00001-of-00001.safetensors": shard, "more": shard}).write(snapshot / MANIFEST)
     assert resolve(REPOSITORY) == cache
+
+
+def test_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """huggingface_hub would fetch into a folder named ~ here, or fail with an error that names nothing."""
+
+    def nowhere(*_: object, **__: object) -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", nowhere)
+    with pytest.raises(WriteError, match=r"no home folder to fetch models into; .* Set HF_HOME to the path of"):
+        resolve("org/model")
