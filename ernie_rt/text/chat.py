@@ -58,8 +58,11 @@ class ChatTemplate:
     """A checkpoint's chat template. Reading one runs nothing; what it says is first executed when it is used."""
 
     def __init__(self, source: str, tokens: Mapping[str, str], where: str) -> None:
-        """`tokens` are the named tokens that a template refers to (cls_token, …); `where` is named in errors."""
-        self.source = source
+        """`tokens` are the named tokens that a template refers to (cls_token, …); `where` is named in errors.
+
+        A byte order mark is left out, and lines end as on Unix, which Jinja makes of them anyway.
+        """
+        self.source = re.sub("\r\n?", "\n", source.removeprefix("\ufeff"))
         self.tokens = tokens
         self._where = where
         self._renderer = sandbox.Renderer()
@@ -181,7 +184,9 @@ def _source(folder: Path, name: str) -> str:
         try:
             return data.decode()
         except UnicodeDecodeError as error:
-            raise TemplateError("the chat template is not UTF-8", where=where, found=str(error)) from None
+            raise TemplateError(
+                "the chat template is not UTF-8", where=where, found=str(error), hint="Save it as UTF-8"
+            ) from None
     source = _read(folder, name).get("chat_template")
     if isinstance(source, list):  # several, by name
         named = [item for item in source if isinstance(item, dict) and item.get("name") == "default"]

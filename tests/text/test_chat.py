@@ -247,6 +247,33 @@ def test_the_plain_prompt(tokenizer: Tokenizer) -> None:
     assert ids[1:] == tokenizer.encode("User: The capital of France is\nAssistant: ")
 
 
+WINDOWS = {
+    "CR LF": lambda text: text.replace("\n", "\r\n"),
+    "CR": lambda text: text.replace("\n", "\r"),
+    "a byte order mark": lambda text: f"\ufeff{text}",
+    "both": lambda text: "\ufeff" + text.replace("\n", "\r\n"),
+    "and an end of the last line": lambda text: "\ufeff" + f"{text}\n".replace("\n", "\r\n"),
+}
+
+
+@pytest.mark.parametrize("how", WINDOWS)
+@pytest.mark.parametrize("source", [PLAIN.rstrip("\n"), THINKING.rstrip("\n"), CHATML + "\n{{ 'a\nb' }}"])
+@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_template_that_windows_wrote(tokenizer: Tokenizer, tmp_path: Path, how: str, source: str, name: str) -> None:
+    written = WINDOWS[how](source)
+    text = written if name.endswith("jinja") else "\ufeff" + json.dumps({"chat_template": written} | TOKENS)
+    (tmp_path / name).write_bytes(text.encode())
+    if name.endswith("jinja"):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(TOKENS))
+    ours, unix = ChatTemplate.load(tmp_path), template(source)
+    assert ours is not None
+    chat = [Message("system", "S"), Message("user", "1"), Message("assistant", "A"), Message("user", "2")]
+    assert ours.source.removesuffix("\n") == unix.source.removesuffix("\n")
+    assert ours.kind == unix.kind
+    assert said(ours, chat, tokenizer) == said(unix, chat, tokenizer)
+    assert ours.prompt(chat, tokenizer) == unix.prompt(chat, tokenizer)
+
+
 def test_a_known_digest_needs_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     import hashlib
 
