@@ -12,10 +12,9 @@ CONTROL_FORM: Final = r"<[^<>\s]+>"
 """What a control token looks like where its file does not say that it is one."""
 
 TAGS: Final = ("think", "response", "tool_call", "tool_output", "tool_list", "system_setting", "global_setting")
-CONTROLS: Final = frozenset(
-    {"<|im_start|>", "<|im_end|>", *(f"<{tag}>" for tag in TAGS), *(f"</{tag}>" for tag in TAGS)}
-)
-"""The tokens of ERNIE's Thinking template: no text gives them, even where a file calls them not special."""
+TURNS: Final = ("<|begin_of_sentence|>", "<|end_of_sentence|>", "<|im_start|>", "<|im_end|>")
+CONTROLS: Final = frozenset({*TURNS, *(f"<{tag}>" for tag in TAGS), *(f"</{tag}>" for tag in TAGS)})
+"""The tokens of ERNIE's templates: no text gives them, even where a file calls them not special."""
 
 Encoder: TypeAlias = Callable[[Sequence[str]], list[list[int]]]
 """Gives the ids of each text. No text gives a reserved id, and no bos, eos or space is added."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ernie_rt.location import locate
 from support.commands import command
 from support.tokenizers import ROWS, write_ernie_tokenizer
 
@@ -67,3 +68,17 @@ def test_wrong_input(folder: Path, arguments: tuple[str, ...], says: str) -> Non
 def test_bytes_that_are_no_text(folder: Path) -> None:
     ran = command("tokenize", folder, stdin=b"a\xff")
     assert ran.code == 2 and "not UTF-8" in ran.err
+
+
+def test_files_that_disagree(tmp_path: Path) -> None:
+    """Which one was believed is said where people look, and never among the answer."""
+    folder = write_ernie_tokenizer(tmp_path)
+    (folder / "config.json").write_text(json.dumps({"model_type": "ernie4_5", "vocab_size": ROWS}))
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    settings["added_tokens_decoder"]["100297"]["special"] = False
+    path.write_text(json.dumps(settings))
+    ran = command("tokenize", folder, "--json", "<|LOC_0|>")
+    assert json.loads(ran.out)["ids"] == [100297]
+    assert "a list of special tokens has '<|LOC_0|>', described as text, as which it counts" in ran.err
+    assert locate(folder).notes == locate(folder).tokenizer.notes != ()

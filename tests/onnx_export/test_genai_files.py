@@ -112,7 +112,7 @@ def test_the_folder_stays_a_checkpoint(tmp_path: Path) -> None:
     write_genai_files(before, tmp_path, "model.onnx")
     assert "auto_map" not in read(path)
     after = Located(tiny(), tmp_path)
-    for name in ("pieces", "special", "reserved"):
+    for name in ("pieces", "special", "reserved", "added", "spacing", "notes"):
         assert getattr(after.tokenizer, name) == getattr(tokenizer, name), name
     assert after.template is not None and template is not None
     assert after.template.kind == template.kind == "ernie"

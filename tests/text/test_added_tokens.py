@@ -140,10 +140,12 @@ def test_what_a_bare_list_says(tmp_path: Path) -> None:
 
 
 def test_tags_of_ernie_are_never_text(tmp_path: Path) -> None:
-    decoder = {str(FIRST): entry("<think>"), str(FIRST + 1): entry("<cite>"), str(FIRST + 2): entry("<|im_end|>")}
+    names = ["<think>", "<cite>", "<|im_end|>", "<|begin_of_sentence|>"]
+    decoder = {str(FIRST + n): entry(name) for n, name in enumerate(names)}
     tokenizer = load(tmp_path, tokenizer_config={"added_tokens_decoder": decoder})
-    ids = tokenizer.encode("<think><cite><|im_end|>")
-    assert FIRST + 1 in ids and not {FIRST, FIRST + 2}.intersection(ids)
+    ids = tokenizer.encode("".join(names))
+    assert FIRST + 1 in ids and not {FIRST, FIRST + 2, FIRST + 3}.intersection(ids)
+    assert [tokenizer.encode_special(name) for name in names if name != "<cite>"] == [FIRST, FIRST + 2, FIRST + 3]
     assert tokenizer.decode([FIRST, FIRST + 1, FIRST + 2]) == "<think><cite><|im_end|>"
 
 
