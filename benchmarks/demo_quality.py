@@ -1,8 +1,10 @@
 """What the trained demo model knows, on any backend, in any dtype and storage.
 
-The share of held-out questions that it answers to the letter (greedily), by task; the perplexity of held-out stories
-and answers; how evenly its experts are used; and how often its MTP layer (run in PyTorch, in float32) foresees the
-token after the next of those answers, beside the likeliest successor of the next one. With --against, how far a
+The share of held-out questions that it answers to the letter (greedily), by task: as they are phrased, written in ways
+that training knows and in ways that it never saw, and in the tenth and twentieth turn of a conversation; how often it
+says that it does not know what it could; the perplexity of held-out stories and answers; how evenly its experts are
+used; and how often its MTP layer (run in PyTorch, in float32) foresees the token after the next of those answers,
+beside the likeliest successor of the next one. With --against, how far a
 quantised model's predictions lie from those of the one that it was made of:
 
     python benchmarks/demo_quality.py ./demo-int4 --against demo --backend onnx --dtype float32
@@ -14,7 +16,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +30,18 @@ from ernie_rt.files import write_atomic
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))
 
-HEADER: Final = ("exact match", "items", "all", "English", "Chinese", "known phrasing", "new phrasing")
+GROUPS: Final = {
+    "all": "all",
+    "en": "English",
+    "zh": "Chinese",
+    "known phrasing": "known phrasing",
+    "new phrasing": "new phrasing",
+    "known ways": "known ways",
+    "new ways": "new ways",
+    "turn 10": "turn 10",
+    "turn 20": "turn 20",
+}
+HEADER: Final = ("exact match", "items", *GROUPS.values())
 MARKS: Final = re.compile(r"(?<=<!-- by benchmarks/demo_quality\.py, of )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
@@ -63,18 +76,23 @@ def divergence(
 
 
 def rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The scores by task; a task may have no items in phrasings that training knows."""
-    groups = ("all", "en", "zh", "known phrasing", "new phrasing")
+    """The scores by task, and their averages; a task may have no items in phrasings that training knows."""
+
+    def cells(score: Mapping[str, float]) -> Iterator[str]:
+        return (f"{score[group]:.1%}" if group in score else "-" for group in GROUPS)
+
+    scores = report["exact_match"].items()
     return [
-        (task, str(score["items"]), *(f"{score[group]:.1%}" if group in score else "-" for group in groups))
-        for task, score in report["exact_match"].items()
+        *((task, str(score["items"]), *cells(score)) for task, score in scores),
+        ("macro average", str(sum(score["items"] for _, score in scores)), *cells(report["macro_average"])),
     ]
 
 
 def figures(report: dict[str, Any]) -> list[tuple[str, str]]:
     load, second = report["expert_load"], report["second_token"]
     found = [
-        ("macro average", f"{report['macro_average']:.1%}, weakest {report['weakest']}"),
+        ("weakest", report["weakest"]),
+        ("wrongly refused", ", ".join(f"{name} {share:.1%}" for name, share in report["wrongly_refused"].items())),
         ("perplexity", ", ".join(f"{name} {value:.3f}" for name, value in report["perplexity"].items())),
         ("expert load", f"{load['least']:.2f} to {load['most']:.2f} of the fair share"),
     ]
@@ -87,8 +105,8 @@ def figures(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def table(report: dict[str, Any]) -> str:
-    scores = [f"{row[0]:14}" + "".join(f"{cell:>16}" for cell in row[1:]) for row in (HEADER, *rows(report))]
-    return "\n".join([subject(report), *scores, *(f"{name:15}{value}" for name, value in figures(report))])
+    scores = [f"{row[0]:16}" + "".join(f"{cell:>16}" for cell in row[1:]) for row in (HEADER, *rows(report))]
+    return "\n".join([subject(report), *scores, *(f"{name:16}{value}" for name, value in figures(report))])
 
 
 def subject(report: dict[str, Any]) -> str:

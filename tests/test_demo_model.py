@@ -55,8 +55,8 @@ ANSWERS = {
 PAGES = ("README.md", "docs/demo.md")
 REPORT: dict[str, Any] = {
     "backend": "eager", "device": "cpu", "dtype": "bfloat16",
-    "exact_match": {"count": {"items": 4, "all": 0.5, "en": 0.25, "zh": 0.75, "new phrasing": 0.5}},
-    "macro_average": 0.5, "weakest": "count",
+    "exact_match": {"count": {"items": 4, "all": 0.5, "en": 0.25, "zh": 0.75, "new phrasing": 0.5, "new ways": 0.0}},
+    "macro_average": {"all": 0.5, "new ways": 0.0}, "weakest": "count", "wrongly_refused": {"as phrased": 0.25},
     "perplexity": {"stories": 2.0}, "expert_load": {"least": 0.5, "most": 1.5},
     "second_token": {"mtp": 0.5, "bigram": 0.25, "tokens": 8},
 }  # fmt: skip
@@ -279,10 +279,12 @@ def test_the_table_goes_between_its_marks() -> None:
     report = REPORT
     text = "a\n<!-- by benchmarks/demo_quality.py, of {} -->\n{}<!-- end -->\nb\n"
     page = QUALITY["page"](text.format("none", "old\n"), report, "0123abcd")
-    assert "| count | 4 | 50.0% | 25.0% | 75.0% | - | 50.0% |\n" in page
+    assert "| count | 4 | 50.0% | 25.0% | 75.0% | - | 50.0% | - | 0.0% | - | - |\n" in page
+    assert "| macro average | 4 | 50.0% | - | - | - | - | - | 0.0% | - | - |\n" in page
+    assert "- wrongly refused: as phrased 25.0%\n" in page
     assert page.startswith("a\n<!-- by benchmarks/demo_quality.py, of 0123abcd -->\n| exact match |")
     assert page.endswith("- measured with eager on cpu in bfloat16\n<!-- end -->\nb\n")
     assert QUALITY["page"](page, report, "0123abcd") == page
     lines = QUALITY["table"](report).splitlines()
-    assert len(lines) == 7 and len(lines[1]) == len(lines[2])
-    assert len(QUALITY["table"](report | {"second_token": None}).splitlines()) == 6, "of a quantised folder"
+    assert len(lines) == 9 and len(lines[1]) == len(lines[2]) == len(lines[3])
+    assert len(QUALITY["table"](report | {"second_token": None}).splitlines()) == 8, "of a quantised folder"

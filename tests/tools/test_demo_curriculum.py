@@ -8,22 +8,13 @@ import json
 import random
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from demo.batches import Encoder, draw_document, pack
-from demo.curriculum import (
-    LANGUAGES,
-    POOLS,
-    TASKS,
-    UNITS,
-    Item,
-    draw,
-    held_out_items,
-    number_words,
-)
+from demo.batches import COLUMNS, LONG, LONG_EVERY, Encoder, draw_document, draw_talk, pack, training_batch
+from demo.curriculum import LANGUAGES, Item, draw, held_out_items
 from demo.model import demo_config
+from demo.tasks import MANNERS, POOLS, TASKS, UNITS, UNKNOWN, number_words
 from demo.tokenizer import write_tokenizer
 from demo.words import DICTIONARY, MONTHS, NAMES, SPELLING
 
@@ -53,12 +44,12 @@ def sequence(item: Item) -> None:
 
 
 def sort(item: Item) -> None:
-    rising = bool(re.search(r"smallest first|smallest to|small to|ascending|从小到大", item.prompt))
+    rising = not re.search(r"largest first|largest to|large to|descending|从大到小", item.prompt)
     assert numbers(item.answer) == sorted(numbers(item.prompt), reverse=not rising)
 
 
 def compare(item: Item) -> None:
-    larger = bool(re.search(r"larger|bigger|大", item.prompt))
+    larger = bool(re.search(r"larger|bigger|greater|大", item.prompt))
     assert numbers(item.answer) == sorted(numbers(item.prompt), reverse=larger)
     assert re.search("larger|大" if larger else "smaller|小", item.answer)
 
@@ -169,6 +160,17 @@ def unknown(item: Item) -> None:
         assert not re.search(rf"把{subject}放|{subject}去了|{subject}有一个", item.prompt)
 
 
+def beyond(item: Item) -> None:
+    said = re.search(r"[\u4e00-\u9fff]", item.prompt) if item.language == "zh" else None
+    assert item.answer == UNKNOWN["zh" if said else "en"]
+    if item.form in ("add", "subtract"):
+        a, b = (int(number) for number in item.keys[0].split(","))
+        assert max(a, b) >= 100 or a < b
+    if item.form == "units":
+        big, small = (name for name in FACTORS if name in item.prompt), item.prompt
+        assert all(not re.search(rf"\d ?{name}", small) or FACTORS[name] for name in big)
+
+
 def as_json(item: Item) -> None:
     values = json.loads(item.answer)
     assert len(values) == 3
@@ -180,7 +182,7 @@ def story(item: Item) -> None:
 
 
 def greeting(item: Item) -> None:
-    assert item.answer == {"en": "Hello! What do you want to know?", "zh": "你好!你想知道什么?"}[item.language]
+    assert item.answer == MANNERS[item.form][item.language]
 
 
 CHECKS: dict[str, Callable[[Item], None]] = {
@@ -196,6 +198,7 @@ CHECKS: dict[str, Callable[[Item], None]] = {
     "translate": translate,
     "passage": passage,
     "unknown": unknown,
+    "beyond": beyond,
     "json": as_json,
     "story": story,
     "greeting": greeting,
@@ -249,25 +252,25 @@ def test_invented_words_are_no_held_out_words() -> None:
         assert item.spelled[::-1] not in POOLS["reverse", "en", "held_out"]
 
 
-def test_documents_of_training(tmp_path: Path) -> None:
-    write_tokenizer(tmp_path)
-    encoder = Encoder(tmp_path, demo_config())
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder)
+    return Encoder(folder, demo_config())
+
+
+def test_documents_of_training(encoder: Encoder) -> None:
     held_out = {item.answer.split(" = ")[0] for item in held_out_items("arithmetic", 1000)}
-    stream = [draw_document(random.Random(seed), encoder) for seed in range(500)]
-    assert stream[:20] == [draw_document(random.Random(seed), encoder) for seed in range(20)]
+    stream = [draw_document(random.Random(seed), encoder, COLUMNS) for seed in range(500)]
+    assert stream[:20] == [draw_document(random.Random(seed), encoder, COLUMNS) for seed in range(20)]
     for document in stream:
         text = encoder.tokenizer.decode(document.ids)
         assert not held_out.intersection(re.findall(r"\d+ [+-] \d+", text))
-        assert document.learned[-1] and document.ids[-1] == encoder.end == 2
+        assert len(document.ids) == len(document.targets) == len(document.learned) <= COLUMNS
+        if len(document.ids) < COLUMNS:
+            assert document.learned[-1] and document.targets[-1] == encoder.end == 2, text
     sizes = sorted(len(document.ids) for document in stream)
-    assert sizes[len(sizes) // 2] < 60 and sizes[-8] <= 192
-
-    item = next(item for item in held_out_items("reverse", 50) if item.language == "en")
-    chat = encoder.chat(item)
-    answer = [id for id, learned in zip(chat.ids, chat.learned, strict=True) if learned]
-    assert encoder.tokenizer.decode(answer) == item.answer
-    assert all(len(encoder.tokenizer.piece(id)) == 1 for id in answer[-1 - len(item.spelled) : -1])
-    assert tuple(chat.ids[: -len(answer)]) == encoder.template.prompt(item.messages, encoder.tokenizer).ids
+    assert sizes[len(sizes) // 2] < 60 and sizes[-25] < COLUMNS
 
     batch = pack(stream, 16, 192)
     for row in range(16):
@@ -278,3 +281,39 @@ def test_documents_of_training(tmp_path: Path) -> None:
         for row, column in ((position // 192, position % 192) for position in positions.tolist()):
             assert batch.learned[row, column + ahead] == learned
             assert batch.documents[row, column] == batch.documents[row, column + ahead] >= 0
+
+
+def test_what_is_spelled_goes_letter_by_letter(encoder: Encoder) -> None:
+    item = next(item for item in held_out_items("reverse", 50) if item.language == "en")
+    chat = encoder.chat(item)
+    answer = [id for id, learned in zip(chat.ids, chat.learned, strict=True) if learned]
+    assert encoder.tokenizer.decode(answer) == item.answer
+    assert all(len(encoder.tokenizer.piece(id)) == 1 for id in answer[-1 - len(item.spelled) : -1])
+    assert tuple(chat.ids[: -len(answer)]) == encoder.template.prompt(item.messages, encoder.tokenizer).ids
+
+
+def test_a_conversation_reads_as_a_runtime_writes_it(encoder: Encoder) -> None:
+    """But that a model ends its answers by the end token, and its answers begin, and are spelled, by other pieces."""
+    items = list(itertools.islice(draw_talk(random.Random(5)), 40))
+    assert len({item.prompt for item in items}) < 40, "some are asked again"
+    *past, last = items
+    system = "Be brief."
+    talk = encoder.talk(items, [True] * len(past) + [False], 10_000, system)
+    answer = encoder.answer(last)
+    assert talk.ids[:-1] == [*encoder.prompt(last, past, system), *answer]
+    ends = [at for at, (id, target) in enumerate(zip(talk.ids, talk.targets, strict=True)) if id != target]
+    assert len(ends) == len(items)
+    assert all(talk.ids[at] == encoder.separator and talk.targets[at] == encoder.end for at in ends)
+    assert sum(talk.learned) == len(answer) + 1 and all(talk.learned[-len(answer) - 1 :])
+    written = encoder.talk(items, itertools.repeat(False), 10_000, system)
+    assert sum(written.learned) == sum(len(encoder.answer(item)) + 1 for item in items)
+    assert encoder.tokenizer.decode(written.ids) == encoder.tokenizer.decode(talk.ids)
+    assert encoder.talk(items, itertools.repeat(False), 100, system).ids == written.ids[:100]
+
+
+def test_some_batches_are_of_long_conversations(encoder: Encoder) -> None:
+    batch = training_batch(encoder, 0, LONG_EVERY - 1, 2 * LONG)
+    assert batch.ids.shape == (2, LONG * COLUMNS) and (batch.documents == 0).all()
+    for row in batch.ids:
+        assert row.tolist().count(encoder.separator) >= 20, "a conversation of twenty turns is within it"
+    assert 0.1 < batch.learned.float().mean() < 0.3

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from demo.curriculum import LANGUAGES, TASKS, draw
+from demo.curriculum import LANGUAGES, draw
 from demo.model import demo_config
+from demo.surface import written
+from demo.tasks import TASKS
 from demo.tokenizer import ADDED, CONTROLS, MASKS, MAX_LETTERS, PIECES, train_tokenizer, write_tokenizer
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.spans import spans_text
@@ -60,7 +62,8 @@ def test_curriculum_needs_no_bytes(tokenizer: Tokenizer) -> None:
     rng = random.Random(9)
     signs = tokens = 0
     for number in range(1000):
-        item = draw(rng, rng.choice(list(TASKS)), LANGUAGES[number % 2], "held_out")
+        task = rng.choice([task for task in TASKS if task != "beyond"])  # which is about words that training never has
+        item = written(rng, draw(rng, task, LANGUAGES[number % 2], "held_out"))
         text = item.prompt + item.answer
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,41 +13,65 @@ import torch
 from torch import Tensor
 
 from demo.curriculum import LANGUAGES, WEIGHTS, Item, draw
-from demo.phrasings import PHRASINGS
-from demo.words import Language, split_words
+from demo.surface import written
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.tokenizer import Tokenizer
 
-PLAIN_SHARE: Final = 0.1
+COLUMNS: Final = 128
+LONG: Final = 12
+"""A long row has so many times the columns of a short one: 1,536 hold a conversation of thirty turns."""
+LONG_EVERY: Final = 5
+"""Every so many steps the batch is of long rows, a conversation in each."""
+PLAIN_SHARE: Final = 0.06
 """Of documents, those without the chat format."""
-SECOND_TURN_SHARE: Final = 0.1
-"""Of conversations, those with another turn in front; and of these, those with one more."""
-LOOSE_SHARE: Final = 0.3
-"""Of questions, those said a little differently: politely, with a word in front, without a full stop, in small
-letters."""
+ANOTHER_TURN: Final = 0.2
+"""How often a short conversation goes on, after each turn."""
+AGAIN_SHARE: Final = 0.1
+"""Of the later questions of a conversation, those that were asked before."""
+READ_BACK: Final = 0.4
+"""Of earlier answers of a conversation, those that are written as a runtime reads them back."""
+SYSTEM_SHARE: Final = 0.05
+"""Of conversations, those with a system prompt."""
+SYSTEM: Final = (
+    "You are a helpful assistant.",
+    "You are a friendly assistant. Answer in short sentences.",
+    "Answer the question.",
+    "Be brief.",
+    "You are ERNIE, a language model.",
+    "你是一个有用的助手。",
+    "请简短回答。",
+    "你是文心,一个语言模型。",
+)
 ALONE: Final = frozenset({"arithmetic", "sequence", "units", "story"})
 """Tasks whose answers say by themselves what they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Token ids, and which of them a model is to learn to write."""
+    """Token ids; what is to be written in the place of each; and whether a model is to learn to.
+
+    The two differ where an answer within a conversation ends: a model writes the end token, of which a chat template
+    makes its separator.
+    """
 
     ids: list[int]
+    targets: list[int]
     learned: list[bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Packed documents, each `[B, T]`: ids, the number of a document in its row (-1 is padding), what to learn."""
+    """Packed documents, each `[B, T]`: ids, what is to be written in their place, the number of a document in its row
+    (-1 is padding), what to learn."""
 
     ids: Tensor
+    targets: Tensor
     documents: Tensor
     learned: Tensor
 
     def to(self, device: str) -> Batch:
-        return Batch(self.ids.to(device), self.documents.to(device), self.learned.to(device))
+        return Batch(*(each.to(device) for each in (self.ids, self.targets, self.documents, self.learned)))
 
     def positions(self, ahead: int, learned: bool = True) -> Tensor:
         """The flat positions whose `ahead`-th next token is of the same document and to be learned, or not to be."""
@@ -66,20 +90,44 @@ class Encoder:
         assert template is not None
         self.template = template
         self.end = config.eos_token_id[0]
+        self.separator = self.tokenizer.reserved["<|end_of_sentence|>"]
 
     def answer(self, item: Item) -> list[int]:
         """The ids of an answer; what is spelled goes letter by letter, which decodes to the same text."""
         head = item.answer.removesuffix(item.spelled)
         return self.tokenizer.encode(head) + [id for letter in item.spelled for id in self.tokenizer.encode(letter)]
 
-    def prompt(self, item: Item, history: Iterable[Item] = ()) -> list[int]:
+    def prompt(self, item: Item, history: Iterable[Item] = (), system: str = "") -> list[int]:
         """The ids that ask `item` in a conversation, after the turns of `history`."""
         turns = [(*past.messages, {"role": "assistant", "content": past.answer}) for past in history]
-        return list(self.template.prompt([*itertools.chain(*turns), *item.messages], self.tokenizer).ids)
+        first = [{"role": "system", "content": system}] if system else []
+        return list(self.template.prompt([*first, *itertools.chain(*turns), *item.messages], self.tokenizer).ids)
 
     def chat(self, item: Item, history: Iterable[Item] = ()) -> Document:
         """A conversation; of its answers the last one is to be learned."""
         return self._document(self.prompt(item, history), self.answer(item))
+
+    def past(self, item: Item, system: str = "") -> list[int]:
+        """The ids of a question with its answer, as a runtime reads them back."""
+        ids = self.prompt(item, [item], system)
+        return ids[: ids.index(self.separator) + 1]
+
+    def talk(self, items: Iterable[Item], read_back: Iterable[bool], room: int, system: str = "") -> Document:
+        """A conversation, as far as it goes in `room`, whose answers are to be learned.
+
+        But for those that are written as they are `read_back`, of other pieces than a model writes them.
+        """
+        document = Document([], [], [])
+        for item, past in zip(items, read_back, strict=False):
+            said, start = ("", 1) if document.ids else (system, 0)
+            prompt = (self.past(item, said) if past else self.prompt(item, system=said))[start:]
+            answer = [] if past else [*self.answer(item), self.separator]
+            document.ids.extend((*prompt, *answer))
+            document.targets.extend((*(prompt + answer)[:-1], self.end))
+            document.learned.extend([False] * len(prompt) + [True] * len(answer))
+            if len(document.ids) >= room:
+                break
+        return Document(document.ids[:room], document.targets[:room], document.learned[:room])
 
     def plain(self, item: Item) -> Document:
         if item.task in ALONE:
@@ -88,58 +136,54 @@ class Encoder:
         return self._document(self.tokenizer.encode(f"{asked}{item.prompt}{answered}"), self.answer(item))
 
     def _document(self, prompt: list[int], answer: list[int]) -> Document:
-        answer = [*answer, self.end]
-        return Document(prompt + answer, [False] * len(prompt) + [True] * len(answer))
+        ids = [*prompt, *answer, self.end]
+        return Document(ids, ids, [False] * len(prompt) + [True] * (len(answer) + 1))
 
 
-POLITE: Final = split_words(
-    "Add Answer Calculate Change Compare Convert Count Give List Order Put Reverse Say Sort Spell Subtract Tell "
-    "Translate Write 把 用 写 求 算 翻 列 数 按 计"
-)
-"""Beginnings that a "please" goes in front of."""
+def draw_item(rng: random.Random) -> Item:
+    """A question as training asks it."""
+    task = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+    return written(rng, draw(rng, task, rng.choice(LANGUAGES), "train"))
 
 
-OPENINGS: Final[Mapping[Language, tuple[str, ...]]] = {
-    "en": ("Hello! ", "Hi, ", "Tell me: ", "Now: ", "One question: ", "Can you help me? ", "Quick: ", "OK. "),
-    "zh": ("你好!", "请问,", "问一下:", "那么,", "帮我一下:", "告诉我:", "好的。", "再来:"),
-}
+def draw_talk(rng: random.Random) -> Iterator[Item]:
+    """The questions of a conversation without end, some of them asked before."""
+    asked: list[Item] = []
+    while True:
+        again = asked and rng.random() < AGAIN_SHARE
+        asked.append(rng.choice(asked) if again else draw_item(rng))
+        yield asked[-1]
 
 
-def loosen(rng: random.Random, item: Item) -> Item:
-    """The same question, said a little differently."""
-    prompt = item.prompt
-    english = item.language == "en"
-    match rng.randrange(4):
-        case 0:
-            prompt = prompt.rstrip(".。")
-        case 1 if english and prompt[:2].istitle():
-            prompt = prompt[0].lower() + prompt[1:]
-        case 2 if PHRASINGS[item.form, item.language][item.phrasing].startswith(POLITE):
-            prompt = f"Please {prompt[0].lower()}{prompt[1:]}" if english else f"请{prompt}"
-        case 3 if item.task != "greeting":
-            prompt = rng.choice(OPENINGS[item.language]) + prompt
-    return replace(item, prompt=prompt)
-
-
-def draw_document(rng: random.Random, encoder: Encoder) -> Document:
-    """One document of the training stream."""
-
-    def item() -> Item:
-        task = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        drawn = draw(rng, task, rng.choice(LANGUAGES), "train")
-        return loosen(rng, drawn) if rng.random() < LOOSE_SHARE else drawn
-
+def draw_document(rng: random.Random, encoder: Encoder, room: int) -> Document:
+    """One document of the training stream: a question in plain text, or a short conversation."""
     if rng.random() < PLAIN_SHARE:
-        return encoder.plain(item())
-    history: list[Item] = []
-    while rng.random() < SECOND_TURN_SHARE and len(history) < 2:
-        history.append(item())
-    return encoder.chat(item(), history)
+        return encoder.plain(draw_item(rng))
+    turns = 1
+    while rng.random() < ANOTHER_TURN:
+        turns += 1
+    read_back = [*itertools.islice(_read_back(rng), turns - 1), False]
+    return encoder.talk(draw_talk(rng), read_back, room, _system(rng))
+
+
+def draw_conversation(rng: random.Random, encoder: Encoder, room: int) -> Document:
+    """A conversation that fills the room."""
+    return encoder.talk(draw_talk(rng), _read_back(rng), room, _system(rng))
+
+
+def _system(rng: random.Random) -> str:
+    return rng.choice(SYSTEM) if rng.random() < SYSTEM_SHARE else ""
+
+
+def _read_back(rng: random.Random) -> Iterator[bool]:
+    while True:
+        yield rng.random() < READ_BACK
 
 
 def pack(documents: Iterable[Document], rows: int, columns: int) -> Batch:
     """Put each document into the first row that has room, until eight found none; rows left empty go."""
     ids = torch.zeros(rows, columns, dtype=torch.long)
+    targets = torch.zeros(rows, columns, dtype=torch.long)
     numbers = torch.full((rows, columns), -1)
     learned = torch.zeros(rows, columns, dtype=torch.bool)
     used, counts, misses = [0] * rows, [0] * rows, 0
@@ -153,15 +197,19 @@ def pack(documents: Iterable[Document], rows: int, columns: int) -> Batch:
             continue
         place = slice(used[row], used[row] + size)
         ids[row, place] = torch.tensor(document.ids)
+        targets[row, place] = torch.tensor(document.targets)
         learned[row, place] = torch.tensor(document.learned)
         numbers[row, place] = counts[row]
         used[row] += size
         counts[row] += 1
     filled = sum(count > 0 for count in counts)
-    return Batch(ids[:filled], numbers[:filled], learned[:filled])
+    return Batch(ids[:filled], targets[:filled], numbers[:filled], learned[:filled])
 
 
-def training_batch(encoder: Encoder, seed: int, step: int, rows: int, columns: int) -> Batch:
-    """The batch of a step: it depends on nothing but its arguments."""
+def training_batch(encoder: Encoder, seed: int, step: int, rows: int) -> Batch:
+    """The batch of a step: it depends on nothing but its arguments. Of short rows it has `rows`."""
     rng = random.Random(f"{seed}/{step}")
-    return pack((draw_document(rng, encoder) for _ in itertools.count()), rows, columns)
+    if step % LONG_EVERY == LONG_EVERY - 1:
+        long_rows, columns = max(1, rows // LONG), LONG * COLUMNS
+        return pack((draw_conversation(rng, encoder, columns) for _ in range(long_rows)), long_rows, columns)
+    return pack((draw_document(rng, encoder, COLUMNS) for _ in itertools.count()), rows, COLUMNS)

@@ -49,6 +49,10 @@ CONFIG: Final[dict[str, object]] = {
 """21B-A3B's config.json, made small."""
 
 
+STRETCH: Final = 64
+"""An expert gets a multiple of so many rows: PyTorch prepares a product in bfloat16 anew for each new shape."""
+
+
 def demo_config(**changes: object) -> ModelConfig:
     return parse_config(CONFIG | changes, "the demo's config")
 
@@ -72,14 +76,16 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(H, self.kv_heads * D, bias=False)
         self.o_proj = nn.Linear(self.heads * D, H, bias=False)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
         B, T, _ = x.shape
         fused = F.linear(x, torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)))
-        q, k, v = torch.split(fused.view(B, T, -1, self.head_dim), [self.heads, self.kv_heads, self.kv_heads], dim=2)
-        q, k = rotate(q, rope), rotate(k, rope)
-        groups = self.heads // self.kv_heads
-        k, v = (each.repeat_interleave(groups, dim=2) for each in (k, v))
-        out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
+        parts = torch.split(fused.view(B, T, -1, self.head_dim), [self.heads, self.kv_heads, self.kv_heads], dim=2)
+        with torch.autocast(x.device.type, enabled=False):  # PyTorch's attention is slower on a CPU in bfloat16
+            q, k, v = (part.float() for part in parts)
+            q, k = rotate(q, rope), rotate(k, rope)
+            k, v = (each.repeat_interleave(self.heads // self.kv_heads, dim=2) for each in (k, v))
+            q, k, v = (each.transpose(1, 2) for each in (q, k, v))
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))  # type: ignore[no-any-return]
 
 
@@ -116,21 +122,26 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
         flat = x.flatten(0, 1)
-        logits = self.gate(flat)
+        with torch.autocast(flat.device.type, enabled=False):
+            logits = self.gate(flat)
         probabilities = logits.softmax(-1)
         chosen = (probabilities + self.correction_bias).topk(self.top_k).indices  # [N, A]
         weights = probabilities.gather(1, chosen)
         weights = weights / weights.sum(-1, keepdim=True).clamp_min(self.norm_min)
-        # Sorted by expert, so that each works on one stretch of rows.
+        # Sorted by expert, so that each works on one stretch of rows, the last of which count for nothing.
         order = chosen.flatten().argsort(stable=True)
         load = torch.bincount(chosen.flatten(), minlength=len(self.correction_bias))
-        tokens = order // self.top_k
-        sizes = load.tolist()
-        rows, shares = torch.split(flat[tokens], sizes), torch.split(weights.flatten()[order, None], sizes)
+        room = (load + STRETCH - 1) // STRETCH * STRETCH
+        moved = (room - load).cumsum(0) - (room - load)
+        at = torch.arange(len(order), device=x.device) + moved[chosen.flatten()[order]]
+        tokens = order.new_zeros(int(room.sum())).scatter(0, at, order // self.top_k)
+        share = weights.new_zeros(len(tokens), 1).scatter(0, at[:, None], weights.flatten()[order, None])
+        sizes = room.tolist()
+        rows, shares = torch.split(flat[tokens], sizes), torch.split(share, sizes)
         parts = []
-        for x_e, share, gate_up, down in zip(rows, shares, self.gate_up, self.down, strict=True):
+        for x_e, share_e, gate_up, down in zip(rows, shares, self.gate_up, self.down, strict=True):
             gate, up = F.linear(x_e, gate_up).chunk(2, dim=-1)
-            parts.append(F.linear(F.silu(gate) * up * share, down))
+            parts.append(F.linear(F.silu(gate) * up * share_e, down))
         out = self.shared_experts(flat).index_add(0, tokens, torch.cat(parts))
         return out.view_as(x), Routing(load, logits)
 
@@ -144,7 +155,7 @@ class Layer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(H, eps)
         self.mlp = Mlp(H, config.intermediate_size) if moe is None else Experts(H, moe)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor) -> tuple[Tensor, Routing | None]:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None) -> tuple[Tensor, Routing | None]:
         x = x + self.self_attn(self.input_layernorm(x), rope, mask)
         out = self.mlp(self.post_attention_layernorm(x))
         added, routing = out if isinstance(out, tuple) else (out, None)
@@ -162,9 +173,9 @@ class Mtp(nn.Module):
         self.linear_proj = nn.Linear(2 * H, H, bias=False)
         self.block = Layer(config, None)
 
-    def forward(self, hidden: Tensor, embedded: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, embedded: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
         x = self.linear_proj(torch.cat((self.emb_norm(embedded), self.hidden_norm(hidden)), dim=-1))
-        return self.block(x, rope, mask)[0]  # type: ignore[no-any-return]
+        return self.block(x.to(hidden.dtype), rope, mask)[0]  # type: ignore[no-any-return]
 
 
 class Ernie(nn.Module):
@@ -220,10 +231,13 @@ class Ernie(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         return F.linear(self.norm(hidden), self.embed.weight)
 
-    def _surroundings(self, documents: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    def _surroundings(self, documents: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+        """Rotary tables, and the mask `[B, 1, T, T]`: none where each row is one document."""
         T = documents.shape[1]
-        mask = (documents[:, :, None] == documents[:, None, :]).tril()[:, None]  # [B, 1, T, T]
-        return (self.cos[:T], self.sin[:T]), mask
+        rope = self.cos[:T], self.sin[:T]
+        if bool((documents == documents[:, :1]).all()):
+            return rope, None
+        return rope, (documents[:, :, None] == documents[:, None, :]).tril()[:, None]
 
 
 def experts_of(model: Ernie) -> list[Experts]:

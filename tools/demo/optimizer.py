@@ -22,8 +22,9 @@ DECAY: Final = 0.01
 class Muon(torch.optim.Optimizer):
     """Momentum, made orthogonal; a parameter of three axes is a stack of matrices."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float = MUON_RATE) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], dtype: torch.dtype, lr: float = MUON_RATE) -> None:
         super().__init__(list(parameters), {"lr": lr})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -35,24 +36,25 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
                 momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-                update = orthogonal(parameter.grad.lerp(momentum, MOMENTUM))
+                update = orthogonal(parameter.grad.lerp(momentum, MOMENTUM), self.dtype)
                 rows, columns = parameter.shape[-2:]
                 parameter.mul_(1 - group["lr"] * DECAY)
                 parameter.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
+def orthogonal(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     """About U Vᵀ of a matrix U S Vᵀ, or of each in a stack: five steps of a quintic that pulls all of S to 1."""
     x: Tensor = matrix.mT if matrix.shape[-2] > matrix.shape[-1] else matrix
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+    x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)).to(dtype)
     for _ in range(5):
         square = x @ x.mT
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    x = x.to(matrix.dtype)
     return x.mT if matrix.shape[-2] > matrix.shape[-1] else x
 
 
-def optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Both, for the parameters of a model: embedding, norms and routers go to AdamW."""
+def optimizers(model: nn.Module, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
+    """Both, for the parameters of a model: embedding, norms and routers go to AdamW; Muon multiplies in `dtype`."""
     matrices: list[nn.Parameter] = []
     routers: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
@@ -62,4 +64,4 @@ def optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
         else:
             (others if parameter.ndim == 1 or name == "embed.weight" else matrices).append(parameter)
     groups = [{"params": others, "lr": ADAM_RATE}, {"params": routers, "lr": ROUTER_RATE}]
-    return [Muon(matrices), torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0)]
+    return [Muon(matrices, dtype), torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0)]

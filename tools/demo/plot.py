@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Final
 
 from ernie_rt.files import write_atomic
@@ -18,7 +19,7 @@ COLORS: Final = ("#2563eb", "#ea580c", "#16a34a", "#9333ea", "#64748b", "#db2777
 Points = Sequence[tuple[float, float]]
 
 
-def _panel(top: int, title: str, curves: dict[str, Points], steps: int, low: float, high: float) -> list[str]:
+def _panel(top: int, title: str, curves: Mapping[str, Points], steps: int, low: float, high: float) -> list[str]:
     def place(x: float, y: float) -> str:
         share = (min(max(y, low), high) - low) / (high - low)
         return f"{MARGIN + x / max(steps, 1) * (WIDTH - 2 * MARGIN):.1f},{top + HEIGHT - share * (HEIGHT - 30):.1f}"
@@ -56,14 +57,17 @@ def write_plot(log: Path, out: Path) -> None:
         name: _smooth([(entry["step"], entry[key]) for entry in entries if key in entry], steps)
         for name, key in {"next token": "loss", "MTP": "mtp_loss"}.items()
     }
-    exams = [(entry["step"], sum(entry["exam"].values()) / len(entry["exam"])) for entry in entries if "exam" in entry]
+    exams = {
+        name: [(entry["step"], mean(entry[key].values())) for entry in entries if key in entry]
+        for name, key in (("as phrased", "exam"), ("in new ways", "exam_new_ways"))
+    }
     loads = {
         name: _smooth([(entry["step"], extreme(entry[key])) for entry in entries], steps)
         for name, key, extreme in (("least used", "load_min", min), ("most used", "load_max", max))
     }
     parts = [
         *_panel(0, "Loss", loss, steps, 0.0, 3.0),
-        *_panel(HEIGHT + 40, "Held-out answers", {"exactly right": exams}, steps, 0.0, 1.0),
+        *_panel(HEIGHT + 40, "Held-out answers", exams, steps, 0.0, 1.0),
         *_panel(2 * HEIGHT + 80, "Load of an expert", loads, steps, 0.0, 3.0),
     ]
     head = (

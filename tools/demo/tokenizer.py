@@ -11,7 +11,9 @@ from typing import Final
 
 import sentencepiece
 
-from demo.curriculum import LANGUAGES, TASKS, draw
+from demo.curriculum import LANGUAGES, draw
+from demo.surface import written
+from demo.tasks import TASKS
 from demo.words import DICTIONARY, SPELLING
 from ernie_rt.files import write_atomic
 
@@ -52,14 +54,15 @@ def _lines() -> Iterator[str]:
     for _ in range(SAMPLES):
         for task in TASKS:
             for language in LANGUAGES:
-                item = draw(rng, task, language, "train")
+                item = written(rng, draw(rng, task, language, "train"))
                 yield from f"User: {item.prompt}\nAssistant: {item.answer}".split("\n")  # a newline stays a byte
     for word in SPELLING:
         yield from [word, f" {word}"] * 10
     for _, chinese in DICTIONARY:
         yield from [chinese] * 10
     yield from COMMON_HANZI
-    yield from "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,:;?!()[]{}'\"-+=*/<>%&@#~_|,。?!、;:“”()→"
+    yield from "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,:;?!()[]{}'\"-+=*/<>%&@#~_|$`×÷−“”‘’「」→"
+    yield from "，。？！、；：（）《》【】『』…＋－＝＊／０１２３４５６７８９"
 
 
 def train_tokenizer() -> bytes:

@@ -5,35 +5,39 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from statistics import mean
+from typing import Any, Final, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.batches import Encoder, pack, training_batch
-from demo.curriculum import EXAMINED, held_out_items
+from demo.batches import COLUMNS, Encoder, pack, training_batch
+from demo.curriculum import EXAMINED, Item, held_out_items
 from demo.export import export
 from demo.model import Ernie, Experts, Routing, demo_config, experts_of
 from demo.optimizer import optimizers
 from demo.plot import write_plot
+from demo.surface import written_in_new_ways
 from demo.tokenizer import write_tokenizer
 from ernie_rt.errors import ErnieRtError, FileFormatError, OptionError
 from ernie_rt.files import write_atomic
 
-COLUMNS: Final = 192
 WARMUP: Final = 50
 """Steps over which the learning rate rises."""
-HALVED_AFTER: Final = 300
+HALVED_AFTER: Final = 600
 """The step at which the learning rate is half of the highest; it goes on as the inverse root of the step."""
 COOL: Final = 0.4
 """The share of the steps, at the end, over which the learning rate falls to zero as well."""
 PROMPT_WEIGHT: Final = 0.3
 """Of the loss of prompts, which nobody asks the model to write: what it learns to foresee it has understood."""
+PROMPT_EVERY: Final = 3
+"""Of every so many tokens of prompts, one is in the loss: the vocabulary is a third of the computation."""
 MTP_FROM: Final = 0.6
 """The MTP layer learns over the rest of the steps: it has a trained model to look at, and that is enough."""
 MTP_WEIGHT: Final = 0.3
@@ -41,16 +45,21 @@ EXAM_ITEMS: Final = 32
 """Held-out items of each task in the examinations on the way."""
 
 
+Dtype = Literal["bfloat16", "float32"]
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """What decides the result, the machine's rounding aside."""
 
     seed: int = 0
-    steps: int = 3600
-    rows: int = 16
+    steps: int = 9000
+    rows: int = 24
     balance_rate: float = 2e-3
     orthogonal_weight: float = 0.0
     z_weight: float = 1e-4
+    dtype: Dtype = "bfloat16"
+    """Of what matrices multiply; weights, sums and optimizers are float32."""
     changes: Mapping[str, object] | None = None
     """Departures from the demo's config."""
 
@@ -59,6 +68,11 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise OptionError("a training has steps, and rows in its batches", where=f"--{name}", expected=">= 1",
                                   found=getattr(self, name))  # fmt: skip
+
+    @property
+    def cooling_from(self) -> float:
+        """The step up to which a training is the same however many steps it is to have."""
+        return min(1 - COOL, MTP_FROM) * self.steps
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, as a share of the highest."""
@@ -75,27 +89,43 @@ class Trainer:
     def __init__(self, recipe: Recipe, encoder: Encoder, device: str = "cpu") -> None:
         self.recipe, self.encoder, self.device = recipe, encoder, device
         self.model = Ernie(demo_config(**(recipe.changes or {})), recipe.seed).to(device)
-        self.optimizers = optimizers(self.model)
+        self.optimizers = optimizers(self.model, self.dtype)
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.step_number = 0
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.recipe.dtype == "bfloat16" else torch.float32
+
     def step(self) -> dict[str, Any]:
         """Take one step, and say how it went."""
+        with torch.autocast(torch.device(self.device).type, self.dtype, self.dtype != torch.float32):
+            said, loads = self._learn()
+        for experts, load in zip(experts_of(self.model), loads, strict=True):
+            balance(experts, load, self.recipe.balance_rate * self.recipe.left(self.step_number))
+        shares = torch.stack([load / load.float().mean() for load in loads])
+        said["load_min"], said["load_max"] = shares.amin(1).tolist(), shares.amax(1).tolist()
+        self.step_number += 1
+        return said
+
+    def _learn(self) -> tuple[dict[str, Any], list[Tensor]]:
+        """Change the weights; what there is to say, and the load of each layer's experts."""
         recipe, number = self.recipe, self.step_number
-        batch = training_batch(self.encoder, recipe.seed, number, recipe.rows, COLUMNS).to(self.device)
+        batch = training_batch(self.encoder, recipe.seed, number, recipe.rows).to(self.device)
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * recipe.rate(number)
             optimizer.zero_grad(set_to_none=True)
         hidden, routings = self.model(batch.ids, batch.documents)
-        loss = self._cross_entropy(hidden, batch.ids, batch.positions(1), 1)
+        loss = self._cross_entropy(hidden, batch.targets, batch.positions(1), 1)
         said: dict[str, Any] = {"step": number, "loss": loss.item(), "rate": recipe.rate(number)}
-        prompts = self._cross_entropy(hidden, batch.ids, batch.positions(1, learned=False), 1)
+        asked = batch.positions(1, learned=False)[number % PROMPT_EVERY :: PROMPT_EVERY]
+        prompts = self._cross_entropy(hidden, batch.targets, asked, 1)
         said["prompt_loss"] = prompts.item()
         total = loss + PROMPT_WEIGHT * prompts
         if number >= MTP_FROM * recipe.steps:
             further = self.model.further(hidden, batch.ids, batch.documents)
-            further = self._cross_entropy(further, batch.ids, batch.positions(2), 2)
+            further = self._cross_entropy(further, batch.targets, batch.positions(2), 2)
             said["mtp_loss"] = further.item()
             total = total + MTP_WEIGHT * further
         total = total + recipe.z_weight * z_loss(routings)
@@ -104,17 +134,12 @@ class Trainer:
         total.backward()  # type: ignore[no-untyped-call]
         for optimizer in self.optimizers:
             optimizer.step()
-        for experts, routing in zip(experts_of(self.model), routings, strict=True):
-            balance(experts, routing.load, recipe.balance_rate * recipe.left(number))
-        loads = torch.stack([routing.load / routing.load.float().mean() for routing in routings])
-        said["load_min"], said["load_max"] = loads.amin(1).tolist(), loads.amax(1).tolist()
-        self.step_number += 1
-        return said
+        return said, [routing.load for routing in routings]
 
-    def _cross_entropy(self, hidden: Tensor, ids: Tensor, at: Tensor, ahead: int) -> Tensor:
+    def _cross_entropy(self, hidden: Tensor, targets: Tensor, at: Tensor, ahead: int) -> Tensor:
         """Of the tokens `ahead` of flat positions, predicted from there."""
-        row, column = at // COLUMNS, at % COLUMNS
-        return F.cross_entropy(self.model.logits(hidden[row, column]), ids[row, column + ahead])
+        row, column = at // targets.shape[1], at % targets.shape[1]
+        return F.cross_entropy(self.model.logits(hidden[row, column]).float(), targets[row, column + ahead])
 
     def state(self) -> dict[str, Any]:
         return {
@@ -131,23 +156,30 @@ class Trainer:
             optimizer.load_state_dict(stored)
 
     @torch.no_grad()
-    def examine(self) -> dict[str, float]:
-        """The share of held-out items of each task whose answer greedy decoding would write.
+    def examine(self) -> tuple[dict[str, float], dict[str, float]]:
+        """The share of held-out items of each task whose answer greedy decoding would write: as they are phrased, and
+        in ways of writing that are held out.
 
         It writes an answer exactly when, given the answer, each of its tokens is the likeliest.
         """
-        scores = {}
-        for task in EXAMINED:
-            documents = [self.encoder.chat(item) for item in held_out_items(task, EXAM_ITEMS)]
-            batch = pack(documents, EXAM_ITEMS, COLUMNS).to(self.device)
+        rng = random.Random("ways")
+        asked = {task: held_out_items(task, EXAM_ITEMS) for task in EXAMINED}
+        as_phrased = {task: self._right(items) for task, items in asked.items()}
+        return as_phrased, {
+            task: self._right(written_in_new_ways(rng, item) for item in items) for task, items in asked.items()
+        }
+
+    def _right(self, items: Iterable[Item]) -> float:
+        documents = [self.encoder.chat(item) for item in items]
+        columns = max(len(document.ids) for document in documents)
+        batch = pack(documents, len(documents), columns).to(self.device)
+        with torch.autocast(torch.device(self.device).type, self.dtype, self.dtype != torch.float32):
             hidden, _ = self.model(batch.ids, batch.documents)
             at = batch.positions(1)
-            row, column = at // COLUMNS, at % COLUMNS
-            wrong = self.model.logits(hidden[row, column]).argmax(-1) != batch.ids[row, column + 1]
-            failed = set(zip(row[wrong].tolist(), batch.documents[row, column][wrong].tolist(), strict=True))
-            packed = int((batch.documents.amax(1) + 1).sum())  # what is longer than a row counts as wrong
-            scores[task] = (packed - len(failed)) / EXAM_ITEMS
-        return scores
+            row, column = at // columns, at % columns
+            wrong = self.model.logits(hidden[row, column]).argmax(-1) != batch.targets[row, column + 1]
+        failed = set(zip(row[wrong].tolist(), batch.documents[row, column][wrong].tolist(), strict=True))
+        return 1 - len(failed) / len(documents)
 
 
 def balance(experts: Experts, load: Tensor, rate: float) -> None:
@@ -221,9 +253,9 @@ def train(out: Path, recipe: Recipe, device: str, minutes: float | None, save_ev
         said = trainer.step()
         said["seconds"] = round(time.monotonic() - started, 3)
         if trainer.step_number % save_every == 0:
-            said["exam"] = trainer.examine()
-            average = sum(said["exam"].values()) / len(said["exam"])
-            print(f"step {trainer.step_number} loss {said['loss']:.3f} exam {average:.1%}", said["exam"], flush=True)
+            said["exam"], said["exam_new_ways"] = trainer.examine()
+            shown = ", ".join(f"{name} {mean(said[name].values()):.1%}" for name in ("exam", "exam_new_ways"))
+            print(f"step {trainer.step_number}: loss {said['loss']:.3f}, {shown}", said["exam"], flush=True)
         with log.open("a") as file:
             file.write(json.dumps(said) + "\n")
         if trainer.step_number % save_every == 0:
@@ -237,6 +269,9 @@ def _saved(state: Path, recipe: Recipe, device: str) -> dict[str, Any]:
     try:
         saved: dict[str, Any] = torch.load(state, map_location=device, weights_only=True)
         same = saved["recipe"] == asdict(recipe)
+        given = asdict(recipe) | {"steps": saved["recipe"]["steps"]}
+        if not same and given == saved["recipe"]:
+            same = saved["step"] <= min(recipe.cooling_from, Recipe(**given).cooling_from)
     except Exception as error:  # whatever PyTorch meets in a file that is broken
         raise FileFormatError("no saved training", where=str(state), found=str(error), hint=hint) from error
     if not same:
@@ -255,6 +290,7 @@ def main() -> None:
     parser.add_argument("--balance-rate", type=float, default=usual.balance_rate)
     parser.add_argument("--orthogonal-weight", type=float, default=usual.orthogonal_weight)
     parser.add_argument("--z-weight", type=float, default=usual.z_weight)
+    parser.add_argument("--dtype", default=usual.dtype, choices=get_args(Dtype), help="of what matrices multiply")
     parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on from there")
     parser.add_argument("--save-every", type=int, default=100, help="steps between saving and examining")
     parser.add_argument("--device", default="cpu")
@@ -270,6 +306,7 @@ def main() -> None:
             balance_rate=given.balance_rate,
             orthogonal_weight=given.orthogonal_weight,
             z_weight=given.z_weight,
+            dtype=given.dtype,
         )
         finished = train(given.out, recipe, given.device, given.minutes, given.save_every)
     except ErnieRtError as error:

@@ -71,6 +71,27 @@ CITIES: Final = _pairs("""
     Cairo 开罗 Sydney 悉尼 Delhi 德里 Oslo 奥斯陆 Vienna 维也纳 Athens 雅典 Dublin 都柏林
 """)
 
+COUNTRIES: Final = _pairs("""
+    France 法国 Germany 德国 Italy 意大利 Spain 西班牙 Japan 日本 China 中国 Russia 俄罗斯 Egypt 埃及 Australia 澳大利亚
+    India 印度 Norway 挪威 Greece 希腊 Canada 加拿大 Mexico 墨西哥 Brazil 巴西 Peru 秘鲁 Kenya 肯尼亚 Turkey 土耳其
+    England 英国 America 美国 Poland 波兰 Korea 韩国 Vietnam 越南 Thailand 泰国
+""")
+SUBJECTS: Final = _pairs("""
+    music 音乐 history 历史 love 爱情 football 足球 coffee 咖啡 tea 茶 chess 象棋 money 金钱 science 科学 art 艺术
+    gravity 重力 time 时间 war 战争 poetry 诗歌 cooking 做饭 dancing 舞蹈 swimming 游泳 medicine 医学 philosophy 哲学
+    religion 宗教 politics 政治 physics 物理 chemistry 化学 biology 生物 math 数学 programming 编程
+    gardening 园艺 evolution 进化 electricity 电力 chocolate 巧克力 tennis 网球 basketball 篮球 fashion 时装 travel 旅行
+    happiness 幸福 peace 和平 freedom 自由 sleep 睡眠 health 健康 education 教育 economics 经济学
+""")
+"""What the demo knows nothing about."""
+
+UNKNOWN_HANZI: Final = split_words("""
+    警察 足球 篮球 冰箱 电视 空调 手表 眼镜 裤子 裙子 袜子 手套 早饭 午饭 晚饭 周末 假期 生日 家人 爸爸 妈妈 哥哥
+    姐姐 弟弟 妹妹 文化 数学 公司 经济 政府 法律 健康 医学 嘴巴 手指 骨头 心脏 快乐 悲伤 愤怒 害怕 勇敢 聪明 努力
+    重要 危险 安全 自由 和平 爬 喊 推 拉 扔 挖 煮
+""")
+"""Words that are in no dictionary of the demo's, as are the English ones of MORE_WORDS."""
+
 DICTIONARY: Final = ANIMALS + OBJECTS + PLACES + THINGS + VERBS + ADJECTIVES
 
 MONTHS: Final = (
