@@ -149,6 +149,20 @@ def test_tags_of_ernie_are_never_text(tmp_path: Path) -> None:
     assert tokenizer.decode([FIRST, FIRST + 1, FIRST + 2]) == "<think><cite><|im_end|>"
 
 
+def test_a_list_may_call_tags_of_ernie_special(tmp_path: Path) -> None:
+    """As an export has it, whose readers show these tags."""
+    settings = {"additional_special_tokens": ["<think>"]}
+    tokenizer = load(tmp_path, tokenizer=stored_json({FIRST: entry("<think>")}), tokenizer_config=settings)
+    assert (tokenizer.notes, tokenizer.decode([FIRST]), tokenizer.reserved["<think>"]) == ((), "<think>", FIRST)
+
+
+def test_a_tokenizer_model_that_matches_what_is_no_added_token(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(toy_model())
+    tokenizer = load(tmp_path, tokenizer=stored_json({}))
+    assert tokenizer.notes == ("tokenizer.model has other pieces than tokenizer.json, which is believed",)
+    assert tokenizer.added == ()
+
+
 TEXT, SPECIAL = entry("[x]"), entry("[x]", special=True)
 
 
