@@ -67,16 +67,17 @@ def moved_blobs(source: Path, home: Path) -> Path:
 
 def test_folders_of_links_run_and_are_copied_before_they_are_written_elsewhere(demo: Path, tmp_path: Path) -> None:
     question = [{"role": "user", "content": "How many grams are in 5 kilograms?"}]
-    for folder in (linked(demo, tmp_path / "links"), moved_blobs(demo, tmp_path / "hub")):
+    links, moved = linked(demo, tmp_path / "links"), moved_blobs(demo, tmp_path / "hub")
+    for folder in (links, moved):
         with ernie_rt.load(folder, backend="reference") as model:
             assert model.chat(question).text == "5 kilograms = 5000 grams"
         ran = command("quantize", folder, tmp_path / "out", "--weights", "int8")
         assert ran.code == 2 and "a link that leaves its folder" in ran.err and "`cp -rL FOLDER COPY`" in ran.err
         assert not list(tmp_path.glob("out*"))
-        # What is kept in the user's own cache goes to nobody.
-        ran = command("run", folder, question[0]["content"], "--backend", "reference", "--weights", "int8")
-        assert ran.code == 0 and ran.out == "5 kilograms = 5000 grams\n"
-    ran = command("export", "onnx", tmp_path / "links", tmp_path / "out", "--threads", 1)
+    # What is kept in the user's own cache goes to nobody.
+    ran = command("run", moved, question[0]["content"], "--backend", "reference", "--weights", "int8")
+    assert ran.code == 0 and ran.out == "5 kilograms = 5000 grams\n"
+    ran = command("export", "onnx", links, tmp_path / "out", "--threads", 1)
     assert ran.code == 2 and "a link that leaves its folder" in ran.err and not list(tmp_path.glob("out*"))
     assert command("quantize", demo, tmp_path / "q", "--weights", "int8").code == 0
     assert command("run", linked(tmp_path / "q", tmp_path / "ql"), "hello", "--backend", "reference").code == 0

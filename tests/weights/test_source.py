@@ -135,6 +135,12 @@ def changed(embedding: torch.Tensor) -> torch.Tensor:
     return (embedding.float() + 0.5 * embedding.float().std() * noise).to(embedding.dtype)
 
 
+def damaged(embedding: torch.Tensor) -> torch.Tensor:
+    """The same bytes, one of whose numbers is none."""
+    embedding[0, 0] = float("nan")
+    return embedding.clone()
+
+
 def last_bit(embedding: torch.Tensor) -> torch.Tensor:
     head = embedding.clone()
     head.view(torch.int16)[-1, -1] ^= 1
@@ -172,6 +178,7 @@ def test_a_stored_head_that_is_the_embedding_is_left_out(tied: Path, tmp_path: P
         source = opened(folder)
         assert source.unused == [("lm_head.weight", "the same as the embedding, to which the model ties its head")]
         assert source.notes == () and "head.weight" not in source.storages
+    assert "head.weight" not in opened(with_head(tied, tmp_path / "damaged", damaged)).storages
     upright = with_head(tmp_path / "paddle", tmp_path / "upright", lambda embedding: embedding.clone())
     assert "head.weight" not in opened(upright).storages
     other = write_paddle_twin(with_head(tied, tmp_path / "apart", last_bit), tmp_path / "paddle apart")
