@@ -147,12 +147,7 @@ NAMES = [pytest.param(name, marks=[pytest.mark.long] if spec.extra else []) for 
 
 
 def write_checkpoint(spec: Spec, folder: Path, seed: int) -> Path:
-    """Write `spec` with weights drawn from `seed` by `save_pretrained`, and return the folder (emptied first).
-
-    Standard deviations are chosen for logits with an rms of about 2 and for attention scores, router logits and a
-    residual stream of about 1: every part of the model moves the output, and none magnifies the rounding of float32
-    much. As in published files, the router stays float32.
-    """
+    """Write `spec` with weights drawn from `seed` by `save_pretrained`, and return the folder (emptied first)."""
     import torch
     from transformers import Ernie4_5_MoeConfig, Ernie4_5_MoeForCausalLM, Ernie4_5Config, Ernie4_5ForCausalLM
     from transformers.utils import logging
@@ -164,24 +159,35 @@ def write_checkpoint(spec: Spec, folder: Path, seed: int) -> Path:
         model = Ernie4_5_MoeForCausalLM(Ernie4_5_MoeConfig(**spec.config))
     else:
         model = Ernie4_5ForCausalLM(Ernie4_5Config(**spec.config))
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        mean, std = _distribution(name, spec, fan_in=parameter.shape[-1])
-        stored = torch.float32 if "gate.weight" in name or "moe_statics" in name else getattr(torch, spec.stored)
-        parameter.data = (mean + std * noise).to(stored)
+    draw_weights(model, seed, getattr(torch, spec.stored), spec.correction_std)
     model.save_pretrained(folder, max_shard_size=spec.max_shard_size)
     return folder
 
 
-def _distribution(name: str, spec: Spec, fan_in: int) -> tuple[float, float]:
-    tied = spec.config["tie_word_embeddings"]
-    if name == "model.norm.weight" and tied:  # of both signs: else the embedding makes every token predict itself
-        return 0.0, 2.0 / math.sqrt(spec.config["hidden_size"])
+def draw_weights(model: Any, seed: int, stored: Any, correction_std: float) -> None:
+    """Draw a transformers model's weights from `seed`, of dtype `stored`; its config says whether embeddings are tied.
+
+    Standard deviations are chosen for logits with an rms of about 2 and for attention scores, router logits and a
+    residual stream of about 1: every part of the model moves the output, and none magnifies the rounding of float32
+    much. As in published files, the router stays float32.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        mean, std = _distribution(name, model.config, correction_std, fan_in=parameter.shape[-1])
+        router = "gate.weight" in name or "moe_statics" in name
+        parameter.data = (mean + std * noise).to(torch.float32 if router else stored)
+
+
+def _distribution(name: str, config: Any, correction_std: float, fan_in: int) -> tuple[float, float]:
+    if name == "model.norm.weight" and config.tie_word_embeddings:
+        return 0.0, 2.0 / math.sqrt(config.hidden_size)  # of both signs: else every token predicts itself
     if "norm" in name:
         return 1.0, 0.2
     if "moe_statics" in name:
-        return 0.0, spec.correction_std
+        return 0.0, correction_std
     if name.endswith("bias"):
         return 0.0, 0.2
     if "embed_tokens" in name:
@@ -190,7 +196,7 @@ def _distribution(name: str, spec: Spec, fan_in: int) -> tuple[float, float]:
     if "lm_head" in name:
         gain = 2.0
     elif "o_proj" in name or "down_proj" in name:
-        gain = 1.0 / math.sqrt(spec.config["num_hidden_layers"])
+        gain = 1.0 / math.sqrt(config.num_hidden_layers)
     return 0.0, gain / math.sqrt(fan_in)
 
 

@@ -89,18 +89,9 @@ class Judge:
     @torch.no_grad()
     def logits(self, ids: Sequence[int], *, float64_throughout: bool = False) -> Floats:
         """Logits after every token, as float64."""
-        tokens = torch.tensor([list(ids)])
-        if not float64_throughout:
-            return _numpy(self.model(tokens, use_cache=False).logits[0])
-        mode = Float64Throughout()
-        rotary = self.model.model.rotary_emb
-        before = rotary.register_forward_pre_hook(lambda *_: setattr(mode, "in_rope", True))
-        after = rotary.register_forward_hook(lambda *_: setattr(mode, "in_rope", False))
-        with mode:
-            logits = self.model(tokens, use_cache=False).logits[0]
-        before.remove()
-        after.remove()
-        return _numpy(logits)
+        if float64_throughout:
+            return exact_logits(self.model, ids)
+        return _numpy(self.model(torch.tensor([list(ids)]), use_cache=False).logits[0])
 
     @torch.no_grad()
     def greedy(self, ids: Sequence[int], tokens: int = GREEDY_TOKENS) -> tuple[list[int], float]:
@@ -118,6 +109,20 @@ class Judge:
         best, second = logits.topk(2).values.unbind(dim=-1)
         margin = (best - second).min() / logits.square().mean().sqrt()
         return result.sequences[0, len(ids) :].tolist(), margin.item()
+
+
+@torch.no_grad()
+def exact_logits(model: Any, ids: Sequence[int]) -> Floats:
+    """The logits after every token, of a model of transformers whose weights are float64, float64 throughout."""
+    mode = Float64Throughout()
+    rotary = model.model.rotary_emb
+    before = rotary.register_forward_pre_hook(lambda *_: setattr(mode, "in_rope", True))
+    after = rotary.register_forward_hook(lambda *_: setattr(mode, "in_rope", False))
+    with mode:
+        logits = model(torch.tensor([list(ids)]), use_cache=False).logits[0]
+    before.remove()
+    after.remove()
+    return _numpy(logits)
 
 
 @dataclass(slots=True)
