@@ -168,8 +168,8 @@ def _spacing(settings: Mapping[str, Any], described: TokenizerJson | None, store
         return described.spacing
     if not isinstance(wish, bool):
         wish = stored.dummy_prefix and settings.get("tokenizer_class") in LLAMA
-    if not wish:
-        return Spacing()
-    notes.append(f"a space is put in front of text, as {CONFIG} asks; AutoTokenizer of transformers 5 puts none")
     legacy = settings.get("legacy") is not False
+    if not wish:
+        return Spacing(spelled=legacy)
+    notes.append(f"a space is put in front of text, as {CONFIG} asks; AutoTokenizer of transformers 5 puts none")
     return Spacing(spelled=legacy, prepend=legacy, metaspace="never" if legacy else "first", strip=1)

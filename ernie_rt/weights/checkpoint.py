@@ -24,6 +24,10 @@ INDEX_LIMIT: Final = 4 * files.MIB
 MAX_SHARDS: Final = 512
 SHARD: Final = re.compile(r"model-\d{5}-of-(\d{5})\.safetensors")
 PICKLES: Final = frozenset({".bin", ".pdparams", ".pt", ".pth", ".ckpt", ".pkl"})
+TRAINER: Final = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler|rng_state\w*)\.(pt|pth|bin)")
+"""Pickles that a trainer leaves beside a model, and that hold none of it."""
+VARIANT: Final = re.compile(r"model\.safetensors\.index\.(\w+)\.json")
+"""The index that `save_pretrained(variant=…)` writes."""
 
 
 def listed(names: Collection[str], show: int = 4) -> str:
@@ -149,7 +153,9 @@ class Checkpoint:
 
 
 def _no_weights(folder: Path, present: set[str]) -> CheckpointError | UnsafeCheckpointError:
-    pickles = {name for name in present if Path(name).suffix in PICKLES}
+    variants = sorted(match[1] for name in present if (match := VARIANT.fullmatch(name)))
+    others = sorted(name for name in present if name.endswith(".safetensors"))
+    pickles = {name for name in present if Path(name).suffix in PICKLES and not TRAINER.fullmatch(name)}
     if pickles:
         return UnsafeCheckpointError(
             "the weights are pickles, which can run code when opened; ernie-rt reads safetensors alone",
@@ -158,8 +164,11 @@ def _no_weights(folder: Path, present: set[str]) -> CheckpointError | UnsafeChec
             hint="Use a repository with .safetensors files, or let whoever wrote this one save it again as safetensors",
         )
     found = stranger_folder(folder)
-    others = sorted(name for name in present if name.endswith(".safetensors"))
-    hint = f"If {others[0]!r:.100} has them all, name it {SINGLE}" if len(others) == 1 else "Fetch the whole repository"
+    hint = "Fetch the whole repository"
+    if variants:
+        hint = f"They were saved as variant {variants[0]!r:.40}; save them again without one (`save_pretrained`)"
+    elif len(others) == 1:
+        hint = f"If {others[0]!r:.100} has them all, name it {SINGLE}"
     return CheckpointError(
         "there are no weights" if found is None else f"there are no weights that ernie-rt reads: this is {found.what}",
         where=str(folder),

@@ -150,6 +150,21 @@ def test_pickles_alone_are_refused_with_a_hint(tmp_path: Path, name: str) -> Non
         Checkpoint.open(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        (["model.fp16.safetensors"], "If 'model.fp16.safetensors' has them all"),
+        (["model.safetensors.index.fp16.json", "model.fp16-00001-of-00002.safetensors"], "as variant 'fp16'"),
+        ([], "Fetch the whole repository"),
+    ],
+)
+def test_what_a_trainer_leaves_is_not_taken_for_the_weights(tmp_path: Path, names: list[str], hint: str) -> None:
+    for name in (*names, "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "scaler.pt"):
+        (tmp_path / name).write_bytes(b"\x80\x04")
+    with pytest.raises(CheckpointError, match=f"there are no weights.*{hint}"):
+        Checkpoint.open(tmp_path)
+
+
 @pytest.mark.parametrize(("name", "error"), [("absent", ModelNotFoundError), ("", CheckpointError)])
 def test_no_folder_and_no_weights(tmp_path: Path, name: str, error: type[InputError]) -> None:
     with pytest.raises(error):
