@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import venv
 from collections.abc import Callable
@@ -274,3 +275,14 @@ def test_genai_runs_an_export(run_genai: Genai, weights: Any, tmp_path: Path) ->
         with torch.no_grad():
             whole = judge.generate(torch.tensor([ids]), max_new_tokens=48, do_sample=False)
         assert whole[0, len(ids) :].tolist() == answer
+
+
+def test_what_no_reader_takes_is_left_out(tmp_path: Path) -> None:
+    folder = shutil.copytree(locate("demo").folder, tmp_path / "model", copy_function=shutil.copyfile)
+    settings = (folder / "tokenizer_config.json").read_text()
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "tokenizer_config.json").write_text(f'{{"x": [1, NaN], "y": 1e999, "z": {10**30}, {settings[1:]}')
+    (tmp_path / "out").mkdir()
+    write_genai_files(locate(folder), tmp_path / "out", "model.onnx")
+    written = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text(), parse_constant=pytest.fail)
+    assert (written["x"], written["z"]) == ([1], 10**30) and "y" not in written
