@@ -35,10 +35,11 @@ def formats(incomplete: str) -> list[str]:
 
 def conversations(incomplete: str) -> list[str]:
     """Conversations that are kept."""
-    from ernie_rt.cli.store import Store, state_folder
+    from ernie_rt.cli.store import Store
+    from ernie_rt.home import user_state
 
     try:
-        return [name for name in Store(state_folder()).names() if name.startswith(incomplete)]
+        return [name for name in Store(user_state() / "chat").names() if name.startswith(incomplete)]
     except ErnieRtError:  # no home
         return []
 
