@@ -25,8 +25,9 @@ def keyboard(history: Path | None = None) -> Iterator[Callable[[str], str | None
     at once, so that talks side by side keep one another's. A line that is typed early, inside the block, waits.
     """
     readline: Any = None
-    with suppress(ImportError):
-        import readline
+    if os.name == "posix":  # elsewhere the terminal edits lines of any length
+        with suppress(ImportError):
+            import readline
     if readline is not None:
         readline.parse_and_bind("set enable-bracketed-paste on")
         if history is not None:
