@@ -1,10 +1,12 @@
-"""Export a model: write it in the format of a backend, for use without ernie-rt. And tell whether a folder is that."""
+"""Export a model: write it in the format of a backend, for use without ernie-rt. And tell whether a folder that was
+exported, or quantised, is what was written."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -14,8 +16,12 @@ from ernie_rt.files import Progress
 from ernie_rt.graph.types import DType
 from ernie_rt.host import PluginHost, blame, lack
 from ernie_rt.location import Located, locate
-from ernie_rt.weights.manifest import MANIFEST, read_manifest
+from ernie_rt.modeling.config import read_config
+from ernie_rt.weights.folder import BESIDE
+from ernie_rt.weights.manifest import MANIFEST, Manifest, read_manifest
 from ernie_rt.weights.quantize import Quantization
+from ernie_rt.weights.quantized import QuantizedSource
+from ernie_rt.weights.whole import check_digests, digest_of, own_file, strangers
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +55,14 @@ class Exported:
 class Verified:
     """What was checked: the sha256 of each file by name, figures by name, and remarks for a person to read.
 
-    The first of the `digests` is the one that `Exported` has: it tells this folder from all others.
+    The first of the `digests` is the one that `Exported` has: it tells this folder from all others. `unchecked` are the
+    files of the model that nothing tells about: with any of them, the folder is not known to be what was written.
     """
 
     digests: Mapping[str, str]
     figures: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
 
 class Exporter(Protocol):
@@ -103,25 +111,42 @@ def export(
 def verify(
     folder: str | Path, *, numbers: bool = False, host: PluginHost | None = None, progress: Progress | None = None
 ) -> Verified:
-    """Check that an exported folder is what was written and safe to open; with `numbers`, that it computes what it
-    should.
+    """Check that an exported folder is what was written and safe to open, or a quantised one; with `numbers`, that an
+    exported one computes what it should.
 
     Raises IntegrityError for a folder that is not, or another InputError for one that cannot be read at all, and
     BackendError when the model computes something else, or cannot be run here.
     """
     folder = Path(folder)
-    backend = None
-    if (folder / MANIFEST).exists():
-        backend = read_manifest(files.member(folder, MANIFEST, missing=IntegrityError)).plan.get("format")
-    if not isinstance(backend, str):
+    if not (folder / MANIFEST).exists():
         raise IntegrityError(
-            f"not a folder that was exported: no {MANIFEST} in it names a format",
+            f"not a folder that was exported or quantised: no {MANIFEST} in it says what was written",
             where=str(folder),
-            hint="`ernie-rt export onnx MODEL OUT` writes one",
+            hint="`ernie-rt export onnx MODEL OUT` writes one, and `ernie-rt quantize`",
         )
+    manifest = read_manifest(files.member(folder, MANIFEST, missing=IntegrityError))
+    backend = manifest.plan.get("format")
+    if not isinstance(backend, str):
+        if numbers:
+            raise OptionError(
+                "a quantised folder has no graph whose numbers could be compared", hint="Leave --numbers out"
+            )
+        return _verify_quantized(folder, manifest, progress)
     verifier: Verifier = _door(host or PluginHost(), backend, "verifier", "cannot verify what it exported")
     with blame(backend):
         return verifier(folder, numbers, progress)
+
+
+def _verify_quantized(folder: Path, manifest: Manifest, progress: Progress | None) -> Verified:
+    """Names, shapes, sizes and every digest; and that nothing else lies there."""
+    again = "Fetch the folder again, or quantise the model again"
+    beside = [path.name for path in sorted(folder.iterdir()) if any(fnmatch(path.name, each) for each in BESIDE)]
+    unknown = () if manifest.beside is not None else tuple(beside)
+    notes = strangers(folder, {MANIFEST, *manifest.digests, *unknown})
+    check_digests(folder, manifest.digests, again, progress)
+    QuantizedSource(folder, read_config(folder), manifest, reread=True).close()
+    digests = {MANIFEST: digest_of(own_file(folder, MANIFEST)), **manifest.digests}
+    return Verified(digests, notes=notes, unchecked=unknown)
 
 
 def _door(host: PluginHost, backend: str, field: Literal["exporter", "verifier"], lacking: str) -> Any:

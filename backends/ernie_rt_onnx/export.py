@@ -15,22 +15,23 @@ import onnx
 
 from ernie_rt import files
 from ernie_rt.contract import DType, Plain, Storage, Weight
-from ernie_rt.errors import BackendError, OptionError, TokenizerError
+from ernie_rt.errors import BackendError, OptionError
 from ernie_rt.export import Exported, ExportOptions
 from ernie_rt.files import Progress
 from ernie_rt.location import Located
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.ernie45 import build_graph
-from ernie_rt.weights.folder import PROGRESS, Produce, write_quantized
+from ernie_rt.weights.folder import PROGRESS, Addition, Produce, check_room, write_quantized
 from ernie_rt.weights.manifest import MANIFEST, Manifest, padding
 from ernie_rt.weights.quantize import Converter, Quantizer
 from ernie_rt.weights.quantized import QuantizedSource
 from ernie_rt.weights.source import StoredSource
-from ernie_rt_onnx.genai import write_genai_files
+from ernie_rt.weights.whole import digest_of
+from ernie_rt_onnx.beside import GENAI, README, readme, write_beside
 from ernie_rt_onnx.portable import DTYPES, MODEL, TABLES, build, seal
 from ernie_rt_onnx.runtime import check_runtime
 from ernie_rt_onnx.static import read_model
-from ernie_rt_onnx.verify import check_runnable, sha256, verify_with
+from ernie_rt_onnx.verify import check_runnable, verify_with
 
 
 def export(located: Located, out: Path, options: ExportOptions, progress: Progress | None = None) -> Exported:
@@ -45,7 +46,7 @@ def export(located: Located, out: Path, options: ExportOptions, progress: Progre
     try:
         plan, weights, produce = _weights(source, located.config, dtype, options)
         rest = _Rest(located, dtype, options.verify)
-        manifest = write_quantized(out, located.folder, weights, plan, produce, progress, rest.write)
+        manifest = write_quantized(out, located.folder, weights, plan, produce, progress, added=rest.addition)
     finally:
         source.close()
     sizes = {entry.name: entry.stat().st_size for entry in sorted(out.iterdir())}
@@ -83,7 +84,7 @@ def _packed(plain: Iterable[Weight], storages: Mapping[str, Storage]) -> list[We
 
 
 class _Rest:
-    """What belongs into a folder beside its weights: the graph, and what its runtimes need."""
+    """What belongs into a folder beside its weights: what its runtimes need, and the graph."""
 
     def __init__(self, located: Located, dtype: DType, verify: bool) -> None:
         self._located = located
@@ -93,20 +94,29 @@ class _Rest:
         self.figures: dict[str, float] = {}
         self.notes: tuple[str, ...] = ()
 
-    def write(self, folder: Path, manifest: Manifest) -> None:
-        """Add it; BackendError when the model is not valid, and what verifying raises where that is wanted."""
+    @property
+    def addition(self) -> Addition:
+        return Addition((MODEL, TABLES, README, *GENAI), self.beside, self.seal)
+
+    def beside(self, folder: Path, manifest: Manifest) -> None:
+        self.notes = write_beside(self._located, folder)
+
+    def seal(self, folder: Path, manifest: Manifest) -> None:
+        """Add the graph; BackendError when the model is not valid, and what verifying raises where that is wanted."""
         portable = build(self._located, self._dtype, manifest, folder)
+        check_room(folder, portable.table_bytes, folder)
         with files.write_atomic(folder / TABLES) as data:
-            for table in portable.tables.values():
-                data.write(table.tobytes())
+            for table in portable.tables:
+                for piece in table.pieces():
+                    data.write(piece.tobytes())
                 data.write(bytes(padding(table.nbytes)))
-        self.notes = self._write_genai_files(folder)
-        beside = {MANIFEST if path.name == PROGRESS else path.name: path for path in sorted(folder.iterdir())}
-        known = {name: shard.sha256 for name, shard in manifest.shards.items()}
-        digests = {name: known.get(name) or sha256(path) for name, path in beside.items() if name != MODEL}
-        seal(portable.model, manifest, digests)
+        known = manifest.digests
+        digests = known | {MANIFEST: digest_of(folder / PROGRESS), TABLES: digest_of(folder / TABLES)}
+        seal(portable.model, manifest, dict(sorted(digests.items())))
         with files.write_atomic(folder / MODEL) as file:
             file.write(portable.model.SerializeToString(deterministic=True))
+        with files.write_atomic(folder / README) as file:
+            file.write(readme(self._dtype).encode())
         try:
             onnx.checker.check_model(str(folder / MODEL))
         except onnx.checker.ValidationError as error:
@@ -114,14 +124,6 @@ class _Rest:
         self.digests = {MODEL: read_model(folder)[1]}
         if self._verify:
             self.figures = dict(verify_with(folder, PROGRESS, numbers=True).figures)
-
-    def _write_genai_files(self, folder: Path) -> tuple[str, ...]:
-        """As far as there is a tokenizer; what onnxruntime-genai will lack, in words."""
-        try:
-            left_out = write_genai_files(self._located, folder, MODEL)
-        except TokenizerError as error:
-            return (f"onnxruntime-genai cannot run it without a tokenizer: {error}",)
-        return tuple(f"onnxruntime-genai has no {name}, which generation_config.json asks for" for name in left_out)
 
 
 def _errors(manifest: Manifest) -> dict[str, float]:

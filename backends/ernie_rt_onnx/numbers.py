@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from ernie_rt.conformance.metrics import OP_LIMIT
 from ernie_rt.conformance.replay import replay
+from ernie_rt.conformance.rounding import EPSILON, multiples
 from ernie_rt.contract import DType, Graph, Numerics, Step, Value, WeightSource
 from ernie_rt.errors import BackendError
 from ernie_rt_onnx.genai import ATTENTION_MASK, INPUT_IDS, LOGITS
@@ -32,7 +34,9 @@ def compare(
     """How far each layer's values and the last logits are from the oracle's: rms, over the rms of the oracle's.
 
     `graph` is the one that the model says, `folder` has its external data, and `source` its weights.
-    Raises BackendError where a layer adds more than rounding explains.
+    Raises BackendError where a layer, or what makes logits of the last one, adds more than rounding explains. Each is
+    given what the one before it has found, so that the whole can be off by no more than they add up to, and by experts
+    that rounding chose.
     """
     ids = np.random.default_rng(0).integers(0, vocab_size, TOKENS, dtype=np.int32)
     taps = {
@@ -44,6 +48,15 @@ def compare(
     wrong = next((piece for piece in done.pieces if piece.wrong), None)
     if wrong is not None:
         raise BackendError("the exported model does not compute what it should", where=wrong.scope, found=wrong.finding)
+    exact, rounded = (lane[:vocab_size] for lane in done.from_last_tap)
+    own = float(multiples(logits[None, :vocab_size], exact[None], rounded[None], EPSILON["float32"])[0])
+    if not own <= OP_LIMIT:
+        raise BackendError(
+            "the exported model does not compute what it should",
+            where=LOGITS,
+            expected=f"at most {OP_LIMIT:g} times the noise of rounding, from the last layer on",
+            found=f"{own:.3g} times",
+        )
     drifts = {piece.scope: piece.drift for piece in done.pieces if piece.drift is not None}
     return drifts | {"logits": _distance(logits[:vocab_size], done.logits[:vocab_size])}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ import onnx
 
 from ernie_rt import files
 from ernie_rt.build import build as ready
-from ernie_rt.contract import DType, Graph, Target
+from ernie_rt.contract import DType, Graph, Target, Weight
 from ernie_rt.errors import ErnieRtError, IntegrityError
 from ernie_rt.location import Located
 from ernie_rt.weights.manifest import Manifest, padding
@@ -29,6 +30,8 @@ from ernie_rt_onnx.runtime import MINIMUM_RUNTIME
 
 MODEL: Final = "model.onnx"
 TABLES: Final = "model.onnx.data"
+ROWS_AT_ONCE: Final = 4096
+"""Of a table."""
 DTYPES: Final[tuple[DType, ...]] = ("float32", "float16", "bfloat16")
 
 CARD: Final = "ernie_rt.card"
@@ -37,13 +40,39 @@ CARD_FORMAT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """A table that no file of weights has, such as those of rope, in the dtype in which the graph reads it. It is made
+    piece by piece: how long it is, a config says, who may say anything."""
+
+    weight: Weight
+    dtype: DType
+    dims: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.dims) * np.dtype(self.dtype).itemsize
+
+    def pieces(self) -> Iterator[Array]:
+        """Its rows, some thousand at a time."""
+        for first in range(0, self.dims[0], ROWS_AT_ONCE):
+            rows = np.empty((min(ROWS_AT_ONCE, self.dims[0] - first), *self.dims[1:]), self.dtype)
+            self.weight.storage.compute(self.weight.type, rows, (), first)
+            yield rows
+
+
+@dataclass(frozen=True, slots=True)
 class Portable:
-    """A lowered graph, the ONNX model that says the same, without a card, and what no file of weights has: tables of
-    rope, by where each begins in a file of their own."""
+    """A lowered graph, the ONNX model that says the same, without a card, and the tables that belong into a file of
+    their own, in their order."""
 
     graph: Graph
     model: onnx.ModelProto
-    tables: Mapping[int, Array]
+    tables: tuple[Table, ...]
+
+    @property
+    def table_bytes(self) -> int:
+        """The size of that file: each table begins where a tensor may."""
+        return sum(table.nbytes + padding(table.nbytes) for table in self.tables)
 
 
 def build(located: Located, dtype: DType, manifest: Manifest, folder: Path) -> Portable:
@@ -55,14 +84,14 @@ def build(located: Located, dtype: DType, manifest: Manifest, folder: Path) -> P
     return Portable(graph, model, _place_constants(model, emitter, folder, manifest))
 
 
-def _place_constants(model: onnx.ModelProto, emitter: Emitter, folder: Path, manifest: Manifest) -> dict[int, Array]:
+def _place_constants(model: onnx.ModelProto, emitter: Emitter, folder: Path, manifest: Manifest) -> tuple[Table, ...]:
     """Point each constant to its bytes; the tables, which no file of weights has, come one after the other."""
     found: dict[str, tuple[str, int, int]] = {}
     for name in manifest.shards:
         file = SafetensorsFile(folder / name)
         found |= {key: (name, tensor.offset, tensor.nbytes) for key, tensor in file.tensors.items()}
         file.close()
-    tables: dict[int, Array] = {}
+    tables: list[Table] = []
     end = 0
     for constant in model.graph.initializer:
         if constant.data_location != onnx.TensorProto.EXTERNAL:
@@ -72,12 +101,11 @@ def _place_constants(model: onnx.ModelProto, emitter: Emitter, folder: Path, man
         if weight.storage.stored:
             place(constant, *found[f"{weight.name}.{parameter.part}"])
             continue
-        table = np.empty(parameter.dims, parameter.dtype)
-        weight.storage.compute(weight.type, table, ())
+        table = Table(weight, parameter.dtype, parameter.dims)
         place(constant, TABLES, end, table.nbytes)
-        tables[end] = table
+        tables.append(table)
         end += table.nbytes + padding(table.nbytes)
-    return tables
+    return tuple(tables)
 
 
 def facts(manifest: Manifest) -> dict[str, object]:

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import onnx
 from google.protobuf.message import DecodeError, Message
@@ -20,13 +20,13 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from ernie_rt import files
 from ernie_rt.errors import InputError, IntegrityError
 from ernie_rt.graph.types import DTYPES
+from ernie_rt.weights.whole import own_file
 from ernie_rt_onnx.emitter import ELEMENT_TYPES, OPSETS
 from ernie_rt_onnx.functions import DOMAIN
 from ernie_rt_onnx.portable import AGAIN, MODEL
 
 LIMIT: Final = 4 * files.MIB
 """That of the 300B has 257 kB."""
-GENAI_CONFIG: Final = "genai_config.json"
 INITIALIZER: Final = r"graph\.initializer\[\d+\]"
 """The only tensors that may lie in other files."""
 READS_FILES: Final = frozenset({"EPContext"})
@@ -51,44 +51,6 @@ def read_model(folder: Path) -> tuple[onnx.ModelProto, str]:
         if isinstance(message, onnx.TensorProto) and (message.external_data or message.data_location):
             _check_external(place, message, folder, sizes)
     return model, hashlib.sha256(data).hexdigest()
-
-
-def own_file(folder: Path, name: str) -> Path:
-    """The path of a regular file of the folder that has no other name; IntegrityError, UnsafePathError."""
-    path = files.member(folder, name, missing=IntegrityError, own=True)
-    links = path.stat().st_nlink
-    if links > 1:
-        raise IntegrityError(
-            "a hard link: by its other name, wherever that is, the file can be changed after it was checked",
-            where=str(path),
-            expected="1 name",
-            found=links,
-            hint="Copy the folder without links (`cp -r`), and verify the copy",
-        )
-    return path
-
-
-def check_genai_config(path: Path) -> None:
-    """IntegrityError for a genai_config.json that names another graph, or a library to load."""
-    config = files.read_json(path, strict=True)
-    named = [value for key, value in _members(config) if key == "filename"]
-    if named != [MODEL]:
-        raise IntegrityError(
-            "onnxruntime-genai would run another file", where=str(path), expected=MODEL, found=str(named)[:200]
-        )
-    libraries = [value for key, value in _members(config) if "librar" in key]
-    if libraries:
-        raise IntegrityError(
-            "onnxruntime-genai would load a library", where=str(path), found=str(libraries)[:200], hint=AGAIN
-        )
-
-
-def _members(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        yield from value.items()
-    if isinstance(value, dict | list):
-        for child in value.values() if isinstance(value, dict) else value:
-            yield from _members(child)
 
 
 def walk(message: Message, place: str = "") -> Iterator[tuple[str, Message]]:

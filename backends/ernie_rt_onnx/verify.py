@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,17 +10,17 @@ import numpy as np
 import onnx
 
 from ernie_rt import files
-from ernie_rt.contract import DType, Target
+from ernie_rt.contract import DType
 from ernie_rt.errors import IntegrityError, OptionError
 from ernie_rt.export import Verified
 from ernie_rt.files import Progress
 from ernie_rt.location import Located
 from ernie_rt.modeling.config import read_config
-from ernie_rt.weights.hub import FILES
 from ernie_rt.weights.manifest import MANIFEST, Manifest, padding, read_manifest
 from ernie_rt.weights.quantized import QuantizedSource
-from ernie_rt_onnx.backend import OnnxBackend
-from ernie_rt_onnx.numbers import compare
+from ernie_rt.weights.whole import check_digests, own_file, strangers
+from ernie_rt_onnx.apart import compare_apart
+from ernie_rt_onnx.beside import README, check_beside, check_names, readme
 from ernie_rt_onnx.portable import (
     AGAIN,
     DTYPES,
@@ -36,8 +33,7 @@ from ernie_rt_onnx.portable import (
     graph_digest,
     read_card,
 )
-from ernie_rt_onnx.runtime import check_runtime
-from ernie_rt_onnx.static import GENAI_CONFIG, check_genai_config, own_file, read_model, walk
+from ernie_rt_onnx.static import read_model, walk
 
 
 def verify(folder: Path, numbers: bool = False, progress: Progress | None = None) -> Verified:
@@ -48,34 +44,64 @@ def verify(folder: Path, numbers: bool = False, progress: Progress | None = None
 def verify_with(folder: Path, manifest_name: str, numbers: bool, progress: Progress | None = None) -> Verified:
     """Check a folder whose manifest has this name so far.
 
-    First model.onnx by itself, then every digest, then the graph is built anew and compared. Last, with `numbers`,
-    ONNX Runtime runs it, and each layer is compared with the float64 reference.
+    First model.onnx by itself, then every digest, then the graph and the files for its runtimes are made anew and
+    compared. Last, with `numbers`, a child process lets ONNX Runtime run it, and compares each layer with the float64
+    reference.
     """
     model, digest = read_model(folder)
     card = read_card(model)
-    notes = _check_files(folder, manifest_name, model, card, progress)
+    _check_graph(model, card)
     manifest = read_manifest(own_file(folder, manifest_name))
-    if any(card["files"].get(name) != shard.sha256 for name, shard in manifest.shards.items()):
-        raise IntegrityError("the card and the manifest differ in the digests of weights", where=MANIFEST, hint=AGAIN)
-    located, dtype = Located(read_config(folder), folder), _dtype(manifest)
-    figures: dict[str, float] = {}
+    check_names(card["files"], manifest, folder)
+    notes = strangers(folder, {MODEL, manifest_name, *card["files"], *_our_readme(folder, manifest)})
+    stored = {name: sha256 for name, sha256 in card["files"].items() if name != MANIFEST}
+    check_digests(folder, stored | {manifest_name: card["files"].get(MANIFEST, "")}, AGAIN, progress)
+    known = manifest.digests
+    if any(card["files"].get(name) != sha256 for name, sha256 in known.items()):
+        raise IntegrityError("the card and the manifest differ in the digests of files", where=MANIFEST, hint=AGAIN)
+    located, dtype, again = Located(read_config(folder), folder), _dtype(manifest), _again(manifest)
+    if numbers:
+        check_runnable(dtype)
     source = QuantizedSource(folder, located.config, manifest, reread=True)
     try:
-        portable = build(located, dtype, manifest, folder)
-        theirs, ours = manifest.origin.get("version"), version("ernie-rt")
-        if theirs == ours:
-            _check_rebuilt(model, card, portable, manifest, folder)
-        else:
-            notes.append(f"written by ernie-rt {ascii(theirs)[:40]}, this is {ours!r}: the graph was not compared")
-        if numbers:
-            check_runnable(dtype)
-            check_runtime(card["minimum_onnxruntime"])
-            rounds = OnnxBackend().numerics(Target(("cpu",), dtype))
-            known = located.known_ids or located.config.vocab_size
-            figures = compare(model, folder, portable.graph, source, rounds, dtype, known)
+        _check_rebuilt(model, card, build(located, dtype, manifest, folder), manifest, folder, again)
     finally:
         source.close()
-    return Verified({MODEL: digest, **card["files"]}, figures, tuple(notes))
+    check_beside(located, stored, again)
+    figures = compare_apart(folder, manifest_name, dtype, card["minimum_onnxruntime"]) if numbers else {}
+    return Verified({MODEL: digest, **card["files"]}, figures, notes)
+
+
+def _check_graph(model: onnx.ModelProto, card: dict[str, Any]) -> None:
+    """The graph is what the card says, and what it reads has a digest there."""
+    found = graph_digest(model)
+    if card["graph"] != found:
+        raise IntegrityError(
+            "the graph is not the one that was written: its digest differs", where=MODEL, expected=card["graph"],
+            found=found, hint=AGAIN,
+        )  # fmt: skip
+    named = {entry.value for each in model.graph.initializer for entry in each.external_data if entry.key == "location"}
+    if not named <= card["files"].keys():
+        raise IntegrityError("the card has no digest of a file of weights", where=MODEL, found=str(sorted(named))[:200])
+
+
+def _our_readme(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+    """The exporter's own README, which others may replace: no digest speaks of it."""
+    path = folder / README
+    if path.is_file() and files.read_bytes(path, files.MIB).decode("utf-8", "replace") == readme(_dtype(manifest)):
+        return (README,)
+    return ()
+
+
+def _again(manifest: Manifest) -> str:
+    """What helps when a folder is not what this version would have written."""
+    theirs, ours = manifest.origin.get("version", ""), version("ernie-rt")
+    if theirs == ours:
+        return AGAIN
+    return (
+        f"It says that ernie-rt {ascii(theirs)[1:-1][:40]} wrote it, and this is {ours}: "
+        "verify it with that version, or export the model again"
+    )
 
 
 def check_runnable(dtype: DType) -> None:
@@ -88,70 +114,6 @@ def check_runnable(dtype: DType) -> None:
         )
 
 
-def sha256(path: Path, report: Callable[[int], None] = lambda count: None) -> str:
-    """The digest of a file, in hexadecimal; `report` is told the bytes read."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(files.MIB):
-                digest.update(piece)
-                report(len(piece))
-    except OSError as error:
-        raise IntegrityError("cannot be read", where=str(path), found=error.strerror) from error
-    return digest.hexdigest()
-
-
-def _check_files(
-    folder: Path, manifest_name: str, model: onnx.ModelProto, card: dict[str, Any], progress: Progress | None
-) -> list[str]:
-    """The graph and each file are what the card says, and nothing else is there to be read; remarks."""
-    found = graph_digest(model)
-    if card["graph"] != found:
-        raise IntegrityError(
-            "the graph is not the one that was written: its digest differs", where=MODEL, expected=card["graph"],
-            found=found, hint=AGAIN,
-        )  # fmt: skip
-    named = {entry.value for each in model.graph.initializer for entry in each.external_data if entry.key == "location"}
-    if not named <= card["files"].keys():
-        raise IntegrityError("the card has no digest of a file of weights", where=MODEL, found=str(sorted(named))[:200])
-    paths = {name: own_file(folder, manifest_name if name == MANIFEST else name) for name in card["files"]}
-    notes = _strangers(folder, {MODEL, *(path.name for path in paths.values())})
-    done, total = 0, sum(path.stat().st_size for path in paths.values())
-
-    def report(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress(done, total)
-
-    for name, path in paths.items():
-        found = sha256(path, report)
-        if found != card["files"][name]:
-            raise IntegrityError(
-                "the file is not the one that was written: its digest differs",
-                where=str(path),
-                expected=f"sha256 {card['files'][name]}",
-                found=found,
-                hint=AGAIN,
-            )
-    if GENAI_CONFIG in paths:
-        check_genai_config(paths[GENAI_CONFIG])
-    return notes
-
-
-def _strangers(folder: Path, known: set[str]) -> list[str]:
-    """Remarks on what else lies in the folder; IntegrityError for a file that would be read as a part of the model."""
-    strange = sorted(entry.name for entry in folder.iterdir() if entry.name not in known)
-    for name in strange:
-        if any(fnmatch(name, pattern) for pattern in (*FILES, GENAI_CONFIG)):
-            raise IntegrityError(
-                "this file was not exported with the model, and would be read as a part of it",
-                where=str(folder / name),
-                hint="Move it away",
-            )
-    return [f"not checked, since it was not exported with the model: {ascii(name)[1:-1]}" for name in strange]
-
-
 def _dtype(manifest: Manifest) -> DType:
     for dtype in DTYPES:
         if dtype == manifest.plan.get("dtype"):
@@ -160,7 +122,7 @@ def _dtype(manifest: Manifest) -> DType:
 
 
 def _check_rebuilt(
-    model: onnx.ModelProto, card: dict[str, Any], portable: Portable, manifest: Manifest, folder: Path
+    model: onnx.ModelProto, card: dict[str, Any], portable: Portable, manifest: Manifest, folder: Path, again: str
 ) -> None:
     """The folder's graph, card and tables are those that the exporter writes for this config and these weights."""
     written, wanted = bare(model), portable.model
@@ -168,21 +130,26 @@ def _check_rebuilt(
         raise IntegrityError(
             "not the graph that ernie-rt makes of this config and these weights",
             where=f"{MODEL}, {_difference(written, wanted)}",
-            hint=AGAIN,
+            hint=again,
         )
     for key, value in facts(manifest).items():
         if card.get(key) != value:
-            raise IntegrityError(f"the card says something else of the model in {key!r}", where=MODEL, hint=AGAIN)
-    data = np.fromfile(folder / TABLES, np.uint8)
-    end = 0
-    for start, table in portable.tables.items():
-        end = start + table.nbytes + padding(table.nbytes)
-        found = data[start : start + table.nbytes].view(table.dtype).reshape(table.shape).astype(np.float32)
-        # Machines whose cosine differs in the last bit of float64 may round a number of the table to its neighbour.
-        if not np.abs(found - table.astype(np.float32)).max() <= 2.0 ** -{2: 7, 4: 22}[table.itemsize]:
-            raise IntegrityError("not the tables of rope that this config asks for", where=TABLES, hint=AGAIN)
-    if end != len(data):
-        raise IntegrityError("the tables of rope have another size", where=TABLES, expected=end, found=len(data))
+            raise IntegrityError(f"the card says something else of the model in {key!r}", where=MODEL, hint=again)
+    size = (folder / TABLES).stat().st_size
+    if size != portable.table_bytes:  # before any is made: how long they are, the config says, who may say anything
+        raise IntegrityError(
+            "the tables of rope have another size", where=TABLES, expected=portable.table_bytes, found=size, hint=again
+        )
+    with (folder / TABLES).open("rb") as file:
+        for table in portable.tables:
+            # Machines whose cosine differs in the last bit of float64 may round a number of the table to its neighbour.
+            near = 2.0 ** -{2: 7, 4: 22}[np.dtype(table.dtype).itemsize]
+            for piece in table.pieces():
+                found = np.frombuffer(file.read(piece.nbytes), piece.dtype).reshape(piece.shape)
+                if not np.abs(found.astype(np.float32) - piece.astype(np.float32)).max() <= near:
+                    raise IntegrityError("not the tables of rope that this config asks for", where=TABLES, hint=again)
+            if any(file.read(padding(table.nbytes))):
+                raise IntegrityError("what lies between the tables of rope is not zero", where=TABLES, hint=again)
 
 
 def _difference(model: onnx.ModelProto, wanted: onnx.ModelProto) -> str:

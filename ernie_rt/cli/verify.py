@@ -1,4 +1,4 @@
-"""`ernie-rt verify`: is an exported folder whole, and safe to open?"""
+"""`ernie-rt verify`: is an exported or quantised folder whole, and safe to open?"""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from ernie_rt.cli.options import Json
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `ernie-rt export` wrote.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `ernie-rt export` or `quantize` wrote.")],
     numbers: Annotated[
         bool, typer.Option("--numbers", help="Run the model too: compare each layer with the float64 reference.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check an exported folder before something else opens it.
+    """Check an exported or quantised folder before something else opens it.
 
-    Every file has to be the one that was written, none may lead elsewhere, and the graph must be the one that belongs
-    to these weights. Compare the sha256 that it prints with the one that `ernie-rt export` printed. Exit code 2: the
-    folder is not what was written. Exit code 1: it could not be checked here, or, with --numbers, computes something
-    else.
+    Every file has to be the one that was written, none may lead elsewhere, and a graph must be the one that belongs to
+    these weights. Compare the sha256 that it prints with the one that `ernie-rt export` printed. Exit code 2: the
+    folder is not what was written. Exit code 1: a part of it could not be checked, or, with --numbers, it computes
+    something else.
     """
     from ernie_rt.cli.loaded import progress_bar
     from ernie_rt.cli.output import say, write
+    from ernie_rt.display import printable
     from ernie_rt.export import verify as check
 
     with progress_bar("verifying") as progress:
@@ -36,8 +37,14 @@ def verify(
         say(note)
     if as_json:
         found = {"folder": str(folder), "sha256": dict(verified.digests), "figures": dict(verified.figures)}
-        write(json.dumps(found | {"notes": verified.notes}) + "\n")
-        return
-    name, digest = next(iter(verified.digests.items()))
-    write(f"{figures(verified.figures)}{folder}: all {len(verified.digests)} files are as they were written\n")
-    write(f"{name}: sha256 {digest}\n")
+        write(json.dumps(found | {"notes": verified.notes, "unchecked": verified.unchecked}) + "\n")
+    else:
+        count = len(verified.digests)
+        checked = f"{count} files are" if verified.unchecked else f"all {count} files are"
+        name, digest = next(iter(verified.digests.items()))
+        write(f"{figures(verified.figures)}{folder}: {checked} as they were written\n")
+        write(f"{name}: sha256 {digest}\n")
+    if verified.unchecked:
+        say(f"not checked, since nothing says what was written: {', '.join(map(printable, verified.unchecked))}")
+        say("An earlier ernie-rt wrote this folder: quantise the model again, and all of it can be checked")
+        raise typer.Exit(1)

@@ -68,13 +68,14 @@ class Piece:
 class Replay:
     """What a replay leaves: the pieces in the order in which they run, the flips, the choices that may have flipped and
     that no tap shows, and the last row of logits by the oracle `[V]` with the rms of what rounding alone does to the
-    best of them."""
+    best of them. `from_last_tap` are the logits that follow from the last tap on, exactly and rounded, each `[V]`."""
 
     pieces: list[Piece] = field(default_factory=list)
     flips: list[Flip] = field(default_factory=list)
     hidden: list[Flip] = field(default_factory=list)
     logits: Array = field(default_factory=lambda: np.empty(0))
     noise: float = 0.0
+    from_last_tap: tuple[Array, Array] = field(default_factory=lambda: (np.empty(0), np.empty(0)))
 
 
 def replay(
@@ -139,7 +140,8 @@ class _Replayer:
                 hidden.update((value.name, {**self.inside, node.scope: None}) for value in node.outputs)
             for lane, values in self.lanes.items():
                 self.lanes[lane] = {name: value for name, value in values.items() if last_use.get(name, -1) > i}
-        oracle, drifting = (self.lanes[lane][logits] for lane in ("oracle", "drifting"))
+        oracle, drifting, exact, rounded = (self.lanes[lane][logits] for lane in LANES)
+        self.result.from_last_tap = exact[-1], rounded[-1]
         self.result.logits = oracle[-1]
         self.result.noise = float(choice_noise(oracle[-1:], drifting[-1:])[0])
         return self.result

@@ -141,8 +141,9 @@ class Storage(Protocol):
         65,536 values. `quantiles` are those of the standard normal distribution."""
         return mean + std * quantiles
 
-    def compute(self, type: TensorType, out: Array, index: tuple[int, ...]) -> None:
-        """Write a weight that nobody stores, or its slice at `index`, into `out`."""
+    def compute(self, type: TensorType, out: Array, index: tuple[int, ...], first: int = 0) -> None:
+        """Write a weight that nobody stores, or its slice at `index`, into `out`: as many of its rows, from `first` on,
+        as that has."""
         raise AssertionError(f"{self} is stored")
 
     def to_json(self) -> dict[str, Any]:

@@ -41,11 +41,14 @@ class RopeTable(Storage):
     def __str__(self) -> str:
         return f"rope {self.function}, theta {self.theta:g}"
 
-    def compute(self, type: TensorType, out: Array, index: tuple[int, ...]) -> None:
+    def compute(self, type: TensorType, out: Array, index: tuple[int, ...], first: int = 0) -> None:
         """`out` may have any number of rows."""
         columns = type.dims[1]
         assert isinstance(columns, int), "a rope table's columns are D/2"
-        out[...] = rope_table(self, index[0] + 1 if index else out.shape[0], columns)[index]
+        if index:
+            out[...] = rope_table(self, 1, columns, index[0])[(0, *index[1:])]
+        else:
+            out[...] = rope_table(self, out.shape[0], columns, first)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RopeTable:
@@ -66,8 +69,9 @@ def inverse_frequencies(head_dim: int, theta: float) -> NDArray[np.float32]:
     return np.float32(1) / powers
 
 
-def rope_table(table: RopeTable, rows: int, columns: int) -> NDArray[np.float32]:
-    """The cos or sin of every angle, f32[rows, columns]; row = position, columns = D/2. The caller owns the array.
+def rope_table(table: RopeTable, rows: int, columns: int, first: int = 0) -> NDArray[np.float32]:
+    """The cos or sin of every angle, f32[rows, columns]: of positions from `first` on, and columns = D/2. The caller
+    owns the array.
 
     The angle is float32(position / compression_ratio) * inverse frequency, rounded to float32 as in transformers;
     its cosine or sine is then evaluated in float64 and rounded once, so that every machine gets the same bits.
@@ -79,7 +83,9 @@ def rope_table(table: RopeTable, rows: int, columns: int) -> NDArray[np.float32]
     out = np.empty((rows, columns), np.float32)
     for start in range(0, rows, ROWS_AT_ONCE):
         stop = min(start + ROWS_AT_ONCE, rows)
-        positions = (np.arange(start, stop, dtype=np.float64) / table.compression_ratio).astype(np.float32)
+        positions = (np.arange(first + start, first + stop, dtype=np.float64) / table.compression_ratio).astype(
+            np.float32
+        )
         angles = positions[:, None] * frequencies
         out[start:stop] = function(angles.astype(np.float64))
     return out

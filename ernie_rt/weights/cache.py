@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 
 from ernie_rt import files
-from ernie_rt.errors import InputError, OptionError, UnsafePathError, WriteError
+from ernie_rt.errors import CheckpointError, InputError, OptionError, UnsafePathError, WriteError
 from ernie_rt.files import Progress
 from ernie_rt.graph.types import Weight
 from ernie_rt.home import user_cache
@@ -37,6 +37,7 @@ from ernie_rt.weights.opening import SOURCES, Sources, open_weights
 from ernie_rt.weights.quantize import Quantization, quantize_source
 from ernie_rt.weights.quantized import QuantizedSource
 from ernie_rt.weights.source import StoredSource
+from ernie_rt.weights.whole import shared_with
 
 TRIAL: Final = 1 << 18
 """Numbers that are quantised to see how fast that goes."""
@@ -60,18 +61,33 @@ Announce = Callable[[int, float], None]
 class CachedSource(QuantizedSource):
     """An entry that is being loaded: nobody removes it until this is closed."""
 
-    def __init__(self, folder: Path, config: ModelConfig) -> None:
-        """Raises FileNotFoundError for an entry that was just removed, and what opening a quantised folder does."""
+    def __init__(self, folder: Path, config: ModelConfig, weights: Sequence[Weight] = ()) -> None:
+        """An entry that stores such `weights`. Raises FileNotFoundError for one that was just removed, UnsafePathError
+        for one that others can write to, and what opening a quantised folder does."""
         self._id = folder.name[:12]
-        with contextlib.ExitStack() as held, self._remedy():
+        with contextlib.ExitStack() as held:
             held.enter_context(files.locked(folder, shared=True))
-            super().__init__(folder, config)
+            for path in (folder.parent, folder, *folder.iterdir()):
+                if found := shared_with(path):
+                    raise UnsafePathError(
+                        "the cache cannot be trusted that others can write to",
+                        where=str(path),
+                        found=found,
+                        hint="Remove this folder, or set XDG_CACHE_HOME to one that is yours alone",
+                    )
+            with self._remedy():
+                super().__init__(folder, config)
+                held.callback(super().close)
+                for name, wanted in ((weight.name, weight.storage) for weight in weights if weight.storage.packed):
+                    if (stored := self.storages[name]) != wanted:
+                        raise CheckpointError(
+                            f"{name} is stored in another way", where=str(folder), expected=wanted, found=stored
+                        )
             self._held = held.pop_all()
         with contextlib.suppress(OSError):
             os.utime(folder / MANIFEST)
 
     def close(self) -> None:
-        super().close()
         self._held.close()
 
     def _verify(self, name: str) -> None:
@@ -122,7 +138,7 @@ def cached_weights(
         except WriteError as error:
             error.hint = f"{error.hint}, {APART}"
             raise
-        while (found := _opened(twin, config)) is None:
+        while (found := _opened(twin, config, weights)) is None:
             numbers = sum(weight.type.elements() for weight in weights)
             nbytes = sum(file_bytes(group) for group in shard_weights(weights).values())
             announce(nbytes, numbers * _seconds_a_number(how) / threads)
@@ -138,9 +154,9 @@ def _name(plan: Mapping[str, object], weights: Sequence[Weight]) -> str:
     return hashlib.sha256(json.dumps([plan, shapes], sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _opened(twin: Path, config: ModelConfig) -> CachedSource | None:
+def _opened(twin: Path, config: ModelConfig, weights: Sequence[Weight]) -> CachedSource | None:
     try:
-        return CachedSource(twin, config) if twin.exists() else None
+        return CachedSource(twin, config, weights) if twin.exists() else None
     except FileNotFoundError:  # removed this moment
         return None
     except OSError as error:
@@ -152,7 +168,7 @@ def _make(
     how: Quantization, threads: int, progress: Progress | None,
 ) -> None:  # fmt: skip
     try:
-        twin.parent.mkdir(parents=True, exist_ok=True)
+        twin.parent.mkdir(0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(
             "the cache cannot be written", where=str(twin.parent), found=error.strerror, hint=ROOM

@@ -7,7 +7,9 @@ stopped when it is asked for the same. The bytes are the same either way.
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +37,7 @@ from ernie_rt.weights.manifest import (
     shard_weights,
 )
 from ernie_rt.weights.source import Array
+from ernie_rt.weights.whole import digest_of, shared_with
 
 PROGRESS: Final = "ernie_rt.partial.json"
 """The manifest of what is whole, while a folder grows."""
@@ -51,6 +54,16 @@ Finish = Callable[[Path, Manifest], None]
 """Adds to the folder, whose weights are written, what else belongs into it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What a format adds to a folder: files of these `names`. Those that `beside` writes have a digest in the manifest,
+    those of `seal` come after it, and may speak of it."""
+
+    names: tuple[str, ...]
+    beside: Finish
+    seal: Finish
+
+
 def write_quantized(
     out: Path,
     beside: Path | None,
@@ -58,32 +71,32 @@ def write_quantized(
     plan: Mapping[str, object],
     produce: Produce,
     progress: Progress | None = None,
-    finish: Finish | None = None,
+    check: Finish | None = None,
     model: str | None = None,
     links: bool = False,
+    added: Addition | None = None,
 ) -> Manifest:
-    """Write the folder `out`: the weights as their storages say, what lies in the folder `beside`, what `finish` adds,
-    and the manifest, which calls it a `model` of that name. Links that lead out of `beside` are followed when `links`
-    says so: for a folder that nobody else is given.
+    """Write the folder `out`: the weights as their storages say, what lies in the folder `beside`, what is `added`,
+    and the manifest, which calls it a `model` of that name. `check` is asked when all of it is there. Links that lead
+    out of `beside` are followed when `links` says so: for a folder that nobody else is given.
 
-    Raises UnsafePathError for such a link, and WriteError when `out` exists, `out.partial` is of another plan, or the
-    disk has too little room.
+    Raises UnsafePathError for such a link, and WriteError when `out` exists, `out.partial` is of another plan or not
+    ours alone, or the disk has too little room.
     """
     origin = {"version": version("ernie-rt")} | ({} if model is None else {"model": model})
     taken = [] if beside is None else _beside(beside, links)
     groups = shard_weights(weights)
     sizes = {name: file_bytes(group) for name, group in groups.items()}
     with files.build_folder(out) as folder:
-        shards = _begun(folder, plan, {**STORAGES, **{w.storage.kind: type(w.storage) for w in weights}})
-        room, needed = files.free_bytes(folder), sum(sizes[name] for name in groups if name not in shards)
-        if needed > room:
-            raise WriteError(
-                "the disk has too little room",
-                where=str(out),
-                expected=human_bytes(needed),
-                found=human_bytes(room),
-                hint="Choose another disk, fewer bits, or larger blocks",
-            )
+        begun = _begun(folder, plan, {**STORAGES, **{w.storage.kind: type(w.storage) for w in weights}})
+        _clear(folder, {*groups, PROGRESS}, () if added is None else added.names)
+        planned = {name: {weight.name: weight.storage for weight in group} for name, group in groups.items()}
+        shards = {
+            name: shard
+            for name, shard in begun.items()
+            if planned.get(name) == shard.storages and _whole(folder / name, shard)
+        }
+        check_room(folder, sum(sizes[name] for name in groups if name not in shards), out)
         done = 0
         for name, group in groups.items():
             if name not in shards:
@@ -93,24 +106,55 @@ def write_quantized(
         manifest = Manifest(plan, {name: shards[name] for name in groups}, origin)
         manifest.write(folder / PROGRESS)
         _take_along(taken, folder)
-        if finish is not None:
-            finish(folder, manifest)
+        if added is not None:
+            added.beside(folder, manifest)
+        names = sorted(path.name for path in folder.iterdir() if path.name not in {*groups, PROGRESS})
+        manifest = replace(manifest, beside={name: digest_of(folder / name) for name in names})
+        manifest.write(folder / PROGRESS)
+        if added is not None:
+            added.seal(folder, manifest)
+        if check is not None:
+            check(folder, manifest)
         (folder / PROGRESS).replace(folder / MANIFEST)
     return manifest
 
 
+def check_room(folder: Path, needed: int, out: Path) -> None:
+    """WriteError when the disk of a folder has no room for so many bytes of `out`."""
+    room = files.free_bytes(folder)
+    if needed > room:
+        raise WriteError(
+            "the disk has too little room",
+            where=str(out),
+            expected=human_bytes(needed),
+            found=human_bytes(room),
+            hint="Choose another disk, fewer bits, or larger blocks",
+        )
+
+
 def _begun(folder: Path, plan: Mapping[str, object], storages: Storages) -> dict[str, Shard]:
-    """The whole files that an earlier run by the same plan has written; WriteError where something else lies there."""
+    """The files that an earlier run by the same plan has written; WriteError where something else lies there, or what
+    lies there is not ours alone to write."""
+    entries = list(folder.iterdir())
+    if not entries:
+        return {}
+    for path in (folder, *entries):
+        if (found := shared_with(path)) and not path.is_symlink():  # links are not followed, and removed
+            raise WriteError(
+                "an interrupted run cannot be trusted that others can write to",
+                where=str(path),
+                found=found,
+                hint="Remove this folder, and begin again",
+            )
     for name in (PROGRESS, MANIFEST):
         if not (folder / name).exists():
             continue
         begun = read_manifest(files.member(folder, name, own=True), storages)
         if begun.plan != plan:
             raise _of_another(folder, plan, begun.plan)
-        return {name: shard for name, shard in begun.shards.items() if _size(folder / name) == shard.nbytes}
-    if any(folder.iterdir()):
-        raise WriteError("this folder is in the way", where=str(folder), hint="Choose another name, or remove it")
-    return {}
+        (folder / name).replace(folder / PROGRESS)
+        return dict(begun.shards)
+    raise WriteError("this folder is in the way", where=str(folder), hint="Choose another name, or remove it")
 
 
 def _of_another(folder: Path, plan: Mapping[str, object], begun: Mapping[str, object]) -> WriteError:
@@ -136,8 +180,24 @@ def _of_another(folder: Path, plan: Mapping[str, object], begun: Mapping[str, ob
     )
 
 
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
+def _clear(folder: Path, kept: set[str], added: tuple[str, ...]) -> None:
+    """Remove what an earlier run has written beside the weights, to be written anew; WriteError for anything else."""
+    for path in sorted(folder.iterdir()):
+        if path.name in kept and path.is_file() and not path.is_symlink():
+            continue
+        ours = any(fnmatch(path.name, name) for name in (*kept, *BESIDE, *added))
+        if not ours or stat.S_ISDIR(path.lstat().st_mode):
+            raise WriteError(
+                "this does not belong to the run that was interrupted here",
+                where=str(path),
+                hint="Move it away, or remove the folder and begin again",
+            )
+        path.unlink()
+
+
+def _whole(path: Path, shard: Shard) -> bool:
+    """Whether a file is the one that was written."""
+    return path.is_file() and path.stat().st_size == shard.nbytes and digest_of(path) == shard.sha256
 
 
 class _Writer:

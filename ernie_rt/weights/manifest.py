@@ -45,12 +45,14 @@ class Manifest:
     """What a folder was made of and how, and its files.
 
     The `plan` decides every byte of them. The `origin` is told to people: the `version` of ernie-rt that wrote them,
-    and what the `model` was called.
+    and what the `model` was called. `beside` are the digests of what lies beside the weights: config, tokenizer and the
+    like; None in a folder of a version that made none.
     """
 
     plan: Mapping[str, object]
     shards: Mapping[str, Shard] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, str] | None = None
 
     @property
     def storages(self) -> dict[str, Storage]:
@@ -59,6 +61,11 @@ class Manifest:
     @property
     def errors(self) -> dict[str, float]:
         return {name: error for shard in self.shards.values() for name, error in shard.errors.items()}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of all files that it has one of."""
+        return {**{name: shard.sha256 for name, shard in self.shards.items()}, **(self.beside or {})}
 
     def to_json(self) -> dict[str, Any]:
         shards = {
@@ -73,7 +80,8 @@ class Manifest:
             }
             for name, shard in self.shards.items()
         }
-        return {"format": FORMAT, "origin": dict(self.origin), "plan": dict(self.plan), "shards": shards}
+        beside = {} if self.beside is None else {"beside": dict(self.beside)}
+        return {"format": FORMAT, "origin": dict(self.origin), "plan": dict(self.plan), "shards": shards, **beside}
 
     def write(self, path: Path) -> None:
         with files.write_atomic(path) as file:
@@ -94,7 +102,8 @@ def read_manifest(path: Path, storages: Storages = STORAGES) -> Manifest:
     try:
         shards = {name: _shard(entry, storages) for name, entry in data["shards"].items()}
         origin = {key: text for key, text in data.get("origin", {}).items() if isinstance(text, str)}
-        return Manifest(dict(data["plan"]), shards, origin)
+        beside = None if data.get("beside") is None else {name: _digest(it) for name, it in data["beside"].items()}
+        return Manifest(dict(data["plan"]), shards, origin, beside)
     except (KeyError, TypeError, ValueError, AttributeError, ErnieRtError) as error:
         raise JsonError(
             "not a manifest of a quantised folder", where=str(path), found=f"{type(error).__name__}: {error}"[:200]
@@ -102,14 +111,20 @@ def read_manifest(path: Path, storages: Storages = STORAGES) -> Manifest:
 
 
 def _shard(entry: Mapping[str, Any], known: Storages) -> Shard:
-    nbytes, sha256 = entry["nbytes"], entry["sha256"]
-    if not (type(nbytes) is int and nbytes > 0) or not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise ValueError("an impossible size or digest")
+    nbytes, sha256 = entry["nbytes"], _digest(entry["sha256"])
+    if not (type(nbytes) is int and nbytes > 0):
+        raise ValueError("an impossible size")
     storages = {name: storage_from_json(weight["storage"], known) for name, weight in entry["weights"].items()}
     if not all(storage.stored for storage in storages.values()):
         raise ValueError("tables are not stored")
     errors = {name: float(weight["error"]) for name, weight in entry["weights"].items() if "error" in weight}
     return Shard(nbytes, sha256, storages, errors)
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise ValueError("an impossible digest")
+    return text
 
 
 def shard_weights(weights: Sequence[Weight]) -> dict[str, tuple[Weight, ...]]:

@@ -30,14 +30,16 @@ from ernie_rt.weights.manifest import (
 from ernie_rt.weights.safetensors import SafetensorsFile
 from ernie_rt.weights.source import HEAD_APART, Array, Place, computed, copy, pieces
 from ernie_rt.weights.stamps import Stamps
+from ernie_rt.weights.whole import digest_of
 
 CHUNK: Final = 1 << 17
 """Numbers made at once."""
 
 
 class QuantizedSource:
-    """The weights of a quantised folder. Opening it checks all names, shapes and sizes; the digest of a file is checked
-    when it is first read: remembered since it was last hashed, or hashed ahead by several threads.
+    """The weights of a quantised folder. Opening it checks all names, shapes and sizes, and the digests of what lies
+    beside the weights; that of a file of weights is checked when it is first read: remembered since it was last hashed,
+    or hashed ahead by several threads.
 
     A weight is filled part by part as it is stored, or, where the graph does not say it packed, with the numbers.
     """
@@ -64,6 +66,7 @@ class QuantizedSource:
                 self._files[name] = _open(folder, name, self.manifest.shards.get(name), group)
                 cleanup.callback(self._files[name].close)
                 self._homes.update((weight.name, name) for weight in group)
+            _check_beside(folder, self.manifest)
             cleanup.pop_all()
         self._wanted = {name: self.manifest.shards[name].sha256 for name in self._files}
         self._stamps = None if reread else Stamps.of_user()
@@ -162,6 +165,20 @@ class QuantizedSource:
                 expected=f"sha256 {wanted}",
                 found=found,
                 hint="Fetch it again, or quantise the model again",
+            )
+
+
+def _check_beside(folder: Path, manifest: Manifest) -> None:
+    """CheckpointError unless what lies beside the weights is what was written there; it is small, and always read."""
+    for name, wanted in (manifest.beside or {}).items():
+        found = digest_of(files.member(folder, name, missing=CheckpointError))
+        if found != wanted:
+            raise CheckpointError(
+                "the file is not the one that was written: its digest differs",
+                where=str(folder / name),
+                expected=f"sha256 {wanted}",
+                found=found,
+                hint=f"Fetch it again; or, if you changed it yourself, take its line out of {MANIFEST}",
             )
 
 

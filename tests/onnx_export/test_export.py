@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,7 +158,7 @@ def test_the_folder(weights: Any, dtype: Any, checkpoint: Callable[[str], Path],
     assert {function.name for function in model.functions} == {"MoE" if weights is None else "QMoE"}
     manifest = read_manifest(out / MANIFEST)
     card = json.loads(next(entry.value for entry in model.metadata_props if entry.key == CARD))
-    assert card["files"].keys() == exported.files.keys() - {"model.onnx"}
+    assert card["files"].keys() == exported.files.keys() - {"model.onnx", "README.md"}
     assert card["files"].items() >= {name: shard.sha256 for name, shard in manifest.shards.items()}.items()
     assert card["errors"] == manifest.errors
     # One copy on disk: constants are places in the files of weights, all of which the graph reads.
@@ -170,6 +172,10 @@ def test_the_folder(weights: Any, dtype: Any, checkpoint: Callable[[str], Path],
     assert places.keys() == {*manifest.shards, "model.onnx.data"}
     assert exported.files["model.onnx"] < 60_000
     assert "without a tokenizer" in exported.notes[0]
+    recipe = re.search("```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
+    assert recipe is not None and recipe[1].index("ORT_DISABLE_TELEMETRY") < recipe[1].index("import onnxruntime")
+    if dtype != "bfloat16":
+        subprocess.run([sys.executable, "-c", recipe[1]], cwd=out, check=True)
     if dtype == "float16":
         assert np.isfinite(Stock(out).logits(IDS)).all()
 

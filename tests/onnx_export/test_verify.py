@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from ernie_rt_onnx.portable import CARD, MODEL, TABLES, bare, graph_digest, seal
 from ernie_rt_onnx.static import LIMIT, walk
 from ernie_rt_onnx.verify import verify as verify_onnx
 from support.drawn import MOE, write_drawn
+from support.templates import PLAIN
 
 WEIGHTS = "model-00001-of-00004.safetensors"
 Edit = Callable[[onnx.ModelProto], Any]
@@ -42,14 +44,29 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(checkpoint: Path) -> Path:
     out = checkpoint.parent / "out"
     export(checkpoint, out, options=ExportOptions(Quantization(4)))
-    (out / "genai_config.json").write_text(json.dumps({"model": {"decoder": {"filename": MODEL}}}))
-    forge(out)  # there is no tokenizer, so none was written
     return out
+
+
+@pytest.fixture(scope="module")
+def exported_to_speak(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with a tokenizer and settings, so that there is what onnxruntime-genai reads."""
+    checkpoint = Path(shutil.copytree(untrained, tmp_path_factory.mktemp("speaking") / "checkpoint"))
+    settings = {"auto_map": {"AutoTokenizer": ["code.py", None]}, "chat_template": PLAIN, "bos_token": "<s>"}
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = json.loads((checkpoint / "config.json").read_text()) | {"auto_map": {"AutoConfig": "code.Config"}}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    export(checkpoint, checkpoint.parent / "out")
+    return checkpoint.parent / "out"
 
 
 @pytest.fixture
 def folder(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "folder"))
+
+
+@pytest.fixture
+def speaking(exported_to_speak: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported_to_speak, tmp_path / "speaking"))
 
 
 def read(folder: Path) -> onnx.ModelProto:
@@ -61,16 +78,22 @@ def card(model: onnx.ModelProto) -> str:
 
 
 def forge(folder: Path, edit: Edit = lambda model: None, version: str | None = None) -> None:
-    """Edit a model as somebody does who knows what the card says: all digests are right. Where the `version` is not
-    ours, nothing is built anew, and what is left must be enough."""
+    """Edit a model as somebody does who knows what the card and the manifest say: all digests are right."""
     model = read(folder)
     edit(model)
+    manifest = json.loads((folder / MANIFEST).read_text())
     if version is not None:
-        manifest = json.loads((folder / MANIFEST).read_text())
         manifest["origin"]["version"] = version
-        (folder / MANIFEST).write_text(json.dumps(manifest))
+    digests = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if path.name not in (MODEL, "README.md") and path.is_file()
+    }
+    apart = {MANIFEST, TABLES, *manifest["shards"]}
+    manifest["beside"] = {name: digest for name, digest in digests.items() if name not in apart}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    digests[MANIFEST] = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
     del model.metadata_props[:]
-    digests = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir() if p.name != MODEL}
     seal(model, read_manifest(folder / MANIFEST), digests)
     (folder / MODEL).write_bytes(model.SerializeToString())
 
@@ -81,7 +104,9 @@ def test_a_whole_folder(checkpoint: Path, tmp_path: Path) -> None:
     assert dict(written.digests) == {MODEL: hashlib.sha256((tmp_path / "out" / MODEL).read_bytes()).hexdigest()}
     assert next(iter(verified.digests.items())) == next(iter(written.digests.items()))
     assert verified.digests == {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / "out").iterdir()
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (tmp_path / "out").iterdir()
+        if path.name != "README.md"
     }
     assert verified == Verified(verified.digests)
     numbers = verify(tmp_path / "out", numbers=True).figures
@@ -90,9 +115,14 @@ def test_a_whole_folder(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_of_another_version(folder: Path) -> None:
+    """What a folder says of its writer excuses nothing."""
     forge(folder, version="0.0.9")
-    assert ["written by ernie-rt '0.0.9'" in note for note in verify(folder).notes] == [True]
-    assert verify(folder, numbers=True).figures["logits"] < 0.5
+    assert verify(folder).notes == ()
+    forge(folder, swap_inputs, version="0.0.9\x1b[31m")
+    with pytest.raises(IntegrityError, match="not the graph that ernie-rt makes") as caught:
+        verify(folder)
+    assert caught.value.hint is not None and "verify it with that version" in caught.value.hint
+    assert "\x1b" not in str(caught.value)
 
 
 def test_it_reads_every_byte_each_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,10 +281,11 @@ def test_files_that_are_no_files(name: str, replace: Callable[[Path], None], mes
         verify(folder)
 
 
-def test_a_link_inside_is_none_of_these(folder: Path) -> None:
+def test_a_link_inside_leads_to_what_was_not_exported(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "elsewhere")
     (folder / WEIGHTS).symlink_to("elsewhere")
-    assert verify(folder).notes == ("not checked, since it was not exported with the model: elsewhere",)
+    with pytest.raises(IntegrityError, match="elsewhere: this was not exported with the model"):
+        verify(folder)
 
 
 def test_a_snapshot_of_the_hub_cache(exported: Path, tmp_path: Path) -> None:
@@ -325,6 +356,37 @@ def test_what_no_digest_shows(name: str, folder: Path) -> None:
         verify(folder)
 
 
+def test_tables_of_another_size(folder: Path) -> None:
+    with (folder / TABLES).open("ab") as file:
+        file.write(bytes(4096))
+    forge(folder)
+    with pytest.raises(IntegrityError, match="the tables of rope have another size; expected 16384; found 20480"):
+        verify(folder)
+
+
+def test_tables_as_long_as_a_config_claims(folder: Path) -> None:
+    """They are measured before they are made."""
+    config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": 1 << 24}
+    (folder / "config.json").write_text(json.dumps(config))
+    size = 2 * (1 << 24) * 8 * 4
+
+    def claim(model: onnx.ModelProto) -> None:
+        for name in ("cos", "sin"):
+            (tensor,) = (t for t in model.graph.initializer if t.external_data and t.name.endswith(name))
+            tensor.dims[0] = 1 << 24
+            for entry in tensor.external_data:
+                entry.value = {"offset": "0", "length": str(size // 2)}.get(entry.key, entry.value)
+
+    for edit, message in ((lambda model: None, "not the graph that ernie-rt makes"), (claim, "is shorter than the")):
+        forge(folder, edit)
+        tracemalloc.start()
+        with pytest.raises(IntegrityError, match=message):
+            verify(folder)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < size / 20
+
+
 def test_other_tables(folder: Path) -> None:
     data = bytearray((folder / TABLES).read_bytes())
     data[4096 + 2] ^= 0x40
@@ -341,10 +403,11 @@ def test_another_card(folder: Path) -> None:
         ("errors", {}, "something else of the model in 'errors'"),
         ("accuracy_level", 0, "something else of the model in 'accuracy_level'"),
         ("format", 2, "a card of another format"),
-        ("files", {**said["files"], "nowhere": "0" * 64}, "there is no such file"),
+        ("files", {**said["files"], "added_tokens.json": "0" * 64}, "there is no such file"),
         ("files", {**said["files"], WEIGHTS: "0" * 64}, "its digest differs; expected sha256 0000"),
         ("files", {n: d for n, d in said["files"].items() if n != WEIGHTS}, "the card has no digest of a file"),
-        ("files", {n: d for n, d in said["files"].items() if n != "config.json"}, "would be read as a part of it"),
+        ("files", {n: d for n, d in said["files"].items() if n != "config.json"}, "may be read as a part of it"),
+        ("files", {**said["files"], "evil.so": "0" * 64}, "evil.so: this was not exported with the model"),
         ("files", [], "the card cannot be read"),
         ("graph", 7, "the card cannot be read"),
         ("graph", "0" * 64, "the graph is not the one that was written"),
@@ -378,32 +441,79 @@ def test_a_manifest_that_says_something_else(folder: Path) -> None:
         (folder / MANIFEST).write_text(whole)
 
 
-@pytest.mark.parametrize(
-    "genai, message",
-    [
-        ({"model": {"decoder": {"filename": "other.onnx"}}}, "onnxruntime-genai would run another file"),
-        ({"model": {"decoder": {"filename": MODEL}, "encoder": {"filename": MODEL}}}, "would run another file"),
-        (
-            {"model": {"decoder": {"filename": MODEL, "session_options": {"custom_ops_library": "x.so"}}}},
-            r"onnxruntime-genai would load a library; found \['x.so'\]",
-        ),
-    ],
-)
-def test_what_genai_would_load(genai: object, message: str, folder: Path) -> None:
-    (folder / "genai_config.json").write_text(json.dumps(genai))
-    forge(folder)
+def edited(name: str, edit: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        contents = json.loads((folder / name).read_text())
+        edit(contents)
+        (folder / name).write_text(json.dumps(contents, ensure_ascii=False, indent=2))
+
+    return change
+
+
+GENAI = "genai_config.json"
+OPTIONS: dict[str, Any] = {"custom_ops_library": "x.so"}
+BESIDE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "another graph": (edited(GENAI, lambda c: c["model"]["decoder"].update(filename="other.onnx")), GENAI),
+    "a library": (edited(GENAI, lambda c: c["model"]["decoder"].update(session_options=OPTIONS)), GENAI),
+    "a provider's library": (
+        edited(GENAI, lambda c: c["model"]["decoder"].update(session_options={"provider_options": [{"x": OPTIONS}]})),
+        GENAI,
+    ),
+    "a file to write": (
+        edited(GENAI, lambda c: c["model"]["decoder"].update(session_options={"enable_profiling": "/tmp/x"})), GENAI,
+    ),
+    "none for genai": (lambda folder: (folder / GENAI).unlink(), GENAI),
+    "another tokenizer": (edited("tokenizer.json", lambda c: c["model"]["vocab"].update(zzz=7)), "tokenizer.json"),
+    "other settings": (edited("tokenizer_config.json", lambda c: c.update(add_bos_token=True)), "tokenizer_config"),
+    "another template": (edited("tokenizer_config.json", lambda c: c.update(chat_template="x")), "tokenizer_config"),
+    "code": (edited("config.json", lambda c: c.update(auto_map={"AutoConfig": "evil.C"})), "config.json: auto_map"),
+    "code beside": (lambda folder: (folder / "evil.py").write_text("1"), "evil.py: this was not exported"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_lies_beside_the_graph(name: str, speaking: Path) -> None:
+    """With every digest to match: it is not what the exporter makes of the rest."""
+    change, message = BESIDE[name]
+    change(speaking)
+    forge(speaking)
     with pytest.raises(IntegrityError, match=message):
+        verify(speaking)
+
+
+def test_what_the_exporter_writes_beside(speaking: Path, tmp_path: Path) -> None:
+    """It is what it makes again of the folder itself, and names no code."""
+    assert verify(speaking).notes == ()
+    for name in ("config.json", "tokenizer_config.json"):
+        assert "auto_map" not in json.loads((speaking / name).read_text())
+    assert (speaking / "chat_template.jinja").read_text() == PLAIN
+    export(speaking, tmp_path / "again")
+    assert verify(tmp_path / "again").notes == ()
+    for name in (GENAI, "tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (speaking / name).read_bytes()
+
+
+def test_a_config_for_genai_where_none_was_exported(folder: Path) -> None:
+    """There is no tokenizer, so that the exporter wrote none."""
+    (folder / GENAI).write_text(json.dumps({"model": {"decoder": {"filename": MODEL, "session_options": OPTIONS}}}))
+    with pytest.raises(IntegrityError, match=r"genai_config\.json: this was not exported with the model"):
+        verify(folder)
+    forge(folder)
+    with pytest.raises(IntegrityError, match=r"genai_config\.json: this was not exported with the model"):
         verify(folder)
 
 
 def test_what_else_lies_there(folder: Path) -> None:
+    assert verify(folder).notes == ()
     (folder / "README.md").write_text("mine")
     (folder / ".cache").mkdir()
-    prefix = "not checked, since it was not exported with the model: "
+    prefix = "no part of the model, and not checked: "
     assert verify(folder).notes == (f"{prefix}.cache", f"{prefix}README.md")
-    (folder / "chat_template.jinja").write_text("{{ 1 }}")
-    with pytest.raises(IntegrityError, match=r"chat_template\.jinja: .* would be read as a part of it"):
-        verify(folder)
+    for name in ("chat_template.jinja", "modeling.py", "model.onnx_data", "x.so"):
+        (folder / name).write_text("{{ 1 }}")
+        with pytest.raises(IntegrityError, match=f"{name}: .* may be read as a part of it"):
+            verify(folder)
+        (folder / name).unlink()
 
 
 def test_what_is_no_model(folder: Path, tmp_path: Path) -> None:
@@ -415,7 +525,7 @@ def test_what_is_no_model(folder: Path, tmp_path: Path) -> None:
         verify(tmp_path / "nowhere")
     manifest = json.loads((folder / MANIFEST).read_text())
     for format, error, message in (
-        (None, IntegrityError, "no ernie_rt.json in it names a format"),
+        (None, IntegrityError, r"model\.onnx: this was not exported with the model"),
         ("eager", OptionError, "backend 'eager' cannot verify what it exported; expected one of onnx"),
         ("nope", OptionError, "no backend 'nope'"),
     ):
@@ -425,17 +535,38 @@ def test_what_is_no_model(folder: Path, tmp_path: Path) -> None:
             verify(folder)
 
 
-def test_numbers_are_judged(folder: Path) -> None:
-    """A graph of another version is run, and computes something else."""
+NORMS = {
+    "the first norm": (0, r"layers\.0\.\S*residual: the exported model does"),
+    "the last norm": (-1, "logits: the exp"),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_numbers_are_judged(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph that computes something else is found out though nobody had compared it."""
+    place, message = NORMS[name]
 
     def edit(model: onnx.ModelProto) -> None:
-        next(a for n in model.graph.node for a in n.attribute if n.op_type == "RMSNormalization" and a.f).f = 0.5
+        norms = [a for n in model.graph.node for a in n.attribute if "Norm" in n.op_type and a.name == "epsilon"]
+        norms[place].f = 0.5
 
-    forge(folder, edit, version="0.0.9")
+    forge(folder, edit)
+    monkeypatch.setattr("ernie_rt_onnx.verify._check_rebuilt", lambda *_: None)
     verify(folder)
-    with pytest.raises(BackendError, match="the exported model does not compute what it should") as caught:
+    with pytest.raises(BackendError, match=message) as caught:
         verify(folder, numbers=True)
     assert caught.value.exit_code == 1
+
+
+def test_numbers_have_limits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("ernie_rt_onnx.apart.MEMORY", 64 << 20)
+        patch.setattr("ernie_rt_onnx.apart.MEMORY_A_BYTE", 0)
+        with pytest.raises(BackendError, match=r"the numbers could not be compared"):
+            verify(folder, numbers=True)
+    monkeypatch.setattr("ernie_rt_onnx.apart.SECONDS", 0.01)
+    with pytest.raises(BackendError, match=r"could not be compared; expected at most 0 s .* takes longer than 0\."):
+        verify(folder, numbers=True)
 
 
 def test_numbers_where_they_cannot_be_had(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -474,8 +605,9 @@ def test_mutants_of_the_graph(forged: bool, count: int, exported: Path, folder: 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_flipped_bits(count: int, exported: Path, folder: Path) -> None:
-    """Of the graph, found or harmless; of all other files, found."""
+    """Of the graph, found or harmless; of all other files of the model, found."""
     rng = random.Random(11)
+    (folder / "README.md").unlink()
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
         for _ in range(count if path.name == MODEL else count // 20):

@@ -20,7 +20,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ernie_rt import files
-from ernie_rt.errors import CheckpointError, OptionError, WriteError
+from ernie_rt.errors import CheckpointError, OptionError, UnsafePathError, WriteError
 from ernie_rt.location import locate
 from ernie_rt.weights import cache, stamps
 from ernie_rt.weights.cache import CachedSource, Entry, cache_folder, cached_weights, entries, remove
@@ -428,3 +428,35 @@ def test_a_damaged_entry_says_what_helps(checkpoint: Path, entry: Entry) -> None
         CachedSource(entry.path, locate(checkpoint).config)
     remove(entry)
     twin(checkpoint)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners and modes")
+@pytest.mark.parametrize("what", ["the cache", "the entry", "its manifest", "a link", "another user"])
+def test_an_entry_that_others_can_write_to(
+    what: str, checkpoint: Path, own_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = twin(checkpoint)
+    assert own_folder.stat().st_mode & 0o777 == 0o700
+    weights = next(entry.glob("*.safetensors"))
+    match what:
+        case "the cache":
+            own_folder.chmod(0o777)
+        case "the entry":
+            entry.chmod(0o777)
+        case "its manifest":
+            (entry / MANIFEST).chmod(0o666)
+        case "a link":
+            weights.symlink_to(weights.rename(tmp_path / "elsewhere"))
+        case "another user":
+            monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(UnsafePathError, match="the cache cannot be trusted that others can write to"):
+        opened(checkpoint)
+
+
+def test_an_entry_that_is_stored_otherwise(checkpoint: Path, tmp_path: Path) -> None:
+    """As somebody puts one in the place of another."""
+    entry = twin(checkpoint)
+    shutil.rmtree(entry)
+    quantize_model(checkpoint, locate(checkpoint).config, entry, Quantization(4, 32, layout="tiled"))
+    with pytest.raises(CheckpointError, match="is stored in another way; expected int8/32; found int8/32 tiled"):
+        opened(checkpoint)

@@ -179,6 +179,74 @@ def test_a_damaged_part_is_written_again(dense: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def test_a_part_with_a_flipped_bit_is_written_again(dense: Path, tmp_path: Path) -> None:
+    """Its size says nothing."""
+    run(dense, tmp_path / "whole")
+    partial = Path(shutil.copytree(tmp_path / "whole", tmp_path / "out.partial"))
+    (partial / MANIFEST).rename(partial / PROGRESS)
+    (path,) = partial.glob("*00002*")
+    data = bytearray(path.read_bytes())
+    data[-5000] ^= 1
+    path.write_bytes(data)
+    run(dense, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_part_that_is_said_to_be_stored_otherwise_is_written_again(dense: Path, tmp_path: Path) -> None:
+    run(dense, tmp_path / "whole")
+    partial = Path(shutil.copytree(tmp_path / "whole", tmp_path / "out.partial"))
+    manifest = json.loads((partial / MANIFEST).read_text())
+    name = next(name for name, shard in manifest["shards"].items() if "layers.0.mlp.down" in shard["weights"])
+    manifest["shards"][name]["weights"]["layers.0.mlp.down"] = {"storage": {"kind": "plain", "dtype": "bfloat16"}}
+    (partial / MANIFEST).write_text(json.dumps(manifest))
+    run(dense, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["evil.py", "notes.txt", "model-00009-of-00009.safetensors", "model.onnx"])
+def test_what_was_put_into_an_interrupted_run_is_not_published(
+    name: str, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(dense, tmp_path / "out", monkeypatch)
+    (tmp_path / "out.partial" / name).write_text("x")
+    with pytest.raises(WriteError, match=f"{name}: this does not belong to the run that was interrupted here"):
+        run(dense, tmp_path / "out")
+    assert (tmp_path / "out.partial" / name).read_text() == "x" and not (tmp_path / "out").exists()
+
+
+def test_settings_in_an_interrupted_run_are_taken_anew(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a template that the model does not have, or a link in the place of a file, nothing is left."""
+    interrupted(dense, tmp_path / "out", monkeypatch)
+    partial = tmp_path / "out.partial"
+    (partial / "chat_template.jinja").write_text("{{ evil }}")
+    (partial / "config.json").symlink_to(tmp_path / "elsewhere")
+    (weights,) = partial.glob("*00001*")
+    weights.rename(tmp_path / "elsewhere")
+    weights.symlink_to(tmp_path / "elsewhere")
+    run(dense, tmp_path / "out")
+    run(dense, tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert not any(path.is_symlink() for path in (tmp_path / "out").iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners and modes")
+@pytest.mark.parametrize("what", ["the folder", "a file", "another's file"])
+def test_an_interrupted_run_that_others_can_write_to(
+    what: str, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(dense, tmp_path / "out", monkeypatch)
+    partial = tmp_path / "out.partial"
+    (weights,) = partial.glob("*00001*")
+    if what == "another's file":
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    else:
+        (partial if what == "the folder" else weights).chmod(0o777)
+    with pytest.raises(WriteError, match="cannot be trusted that others can write to"):
+        run(dense, tmp_path / "out")
+
+
 def interrupted(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("ernie_rt.weights.folder._take_along", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

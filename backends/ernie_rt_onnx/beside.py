@@ -1,0 +1,137 @@
+"""What lies beside the weights and the graph of an exported folder: written by the exporter, and held to it by whoever
+checks the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Collection
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Final
+
+from ernie_rt import files
+from ernie_rt.errors import IntegrityError, TokenizerError
+from ernie_rt.location import Located
+from ernie_rt.weights.folder import BESIDE, BESIDE_LIMIT
+from ernie_rt.weights.manifest import MANIFEST, Manifest
+from ernie_rt.weights.whole import own_file
+from ernie_rt_onnx.genai import TOKENIZER_CONFIG, write_genai_files
+from ernie_rt_onnx.portable import MODEL, TABLES
+
+CONFIG: Final = "config.json"
+TEMPLATE: Final = "chat_template.jinja"
+TEMPLATES: Final = (TEMPLATE, "chat_template.json")
+README: Final = "README.md"
+GENAI: Final = ("genai_config.json", "tokenizer.json", TOKENIZER_CONFIG)
+AWAY: Final = "Move it away"
+CODE: Final = "auto_map"
+"""The field by which transformers is told to run a repository's own code."""
+
+RECIPE: Final = """\
+# An ERNIE model for ONNX Runtime
+
+Written by `ernie-rt export onnx`. `ernie-rt verify .` tells whether it is still what was written.
+
+Left alone, ONNX Runtime keeps an id of the device and counts of use, to be sent to its maker. It looks for
+`ORT_DISABLE_TELEMETRY` when it is imported, so set that first:
+
+```python
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import
+
+import numpy as np
+import onnxruntime as ort
+
+session = ort.InferenceSession("model.onnx")
+past = {
+    given.name: np.zeros((1, given.shape[1], 0, given.shape[3]), np.DTYPE)
+    for given in session.get_inputs()
+    if given.name.startswith("past_key_values")
+}
+ids = np.array([[1, 23, 45]])
+logits, *present = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids), **past})
+```
+
+With onnxruntime-genai, where the folder has a tokenizer:
+
+```python
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import
+
+import onnxruntime_genai as og
+
+model = og.Model(".")
+```
+"""
+
+
+def readme(dtype: str) -> str:
+    """How to run a folder whose caches are of this dtype."""
+    return RECIPE.replace("np.DTYPE", f"np.{dtype}" if dtype != "bfloat16" else 'np.dtype("bfloat16")')
+
+
+def write_beside(located: Located, folder: Path) -> tuple[str, ...]:
+    """Add to a folder, which has the config and the tokenizer's files of a model, what its runtimes need; what
+    onnxruntime-genai will lack, in words.
+
+    Made of the folder itself, so that whoever has it can make the same again.
+    """
+    config = json.loads(files.read_bytes(folder / CONFIG, BESIDE_LIMIT))
+    if config.pop(CODE, None) is not None:
+        with files.write_atomic(folder / CONFIG) as file:
+            file.write(json.dumps(config, ensure_ascii=False, indent=2).encode())
+    template = Located(located.config, folder).template
+    if template is not None and not any((folder / name).exists() for name in TEMPLATES):
+        with files.write_atomic(folder / TEMPLATE) as file:  # what lies in the settings is about to be replaced
+            file.write(template.source.encode())
+    left_out: tuple[str, ...] = ()
+    made: dict[str, bytes] | None = None
+    while made != (found := _contents(folder)):  # the first time it reads settings that it then writes
+        made = found
+        try:
+            left_out = write_genai_files(Located(located.config, folder), folder, MODEL)
+        except TokenizerError as error:
+            return (f"onnxruntime-genai cannot run it without a tokenizer: {error}",)
+    return tuple(f"onnxruntime-genai has no {name}, which generation_config.json asks for" for name in left_out)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in GENAI if (folder / name).exists()}
+
+
+def check_names(names: Collection[str], manifest: Manifest, where: Path) -> None:
+    """IntegrityError for files that no exporter writes, though a card speaks of them."""
+    known = (*manifest.shards, MANIFEST, TABLES, *BESIDE, *GENAI)
+    for name in names:
+        if not any(fnmatch(name, pattern) for pattern in known):
+            raise IntegrityError(
+                "this was not exported with the model", where=f"{where}/{name[:80]}", hint="Move it away"
+            )
+
+
+def check_beside(located: Located, names: Collection[str], hint: str) -> None:
+    """IntegrityError unless those of the files `names` that the exporter makes are what it makes of the others."""
+    folder = located.folder
+    assert folder is not None
+    for name in names:
+        settings = name.endswith(".json") and name not in ("tokenizer.json", MANIFEST)
+        if settings and CODE in files.read_json(own_file(folder, name), limit=BESIDE_LIMIT):
+            raise IntegrityError(
+                f"{CODE} names code, to be run by whoever trusts it; the exporter writes none",
+                where=str(folder / name),
+                hint=hint,
+            )
+    with tempfile.TemporaryDirectory() as place:
+        made = Path(place)
+        with contextlib.suppress(TokenizerError):  # without a tokenizer the exporter writes none of these
+            write_genai_files(located, made, MODEL)
+        wanted = _contents(made)
+    for name, data in wanted.items():
+        if name not in names or files.read_bytes(own_file(folder, name), BESIDE_LIMIT) != data:
+            raise IntegrityError("not what ernie-rt writes for this model", where=str(folder / name), hint=hint)
+    if not wanted and GENAI[0] in names:
+        raise IntegrityError("this was not exported with the model", where=str(folder / GENAI[0]), hint=AWAY)
