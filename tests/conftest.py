@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from safetensors.numpy import load_file, save_file
 from ernie_rt.text import sandbox
 from support.figures import worst
 from support.untrained import write_untrained
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for the tests that import onnxruntime themselves
 
 
 @pytest.fixture(scope="session", autouse=True)

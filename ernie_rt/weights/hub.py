@@ -144,6 +144,7 @@ def _cached(repo: str, revision: str | None) -> Path | None:
 
 def _library() -> tuple[Any, Any]:
     """huggingface_hub and its errors; OptionError when it takes offence at its environment variables."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when it is imported
     try:
         import huggingface_hub
         from huggingface_hub import constants, errors, snapshot_download  # noqa: F401  # which it imports when asked
