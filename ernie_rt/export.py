@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ernie_rt import files
+from ernie_rt.discovery.requirements import lack
 from ernie_rt.errors import BackendError, IntegrityError, OptionError
 from ernie_rt.files import Progress
 from ernie_rt.graph.types import DType
-from ernie_rt.host import PluginHost, blame, lack
+from ernie_rt.host import PluginHost, blame
 from ernie_rt.location import Located, locate
 from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.folder import BESIDE

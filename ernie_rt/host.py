@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,11 +11,10 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from types import MappingProxyType
 
-from packaging.requirements import Requirement
-
 from ernie_rt.contract.protocols import Backend
-from ernie_rt.discovery.announcement import SECONDS, alternatives, announced, examine
+from ernie_rt.discovery.announcement import SECONDS, announced, examine
 from ernie_rt.discovery.installed import Plugin, discover
+from ernie_rt.discovery.requirements import lack, overlap
 from ernie_rt.display import did_you_mean
 from ernie_rt.errors import BackendError, ErnieRtError, OptionError, PluginError
 from ernie_rt.hooks import PLUGIN_API, BackendInfo
@@ -67,6 +65,10 @@ class PluginHost:
     def missing(self, name: str) -> str | None:
         """What an announced backend lacks on this machine, by package metadata, or None."""
         return lack(self.info(name))
+
+    def overlap(self, name: str) -> str | None:
+        """Which distributions that an announced backend needs are installed over each other, or None."""
+        return overlap(self.info(name))
 
     def info(self, name: str) -> BackendInfo:
         """The backend of this name.
@@ -145,12 +147,6 @@ class PluginHost:
         return None
 
 
-def lack(info: BackendInfo) -> str | None:
-    """What a backend needs and this machine has not, by package metadata, or None."""
-    absent = [text for text in info.requires if not any(_satisfied(each) for each in alternatives(text))]
-    return None if not absent else f"needs {', '.join(absent)}"
-
-
 @contextmanager
 def _notice_when_slow(info: BackendInfo) -> Iterator[None]:
     """Name a backend whose import goes on and on: nothing can stop it from within, but the person who waits."""
@@ -162,22 +158,6 @@ def _notice_when_slow(info: BackendInfo) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-def requirements(info: BackendInfo) -> list[Requirement]:
-    """All that a backend names, alternatives side by side."""
-    return [requirement for text in info.requires for requirement in alternatives(text)]
-
-
-def _satisfied(requirement: Requirement) -> bool:
-    if requirement.marker is not None and not requirement.marker.evaluate():
-        return True  # not needed on this machine
-    try:
-        version = importlib.metadata.version(requirement.name)
-        # None is what a package with broken metadata has.
-        return version is not None and requirement.specifier.contains(version, prereleases=True)
-    except (importlib.metadata.PackageNotFoundError, ValueError):  # ValueError: an invalid version
-        return False
 
 
 @contextmanager

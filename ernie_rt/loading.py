@@ -106,6 +106,8 @@ def load(
     finally:
         source.close()
     unused, notes = (tuple(source.unused), tuple(source.notes)) if isinstance(source, StoredSource) else ((), ())
+    overlap = plugins.overlap(choice.backend)
+    notes = notes if overlap is None else (*notes, f"backend {choice.backend}: {overlap}")
     return Model(located, built, choice, limits, executable, unused, notes, reuse=reuse)
 
 

@@ -20,7 +20,7 @@ def ernie_rt_backends() -> list[BackendInfo]:
             target="ernie_rt_onnx.backend:OnnxBackend",
             summary="ONNX Runtime, with quantised weights as they are stored",
             dtypes={"cpu": ("float32", "float16")},
-            requires=("onnx>=1.21", "onnxruntime>=1.31 | onnxruntime-gpu>=1.31"),
+            requires=("onnx>=1.21", "protobuf>=4.25", "onnxruntime>=1.31 | onnxruntime-gpu>=1.31"),
             hint="pip install 'ernie-rt[onnx]'",
             conformance="ernie_rt_onnx:conformance.json",
             exporter="ernie_rt_onnx.export:export",

@@ -40,10 +40,14 @@ def backends(context: typer.Context, as_json: Json = False) -> None:
                 "status": "usable" if lack is None else f"{lack}: {info.hint}" if info.hint else lack,
                 "dtypes": {kind: list(dtypes) for kind, dtypes in info.dtypes.items()},
                 "summary": info.summary,
+                "overlap": host.overlap(name),
             }
         )
     for failure in host.failures:
         say(printable(f"plugin {failure.name}: {failure.status}: {failure.cause}"))
+    for row in found:
+        if row["overlap"] is not None:
+            say(f"backend {row['name']}: {row['overlap']}")
     if as_json:
         write(json.dumps(found, indent=2) + "\n")
         return

@@ -14,11 +14,11 @@ from ernie_rt.contract.protocols import Executable, Limits
 from ernie_rt.discovery import child
 from ernie_rt.discovery.announcement import SECONDS, check
 from ernie_rt.discovery.installed import discover
+from ernie_rt.discovery.requirements import requirements
 from ernie_rt.errors import CapacityError, PluginError
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import Reject, decompose
 from ernie_rt.graph.ops import OPS
-from ernie_rt.host import requirements
 from ernie_rt.modeling.ernie45 import build_graph
 
 HEAVY: Final = ("torch", "numpy", "onnx", "onnxruntime", "tensorflow", "jax", "triton", "cupy", "scipy", "transformers")
