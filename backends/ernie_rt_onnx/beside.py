@@ -14,6 +14,7 @@ from typing import Final
 from ernie_rt import files
 from ernie_rt.errors import IntegrityError, TokenizerError
 from ernie_rt.location import Located
+from ernie_rt.untrusted_json import usable
 from ernie_rt.weights.folder import BESIDE, BESIDE_LIMIT
 from ernie_rt.weights.manifest import MANIFEST, Manifest
 from ernie_rt.weights.whole import own_file
@@ -80,10 +81,11 @@ def write_beside(located: Located, folder: Path) -> tuple[str, ...]:
 
     Made of the folder itself, so that whoever has it can make the same again.
     """
-    config = json.loads(files.read_bytes(folder / CONFIG, BESIDE_LIMIT))
-    if config.pop(CODE, None) is not None:
+    config = files.read_json(folder / CONFIG)
+    if CODE in config:
+        kept = usable({name: value for name, value in config.items() if name != CODE})
         with files.write_atomic(folder / CONFIG) as file:
-            file.write(json.dumps(config, ensure_ascii=False, indent=2).encode())
+            file.write(json.dumps(kept, ensure_ascii=False, indent=2).encode())
     template = Located(located.config, folder).template
     if template is not None and not any((folder / name).exists() for name in TEMPLATES):
         with files.write_atomic(folder / TEMPLATE) as file:  # what lies in the settings is about to be replaced
