@@ -11,7 +11,7 @@ ErnieRtError                     exit code 1
 │   │   └── UnsafeCheckpointError  a pickle: never opened
 │   ├── ConfigError              a config field that is impossible or not supported
 │   ├── CheckpointError          tensors missing, left over, of a wrong shape or dtype; shards that disagree
-│   ├── IntegrityError           an exported folder that is not what was written, or leads its reader astray
+│   ├── IntegrityError           a folder that is not what was written, or leads its reader astray
 │   ├── TokenizerError           tokenizer files that are absent, broken, or disagree with the config
 │   └── TemplateError            a chat template that is broken, or does what a template may not
 │       └── TemplateLimitError   a chat template that takes more time, memory or output than it may
@@ -116,7 +116,7 @@ class CheckpointError(InputError):
 
 
 class IntegrityError(InputError):
-    """An exported folder is not what was written, or would lead its reader elsewhere."""
+    """An exported or quantised folder is not what was written, or would lead its reader elsewhere."""
 
 
 class TokenizerError(InputError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ernie_rt import files
-from ernie_rt.errors import IntegrityError, TokenizerError
+from ernie_rt.errors import BackendError, IntegrityError, TokenizerError
 from ernie_rt.location import Located
 from ernie_rt.untrusted_json import usable
 from ernie_rt.weights.folder import BESIDE, BESIDE_LIMIT
@@ -23,7 +23,8 @@ from ernie_rt_onnx.portable import MODEL, TABLES
 
 CONFIG: Final = "config.json"
 TEMPLATE: Final = "chat_template.jinja"
-TEMPLATES: Final = (TEMPLATE, "chat_template.json")
+PASSES: Final = 4
+"""The first reads settings that it then writes, the second those, and the third has nothing to change."""
 README: Final = "README.md"
 GENAI: Final = ("genai_config.json", "tokenizer.json", TOKENIZER_CONFIG)
 AWAY: Final = "Move it away"
@@ -87,18 +88,23 @@ def write_beside(located: Located, folder: Path) -> tuple[str, ...]:
         with files.write_atomic(folder / CONFIG) as file:
             file.write(json.dumps(kept, ensure_ascii=False, indent=2).encode())
     template = Located(located.config, folder).template
-    if template is not None and not any((folder / name).exists() for name in TEMPLATES):
-        with files.write_atomic(folder / TEMPLATE) as file:  # what lies in the settings is about to be replaced
+    if template is not None:  # it may lie in the settings, which are about to be replaced
+        with files.write_atomic(folder / TEMPLATE) as file:
             file.write(template.source.encode())
     left_out: tuple[str, ...] = ()
-    made: dict[str, bytes] | None = None
-    while made != (found := _contents(folder)):  # the first time it reads settings that it then writes
-        made = found
+    for _ in range(PASSES):
+        made = _contents(folder)
         try:
             left_out = write_genai_files(Located(located.config, folder), folder, MODEL)
         except TokenizerError as error:
             return (f"onnxruntime-genai cannot run it without a tokenizer: {error}",)
-    return tuple(f"onnxruntime-genai has no {name}, which generation_config.json asks for" for name in left_out)
+        if _contents(folder) == made:
+            return tuple(f"onnxruntime-genai has no {name}, which generation_config.json asks for" for name in left_out)
+    raise BackendError(
+        "the tokenizer's files for onnxruntime-genai become others each time they are made of themselves",
+        where=str(located.folder),
+        hint="Please report the model that does this",
+    )
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
