@@ -88,7 +88,7 @@ class Model:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """In what the files of the checkpoint disagree, without harm."""
+        """In what the files of the checkpoint disagree, or what the backend needs is installed twice, without harm."""
         return (*self._disagreements, *self._located.notes)
 
     @property

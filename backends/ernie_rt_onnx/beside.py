@@ -3,7 +3,6 @@ checks the folder."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
 from collections.abc import Collection
@@ -48,13 +47,20 @@ import numpy as np
 import onnxruntime as ort
 
 session = ort.InferenceSession("model.onnx")
+ids = np.array([[0, 0, 1, 23, 45], [1, 7, 200, 31, 4]])  # two prompts, the first one padded
+mask = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
 past = {
-    given.name: np.zeros((1, given.shape[1], 0, given.shape[3]), np.DTYPE)
+    given.name: np.zeros((len(ids), given.shape[1], 0, given.shape[3]), np.DTYPE)
     for given in session.get_inputs()
     if given.name.startswith("past_key_values")
 }
-ids = np.array([[1, 23, 45]])
-logits, *present = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids), **past})
+answers = []
+for _ in range(8):
+    logits, *present = session.run(None, {"input_ids": ids, "attention_mask": mask, **past})
+    past = dict(zip(past, present))
+    ids = logits[:, -1].argmax(-1)[:, None]  # the next token of each
+    mask = np.concatenate([mask, np.ones_like(ids)], axis=1)
+    answers.append(ids[:, 0])
 ```
 
 With onnxruntime-genai, where the folder has a tokenizer:
@@ -135,11 +141,18 @@ def check_beside(located: Located, names: Collection[str], hint: str) -> None:
             )
     with tempfile.TemporaryDirectory() as place:
         made = Path(place)
-        with contextlib.suppress(TokenizerError):  # without a tokenizer the exporter writes none of these
+        try:
             write_genai_files(located, made, MODEL)
+        except TokenizerError as error:  # without a tokenizer the exporter writes none of these
+            if GENAI[0] not in names:
+                return
+            read = [name for name in ("tokenizer.model", "tokenizer.json") if name in names]
+            raise IntegrityError(
+                "this was not exported with the model" + (f", whose {read[0]} cannot be read: {error}" if read else ""),
+                where=str(folder / GENAI[0]),
+                hint=hint if read else AWAY,
+            ) from None
         wanted = _contents(made)
     for name, data in wanted.items():
         if name not in names or files.read_bytes(own_file(folder, name), BESIDE_LIMIT) != data:
             raise IntegrityError("not what ernie-rt writes for this model", where=str(folder / name), hint=hint)
-    if not wanted and GENAI[0] in names:
-        raise IntegrityError("this was not exported with the model", where=str(folder / GENAI[0]), hint=AWAY)

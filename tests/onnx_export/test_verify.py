@@ -463,7 +463,10 @@ BESIDE: dict[str, tuple[Callable[[Path], Any], str]] = {
         edited(GENAI, lambda c: c["model"]["decoder"].update(session_options={"enable_profiling": "/tmp/x"})), GENAI,
     ),
     "none for genai": (lambda folder: (folder / GENAI).unlink(), GENAI),
-    "another tokenizer": (edited("tokenizer.json", lambda c: c["model"]["vocab"].update(zzz=7)), "tokenizer.json"),
+    "another tokenizer": (edited("tokenizer.json", lambda c: c["model"]["vocab"].update(zzz=7)), r"tokenizer\.json"),
+    "an impossible tokenizer": (
+        edited("tokenizer.json", lambda c: c.update(model=None)), r"genai_config\.json|tokenizer\.json",
+    ),
     "other settings": (edited("tokenizer_config.json", lambda c: c.update(add_bos_token=True)), "tokenizer_config"),
     "another template": (edited("tokenizer_config.json", lambda c: c.update(chat_template="x")), "tokenizer_config"),
     "code": (edited("config.json", lambda c: c.update(auto_map={"AutoConfig": "evil.C"})), "config.json: auto_map"),
