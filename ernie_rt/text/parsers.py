@@ -47,9 +47,10 @@ class Part:
 class OutputParser:
     """Parses one answer, given in any pieces; the parts do not depend on the split, save where one text ends.
 
-    Newlines next to a tag belong to it and are left out; other text comes as soon as it cannot be the beginning of a
-    tag. An answer without tags comes as it is. A tag within a string of a call's JSON is a part of that string,
-    provided that all of it makes a call. Takes time linear in the text.
+    Newlines next to a tag belong to it and are left out, with the space that the Thinking model's tokenizer has between
+    a tag and a newline; other text comes as soon as it cannot be the beginning of a tag. An answer without tags comes
+    as it is. A tag within a string of a call's JSON is a part of that string, provided that all of it makes a call.
+    Takes time linear in the text.
     """
 
     def __init__(self, thinking: bool = False) -> None:
@@ -61,6 +62,8 @@ class OutputParser:
         """How many newlines wait for the text after them; a tag swallows them."""
         self._after_tag = thinking
         self._tagged = thinking
+        self._behind: str | None = None
+        """Right behind a tag: nothing yet, or one space that a newline may follow."""
         self._body: list[str] = []
         """What came after `<tool_call>`."""
         self._seek = OUTSIDE
@@ -102,6 +105,7 @@ class OutputParser:
             else:
                 self._section = TAGS[self._section][tag]
             self._after_tag = self._tagged = True
+            self._behind = ""
         self._pending = text[end:]
 
     def _next_tag(self, text: str, position: int) -> tuple[str | None, int]:
@@ -146,6 +150,10 @@ class OutputParser:
         if self._section == "tool_call":
             self._body.append(text)
             return []
+        if self._behind is not None and text:
+            text = self._behind + text
+            self._behind = " " if text == " " else None
+            text = text[1:] if text == " " or text.startswith(" \n") else text
         body = text.strip("\n") if text else ""
         if not body:
             self._newlines += 0 if self._after_tag else len(text)

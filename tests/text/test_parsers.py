@@ -119,6 +119,24 @@ def test_every_split_gives_the_same_parts(text: str, thinking: bool, parts: list
         assert parse(split(text, rng), thinking) == parts
 
 
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("</think> \n<response> \nA cat.\n</response> \n", "A cat."),
+        ("</think> \n<response> \n - a\n - b", " - a\n - b"),
+        ("</think> a", " a"),
+        ("</think>\n a \n", " a "),
+        ("</think> ", ""),
+        ("</think>  \na", "  \na"),
+    ],
+)
+def test_the_space_between_a_tag_and_a_newline_belongs_to_the_tag(answer: str, text: str) -> None:
+    """The Thinking model's tokenizer puts it there."""
+    parts = [Part("reasoning", "Hm."), *([Part("text", text)] if text else [])]
+    assert parse([f"Hm.\n{answer}"], thinking=True) == parts
+    assert parse([*f"Hm.\n{answer}"], thinking=True) == parts
+
+
 @settings(max_examples=400, deadline=None)
 @given(
     words=st.lists(
@@ -129,6 +147,7 @@ def test_every_split_gives_the_same_parts(text: str, thinking: bool, parts: list
                 ">",
                 "</",
                 "\n",
+                " ",
                 "a",
                 "你",
                 "é",
