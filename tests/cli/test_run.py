@@ -145,7 +145,7 @@ def refused(ran: Outcome, message: str) -> None:
         (("{untrained}", "x", "--dtype", "fp8"), "unknown dtype 'fp8'"),
         (("{untrained}", "x", "--backend", "nope"), "no backend 'nope'; expected one of eager, onnx, reference"),
         (("no such model", "x"), "'no such model': no such model; expected a folder, demo, 0.3B"),
-        (("{untrained}/config.json", "x"), "this is a file; expected a folder. Name the folder it lies in"),
+        (("{untrained}/config.json", "x"), "this is a file of a model; expected a folder. Name the folder it lies in"),
     ],
 )
 def test_bad_usage(arguments: tuple[str, ...], message: str, untrained: Path) -> None:
