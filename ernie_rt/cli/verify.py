@@ -19,7 +19,7 @@ def verify(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check an exported or quantised folder before something else opens it.
+    """Check an exported or quantised folder before it is opened.
 
     Every file has to be the one that was written, none may lead elsewhere, and a graph must be the one that belongs to
     these weights. Compare the sha256 that it prints with the one that `ernie-rt export` printed. Exit code 2: the
