@@ -19,6 +19,7 @@ from ernie_rt.files import MIB, member, read_json
 from ernie_rt.text.added_tokens import AddedToken, parse_added
 from ernie_rt.text.pieces import CONTROLS
 from ernie_rt.text.tokenizer_json import TokenizerJson
+from ernie_rt.untrusted_json import Unusable
 
 MAX_JSON_BYTES: Final = 4 * MIB
 CONFIG: Final = "tokenizer_config.json"
@@ -110,6 +111,8 @@ def _names(settings: Mapping[str, Any], *endings: str) -> Iterator[str]:
             values = list(value.values()) if isinstance(value, dict) and "content" not in value else value
             for item in values if isinstance(values, list) else [values]:
                 content = item.get("content") if isinstance(item, dict) else item
+                if isinstance(content, Unusable):
+                    content.refuse()
                 if isinstance(content, str) and content:
                     yield content
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ernie_rt.errors import TokenizerError
 from ernie_rt.files import member
-from ernie_rt.text.added_files import CONFIG, impossible, read_added, read_optional
+from ernie_rt.text.added_files import ADDED, CONFIG, DECODER, impossible, read_added, read_optional
 from ernie_rt.text.added_tokens import AddedToken, Spacing
 from ernie_rt.text.pieces import CONTROL_FORM, CONTROLS, SPACE, Encoder, Pieces
 from ernie_rt.text.sentencepiece_model import read_sentencepiece
@@ -64,7 +64,7 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
             hint="The tokenizer and config.json belong to different models",
         )
     spacing = _spacing(settings, described, stored, notes)
-    _check(said, stored, rows, where)
+    _check(said, stored, rows, str(folder / (json.name if described else CONFIG if DECODER in settings else ADDED)))
     tokens = {token.id: token for token in (*_of_pieces(stored), *_settle(said)) if token.id not in stored.byte_ids}
     reserved: list[AddedToken] = []
     matched: list[AddedToken] = []

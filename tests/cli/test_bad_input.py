@@ -463,6 +463,10 @@ TOKENIZERS: dict[str, tuple[Break, str]] = {
     ),
     "added at a taken place": (text("added_tokens.json", '{"<x>": 7}'), "added_tokens.json: an impossible added token"),
     "added by a string": (text("added_tokens.json", '{"<x>": "1"}'), "added_tokens.json: an impossible added token"),
+    "a special token twice": (
+        text("special_tokens_map.json", '{"sep_token": "a", "sep_token": "<mask:1>"}'),
+        "special_tokens_map.json: sep_token: the key 'sep_token' occurs twice",
+    ),
     "added NaN": (text("added_tokens.json", '{"<x>": NaN}'), "added_tokens.json: an impossible added token"),
     "added deep": (text("added_tokens.json", '{"a":' + "[" * 90_000 + "]" * 90_000 + "}"), "added_tokens.json: nested"),
 }
