@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import math
 import mmap
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +170,7 @@ def _tensor(name: str, entry: object, start: int, where: str) -> StoredTensor:
             and len(shape) <= MAX_AXES
             and all(type(n) is int and 0 <= n < 1 << 64 for n in (*shape, begin, end))
             and begin <= end
+            and max(itertools.accumulate(shape, operator.mul), default=0) < 1 << 64  # or a reader in 64 bits overflows
             and (dtype not in BITS or BITS[dtype] * math.prod(shape) == 8 * (end - begin))
         ):
             return StoredTensor(name, dtype, tuple(shape), start + begin, end - begin)

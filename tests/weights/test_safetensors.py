@@ -94,6 +94,11 @@ BAD: dict[str, tuple[bytes, type[FileFormatError], str]] = {
     "an entry of null": (image({"a": None}), FileFormatError, "impossible entry"),
     "a shape of texts": (image({"a": entry(0, 4, ["1"])}, bytes(4)), FileFormatError, "impossible entry"),  # type: ignore[list-item]
     "a size beyond 64 bits": (image({"a": entry(0, 4, [10**30])}, bytes(4)), FileFormatError, "impossible entry"),
+    "no numbers, sizes that overflow": (
+        image({"a": entry(0, 0, [1 << 32, 1 << 32, 0])}),
+        FileFormatError,
+        "impossible entry",
+    ),
     "a size beyond float64": (image({"a": entry(0, 4, [10**400])}, bytes(4)), FileFormatError, "beyond float64"),
     "three offsets": (
         image({"a": entry(0, 4, [1]) | {"data_offsets": [0, 4, 8]}}, bytes(4)),
