@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from ernie_rt.display import human_bytes
 from ernie_rt.errors import FileFormatError, InputError, JsonError, UnsafePathError, WriteError
-from ernie_rt.untrusted_json import parse_json as parse_json
+from ernie_rt.untrusted_json import parse_json
 
 MIB: Final = 1 << 20
 
@@ -272,6 +273,19 @@ def free_bytes(folder: Path) -> int:
         return shutil.disk_usage(folder).free
     except OSError as error:
         raise WriteError("its disk cannot be asked", where=str(folder), found=error.strerror) from error
+
+
+def check_room(folder: Path, needed: int, where: Path, hint: str) -> None:
+    """WriteError when the disk of a folder has no room for so many bytes, which are to lie at `where`."""
+    room = free_bytes(folder)
+    if needed > room:
+        raise WriteError(
+            "the disk has too little room",
+            where=str(where),
+            expected=human_bytes(needed),
+            found=human_bytes(room),
+            hint=hint,
+        )
 
 
 def _open_regular(path: Path, missing: type[InputError] = FileFormatError) -> int:

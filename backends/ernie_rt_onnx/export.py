@@ -21,7 +21,7 @@ from ernie_rt.files import Progress
 from ernie_rt.location import Located
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.ernie45 import build_graph
-from ernie_rt.weights.folder import PROGRESS, Addition, Produce, check_room, write_quantized
+from ernie_rt.weights.folder import LESS, PROGRESS, Addition, Produce, write_quantized
 from ernie_rt.weights.manifest import MANIFEST, Manifest, padding
 from ernie_rt.weights.quantize import Converter, Quantizer
 from ernie_rt.weights.quantized import QuantizedSource
@@ -104,7 +104,7 @@ class _Rest:
     def seal(self, folder: Path, manifest: Manifest) -> None:
         """Add the graph; BackendError when the model is not valid, and what verifying raises where that is wanted."""
         portable = build(self._located, self._dtype, manifest, folder)
-        check_room(folder, portable.table_bytes, folder)
+        files.check_room(folder, portable.table_bytes, folder, LESS)
         with files.write_atomic(folder / TABLES) as data:
             for table in portable.tables:
                 for piece in table.pieces():

@@ -15,11 +15,11 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
-from ernie_rt import files
 from ernie_rt.build import build as ready
 from ernie_rt.contract import DType, Graph, Target, Weight
 from ernie_rt.errors import ErnieRtError, IntegrityError
 from ernie_rt.location import Located
+from ernie_rt.untrusted_json import parse_json
 from ernie_rt.weights.manifest import Manifest, padding
 from ernie_rt.weights.safetensors import SafetensorsFile
 from ernie_rt.weights.source import Array
@@ -131,7 +131,7 @@ def read_card(model: onnx.ModelProto) -> dict[str, Any]:
     if len(cards) != 1:
         raise IntegrityError("the model has no card, or several", where=where, found=len(cards), hint=AGAIN)
     try:
-        card = files.parse_json(cards[0].encode(), where=where)
+        card = parse_json(cards[0].encode(), where=where)
         digests = (card["graph"], *card["files"].values())
         known = card["format"] == CARD_FORMAT and isinstance(card["minimum_onnxruntime"], str)
         whole = known and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from ernie_rt.errors import JsonError, PromptError
-from ernie_rt.files import parse_json
+from ernie_rt.untrusted_json import parse_json
 
 ROLES: Final = ("system", "user", "assistant", "tool")
 

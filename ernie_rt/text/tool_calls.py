@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ernie_rt.errors import JsonError
-from ernie_rt.files import parse_json
 from ernie_rt.text.messages import ToolCall
+from ernie_rt.untrusted_json import parse_json
 
 WHERE: Final = "a tool call"
 STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)

@@ -18,7 +18,6 @@ from typing import Final
 import numpy as np
 
 from ernie_rt import files
-from ernie_rt.display import human_bytes
 from ernie_rt.errors import WriteError
 from ernie_rt.files import Progress
 from ernie_rt.graph.json import Storages
@@ -46,6 +45,7 @@ BESIDE: Final = tuple(pattern for pattern in FILES if "safetensors" not in patte
 """What else of a model's folder is taken along."""
 
 BESIDE_LIMIT: Final = 64 * files.MIB
+LESS: Final = "Choose another disk, fewer bits, or larger blocks"
 
 Put = Callable[[Array], None]
 Produce = Callable[[Weight, Put], float | None]
@@ -96,7 +96,7 @@ def write_quantized(
             for name, shard in begun.items()
             if planned.get(name) == shard.storages and _whole(folder / name, shard)
         }
-        check_room(folder, sum(sizes[name] for name in groups if name not in shards), out)
+        files.check_room(folder, sum(sizes[name] for name in groups if name not in shards), out, LESS)
         done = 0
         for name, group in groups.items():
             if name not in shards:
@@ -117,19 +117,6 @@ def write_quantized(
             check(folder, manifest)
         (folder / PROGRESS).replace(folder / MANIFEST)
     return manifest
-
-
-def check_room(folder: Path, needed: int, out: Path) -> None:
-    """WriteError when the disk of a folder has no room for so many bytes of `out`."""
-    room = files.free_bytes(folder)
-    if needed > room:
-        raise WriteError(
-            "the disk has too little room",
-            where=str(out),
-            expected=human_bytes(needed),
-            found=human_bytes(room),
-            hint="Choose another disk, fewer bits, or larger blocks",
-        )
 
 
 def _begun(folder: Path, plan: Mapping[str, object], storages: Storages) -> dict[str, Shard]:

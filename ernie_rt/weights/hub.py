@@ -18,7 +18,7 @@ from ernie_rt.errors import FileFormatError, InputError, ModelNotFoundError, Opt
 from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.checkpoint import INDEX, INDEX_LIMIT, SINGLE, numbered_shards
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
-from ernie_rt.weights.strangers import stranger_file, stranger_folder, stranger_repository
+from ernie_rt.weights.strangers import cached_id, stranger_file, stranger_folder, stranger_repository
 
 DEMO: Final = Path(__file__).parents[1] / "demo"
 """The folder of the model that comes with ernie-rt, known by the name `demo`."""
@@ -109,7 +109,7 @@ def model_name(folder: Path) -> str:
     """What people call the model in a folder: its hub id, or the folder's name."""
     path = folder.resolve()
     if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
-        return path.parent.parent.name.removeprefix("models--").replace("--", "/")
+        return cached_id(path.parent.parent.name)
     return path.name
 
 
@@ -226,15 +226,8 @@ def _download(repo: str, revision: str | None) -> Path:
     read_config(first)
     wanted = [file for file in listing if any(fnmatch(file.filename, pattern) for pattern in FILES)]
     needed, cache = sum(file.file_size or 0 for file in wanted if file.will_download), Path(hub.constants.HF_HUB_CACHE)
-    room = files.free_bytes(next(folder for folder in (cache, *cache.absolute().parents) if folder.exists()))
-    if needed > room:
-        raise WriteError(
-            "the disk of the cache has too little room for the model",
-            where=str(cache),
-            expected=human_bytes(needed),
-            found=human_bytes(room),
-            hint="Set HF_HOME to a folder with more",
-        )
+    existing = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    files.check_room(existing, needed, cache, "Set HF_HOME to a folder with more")
     sys.stderr.write(f"fetching {name}, {human_bytes(needed)}, into {cache}\n")
     with _named(name):
         return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))

@@ -95,6 +95,11 @@ def adapter_beside(names: Collection[str]) -> str | None:
     return f"{ADAPTER} lies beside the weights: its adapter is not applied" if ADAPTER in names else None
 
 
+def cached_id(name: str) -> str:
+    """The Hub id of the repository whose folder in the Hugging Face cache has this name."""
+    return name.removeprefix("models--").replace("--", "/")
+
+
 def _adapter(folder: Path, names: list[str]) -> Stranger | None:
     if not {ADAPTER, "adapter_model.safetensors", "adapter_model.bin", "lora_config.json"} & {*names}:
         return None
@@ -116,14 +121,14 @@ def _hub_cache(folder: Path, names: list[str]) -> Stranger | None:
     if home.name in {"snapshots", "blobs", "refs"} and home.parent.name.startswith("models--"):
         home, names = home.parent, ["snapshots"]
     if home.name.startswith("models--") and {"snapshots", "blobs", "refs"} & {*names}:
-        name = home.name.removeprefix("models--").replace("--", "/")
+        name = cached_id(home.name)
         whole = [path for path in _folders(home / "snapshots") if _has(path, CONFIG)]
         step = f"the folder {_shown(whole[-1])}" if whole else "let ernie-rt fetch it by that id"
         return Stranger(f"the Hugging Face cache of {_shown(name)}", f"Name it by its id, {_shown(name)}, or {step}")
     cached = sorted(name for name in names if name.startswith("models--"))
     if not cached:
         return None
-    ids = [_shown(name.removeprefix("models--").replace("--", "/")) for name in cached]
+    ids = [_shown(cached_id(name)) for name in cached]
     return Stranger("a Hugging Face cache of models", f"Name one by its id: {_some(ids)}")
 
 

@@ -203,7 +203,7 @@ def test_a_disk_without_room_is_refused_before_anything_large_comes(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = replace_download(monkeypatch, lambda **_: cache, nbytes=1 << 60)
-    with pytest.raises(WriteError, match=r"too little room for the model; expected 1.* TiB; found .*Set HF_HOME"):
+    with pytest.raises(WriteError, match=r"too little room; expected 1.* TiB; found .*Set HF_HOME"):
         resolve(REPOSITORY)
     assert len(calls) == 2
 
