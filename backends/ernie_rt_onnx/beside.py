@@ -13,11 +13,12 @@ from typing import Final
 from ernie_rt import files
 from ernie_rt.errors import BackendError, IntegrityError, TokenizerError
 from ernie_rt.location import Located
+from ernie_rt.text.added_files import TOKENIZER_CONFIG
 from ernie_rt.untrusted_json import usable
 from ernie_rt.weights.folder import BESIDE, BESIDE_LIMIT
 from ernie_rt.weights.manifest import MANIFEST, Manifest
 from ernie_rt.weights.whole import own_file
-from ernie_rt_onnx.genai import TOKENIZER_CONFIG, write_genai_files
+from ernie_rt_onnx.genai import write_genai_files
 from ernie_rt_onnx.portable import MODEL, TABLES
 
 CONFIG: Final = "config.json"
@@ -122,9 +123,7 @@ def check_names(names: Collection[str], manifest: Manifest, where: Path) -> None
     known = (*manifest.shards, MANIFEST, TABLES, *BESIDE, *GENAI)
     for name in names:
         if not any(fnmatch(name, pattern) for pattern in known):
-            raise IntegrityError(
-                "this was not exported with the model", where=f"{where}/{name[:80]}", hint="Move it away"
-            )
+            raise IntegrityError("this was not exported with the model", where=f"{where}/{name[:80]}", hint=AWAY)
 
 
 def check_beside(located: Located, names: Collection[str], hint: str) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ernie_rt.files import member, read_json, write_atomic
+from ernie_rt.files import write_atomic
 from ernie_rt.generation.defaults import Defaults
 from ernie_rt.location import Located
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.text.added_files import DECODER, MAX_JSON_BYTES
+from ernie_rt.text.added_files import DECODER, TOKENIZER_CONFIG, read_optional
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.untrusted_json import usable
 from ernie_rt_onnx.tokenizer_json import UNKNOWN, tokenizer_json
@@ -32,7 +31,6 @@ PRESENT_VALUE: Final = "present.%d.value"
 
 FAMILY: Final = "ernie4_5"
 """What genai calls these models. It has no "ernie4_5_moe", and needs none: experts are a matter of the graph alone."""
-TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 MAX_LENGTH: Final = 4096
 """Prompt and answer together where the caller says nothing: genai allocates the cache for all of it at once."""
 SEARCH: Final[Mapping[str, object]] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
@@ -120,12 +118,9 @@ def _tokenizer_config(located: Located) -> dict[str, object]:
 
     Its added tokens are those of tokenizer.json.
     """
-    config, reserved, folder = located.config, located.tokenizer.reserved, located.folder
-    assert folder is not None
-    stored = os.path.lexists(folder / TOKENIZER_CONFIG)
-    settings: dict[str, object] = (
-        usable(read_json(member(folder, TOKENIZER_CONFIG), limit=MAX_JSON_BYTES)) if stored else {}
-    )
+    config, reserved = located.config, located.tokenizer.reserved
+    assert located.folder is not None
+    settings: dict[str, object] = usable(read_optional(located.folder, TOKENIZER_CONFIG))
     for name in ("auto_map", "chat_template", DECODER):
         settings.pop(name, None)
     names = {id: name for name, id in reserved.items()}

@@ -22,9 +22,9 @@ from ernie_rt.text.tokenizer_json import TokenizerJson
 from ernie_rt.untrusted_json import Unusable
 
 MAX_JSON_BYTES: Final = 4 * MIB
-CONFIG: Final = "tokenizer_config.json"
+TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 ADDED: Final = "added_tokens.json"
-MAP: Final = "special_tokens_map.json"
+SPECIAL_TOKENS_MAP: Final = "special_tokens_map.json"
 DECODER: Final = "added_tokens_decoder"
 
 
@@ -36,16 +36,16 @@ def read_added(
     `settings` are those of tokenizer_config.json, `described` is what a tokenizer.json says. What somebody should know
     who wrote these files is added to `notes`.
     """
-    added, mapped = read_optional(folder, ADDED), read_optional(folder, MAP)
+    added, mapped = read_optional(folder, ADDED), read_optional(folder, SPECIAL_TOKENS_MAP)
     decoder = settings.get(DECODER)
     if decoder is None:
         listed = [_bare(content, id, str(folder / ADDED)) for content, id in added.items()]
     else:
-        listed = list(_decoder(decoder, str(folder / CONFIG)))
+        listed = list(_decoder(decoder, str(folder / TOKENIZER_CONFIG)))
         ids = {token.content: token.id for token in listed}
         ignored = [content for content, id in added.items() if ids.get(content) != id]
         if ignored:
-            notes.append(f"{ADDED} is not read, since {CONFIG} has {DECODER}, which lacks {_some(ignored)}")
+            notes.append(f"{ADDED} is not read, since {TOKENIZER_CONFIG} has {DECODER}, which lacks {_some(ignored)}")
     listed.sort(key=lambda token: token.id)
     tokens = listed if described is None else _joined(described, listed, notes)
     settled = {*_names(settings, "_token"), *(_names(mapped, "_token") if decoder is None else ())}
@@ -95,7 +95,7 @@ def _joined(described: TokenizerJson, listed: list[AddedToken], notes: list[str]
     if moved:
         notes.append(f"tokenizer.json gives other ids, or none, to {_some(moved)}, and is believed")
     if changed:
-        notes.append(f"tokenizer.json describes {_some(changed)} otherwise than {CONFIG}, which is believed")
+        notes.append(f"tokenizer.json describes {_some(changed)} otherwise than {TOKENIZER_CONFIG}, which is believed")
     return list(tokens.values())
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ernie_rt.errors import PromptError, TemplateError, TemplateLimitError
-from ernie_rt.files import MIB, member, read_bytes, read_json
+from ernie_rt.files import member, read_bytes
 from ernie_rt.text import sandbox
+from ernie_rt.text.added_files import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, read_optional
 from ernie_rt.text.finding import TokenFinder
 from ernie_rt.text.foreign import render_foreign, template_context
 from ernie_rt.text.messages import Conversation, Message, check_tools, parse_messages
@@ -71,14 +72,14 @@ class ChatTemplate:
     def load(cls, folder: Path) -> ChatTemplate | None:
         """From chat_template.jinja, chat_template.json or tokenizer_config.json, the first that has one, or None."""
         settings: dict[str, Any] = {}
-        for name in ("special_tokens_map.json", "tokenizer_config.json"):
-            settings |= _read(folder, name)
+        for name in (SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG):
+            settings |= read_optional(folder, name)
         tokens: dict[str, str] = {}
         for key, value in settings.items():
             content = value.get("content") if isinstance(value, dict) else value
             if key.endswith("_token") and isinstance(content, str) and content:
                 tokens[key] = content
-        for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json"):
+        for name in ("chat_template.jinja", "chat_template.json", TOKENIZER_CONFIG):
             source = _source(folder, name)
             if source:
                 return cls(source, tokens, str(folder / name))
@@ -187,7 +188,7 @@ def _source(folder: Path, name: str) -> str:
             raise TemplateError(
                 "the chat template is not UTF-8", where=where, found=str(error), hint="Save it as UTF-8"
             ) from None
-    source = _read(folder, name).get("chat_template")
+    source = read_optional(folder, name).get("chat_template")
     if isinstance(source, list):  # several, by name
         named = [item for item in source if isinstance(item, dict) and item.get("name") == "default"]
         if not named:
@@ -196,7 +197,3 @@ def _source(folder: Path, name: str) -> str:
     if not isinstance(source, str | None):
         raise TemplateError("chat_template is not text", where=where, found=repr(source)[:40])
     return source or ""
-
-
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    return read_json(member(folder, name), limit=4 * MIB) if os.path.lexists(folder / name) else {}

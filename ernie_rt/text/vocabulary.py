@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ernie_rt.errors import TokenizerError
 from ernie_rt.files import member
-from ernie_rt.text.added_files import ADDED, CONFIG, DECODER, impossible, read_added, read_optional
+from ernie_rt.text.added_files import ADDED, DECODER, TOKENIZER_CONFIG, impossible, read_added, read_optional
 from ernie_rt.text.added_tokens import AddedToken, Spacing
 from ernie_rt.text.pieces import CONTROL_FORM, CONTROLS, SPACE, Encoder, Pieces
 from ernie_rt.text.sentencepiece_model import read_sentencepiece
@@ -48,7 +48,7 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
     `rows` is the model's vocab_size, the bound of every id; raises TokenizerError.
     """
     notes: list[str] = []
-    settings = read_optional(folder, CONFIG)
+    settings = read_optional(folder, TOKENIZER_CONFIG)
     json = folder / "tokenizer.json"
     described = read_tokenizer_json(member(folder, json.name)) if os.path.lexists(json) else None
     said, named = read_added(folder, settings, described, notes)
@@ -64,7 +64,12 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
             hint="The tokenizer and config.json belong to different models",
         )
     spacing = _spacing(settings, described, stored, notes)
-    _check(said, stored, rows, str(folder / (json.name if described else CONFIG if DECODER in settings else ADDED)))
+    _check(
+        said,
+        stored,
+        rows,
+        str(folder / (json.name if described else TOKENIZER_CONFIG if DECODER in settings else ADDED)),
+    )
     tokens = {token.id: token for token in (*_of_pieces(stored), *_settle(said)) if token.id not in stored.byte_ids}
     reserved: list[AddedToken] = []
     matched: list[AddedToken] = []
@@ -163,7 +168,7 @@ def _spacing(settings: Mapping[str, Any], described: TokenizerJson | None, store
         if isinstance(wish, bool) and wish != spaced:
             notes.append(
                 f"tokenizer.json puts {'a' if spaced else 'no'} space in front of text, "
-                f"add_prefix_space in {CONFIG} says otherwise; tokenizer.json is believed"
+                f"add_prefix_space in {TOKENIZER_CONFIG} says otherwise; tokenizer.json is believed"
             )
         return described.spacing
     if not isinstance(wish, bool):
@@ -171,5 +176,7 @@ def _spacing(settings: Mapping[str, Any], described: TokenizerJson | None, store
     legacy = settings.get("legacy") is not False
     if not wish:
         return Spacing(spelled=legacy)
-    notes.append(f"a space is put in front of text, as {CONFIG} asks; AutoTokenizer of transformers 5 puts none")
+    notes.append(
+        f"a space is put in front of text, as {TOKENIZER_CONFIG} asks; AutoTokenizer of transformers 5 puts none"
+    )
     return Spacing(spelled=legacy, prepend=legacy, metaspace="never" if legacy else "first", strip=1)
