@@ -22,7 +22,7 @@ from ernie_rt.weights.folder import BESIDE
 from ernie_rt.weights.manifest import MANIFEST, Manifest, read_manifest
 from ernie_rt.weights.quantize import Quantization
 from ernie_rt.weights.quantized import QuantizedSource
-from ernie_rt.weights.whole import check_digests, digest_of, own_file, strangers
+from ernie_rt.weights.whole import check_digests, check_others, digest_of, own_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def _verify_quantized(folder: Path, manifest: Manifest, progress: Progress | Non
     again = "Fetch the folder again, or quantise the model again"
     beside = [path.name for path in sorted(folder.iterdir()) if any(fnmatch(path.name, each) for each in BESIDE)]
     unknown = () if manifest.beside is not None else tuple(beside)
-    notes = strangers(folder, {MANIFEST, *manifest.digests, *unknown})
+    notes = check_others(folder, {MANIFEST, *manifest.digests, *unknown})
     check_digests(folder, manifest.digests, again, progress)
     QuantizedSource(folder, read_config(folder), manifest, reread=True).close()
     digests = {MANIFEST: digest_of(own_file(folder, MANIFEST)), **manifest.digests}

@@ -18,7 +18,7 @@ from ernie_rt.location import Located
 from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.manifest import MANIFEST, Manifest, padding, read_manifest
 from ernie_rt.weights.quantized import QuantizedSource
-from ernie_rt.weights.whole import check_digests, own_file, strangers
+from ernie_rt.weights.whole import check_digests, check_others, own_file
 from ernie_rt_onnx.apart import compare_apart
 from ernie_rt_onnx.beside import README, check_beside, check_names, readme
 from ernie_rt_onnx.portable import (
@@ -53,7 +53,7 @@ def verify_with(folder: Path, manifest_name: str, numbers: bool, progress: Progr
     _check_graph(model, card)
     manifest = read_manifest(own_file(folder, manifest_name))
     check_names(card["files"], manifest, folder)
-    notes = strangers(folder, {MODEL, manifest_name, *card["files"], *_our_readme(folder, manifest)})
+    notes = check_others(folder, {MODEL, manifest_name, *card["files"], *_our_readme(folder, manifest)})
     stored = {name: sha256 for name, sha256 in card["files"].items() if name != MANIFEST}
     check_digests(folder, stored | {manifest_name: card["files"].get(MANIFEST, "")}, AGAIN, progress)
     known = manifest.digests

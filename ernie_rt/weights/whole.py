@@ -85,7 +85,7 @@ def check_digests(folder: Path, digests: Mapping[str, str], again: str, progress
             )
 
 
-def strangers(folder: Path, known: Collection[str]) -> tuple[str, ...]:
+def check_others(folder: Path, known: Collection[str]) -> tuple[str, ...]:
     """Remarks on what else lies in a folder and is no part of the model; IntegrityError for what may be read as one."""
     strange = sorted(entry.name for entry in folder.iterdir() if entry.name not in known)
     for name in strange:
