@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from textwrap import wrap
 
@@ -51,12 +51,25 @@ def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     return "\n".join(lines)
 
 
+def listed(names: Collection[str], show: int = 4) -> str:
+    """The count and the first few of some names, for an error: `6: 'a', 'b', 'c', 'd', …`."""
+    first = ", ".join(repr(name if len(name) <= 100 else f"{name[:99]}…") for name in sorted(names)[:show])
+    return f"{len(names)}: {first}{', …' if len(names) > show else ''}"
+
+
 def shown(value: object) -> str:
-    """A value that somebody gave, as an error repeats it: its beginning, and no number that is too long to print."""
+    """A value that somebody gave, as an error repeats it: short, whatever it is."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, list):
+        return f"a list of {len(value)} entries"
+    if isinstance(value, Mapping):
+        return f"an object of {len(value)} fields"
     try:
-        return repr(value)[:80]
-    except ValueError:
-        return f"{type(value).__name__} with very many digits"
+        text = repr(value)
+    except ValueError:  # a number in it is too long to print
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def printable(text: str) -> str:

@@ -33,8 +33,9 @@ def test_near_names() -> None:
 
 
 def test_values_that_are_shown() -> None:
-    assert (shown(1.5), shown("a\n"), shown("x" * 1000)) == ("1.5", r"'a\n'", "'" + "x" * 79)
-    assert shown(10**5000) == "int with very many digits"
+    assert (shown(1.5), shown("a\n"), shown("x" * 1000)) == ("1.5", r"'a\n'", "'" + "x" * 78 + "…")
+    assert (shown(10**5000), shown([1] * 1000)) == ("an integer of 16610 bits", "a list of 1000 entries")
+    assert shown((10**5000,)) == "a tuple"
 
 
 def test_printable_text_is_one_line_and_steers_nothing() -> None:

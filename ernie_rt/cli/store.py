@@ -6,13 +6,12 @@ import os
 import re
 import secrets
 import time
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ernie_rt.cli.output import say
-from ernie_rt.display import columns, printable
+from ernie_rt.display import columns, did_you_mean, printable
 from ernie_rt.errors import ErnieRtError, OptionError, WriteError
 from ernie_rt.home import user_state
 from ernie_rt.text.transcript import read_transcript, write_transcript
@@ -80,8 +79,8 @@ class Store:
             raise OptionError(
                 f"no conversation {name!r} is kept here",
                 where=str(self.folder),
-                expected=", ".join(get_close_matches(name, names) or names[:8]) or "a path ending in .json",
-                hint="/list lists them",
+                expected=", ".join(names[:8]) or "a path ending in .json",
+                hint=f"{did_you_mean(name, names)}/list lists them",
             )
         messages = read_transcript(path)
         self.begin()

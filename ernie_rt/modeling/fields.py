@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Iterable, Mapping
 
+from ernie_rt.display import shown
 from ernie_rt.errors import ConfigError
-from ernie_rt.untrusted_json import Unusable
 
 
 class Fields:
@@ -30,14 +29,14 @@ class Fields:
         for alias, name in (aliases or {}).items():
             if alias in fields:
                 if name in fields and fields[name] != fields[alias]:
-                    raise self.refusal(alias, f"differs from {name}", show(fields[name]), fields[alias])
+                    raise self.refusal(alias, f"differs from {name}", shown(fields[name]), fields[alias])
                 self._values[name] = fields[alias]
                 self._spelt[name] = alias
 
     def refusal(self, name: str, what: str, expected: str, found: object, hint: str | None = None) -> ConfigError:
         """The error for a field, under the name that the config gives it."""
         where = f"{self.where}: {self._spelt.get(name, name)}"
-        return ConfigError(what, where=where, expected=expected, found=show(found), hint=hint)
+        return ConfigError(what, where=where, expected=expected, found=shown(found), hint=hint)
 
     def value(self, name: str) -> object:
         return self._values.get(name)
@@ -112,16 +111,3 @@ def is_one_of(found: object, values: Iterable[object]) -> bool:
     """Whether JSON holds `found` for one of some values: 1 and 1.0 are the same, 1 and true are not."""
     kinds = {int, float} if type(found) in (int, float) else {type(found)}
     return any(type(value) in kinds and found == value for value in values)
-
-
-def show(value: object) -> str:
-    """`value` for an error message: short, whatever a hostile file holds."""
-    if isinstance(value, Unusable):
-        return value.what
-    if isinstance(value, int) and value.bit_length() > 128:
-        return f"an integer of {value.bit_length()} bits"
-    if isinstance(value, list):
-        return f"a list of {len(value)} entries"
-    if isinstance(value, Mapping):
-        return f"an object of {len(value)} fields"
-    return reprlib.repr(value)

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, cast
 
+from ernie_rt.display import shown
 from ernie_rt.errors import ConfigError
 from ernie_rt.graph.types import DType, dtype_of
-from ernie_rt.modeling.fields import Fields, show
+from ernie_rt.modeling.fields import Fields
 
 TextModelType = Literal["ernie4_5", "ernie4_5_moe"]
 ModelType = Literal[TextModelType, "ernie4_5_vl_moe"]
@@ -138,7 +139,7 @@ def model_type_of(fields: Mapping[str, object], where: str) -> ModelType:
         classes = [classes]
     if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
         raise ConfigError(
-            "impossible value", where=f"{where}: architectures", expected="a list of names", found=show(classes)
+            "impossible value", where=f"{where}: architectures", expected="a list of names", found=shown(classes)
         )
     names = [name for name in cast("list[str]", classes or []) if name not in WRAPPERS]
     known = MODEL_TYPES.get(named) if isinstance(named, str) else None
@@ -148,7 +149,7 @@ def model_type_of(fields: Mapping[str, object], where: str) -> ModelType:
             "not a model that ernie-rt runs",
             where=f"{where}: model_type",
             expected=", ".join(DEFAULTS),
-            found="nothing" if named is None else show(named),
+            found="nothing" if named is None else shown(named),
             hint="ernie-rt runs the ERNIE 4.5 text models alone",
         )
     wrong = next((name for name in names if _owner(name) != found), None)
@@ -157,7 +158,7 @@ def model_type_of(fields: Mapping[str, object], where: str) -> ModelType:
             f"not a class of model_type {named or found}",
             where=f"{where}: architectures",
             expected=" or ".join(name for name, owner in ARCHITECTURES.items() if owner == found),
-            found=show(wrong),
+            found=shown(wrong),
         )
     return found
 

@@ -24,12 +24,12 @@ from typing import Final
 import numpy as np
 
 from ernie_rt import files
+from ernie_rt.display import listed
 from ernie_rt.errors import CheckpointError, InputError, OptionError, UnsafePathError, WriteError
 from ernie_rt.files import Progress
 from ernie_rt.graph.types import Weight
 from ernie_rt.home import user_cache
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.weights.checkpoint import listed
 from ernie_rt.weights.folder import PROGRESS
 from ernie_rt.weights.hub import FILES, model_name
 from ernie_rt.weights.manifest import MANIFEST, Manifest, file_bytes, read_manifest, shard_weights

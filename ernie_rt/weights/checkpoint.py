@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from ernie_rt import files
+from ernie_rt.display import listed
 from ernie_rt.errors import CheckpointError, JsonError, ModelNotFoundError, UnsafeCheckpointError, UnsafePathError
 from ernie_rt.weights.safetensors import SafetensorsFile, StoredTensor
 from ernie_rt.weights.strangers import adapter_beside, stranger_folder
@@ -28,12 +29,6 @@ TRAINER: Final = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler|rng
 """Pickles that a trainer leaves beside a model, and that hold none of it."""
 VARIANT: Final = re.compile(r"model\.safetensors\.index\.(\w+)\.json")
 """The index that `save_pretrained(variant=…)` writes."""
-
-
-def listed(names: Collection[str], show: int = 4) -> str:
-    """The count and the first few of some names, for an error: `6: 'a', 'b', 'c', 'd', …`."""
-    first = ", ".join(repr(name if len(name) <= 100 else f"{name[:99]}…") for name in sorted(names)[:show])
-    return f"{len(names)}: {first}{', …' if len(names) > show else ''}"
 
 
 @dataclass(frozen=True, slots=True)

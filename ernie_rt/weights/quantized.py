@@ -11,12 +11,12 @@ from typing import Any, Final
 import numpy as np
 
 from ernie_rt import files
+from ernie_rt.display import listed
 from ernie_rt.errors import CheckpointError, GraphError
 from ernie_rt.files import Progress
 from ernie_rt.graph.types import DTYPES, Storage, Weight
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.ernie45 import HEAD, build_graph
-from ernie_rt.weights.checkpoint import listed
 from ernie_rt.weights.digests import Digests, are_still, combined
 from ernie_rt.weights.manifest import (
     MANIFEST,

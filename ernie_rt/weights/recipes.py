@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
+from ernie_rt.display import listed
 from ernie_rt.errors import CheckpointError
 from ernie_rt.graph.types import DTYPES, FLOATS
 from ernie_rt.modeling.config import ModelConfig, MoeConfig
-from ernie_rt.weights.checkpoint import listed
 from ernie_rt.weights.expressions import Concat, Expression, Item, Rows, Stack, Stored, Transposed, View, stored_in
 from ernie_rt.weights.safetensors import StoredTensor
 

@@ -365,9 +365,7 @@ def test_which_conversations_there_are(plain: Path, state: Path, monkeypatch: py
     assert re.search(r"^ducks +first \\x1b\[2J$", shown, re.MULTILINE)
     assert re.search(r"^geese +(long )+…$", shown, re.MULTILINE)
     assert re.search(r"^broken +\(no conversation\)$", shown, re.MULTILINE)
-    assert "no conversation 'duck' is kept here; expected ducks. /list" in chat(plain, "/load duck\n").err.replace(
-        f"{state}: ", ""
-    )
+    assert "Did you mean 'ducks'? /list lists" in chat(plain, "/load duck\n").err
     nope = chat(plain, "/load nope\n").err
     assert "ducks" in nope and "geese" in nope
     for number in range(20):
