@@ -13,7 +13,8 @@ import pytest
 
 import ernie_rt_eager.backend
 from ernie_rt.contract import Interpreter, Node
-from support.commands import Outcome, command, start
+from support.commands import Outcome, command
+from support.terminal import Terminal
 
 PROMPT = "老师 says that the morning train is late, and the others know it"
 
@@ -84,23 +85,9 @@ def test_prompts_come_as_for_run(untrained: Path, tmp_path: Path) -> None:
 
 
 def test_a_terminal_gets_bars_and_progress(untrained: Path) -> None:
-    pty = pytest.importorskip("pty")
-    import os
-
-    ours, theirs = pty.openpty()
-    process = start(
-        "diff", "reference", "reference", "-m", untrained, "-p", "hello", "-n", "2", stdout=theirs, stderr=theirs
-    )
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            shown += os.read(ours, 65536)
-        except OSError:  # the other end is closed
-            break
-    os.close(ours)
-    assert process.wait(60) == 0
-    text = shown.decode()
+    with Terminal("diff", "reference", "reference", "-m", untrained, "-p", "hello", "-n", "2") as terminal:
+        text = terminal.rest()
+        assert terminal.process.wait(60) == 0
     assert "running reference on cpu in float32" in text and "judging " in text and "█" in text
 
 

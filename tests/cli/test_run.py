@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import shutil
 import signal
@@ -21,6 +19,7 @@ import ernie_rt
 from ernie_rt.generation.stream import Piece, Stream
 from ernie_rt.weights.source import CheckpointSource
 from support.commands import Outcome, command, start
+from support.terminal import Terminal
 
 PROMPT = "老师 says"
 OPTIONS = ("-n", "8", "--backend", "reference", "--ignore-eos")
@@ -278,19 +277,10 @@ def test_streams_that_are_closed(untrained: Path, expected: ernie_rt.Generation)
     )
 
 
-def test_a_terminal_shows_progress_and_the_answer_stays_clean(
-    untrained: Path, expected: ernie_rt.Generation, child: Callable[..., subprocess.Popen[bytes]]
-) -> None:
-    ours, theirs = pty.openpty()
-    process = child(untrained, PROMPT, *OPTIONS, "-v", stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            shown += os.read(ours, 65536)
-        except OSError:  # the other end is closed
-            break
-    os.close(ours)
-    assert process.stdout is not None
-    assert process.stdout.read().decode() == expected.text + "\n" and process.wait(20) == 0
-    assert b"loading" in shown and b"backend reference (asked for)" in shown and b"prefill" in shown
+def test_a_terminal_shows_progress_and_the_answer_stays_clean(untrained: Path, expected: ernie_rt.Generation) -> None:
+    with Terminal("run", untrained, PROMPT, *OPTIONS, "-v", stdout=subprocess.PIPE) as terminal:
+        shown = terminal.rest()
+        assert terminal.process.stdout is not None
+        with terminal.process.stdout as answer:
+            assert answer.read().decode() == expected.text + "\n" and terminal.process.wait(20) == 0
+    assert "loading" in shown and "backend reference (asked for)" in shown and "prefill" in shown
