@@ -67,7 +67,7 @@ class Model:
         self.limits = limits
         self.unused = unused
         self._disagreements = notes
-        self._notes = build.notes
+        self._conversions = build.notes
         self._executable = executable
         with blame(choice.backend):
             self._engine = Engine(executable, limits.max_context, reuse=reuse)
@@ -115,7 +115,7 @@ class Model:
         """What the model holds, and what was converted for its backend."""
         with blame(self.choice.backend):
             report = self._executable.memory()
-        return replace(report, notes=(*self._notes, *report.notes))
+        return replace(report, notes=(*self._conversions, *report.notes))
 
     def logits(self, ids: Iterable[int], *, chunk: int | None = None) -> npt.NDArray[Any]:
         """The logits after every token of `ids`: float32 `[N, V]` (float64 from a model loaded in float64).

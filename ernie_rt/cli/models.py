@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def models(as_json: Json = False) -> None:
     """List the known models with their figures.
 
-    And which of Baidu's own files that knowledge was held against.
+    A second table says which of Baidu's own files were compared with them.
     """
     from ernie_rt.cli.output import table, write
     from ernie_rt.display import human_count

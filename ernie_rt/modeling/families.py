@@ -1,6 +1,6 @@
 """The published ERNIE 4.5 models, so that one can be described and measured without its checkpoint.
 
-What is known of each comes from files of Baidu's as far as any could be had: `Evidence` says which.
+What is known of each comes from files of Baidu's as far as any could be found: `Evidence` says which.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ MOE_300B_A47B: Final = parse_config(
 
 Standing = Literal["digest", "copy", "renders", "unseen"]
 STANDINGS: Final[Mapping[Standing, str]] = {
-    "digest": "its file was had, and has the sha256 that the Hub publishes",
-    "copy": "a public copy of its file was had, and not compared with a digest",
-    "renders": "24 published conversations are rendered to the byte; the file was not had",
-    "unseen": "no file of Baidu's was had; it follows transformers, FastDeploy and what people report",
+    "digest": "compared with a file that has the sha256 which the Hub publishes",
+    "copy": "compared with a public copy of the file, whose digest was not checked",
+    "renders": "renders 24 published conversations to the byte; the file itself was not found",
+    "unseen": "no file of Baidu's was found: follows transformers, FastDeploy and what people report",
 }
 
 
