@@ -17,8 +17,6 @@ from ernie_rt.errors import ErnieRtError
 from ernie_rt.files import MIB
 
 START_SECONDS: Final = 20.0
-
-
 STARTING: Final = ("SYSTEMROOT", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FRAMEWORK_PATH")
 """The variables without which an interpreter may not start: where the system, its library and its modules lie."""
 PYTHON: Final = re.compile(r".*(ython|pypy)[\d.]*_?[a-z]?(-wrapped)?(\.exe)?", re.IGNORECASE)

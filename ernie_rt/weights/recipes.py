@@ -22,6 +22,7 @@ from ernie_rt.graph.types import DTYPES, FLOATS
 from ernie_rt.modeling.config import ModelConfig, MoeConfig
 from ernie_rt.weights.expressions import Concat, Expression, Item, Rows, Stack, Stored, Transposed, View, stored_in
 from ernie_rt.weights.safetensors import StoredTensor
+from ernie_rt.weights.strangers import MERGE
 
 Dialect = Literal["pt", "packed", "paddle"]
 
@@ -44,10 +45,7 @@ NO_HEAD: Final = (
 )
 SAME: Final = "Take config.json and the weights from the same repository"
 TELLING: Final[tuple[tuple[str, str], ...]] = (
-    (
-        r"\.lora_[AB]\b|^base_model\.model\.",
-        "An adapter is not merged: `merge_and_unload` of PEFT, then `save_pretrained`",
-    ),
+    (r"\.lora_[AB]\b|^base_model\.model\.", f"An adapter is not merged. {MERGE}"),
     (
         r"\.(qweight|qzeros|g_idx|weight_packed|weight_scale(_inv)?|absmax|quant_state.*|quant_weight|in_scale)$",
         "Another tool quantised them: take the model that they were made of, and see `ernie-rt quantize`",
