@@ -19,10 +19,10 @@ from ernie_rt.host import PluginHost, blame
 from ernie_rt.location import Located, locate
 from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.folder import BESIDE
+from ernie_rt.weights.integrity import check_digests, check_others, digest_of, own_file
 from ernie_rt.weights.manifest import MANIFEST, Manifest, read_manifest
 from ernie_rt.weights.quantize import Quantization
 from ernie_rt.weights.quantized import QuantizedSource
-from ernie_rt.weights.whole import check_digests, check_others, digest_of, own_file
 
 
 @dataclass(frozen=True, slots=True)

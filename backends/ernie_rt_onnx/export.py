@@ -22,11 +22,11 @@ from ernie_rt.location import Located
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.weights.folder import LESS, PROGRESS, Addition, Produce, write_quantized
+from ernie_rt.weights.integrity import digest_of
 from ernie_rt.weights.manifest import MANIFEST, Manifest, padding
 from ernie_rt.weights.quantize import Converter, Quantizer
 from ernie_rt.weights.quantized import QuantizedSource
 from ernie_rt.weights.source import StoredSource
-from ernie_rt.weights.whole import digest_of
 from ernie_rt_onnx.beside import GENAI, README, readme, write_beside
 from ernie_rt_onnx.portable import DTYPES, MODEL, TABLES, build, seal
 from ernie_rt_onnx.runtime import check_runtime

@@ -20,7 +20,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from ernie_rt import files
 from ernie_rt.errors import InputError, IntegrityError
 from ernie_rt.graph.types import DTYPES
-from ernie_rt.weights.whole import own_file
+from ernie_rt.weights.integrity import own_file
 from ernie_rt_onnx.emitter import ELEMENT_TYPES, OPSETS
 from ernie_rt_onnx.functions import DOMAIN
 from ernie_rt_onnx.portable import AGAIN, MODEL

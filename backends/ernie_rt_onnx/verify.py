@@ -16,9 +16,9 @@ from ernie_rt.export import Verified
 from ernie_rt.files import Progress
 from ernie_rt.location import Located
 from ernie_rt.modeling.config import read_config
+from ernie_rt.weights.integrity import check_digests, check_others, own_file
 from ernie_rt.weights.manifest import MANIFEST, Manifest, padding, read_manifest
 from ernie_rt.weights.quantized import QuantizedSource
-from ernie_rt.weights.whole import check_digests, check_others, own_file
 from ernie_rt_onnx.apart import compare_apart
 from ernie_rt_onnx.beside import README, check_beside, check_names, readme
 from ernie_rt_onnx.portable import (

@@ -29,7 +29,7 @@ from ernie_rt.text.parsers import TAGS, OutputParser
 from ernie_rt.text.pieces import CONTROL_FORM
 from ernie_rt.text.spans import Span, encode_spans, spans_text
 from ernie_rt.text.tokenizer import Tokenizer
-from ernie_rt.text.turns import TALKS, turn_ends
+from ernie_rt.text.turn_ends import TALKS, turn_ends
 
 KNOWN: Final[Mapping[str, str]] = {
     "471fb571976770318fe6f27749e37940be8d29c0a7770558140f141f5906f2a2": "ernie",

@@ -32,12 +32,12 @@ from ernie_rt.home import user_cache
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.weights.folder import PROGRESS
 from ernie_rt.weights.hub import FILES, model_name
+from ernie_rt.weights.integrity import shared_with
 from ernie_rt.weights.manifest import MANIFEST, Manifest, file_bytes, read_manifest, shard_weights
 from ernie_rt.weights.opening import SOURCES, Sources, open_weights
 from ernie_rt.weights.quantize import Quantization, quantize_source
 from ernie_rt.weights.quantized import QuantizedSource
 from ernie_rt.weights.source import StoredSource
-from ernie_rt.weights.whole import shared_with
 
 TRIAL: Final = 1 << 18
 """Numbers that are quantised to see how fast that goes."""

@@ -23,6 +23,7 @@ from ernie_rt.files import Progress
 from ernie_rt.graph.json import Storages
 from ernie_rt.graph.types import Weight
 from ernie_rt.weights.hub import FILES
+from ernie_rt.weights.integrity import digest_of, shared_with
 from ernie_rt.weights.manifest import (
     MANIFEST,
     STORAGES,
@@ -36,7 +37,6 @@ from ernie_rt.weights.manifest import (
     shard_weights,
 )
 from ernie_rt.weights.source import Array
-from ernie_rt.weights.whole import digest_of, shared_with
 
 PROGRESS: Final = "ernie_rt.partial.json"
 """The manifest of what is whole, while a folder grows."""

@@ -18,6 +18,7 @@ from ernie_rt.graph.types import DTYPES, Storage, Weight
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.ernie45 import HEAD, build_graph
 from ernie_rt.weights.digests import Digests, are_still, combined
+from ernie_rt.weights.integrity import digest_of
 from ernie_rt.weights.manifest import (
     MANIFEST,
     PADDING,
@@ -30,7 +31,6 @@ from ernie_rt.weights.manifest import (
 from ernie_rt.weights.safetensors import SafetensorsFile
 from ernie_rt.weights.source import HEAD_APART, Array, Place, computed, copy, pieces
 from ernie_rt.weights.stamps import Stamps
-from ernie_rt.weights.whole import digest_of
 
 CHUNK: Final = 1 << 17
 """Numbers made at once."""
