@@ -27,10 +27,11 @@ class Fields:
         self._values: dict[str, object] = {**(defaults or {}), **fields}
         self._spelt: dict[str, str] = {}
         for alias, name in (aliases or {}).items():
-            if alias in fields:
-                if name in fields and fields[name] != fields[alias]:
-                    raise self.refusal(alias, f"differs from {name}", shown(fields[name]), fields[alias])
-                self._values[name] = fields[alias]
+            given, other = fields.get(alias), fields.get(name)
+            if given is not None:
+                if other is not None and other != given:
+                    raise self.refusal(alias, f"differs from {name}", shown(other), given)
+                self._values[name] = given
                 self._spelt[name] = alias
 
     def refusal(self, name: str, what: str, expected: str, found: object, hint: str | None = None) -> ConfigError:

@@ -91,9 +91,9 @@ class Checkpoint:
         except OSError as error:
             raise UnsafePathError("cannot be read", where=str(folder), found=error.strerror) from error
         index = _read_index(files.member(folder, INDEX)) if SINGLE not in present and INDEX in present else None
-        shards = (
-            {SINGLE} if SINGLE in present else numbered_shards(present) if index is None else set(index.shards.values())
-        )
+        shards = {SINGLE} if SINGLE in present else numbered_shards(present)
+        if index is not None:  # which may have forgotten a shard
+            shards = (shards & present) | {*index.shards.values()}
         if index is None and not shards:
             raise _no_weights(folder, present)
         with contextlib.ExitStack() as cleanup:

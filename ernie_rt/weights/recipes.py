@@ -126,8 +126,11 @@ def hint_for(names: Collection[str], otherwise: str | None = SAME) -> str | None
     return otherwise
 
 
-def recipe(config: ModelConfig, dialect: Dialect) -> Recipe:
-    """The recipe for a model in a dialect; looks at no file."""
+def recipe(config: ModelConfig, dialect: Dialect, head_alone: bool = False) -> Recipe:
+    """The recipe for a model in a dialect; looks at no file.
+
+    `head_alone`: of a tied pair the head is what is stored, as `save_model` of safetensors keeps the first by name.
+    """
     names: _Names = {"pt": _Names, "packed": _PackedNames, "paddle": _PaddleNames}[dialect](config)
     H, V = config.hidden_size, config.vocab_size
     weights: dict[str, Expression] = {
@@ -135,7 +138,9 @@ def recipe(config: ModelConfig, dialect: Dialect) -> Recipe:
         "head.norm": Stored(f"{names.prefix}norm.weight", (H,)),
     }
     unused = list(names.unused)
-    if config.tie_word_embeddings:
+    if head_alone:
+        weights["embed.weight"] = names.linear(STORED_HEAD.removesuffix(".weight"), V, H)
+    elif config.tie_word_embeddings:
         unused.append(Unused(re.escape(STORED_HEAD), "the same as the embedding, to which the model ties its head"))
     else:
         weights["head.weight"] = names.linear(STORED_HEAD.removesuffix(".weight"), V, H)

@@ -132,9 +132,13 @@ class CheckpointSource:
         try:
             dialect = dialect_of(checkpoint.tensors.keys(), str(checkpoint.folder))
             self._recipe = recipe(config, dialect)
-            apart = config.tie_word_embeddings and self._has_own_head()
-            if apart:
-                self._recipe = recipe(replace(config, tie_word_embeddings=False), dialect)
+            apart = False
+            if config.tie_word_embeddings and STORED_HEAD in checkpoint.tensors:
+                (embedding,) = stored_in(self._recipe.weights["embed.weight"])
+                if embedding.name not in checkpoint.tensors:
+                    self._recipe = recipe(config, dialect, head_alone=True)
+                elif apart := self._differ(STORED_HEAD, embedding.name):
+                    self._recipe = recipe(replace(config, tie_word_embeddings=False), dialect)
             checkpoint.check_shards(stored.name for made in self._recipe.weights.values() for stored in stored_in(made))
             self.unused = self._recipe.check(checkpoint.tensors, str(checkpoint.folder))
         except BaseException:
@@ -169,25 +173,20 @@ class CheckpointSource:
     def close(self) -> None:
         self._checkpoint.close()
 
-    def _has_own_head(self) -> bool:
-        """Whether a head is stored that has other numbers than the embedding; read up to the first difference."""
-        head, (embedding,) = self._checkpoint.tensors.get(STORED_HEAD), stored_in(self._recipe.weights["embed.weight"])
-        other = self._checkpoint.tensors.get(embedding.name)
-        if head is None or other is None:
-            return False
-        if (
-            head.dtype != other.dtype
-            or head.dtype not in NUMPY_DTYPE
-            or head.shape not in (other.shape, other.shape[::-1])
-        ):
+    def _differ(self, head: str, embedding: str) -> bool:
+        """Whether two tensors, one perhaps transposed, have other bytes; read up to the first difference."""
+        ours, theirs = (self._checkpoint.tensors[name] for name in (head, embedding))
+        if ours.dtype != theirs.dtype or ours.dtype not in NUMPY_DTYPE:
             return True
-        ours, theirs = (_bits(self._checkpoint.array(each.name)) for each in (head, other))
-        ours = ours if head.shape == other.shape else ours.T
-        rows = range(0, len(theirs), max(1, COMPARED_AT_ONCE * len(theirs) // max(theirs.nbytes, 1)))
-        differs = any(not np.array_equal(ours[at : at + rows.step], theirs[at : at + rows.step]) for at in rows)
-        for each in (head, other):
-            self._checkpoint.release(each.name)
-        return differs
+        if ours.shape not in (theirs.shape, theirs.shape[::-1]):
+            return True
+        left, right = (_bits(self._checkpoint.array(name)) for name in (head, embedding))
+        left = left if left.shape == right.shape else left.T
+        rows = range(0, len(right), max(1, COMPARED_AT_ONCE * len(right) // max(right.nbytes, 1)))
+        differ = any(not np.array_equal(left[at : at + rows.step], right[at : at + rows.step]) for at in rows)
+        for name in (head, embedding):
+            self._checkpoint.release(name)
+        return differ
 
     def _storage(self, expression: Expression) -> Storage:
         found = {STORED_AS[self._checkpoint.tensors[each.name].dtype] for each in stored_in(expression)}

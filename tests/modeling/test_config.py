@@ -196,6 +196,7 @@ def test_other_spellings() -> None:
     moe = parse_config({**renamed, "num_experts": 16, "num_experts_per_tok": 4}).moe
     assert moe is not None and (moe.moe_num_experts, moe.moe_k) == (16, 4)
     assert parse_config({**MOE, "num_experts": 64}).moe is not None
+    assert parse_config({**MOE, "num_experts": None}) == parse_config(MOE)
     assert "num_experts_per_tok: differs from moe_k" in refusal({**MOE, "num_experts_per_tok": 4})
     assert "config.json: num_experts: impossible value" in refusal({**renamed, "num_experts": "64"})
 

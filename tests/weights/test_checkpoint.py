@@ -81,6 +81,20 @@ def test_what_is_stored_counts_and_the_notes_say_where_the_index_is_wrong(folder
             checkpoint.check_shards(["a", "far"])
 
 
+@pytest.mark.parametrize("weight_map", [{"c": TWO}, {"a": TWO, "b": TWO, "c": TWO}, {}])
+def test_a_shard_that_the_index_has_forgotten(folder: Path, weight_map: dict[str, str]) -> None:
+    index(folder, weight_map)
+    with Checkpoint.open(folder) as checkpoint:
+        assert set(checkpoint.tensors) == {"a", "b", "c"} and len(checkpoint.notes) == 1
+
+
+def test_shards_that_an_earlier_save_has_left_are_not_read(folder: Path) -> None:
+    for name in ("model-00001-of-00003.safetensors", "model-00007-of-00007.safetensors"):
+        save_file({"a": A + 1, "old": A}, folder / name)
+    with Checkpoint.open(folder) as checkpoint:
+        assert set(checkpoint.tensors) == {"a", "b", "c"} and checkpoint.notes == ()
+
+
 @pytest.mark.parametrize("other", [{}, {"a": "model-3.safetensors"}])
 def test_a_tensor_in_several_shards_that_the_index_does_not_choose_among(folder: Path, other: dict[str, str]) -> None:
     save_file({"c": C, "a": A}, folder / TWO)
@@ -89,10 +103,10 @@ def test_a_tensor_in_several_shards_that_the_index_does_not_choose_among(folder:
         Checkpoint.open(folder)
 
 
-def test_missing_shards_are_counted(folder: Path) -> None:
-    index(folder, {str(i): f"s{i}.safetensors" for i in range(100)})
+def test_missing_shards_are_counted(tmp_path: Path) -> None:
+    index(tmp_path, {str(i): f"s{i}.safetensors" for i in range(100)})
     with pytest.raises(CheckpointError, match=r"shards are missing, 100: 's0.safetensors', .* …") as caught:
-        Checkpoint.open(folder)
+        Checkpoint.open(tmp_path)
     assert len(str(caught.value)) < 400
 
 

@@ -185,6 +185,23 @@ def test_a_stored_head_that_is_the_embedding_is_left_out(tied: Path, tmp_path: P
     assert "head.weight" in opened(other).storages
 
 
+def test_a_tied_pair_of_which_the_head_is_stored(tied: Path, tmp_path: Path) -> None:
+    """As `save_model` of safetensors leaves it: of two names of one tensor the first."""
+    whole = load_torch(tied / "model.safetensors")["model.embed_tokens.weight"]
+    alone = with_head(tied, tmp_path / "alone", lambda embedding: embedding.clone())
+    paddle = write_paddle_twin(alone, tmp_path / "paddle")
+    for folder, name in ((alone, "model.embed_tokens.weight"), (paddle, "ernie.embed_tokens.weight")):
+        tensors = load_torch(folder / "model.safetensors")
+        del tensors[name]
+        save_torch(tensors, folder / "model.safetensors", metadata={name: "lm_head.weight"})
+        source = opened(folder)
+        (embedding,) = (w for w in build_graph(read_config(folder)).weights if w.name == "embed.weight")
+        out = np.empty(embedding.type.shape(), np.float32)
+        source.fill(embedding, "data", out)
+        np.testing.assert_array_equal(out, whole.float().numpy())
+        assert not source.unused and not source.notes and "head.weight" not in source.storages
+
+
 def test_a_stored_head_of_another_shape_is_an_error(tied: Path, tmp_path: Path) -> None:
     folder = with_head(tied, tmp_path / "resized", lambda embedding: embedding[:-1].clone())
     with pytest.raises(CheckpointError, match=r"wrong shape, 1: 'lm_head.weight \[255, 64\] instead of \[256, 64\]'"):
