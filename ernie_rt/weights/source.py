@@ -136,6 +136,7 @@ class CheckpointSource:
             if config.tie_word_embeddings and STORED_HEAD in checkpoint.tensors:
                 (embedding,) = stored_in(self._recipe.weights["embed.weight"])
                 if embedding.name not in checkpoint.tensors:
+                    checkpoint.check_shards([embedding.name])
                     self._recipe = recipe(config, dialect, head_alone=True)
                 elif apart := self._differ(STORED_HEAD, embedding.name):
                     self._recipe = recipe(replace(config, tie_word_embeddings=False), dialect)

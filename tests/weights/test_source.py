@@ -200,6 +200,12 @@ def test_a_tied_pair_of_which_the_head_is_stored(tied: Path, tmp_path: Path) -> 
         source.fill(embedding, "data", out)
         np.testing.assert_array_equal(out, whole.float().numpy())
         assert not source.unused and not source.notes and "head.weight" not in source.storages
+    (alone / "model.safetensors").rename(alone / "model-00001-of-00002.safetensors")
+    names = {"lm_head.weight": "model-00001-of-00002.safetensors"}
+    names["model.embed_tokens.weight"] = "model-00002-of-00002.safetensors"
+    (alone / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(CheckpointError, match="shards are missing"):
+        opened(alone)
 
 
 def test_a_stored_head_of_another_shape_is_an_error(tied: Path, tmp_path: Path) -> None:
