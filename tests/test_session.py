@@ -310,7 +310,7 @@ def test_a_model_without_a_tokenizer(model: Model, untrained: Path, tmp_path: Pa
     (folder / "tokenizer.model").unlink()
     with load(folder, backend="reference") as loaded:
         assert len(loaded.generate_ids(IDS, max_new_tokens=2, ignore_eos=True)) == 2
-        with pytest.raises(TokenizerError, match=r"tokenizer\.model: there is no such file"):
+        with pytest.raises(TokenizerError, match="there is no tokenizer"):
             loaded.generate("x")
 
 

@@ -26,7 +26,6 @@ from ernie_rt.text.foreign import render_foreign, template_context
 from ernie_rt.text.messages import Conversation, Message, check_tools, parse_messages
 from ernie_rt.text.native import NATIVE, PROBES
 from ernie_rt.text.parsers import TAGS, OutputParser
-from ernie_rt.text.pieces import CONTROL_FORM
 from ernie_rt.text.spans import Span, encode_spans, spans_text
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.text.turn_ends import TALKS, turn_ends
@@ -35,6 +34,8 @@ KNOWN: Final[Mapping[str, str]] = {
     "471fb571976770318fe6f27749e37940be8d29c0a7770558140f141f5906f2a2": "ernie",
 }
 """Native templates by the SHA-256 of their text: the plain one as several public copies have it."""
+BRACKETED: Final = re.compile(r"<[^<>]+>|\[[^\[\]]+\]")
+"""What tokens look like that templates write around turns: `<|end|>`, `[/INST]`, `<end of turn>`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ class ChatTemplate:
         """
         texts, needed = self._answered
         # A token of a turn's end may be text by its flags.
-        text = {token.content: token.id for token in tokenizer.added if re.fullmatch(CONTROL_FORM, token.content)}
+        text = {token.content: token.id for token in tokenizer.added if BRACKETED.fullmatch(token.content)}
         ends = turn_ends(texts, TokenFinder({*tokenizer.reserved, *text, *needed}))
         return tuple(text[token] if token in text else tokenizer.encode_special(token) for token in ends)
 

@@ -18,6 +18,7 @@ from ernie_rt.text.sentencepiece_model import read_sentencepiece
 from ernie_rt.text.tokenizer_json import TokenizerJson, json_pieces, read_tokenizer_json
 
 MODEL: Final = "tokenizer.model"
+JSON: Final = "tokenizer.json"
 LLAMA: Final = ("LlamaTokenizer", "LlamaTokenizerFast")
 
 
@@ -38,6 +39,11 @@ class Vocabulary:
     """Where the files disagree, and which one was believed."""
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a file with pieces is there."""
+    return any(os.path.lexists(folder / name) for name in (MODEL, JSON))
+
+
 def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
     """Read tokenizer.model or tokenizer.json, and what lies beside it.
 
@@ -47,10 +53,16 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
 
     `rows` is the model's vocab_size, the bound of every id; raises TokenizerError.
     """
+    if not has_tokenizer(folder):
+        raise TokenizerError(
+            "there is no tokenizer",
+            where=str(folder),
+            expected=f"{MODEL} or {JSON}",
+            hint="Fetch the files of the model's repository whose names have `token` in them",
+        )
     notes: list[str] = []
     settings = read_optional(folder, TOKENIZER_CONFIG)
-    json = folder / "tokenizer.json"
-    described = read_tokenizer_json(member(folder, json.name)) if os.path.lexists(json) else None
+    described = read_tokenizer_json(member(folder, JSON)) if os.path.lexists(folder / JSON) else None
     said, named = read_added(folder, settings, described, notes)
     named |= CONTROLS | {name.replace(" ", SPACE) for name in named}
     plain = {token.content for token in said if token.special is False} - named
@@ -65,10 +77,7 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
         )
     spacing = _spacing(settings, described, stored, notes)
     _check(
-        said,
-        stored,
-        rows,
-        str(folder / (json.name if described else TOKENIZER_CONFIG if DECODER in settings else ADDED)),
+        said, stored, rows, str(folder / (JSON if described else TOKENIZER_CONFIG if DECODER in settings else ADDED))
     )
     tokens = {token.id: token for token in (*_of_pieces(stored), *_settle(said)) if token.id not in stored.byte_ids}
     reserved: list[AddedToken] = []
@@ -141,7 +150,7 @@ def _pieces(
 ) -> tuple[Pieces, str]:
     """The pieces, and the file that they are read from."""
     if described is None or os.path.lexists(folder / MODEL):
-        path = member(folder, MODEL, missing=TokenizerError)
+        path = member(folder, MODEL)
         stored = read_sentencepiece(path, named, plain)
         if described is None or _same(stored, described):
             return stored, str(path)

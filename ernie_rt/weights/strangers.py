@@ -34,7 +34,7 @@ BY_NAME: Final[tuple[tuple[str, Stranger], ...]] = (
     (r".*\.gguf", Stranger("a GGUF model, for llama.cpp", TAKE_BASE)),
     (r"ernie_rt\.partial\.json", Stranger(
         "a folder that was interrupted while it was written", "Run the command that writes it again; it goes on")),
-    (r".*\.onnx", Stranger(
+    (r".*\.onnx|onnx", Stranger(
         "an ONNX model that ernie-rt did not write", "Take the checkpoint that it was made of; see `ernie-rt export`")),
     (r".*\.(pdmodel|pdiparams)", Stranger("a static graph of Paddle", TAKE_BASE)),
     (r"weights.*\.npz", Stranger("weights of MLX", TAKE_BASE)),
@@ -43,7 +43,7 @@ BY_NAME: Final[tuple[tuple[str, Stranger], ...]] = (
     (r"openvino_model\.(xml|bin)", Stranger("an OpenVINO model", TAKE_BASE)),
     (r".*\.distcp|global_step\d+|zero_pp_rank_.*|pytorch_model_fsdp.*|.*optim_states\.pt", Stranger(
         "a trainer's own state, in parts", "Have the trainer save the whole model (`save_pretrained`)")),
-    (r".*\.(zip|tar|tgz|tar\.gz|tar\.zst|7z|rar)", Stranger("an archive", "Unpack it, and name that folder")),
+    (r".*\.(zip|tar(\.\w+)?|t[gbx]z2?|7z(\.\d+)?|rar)", Stranger("an archive", "Unpack it, and name that folder")),
 )  # fmt: skip
 """By a file in the folder, the first that fits; also of a file that is named itself."""
 
@@ -77,7 +77,7 @@ def stranger_file(path: Path) -> Stranger:
         return found
     if path.suffix == ".safetensors":
         return Stranger(
-            "weights alone", f"Put {CONFIG} and tokenizer.model of the model beside it, and name the folder"
+            "weights alone", f"Put {CONFIG} and tokenizer.model of the model beside them, and name the folder"
         )
     return Stranger("a file", "Name the folder of a model")
 
@@ -110,17 +110,13 @@ def _adapter(folder: Path, names: list[str]) -> Stranger | None:
         except InputError:
             continue
     of = f" of {_shown(base)}" if isinstance(base, str) and base else ""
-    return Stranger(
-        f"an adapter (LoRA){of}, not a whole model",
-        MERGE,
-    )
+    return Stranger(f"an adapter (LoRA){of}, not a whole model", MERGE)
 
 
 def _hub_cache(folder: Path, names: list[str]) -> Stranger | None:
     home = folder.resolve()
-    if home.name in {"snapshots", "blobs", "refs"} and home.parent.name.startswith("models--"):
-        home, names = home.parent, ["snapshots"]
-    if home.name.startswith("models--") and {"snapshots", "blobs", "refs"} & {*names}:
+    home = next((each for each in (home, *home.parents[:2]) if each.name.startswith("models--")), home)
+    if home.name.startswith("models--") and _has_folder(home, "snapshots", "blobs", "refs"):
         name = cached_id(home.name)
         whole = [path for path in _folders(home / "snapshots") if _has(path, CONFIG)]
         step = f"the folder {_shown(whole[-1])}" if whole else "let ernie-rt fetch it by that id"
@@ -158,8 +154,11 @@ def _below(folder: Path) -> Stranger | None:
 def _scraps(names: list[str]) -> Stranger | None:
     if not names:
         return Stranger("an empty folder", "Fetch the model into it, or name another")
-    weights = any(name.endswith(".safetensors") for name in names)
-    if CONFIG not in names and not weights and any(LISTED.fullmatch(name) for name in names):
+    if CONFIG in names:
+        return None
+    if any(name.endswith(".safetensors") for name in names):
+        return Stranger(f"weights without their {CONFIG}", "Fetch it from the repository that they are of")
+    if any(LISTED.fullmatch(name) for name in names):
         return Stranger("a tokenizer without its model", "Fetch the whole repository")
     return None
 
@@ -169,6 +168,10 @@ def _folders(folder: Path) -> Iterator[Path]:
         yield from sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
     except OSError:
         return
+
+
+def _has_folder(home: Path, *names: str) -> bool:
+    return any((home / name).is_dir() for name in names)
 
 
 def _has(folder: Path, name: str) -> bool:

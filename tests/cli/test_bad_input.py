@@ -161,7 +161,6 @@ def test_files_of_another_kind(name: str, kind: str, folder: Path) -> None:
 
 
 CONFIGS: dict[str, tuple[Break, str]] = {
-    "absent": (absent("config.json"), "there is no such file"),
     "empty": (text("config.json", ""), "malformed JSON; found Expecting value at line 1, column 1"),
     "cut": (cut("config.json", 300), "malformed JSON; found "),
     "prose": (text("config.json", "Dear reader,"), "malformed JSON"),
@@ -302,6 +301,7 @@ def alone(name: str, content: bytes) -> Break:
 NORM, EMBED = "model.norm.weight", "model.embed_tokens.weight"
 WEIGHTS: dict[str, tuple[Break, str]] = {
     "absent": (absent(SINGLE), f"there are no weights; expected {SINGLE} or {INDEX}. Fetch the whole repository"),
+    "alone": (absent("config.json"), "this is weights without their config.json. Fetch it from the repository"),
     "renamed": (lambda f: (f / SINGLE).rename(f / "weights.safetensors"), "there are no weights"),
     "torch pickle": (alone("pytorch_model.bin", pickle.dumps({})), "pickles, which can run code when opened"),
     "paddle pickle": (alone("model_state.pdparams", pickle.dumps({})), "found 1: 'model_state.pdparams'"),
@@ -447,7 +447,7 @@ def test_shards(case: str, sharded: Path) -> None:
 
 
 TOKENIZERS: dict[str, tuple[Break, str]] = {
-    "absent": (absent("tokenizer.model"), "tokenizer.model: there is no such file"),
+    "absent": (absent("tokenizer.model"), "there is no tokenizer; expected tokenizer.model or tokenizer.json"),
     "empty": (text("tokenizer.model", b""), "tokenizer.model: not a usable SentencePiece model"),
     "prose": (text("tokenizer.model", b"Dear reader,"), "tokenizer.model: not a usable SentencePiece model"),
     "zeros": (text("tokenizer.model", bytes(100_000)), "tokenizer.model: not a usable SentencePiece model"),

@@ -153,15 +153,16 @@ def test_the_template_is_asked_once(tokenizer: Tokenizer, monkeypatch: pytest.Mo
     assert len(asked) == 2, "what kind it is, and what it makes of an answer"
 
 
-def test_a_token_that_decodes_to_text_is_not_shown_where_it_ends_an_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["<|LOC_0|>", "[/INST]", "<end of turn>"])
+def test_a_token_that_decodes_to_text_is_not_shown_where_it_ends_an_answer(name: str, tmp_path: Path) -> None:
     write_ernie_tokenizer(tmp_path, turns())
     path = tmp_path / "tokenizer_config.json"
     settings = json.loads(path.read_text())
-    settings["added_tokens_decoder"]["100297"] = {"content": "<|LOC_0|>", "special": False}
+    settings["added_tokens_decoder"]["100297"] = {"content": name, "special": False}
     path.write_text(json.dumps(settings))
     tokenizer = Tokenizer.load(tmp_path, ernie_config())
-    (end,) = ChatTemplate(turns().replace("<mask:7>", "<|LOC_0|>"), TOKENS, "x").stop_ids(tokenizer)
-    assert end == 100297 and tokenizer.decode([end]) == "<|LOC_0|>"
+    (end,) = ChatTemplate(turns().replace("<mask:7>", name), TOKENS, "x").stop_ids(tokenizer)
+    assert end == 100297 and tokenizer.decode([end]) == name
     text = TextStream(tokenizer, (), [end])
     for id in (*tokenizer.encode("the"), end):
         text.push(id)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ernie_rt.errors import CheckpointError, ErnieRtError, ModelNotFoundError
+from ernie_rt.errors import CheckpointError, ErnieRtError, ModelNotFoundError, TokenizerError
 from ernie_rt.location import locate
 from ernie_rt.weights.checkpoint import Checkpoint
 from ernie_rt.weights.strangers import stranger_folder
@@ -49,17 +49,24 @@ STRANGERS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "Paddle's adapter": (touch("lora_config.json", "lora_model_state.pdparams"), "an adapter (LoRA)", "Merge it"),
     "GGUF": (touch("model-Q4_K_M.gguf"), "a GGUF model, for llama.cpp", "Take the checkpoint that it was made of"),
     "ONNX": (touch("model.onnx", "model.onnx.data"), "an ONNX model that ernie-rt did not write", "ernie-rt export"),
-    "ONNX in a folder of its own": (touch("onnx/model.onnx", "tokenizer.json"), "a tokenizer without its model", ""),
+    "ONNX in a folder of its own": (touch("onnx/model.onnx", "tokenizer.json"), "an ONNX model", "ernie-rt export"),
     "Paddle's graph": (touch("model.pdmodel", "model.pdiparams"), "a static graph of Paddle", "Take the checkpoint"),
     "MLX of old": (touch("weights.npz"), "weights of MLX", "Take the checkpoint"),
     "OpenVINO": (touch("openvino_model.xml"), "an OpenVINO model", "Take the checkpoint"),
     "a trainer's parts": (touch("global_step500/x.pt", "latest"), "a trainer's own state, in parts", "save_pretrained"),
     "a trainer's shards": (touch("__0_0.distcp", ".metadata"), "a trainer's own state, in parts", "save_pretrained"),
     "an archive": (touch("model.tar.gz"), "an archive", "Unpack it"),
+    "part of one": (touch("model.7z.001"), "an archive", "Unpack it"),
+    "weights": (touch("model.safetensors", "tokenizer.model"), "weights without their config.json", "Fetch it"),
     "interrupted": (touch("ernie_rt.partial.json"), "a folder that was interrupted", "Run the command that writes it"),
     "hub cache": (cached("models--a--b"), "the Hugging Face cache of a/b", "Name it by its id, a/b, or the folder "),
     "its snapshots": (cached("models--a--b/snapshots"), "the Hugging Face cache of a/b", "--b/snapshots/c0ffee"),
     "its blobs": (cached("models--a--b/blobs"), "the Hugging Face cache of a/b", "Name it by its id, a/b"),
+    "its unfinished snapshot": (
+        lambda folder: touch("snapshots/x/y")(cached("models--a--b")(folder)) / "snapshots/x",
+        "the Hugging Face cache of a/b",
+        "Name it by its id, a/b",
+    ),
     "all caches": (cached(""), "a Hugging Face cache of models", "Name one by its id: a/b"),
     "folder above": (touch("one/config.json", "two/config.json"), "a folder of models", "in it: "),
     "folder below": (lambda f: touch("config.json", "original/x")(f) / "original", "a folder inside a model's", ": "),
@@ -83,10 +90,11 @@ def test_a_folder_is_named_for_what_it_is(name: str, tmp_path: Path) -> None:
     [
         ("model.safetensors", "config.json", "a file of a model", "Name the folder it lies in"),
         ("config.json", "model.safetensors", "a file of a model", "Name the folder it lies in"),
-        ("model.safetensors", None, "weights alone", "Put config.json and tokenizer.model of the model beside it"),
+        ("model.safetensors", None, "weights alone", "Put config.json and tokenizer.model of the model beside them"),
         ("model.gguf", "config.json", "a GGUF model", "Take the checkpoint"),
         ("model.onnx", None, "an ONNX model", "see `ernie-rt export`"),
         ("ernie.ZIP", None, "an archive", "Unpack it"),
+        ("ernie.tar.xz", None, "an archive", "Unpack it"),
         ("notes.txt", None, "a file", "Name the folder of a model"),
     ],
 )
@@ -109,6 +117,19 @@ def test_a_folder_with_a_config_and_no_weights(tmp_path: Path) -> None:
     (folder / "model.fp16.safetensors").rename(folder / "model.Q8_0.gguf")
     with pytest.raises(CheckpointError, match="no weights that ernie-rt reads: this is a GGUF model"):
         Checkpoint.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("x.gguf", "this is a GGUF model"), ("adapter_config.json", "an adapter"), ("pytorch_model.bin", "are pickles")],
+)
+def test_what_the_folder_is_comes_before_a_missing_tokenizer(name: str, what: str, tmp_path: Path) -> None:
+    folder = touch(name)(write_drawn(tmp_path / "model", DENSE))
+    with pytest.raises(TokenizerError, match=r"no tokenizer; expected tokenizer.model or tokenizer.json. Fetch"):
+        _ = locate(folder).tokenizer
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ErnieRtError, match=what):
+        _ = locate(folder).tokenizer
 
 
 def test_an_adapter_beside_weights_is_said_not_to_be_applied(tmp_path: Path) -> None:
