@@ -1,8 +1,9 @@
 """What a checkpoint's files say of added tokens, which of them are special, and which file counts where they disagree.
 
 What counts is what transformers makes of them. Of tokenizer.json and added_tokens_decoder in tokenizer_config.json the
-first gives the ids, the second the flags. added_tokens.json is read where there is no added_tokens_decoder. A token is
-special that a setting such as `sep_token` names; one in a list of special tokens, unless it is described as text.
+first gives the ids, as `tokenizers` counts them, the second the flags. added_tokens.json is read where there is no
+added_tokens_decoder. A token is special that a setting such as `sep_token` names; one in a list of special tokens,
+unless it is described as text.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def _joined(described: TokenizerJson, listed: list[AddedToken], notes: list[str]
 
     What is said of a token beside it counts, its id does not: tokens that the file does not have follow its last one.
     """
+    if described.moved:
+        notes.append(f"tokenizer.json numbers {_some(described.moved)} otherwise than `tokenizers`, which is believed")
     tokens = {token.content: token for token in described.added}
     owners = {token.id: token.content for token in described.added}
     ids = {name: id for id, name in described.names.items()}

@@ -6,8 +6,8 @@ normalizing, splitting and decoding has to be what ERNIE's converted files say, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -52,13 +52,17 @@ SCHEMES: Final = ("never", "first", "always")
 
 @dataclass(frozen=True, slots=True)
 class TokenizerJson:
-    """What a tokenizer.json says, checked. `unknown` is the piece for what no other stands for."""
+    """What a tokenizer.json says, checked. `unknown` is the piece for what no other stands for.
+
+    `moved` are the added tokens to which the file gives other ids than they have.
+    """
 
     where: str
     names: Mapping[int, str]
     merges: tuple[tuple[str, str], ...]
     unknown: str | None
     added: tuple[AddedToken, ...]
+    moved: tuple[str, ...]
     spacing: Spacing
 
 
@@ -74,8 +78,10 @@ def read_tokenizer_json(path: Path) -> TokenizerJson:
         raise _unusable("a vocabulary without a piece for each byte", where, "<0x00> to <0xFF>", number)
     merges = tuple(_merges(model.get("merges"), ids, where))
     unknown = model.get("unk_token")
-    added = tuple(_added(data.get("added_tokens"), where))
-    return TokenizerJson(where, names, merges, unknown if isinstance(unknown, str) else None, added, spacing)
+    said = tuple(_added(data.get("added_tokens"), where))
+    added = tuple(_numbered(said, ids))
+    moved = tuple(token.content for token, its in zip(said, added, strict=True) if token.id != its.id)
+    return TokenizerJson(where, names, merges, unknown if isinstance(unknown, str) else None, added, moved, spacing)
 
 
 def json_pieces(stored: TokenizerJson, named: Collection[str]) -> Pieces:
@@ -215,6 +221,16 @@ def _added(given: Any, where: str) -> Iterator[AddedToken]:
         if token is None:
             raise _unusable("an impossible entry of added_tokens", where, "content, id and flags", entry)
         yield token
+
+
+def _numbered(tokens: Iterable[AddedToken], ids: Mapping[str, int]) -> Iterator[AddedToken]:
+    """Added tokens with the ids that `tokenizers` gives them: of their piece or, one after the other, the next."""
+    known = dict(ids)
+    following = len(ids)
+    for token in tokens:
+        id = known.setdefault(token.content, following)
+        following = max(following, id + 1)
+        yield replace(token, id=id)
 
 
 def _is_id(value: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import re
 import time
 from pathlib import Path
 
@@ -221,6 +222,19 @@ def test_which_file_says_the_id(
     tokenizer = load(tmp_path, tokenizer=stored_json({FIRST: TEXT}), tokenizer_config=settings, added_tokens=added)
     assert {token.content: token.id for token in tokenizer.added} == ids
     assert [said.startswith(note) for said in tokenizer.notes] == ([True] if note else [])
+
+
+@pytest.mark.parametrize("ids", [(FIRST + 1, FIRST), (FIRST + 5, FIRST + 6), (7, 7), (FIRST, 2**20)])
+def test_ids_of_a_tokenizer_json_that_the_package_gives_otherwise(ids: tuple[int, int], tmp_path: Path) -> None:
+    stored = stored_json({})
+    stored["added_tokens"] += [{"id": id, **entry(name)} for id, name in zip(ids, ("[x]", "ab"), strict=True)]
+    tokenizer = load(tmp_path, tokenizer=stored)
+    theirs = pytest.importorskip("tokenizers").Tokenizer.from_str(json.dumps(stored))
+    piece = stored["model"]["vocab"]["ab"]
+    assert {token.content: token.id for token in tokenizer.added} == {"[x]": FIRST, "ab": piece}
+    assert tokenizer.encode("[x]ab") == theirs.encode("[x]ab", add_special_tokens=False).ids == [FIRST, piece]
+    (note,) = tokenizer.notes
+    assert re.fullmatch("tokenizer.json numbers .* otherwise than `tokenizers`, which is believed", note)
 
 
 def test_tokens_without_an_embedding(tmp_path: Path) -> None:
