@@ -300,11 +300,21 @@ def _open_regular(path: Path, missing: type[InputError] = FileFormatError) -> in
                 return descriptor
             os.close(descriptor)
     except FileNotFoundError as error:
-        raise missing("there is no such file", where=str(path)) from error
+        raise missing("there is no such file", where=str(path), found=dead_link(path)) from error
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: a null character
         reason = getattr(error, "strerror", None) or str(error)
         raise UnsafePathError("cannot be opened", where=str(path), found=reason) from error
     raise UnsafePathError("not a regular file", where=str(path), found=_kind(mode))
+
+
+def dead_link(path: Path) -> str | None:
+    """What to say of a link that leads nowhere, as after a disk was taken away; None for anything else."""
+    try:
+        if path.is_symlink() and not path.exists():
+            return f"a link to {ascii(str(path.readlink()))[:200]}, which is not there"
+    except OSError:  # a name too long for a path
+        pass
+    return None
 
 
 def _kind(mode: int) -> str:

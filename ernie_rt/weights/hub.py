@@ -94,6 +94,7 @@ def resolve(ref: str) -> Path:
             "no such model",
             where=ascii(ref[:200]),
             expected=f"a folder, {', '.join([DEMO.name, *(f.name for f in FAMILIES)])}, or a Hugging Face id org/name",
+            found=files.dead_link(Path(ref)),
             hint=f"{_did_you_mean(ref)}Check the spelling of the path or name",
         )
     return _cached(match["id"], match["revision"]) or _download(match["id"], match["revision"])

@@ -104,6 +104,14 @@ def test_a_file_is_named_for_what_it_is(file: str, beside: str | None, what: str
         locate(tmp_path / file)
 
 
+def test_a_link_that_leads_nowhere_is_said(tmp_path: Path) -> None:
+    for name in ("model", "config.json"):
+        (tmp_path / name).symlink_to(tmp_path / "gone")
+    for path in (tmp_path / "model", tmp_path):
+        with pytest.raises(ErnieRtError, match=r"found a link to '.*gone', which is not there"):
+            locate(path)
+
+
 def test_an_address_is_no_name() -> None:
     ran = command("run", "https://huggingface.co/baidu/ERNIE-4.5-0.3B-PT/tree/main", "hello")
     assert ran.code == 2 and "this is an address. Name it by its id: baidu/ERNIE-4.5-0.3B-PT" in ran.err

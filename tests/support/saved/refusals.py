@@ -81,9 +81,9 @@ REFUSALS: Final = (
     Refusal(
         "tokenizer",
         lambda told: told.variation.tokenizer == "none",
-        TokenizerError,
-        r"tokenizer\.model",
-        "there is none",
+        InputError,
+        r"tokenizer\.model|there are no weights|the weights are pickles",
+        "there is none, and perhaps no weights either, which is said first",
     ),
     Refusal(
         "tokenizer",
