@@ -190,6 +190,8 @@ def _source(folder: Path, name: str) -> str:
                 "the chat template is not UTF-8", where=where, found=str(error), hint="Save it as UTF-8"
             ) from None
     source = read_optional(folder, name).get("chat_template")
+    if isinstance(source, dict):
+        source = [{"name": name, "template": template} for name, template in source.items()]
     if isinstance(source, list):  # several, by name
         named = [item for item in source if isinstance(item, dict) and item.get("name") == "default"]
         if not named:

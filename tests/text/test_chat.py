@@ -297,6 +297,8 @@ def test_templates_are_found(tmp_path: Path) -> None:
         json.dumps({"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "named"}]})
     )
     assert found(tmp_path) == "named"
+    (tmp_path / "chat_template.json").write_text('{"chat_template": {"default": "keyed", "rag": NaN}}')
+    assert found(tmp_path) == "keyed"
     (tmp_path / "chat_template.jinja").write_text("jinja")
     assert found(tmp_path) == "jinja"
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
@@ -306,7 +308,7 @@ def test_templates_are_found(tmp_path: Path) -> None:
     (tmp_path / "chat_template.json").write_text('{"chat_template": 5}')
     with pytest.raises(TemplateError, match="not text"):
         found(tmp_path)
-    for several in ([], [{"name": []}], [{"name": "rag", "template": "t"}], ["default"]):
+    for several in ([], {"rag": "t"}, [{"name": []}], [{"name": "rag", "template": "t"}], ["default"]):
         (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": several}))
         with pytest.raises(TemplateError, match="no template named default"):
             found(tmp_path)
