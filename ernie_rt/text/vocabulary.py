@@ -76,9 +76,8 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
             hint="The tokenizer and config.json belong to different models",
         )
     spacing = _spacing(settings, described, stored, notes)
-    _check(
-        said, stored, rows, str(folder / (JSON if described else TOKENIZER_CONFIG if DECODER in settings else ADDED))
-    )
+    source = JSON if described else TOKENIZER_CONFIG if DECODER in settings else ADDED
+    _check(said, stored, rows, str(folder / source))
     tokens = {token.id: token for token in (*_of_pieces(stored), *_settle(said)) if token.id not in stored.byte_ids}
     reserved: list[AddedToken] = []
     matched: list[AddedToken] = []

@@ -47,6 +47,7 @@ BY_NAME: Final[tuple[tuple[str, Stranger], ...]] = (
 )  # fmt: skip
 """By a file in the folder, the first that fits; also of a file that is named itself."""
 
+WEIGHTS: Final = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 LISTED: Final = re.compile(r"tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\.(json|txt)|merges\.txt")
 
 
@@ -156,7 +157,7 @@ def _scraps(names: list[str]) -> Stranger | None:
         return Stranger("an empty folder", "Fetch the model into it, or name another")
     if CONFIG in names:
         return None
-    if any(name.endswith(".safetensors") for name in names):
+    if any(WEIGHTS.fullmatch(name) for name in names):
         return Stranger(f"weights without their {CONFIG}", "Fetch it from the repository that they are of")
     if any(LISTED.fullmatch(name) for name in names):
         return Stranger("a tokenizer without its model", "Fetch the whole repository")
