@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from demo.batches import COLUMNS, LONG, LONG_EVERY, Encoder, draw_document, draw_talk, pack, training_batch
+from demo.batches import COLUMNS, LONG, LONG_EVERY, LONG_FROM, Encoder, draw_document, draw_talk, pack, training_batch
 from demo.curriculum import LANGUAGES, Item, draw, held_out_items
 from demo.model import demo_config
 from demo.tasks import MANNERS, POOLS, TASKS, UNITS, UNKNOWN, number_words
@@ -312,7 +312,11 @@ def test_a_conversation_reads_as_a_runtime_writes_it(encoder: Encoder) -> None:
 
 
 def test_some_batches_are_of_long_conversations(encoder: Encoder) -> None:
-    batch = training_batch(encoder, 0, LONG_EVERY - 1, 2 * LONG)
+    shapes = [training_batch(encoder, 0, LONG_FROM + n, 2 * LONG).ids.shape for n in range(-LONG_EVERY, LONG_EVERY)]
+    assert shapes == [(2 * LONG, COLUMNS)] * LONG_EVERY + [(2, LONG * COLUMNS)] + [(2 * LONG, COLUMNS)] * (
+        LONG_EVERY - 1
+    )
+    batch = training_batch(encoder, 0, LONG_FROM, 2 * LONG)
     assert batch.ids.shape == (2, LONG * COLUMNS) and (batch.documents == 0).all()
     for row in batch.ids:
         assert row.tolist().count(encoder.separator) >= 20, "a conversation of twenty turns is within it"

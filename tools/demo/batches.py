@@ -21,8 +21,10 @@ from ernie_rt.text.tokenizer import Tokenizer
 COLUMNS: Final = 128
 LONG: Final = 12
 """A long row has so many times the columns of a short one: 1,536 hold a conversation of thirty turns."""
+LONG_FROM: Final = 3000
+"""The step from which on there are long rows: they teach little to a model that cannot yet answer a short one."""
 LONG_EVERY: Final = 5
-"""Every so many steps the batch is of long rows, a conversation in each."""
+"""Every so many steps from there the batch is of long rows, a conversation in each."""
 PLAIN_SHARE: Final = 0.06
 """Of documents, those without the chat format."""
 ANOTHER_TURN: Final = 0.2
@@ -209,7 +211,7 @@ def pack(documents: Iterable[Document], rows: int, columns: int) -> Batch:
 def training_batch(encoder: Encoder, seed: int, step: int, rows: int) -> Batch:
     """The batch of a step: it depends on nothing but its arguments. Of short rows it has `rows`."""
     rng = random.Random(f"{seed}/{step}")
-    if step % LONG_EVERY == LONG_EVERY - 1:
+    if step >= LONG_FROM and step % LONG_EVERY == 0:
         long_rows, columns = max(1, rows // LONG), LONG * COLUMNS
         return pack((draw_conversation(rng, encoder, columns) for _ in range(long_rows)), long_rows, columns)
     return pack((draw_document(rng, encoder, COLUMNS) for _ in itertools.count()), rows, COLUMNS)
