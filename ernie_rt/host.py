@@ -111,6 +111,8 @@ class PluginHost:
                 with _notice_when_slow(info), redirect_stdout(sys.stderr):
                     self._instances[name] = getattr(importlib.import_module(module), attribute)()
             except (Exception, SystemExit) as error:
+                if _interrupted(error):
+                    raise KeyboardInterrupt from error
                 ours = isinstance(error, ImportError) and (error.name or "").startswith("ernie_rt.")
                 raise BackendError(
                     f"backend {name!r} did not load: {type(error).__name__}: {error}",
@@ -145,6 +147,13 @@ class PluginHost:
             if names.count(name) > 1 or (not plugin.module and name in self._backends):
                 return f"announces backend {name!r}, which exists already"
         return None
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: a module written in C tells of it as an ImportError of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 @contextmanager

@@ -202,6 +202,17 @@ def test_a_backend_that_does_not_load(
     sys.modules.pop("shaky_engine", None)
 
 
+def test_an_interrupt_that_a_library_tells_as_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pybind11 raises ImportError from whatever ends the start of a module; the next backend must not be tried then."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "stopped.py").write_text(
+        "try:\n    raise KeyboardInterrupt\nexcept BaseException as error:\n"
+        "    raise ImportError('initialization failed') from error\n"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        PluginHost(entry_points=False, extra=[announcing(info("stopped:Engine"))]).backend("extra")
+
+
 def test_a_backend_that_takes_long_to_import_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -273,6 +273,7 @@ def test_bad_options_of_load(options: dict[str, Any], message: str) -> None:
         ({"logit_bias": {1 << 20: 1.0}}, "logit_bias holds a token id outside the vocabulary; expected 0 to"),
         ({"stop": "one"}, "stop is no list of strings"),
         ({"stop": [""]}, "an impossible stop string"),
+        ({"stop": ["caf\udce9"]}, "an impossible stop string"),
         ({"stop_ids": ["x"]}, "a token id in stop_ids is out of range"),
         ({"max_new_tokens": 0}, "max_new_tokens must be a whole number above 0; found 0"),
         ({"max_new_tokens": -3}, "max_new_tokens must be a whole number above 0; found -3"),

@@ -87,9 +87,10 @@ def _check_graph(model: onnx.ModelProto, card: dict[str, Any]) -> None:
 
 def _our_readme(folder: Path, manifest: Manifest) -> tuple[str, ...]:
     """The exporter's own README, which others may replace: no digest speaks of it."""
-    path = folder / README
-    if path.is_file() and files.read_bytes(path, files.MIB).decode("utf-8", "replace") == readme(_dtype(manifest)):
-        return (README,)
+    if (folder / README).is_file():
+        text = files.read_bytes(own_file(folder, README), files.MIB).decode("utf-8", "replace")
+        if text == readme(_dtype(manifest)):
+            return (README,)
     return ()
 
 

@@ -12,7 +12,7 @@ import typer
 from ernie_rt.cli import completion
 from ernie_rt.cli import options as opt
 from ernie_rt.cli.output import parse_size, say
-from ernie_rt.cli.prompts import as_unix
+from ernie_rt.cli.prompts import from_argument
 from ernie_rt.display import printable
 from ernie_rt.errors import ErnieRtError, PromptError
 
@@ -85,7 +85,7 @@ def chat(
     if resume is not None:
         talk.load(resume)
     if system is not None:
-        talk.system(as_unix(system))
+        talk.system(from_argument(system))
     typed = sys.stdin.isatty()
     with (
         keyboard(talk.store.history) if typed else piped(sys.stdin.buffer) as read,

@@ -29,7 +29,9 @@ def keyboard(history: Path | None = None) -> Iterator[Callable[[str], str | None
         with suppress(ImportError):
             import readline
     if readline is not None:
-        readline.parse_and_bind("set enable-bracketed-paste on")
+        # The last three: what is typed is UTF-8, in the C locale as well, and no command of an editor.
+        for setting in ("enable-bracketed-paste on", "convert-meta off", "input-meta on", "output-meta on"):
+            readline.parse_and_bind(f"set {setting}")
         if history is not None:
             with suppress(OSError):
                 history.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ def read_prompt(prompt: str | None, file: Path | None) -> str:
         return decode_prompt(files.read_bytes(file, PROMPT_LIMIT))
     if prompt not in (None, "-"):
         assert prompt is not None
-        return decode_prompt(os.fsencode(prompt)) if ESCAPED.search(prompt) else as_unix(prompt)
+        return from_argument(prompt)
     if sys.stdin is None or (prompt is None and sys.stdin.isatty()):
         raise PromptError("no prompt", hint="Give it as an argument, by --file, or on standard input")
     if sys.stdin.isatty():
@@ -46,6 +46,11 @@ def read_prompt(prompt: str | None, file: Path | None) -> str:
     if len(data) > PROMPT_LIMIT:
         raise PromptError("standard input is too long for a prompt", expected=f"at most {PROMPT_LIMIT} bytes")
     return decode_prompt(data)
+
+
+def from_argument(text: str) -> str:
+    """Text that was given as an argument: UTF-8, also where the locale is another; PromptError when it is none."""
+    return decode_prompt(os.fsencode(text)) if ESCAPED.search(text) else as_unix(text)
 
 
 def decode_prompt(data: bytes) -> str:
@@ -61,8 +66,8 @@ def decode(data: bytes, encoding: str = "utf-8") -> str:
         raise PromptError(
             f"the prompt is not {encoding.upper()}", found=f"byte {data[error.start]:#04x} at {error.start}"
         ) from None
-    if "\0" in text[:2]:
-        raise PromptError("the prompt is UTF-16 without a byte order mark", hint="Save it as UTF-8")
+    if "\0" in text:
+        raise PromptError("the prompt has null characters, as UTF-16 without a mark does", hint="Save it as UTF-8")
     return as_unix(text)
 
 

@@ -12,7 +12,7 @@ import typer
 
 from ernie_rt.cli import options as opt
 from ernie_rt.cli.output import AnswerWriter, PeakMemory, parse_size, say, write
-from ernie_rt.cli.prompts import as_unix, read_prompt
+from ernie_rt.cli.prompts import from_argument, read_prompt
 from ernie_rt.errors import OptionError, PromptError
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _request(located: Located, template: ChatTemplate | None, text: str, system:
     """The prompt as a conversation to answer, or as ids to continue."""
     tokenizer = located.tokenizer
     if template is not None and text.strip():
-        messages = [{"role": "system", "content": as_unix(system)}] if system else []
+        messages = [{"role": "system", "content": from_argument(system)}] if system else []
         return template.prompt([*messages, {"role": "user", "content": text}], tokenizer)
     if system is not None and template is None:
         raise OptionError("--system needs a chat template, and that of the model, without --raw", hint="Leave it out")

@@ -25,6 +25,9 @@ SHOWN: Final = 60
 """Characters of a first message that a list shows."""
 
 
+ELSEWHERE: Final = "Set XDG_STATE_HOME to a folder with room that can be written, or begin with --forget"
+
+
 class Store:
     """Conversations, each kept in a file of its own as it grows, named by when it began, or saved under a name.
 
@@ -57,6 +60,7 @@ class Store:
             write_transcript(self._make() / self._name, model, messages, overwrite=True)
         except ErnieRtError as error:
             if not self._complained:
+                error.hint = ELSEWHERE
                 say(f"the conversation is not kept: {printable(str(error))}")
             self._complained = True
 
@@ -133,7 +137,7 @@ class Store:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise WriteError("cannot be made", where=str(self.folder), found=error.strerror) from error
+            raise WriteError("cannot be made", where=str(self.folder), found=error.strerror, hint=ELSEWHERE) from error
         return self.folder
 
 

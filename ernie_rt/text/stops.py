@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable
 from typing import Final
@@ -11,6 +12,7 @@ from ernie_rt.text.tokenizer import Detokenizer, Tokenizer
 
 MAX_STOPS: Final = 64
 MAX_STOP_LENGTH: Final = 1024
+SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class StopMatcher:
@@ -91,9 +93,11 @@ def check_stops(given: object) -> tuple[str, ...]:
     if len(stops) > MAX_STOPS:
         raise OptionError("too many stop strings", expected=f"at most {MAX_STOPS}", found=len(stops))
     for stop in stops:
-        if not isinstance(stop, str) or not 1 <= len(stop) <= MAX_STOP_LENGTH:
+        if not isinstance(stop, str) or not 1 <= len(stop) <= MAX_STOP_LENGTH or SURROGATE.search(stop):
             raise OptionError(
-                "an impossible stop string", expected=f"1 to {MAX_STOP_LENGTH} characters", found=repr(stop)[:80]
+                "an impossible stop string",
+                expected=f"1 to {MAX_STOP_LENGTH} characters of Unicode text",
+                found=ascii(stop)[:80],
             )
     return stops
 

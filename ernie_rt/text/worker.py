@@ -146,9 +146,10 @@ class Worker:
         self._expired = False
         if expired:
             return f"nothing for {START_SECONDS:g} s"
-        lines = [line.strip() for line in said.decode(errors="replace").split("\n")]
-        last = next((f": {line[-200:]}" for line in reversed(lines) if line), "")
-        return f"{f'signal {-code}' if code < 0 else f'exit code {code}'}{last}"
+        lines = [line for line in map(str.strip, said.decode(errors="replace").split("\n")) if line]
+        cause = next((line for line in lines if line.startswith("Fatal Python error")), lines[-1] if lines else "")
+        ended = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return f"{ended}: {cause[-200:]}" if cause else ended
 
     def _send(self, data: bytes) -> bool:
         assert self._child.stdin is not None

@@ -111,6 +111,7 @@ def test_a_disk_that_takes_nothing(plain: Path, tmp_path: Path, monkeypatch: pyt
     Says(plain, monkeypatch, "one</s>", "two</s>")
     ran = chat(plain, "a\nb\n")
     assert (ran.code, ran.out) == (0, "one\ntwo\n") and ran.err.count("the conversation is not kept") == 1
+    assert "Set XDG_STATE_HOME to a folder with room that can be written, or begin with --forget" in ran.err
 
 
 def test_without_a_home(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,10 +309,9 @@ def test_the_latest_conversation_is_not_the_present_one(plain: Path, monkeypatch
 
 
 def test_names_that_lead_nowhere(plain: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, message in (("~nobody/x.json", "cannot be written"), ("a\0b.json", "a null character in the path")):
-        Says(plain, monkeypatch, "one</s>")
-        ran = chat(plain, f"a\n/save {name}\n")
-        assert ran.code == 1 and message in ran.err
+    Says(plain, monkeypatch, "one</s>")
+    ran = chat(plain, "a\n/save ~nobody/x.json\n")
+    assert ran.code == 1 and "cannot be written" in ran.err
     (state / "gone.json").symlink_to(state / "nowhere")
     Says(plain, monkeypatch, "one</s>")
     assert chat(plain, "/load\nb\n").code == 0

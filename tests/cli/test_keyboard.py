@@ -70,6 +70,19 @@ def test_what_is_pasted_at_once_is_one_message(folder: Path, tmp_path: Path, sta
     assert asked(tmp_path / "x.json") == ["def f():\n    return 1\n\n# 你好"]
 
 
+def test_chinese_is_typed_in_the_c_locale(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As containers have it: some of its bytes would be commands of the line editor."""
+    monkeypatch.setenv("LC_ALL", "C")
+    with Terminal("chat", folder, *OPTIONS) as terminal:
+        terminal.wait(">>> ")
+        terminal.type("你好,世界\n")
+        terminal.wait(">>> ")
+        terminal.type(f"/save {tmp_path}/x.json\n\x04")
+        terminal.rest()
+        assert terminal.process.wait(30) == 0
+    assert asked(tmp_path / "x.json") == ["你好,世界"]
+
+
 def test_the_end_of_input_between_quotes_sends_nothing(folder: Path, tmp_path: Path) -> None:
     with Terminal("chat", folder, *OPTIONS) as terminal:
         terminal.wait(">>> ")

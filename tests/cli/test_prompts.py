@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import os
 from pathlib import Path
 
 import pytest
 
-from ernie_rt.cli.prompts import as_unix, decode_prompt
+from ernie_rt.cli.prompts import as_unix, decode_prompt, from_argument
 from ernie_rt.errors import PromptError
 from support.commands import command
 from support.says import Says
@@ -87,6 +88,14 @@ def test_an_argument_that_a_shell_read_from_a_file(plain: Path, monkeypatch: pyt
     assert ran.code == 0 and says.asked == ["<|begin_of_sentence|>Brief.\nUser: one\ntwo\nAssistant: "]
 
 
+@pytest.mark.parametrize("text", ["你好", "\ufeff你好\r"])
+def test_an_argument_in_a_locale_that_lacks_its_characters(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsencode", lambda given: given.encode("ascii", "surrogateescape"))
+    assert from_argument(text.encode().decode("ascii", "surrogateescape")) == "你好"
+    with pytest.raises(PromptError, match="the prompt is not UTF-8; found byte 0xe9 at 3"):
+        from_argument("caf\udce9")
+
+
 def test_what_is_not_of_windows_stays() -> None:
     assert as_unix("a\rb \n\n \ufeff\r\r\n") == "a\rb \n\n \ufeff\r\n"
     assert decode_prompt(b"") == ""
@@ -98,8 +107,10 @@ def test_what_is_not_of_windows_stays() -> None:
         (b"a\xff\xfe", "the prompt is not UTF-8; found byte 0xff at 1"),
         (codecs.BOM_UTF16_LE + b"a\0b", "the prompt is not UTF-16; found byte 0x62 at 4"),
         (codecs.BOM_UTF16_LE + b"\0\xd8", "the prompt is not UTF-16"),
-        ("hi".encode("utf-16-le"), "the prompt is UTF-16 without a byte order mark. Save it as UTF-8"),
-        ("hi".encode("utf-16-be"), "the prompt is UTF-16 without a byte order mark. Save it as UTF-8"),
+        ("hi".encode("utf-16-le"), "null characters, as UTF-16 without a mark does. Save it as UTF-8"),
+        ("hi".encode("utf-16-be"), "null characters, as UTF-16 without a mark does. Save it as UTF-8"),
+        ("中hi".encode("utf-16-le"), "null characters"),
+        ("hi\n你好".encode("utf-32-be"), "null characters"),
     ],
 )
 def test_what_is_no_text(data: bytes, message: str) -> None:

@@ -281,6 +281,14 @@ def test_files_that_are_no_files(name: str, replace: Callable[[Path], None], mes
         verify(folder)
 
 
+def test_a_readme_that_lies_elsewhere(folder: Path, tmp_path: Path) -> None:
+    """Its text is ours, and whoever owns the other place may change it."""
+    shutil.move(folder / "README.md", tmp_path / "ours.md")
+    (folder / "README.md").symlink_to(tmp_path / "ours.md")
+    with pytest.raises(UnsafePathError, match="a link that leaves its folder"):
+        verify(folder)
+
+
 def test_a_link_inside_leads_to_what_was_not_exported(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "elsewhere")
     (folder / WEIGHTS).symlink_to("elsewhere")

@@ -271,6 +271,14 @@ def test_no_python_to_start(monkeypatch: pytest.MonkeyPatch, found: list[str], w
     assert repr(sys.executable) in str(caught.value)
 
 
+def test_a_python_that_has_lost_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says why in the first of many lines."""
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    monkeypatch.setattr(worker, "interpreters", lambda: [sys.executable])
+    with pytest.raises(ErnieRtError, match="exit code 1: Fatal Python error"):
+        Renderer().render(GREETING, [CONTEXT], "x")
+
+
 def test_the_first_that_starts_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "interpreters", lambda: ["/bin/false", "/nowhere", sys.executable])
     ours = Renderer()
