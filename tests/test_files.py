@@ -249,6 +249,11 @@ def test_write_errors_name_the_path(tmp_path: Path) -> None:
     assert names(tmp_path) == ["folder"]
 
 
+def test_a_path_that_no_system_has(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="a null character in the path"), files.write_atomic(tmp_path / "a\0b"):
+        pass
+
+
 def test_locks(tmp_path: Path) -> None:
     """Several share one, and nobody else gets it alone; who holds it alone makes the others wait."""
     folder = tmp_path / "folder"

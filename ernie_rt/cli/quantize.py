@@ -101,16 +101,19 @@ def quantize(
 
 
 def report(out: Path, manifest: Manifest, as_json: bool) -> None:
-    """Print a folder's size and the error of each kind of weight in each layer."""
+    """Print the error of each kind of weight in each layer, and a folder's size and digest."""
     from ernie_rt.cli.output import write
     from ernie_rt.display import columns
+    from ernie_rt.weights.integrity import digest_of
+    from ernie_rt.weights.manifest import MANIFEST
 
     nbytes = sum(shard.nbytes for shard in manifest.shards.values())
     errors = manifest.errors
     kinds = by_kind(errors)
+    digest = digest_of(out / MANIFEST)
     if as_json:
         found = {"out": str(out), "plan": dict(manifest.plan), "nbytes": nbytes, "kinds": kinds, "errors": errors}
-        write(json.dumps(found) + "\n")
+        write(json.dumps(found | {"sha256": {MANIFEST: digest}}) + "\n")
         return
     layers: dict[str, dict[str, float]] = {}
     for name, error in errors.items():
@@ -119,6 +122,7 @@ def report(out: Path, manifest: Manifest, as_json: bool) -> None:
     rows = [["", *kinds], *([layer, *(_percent(found.get(kind)) for kind in kinds)] for layer, found in layers.items())]
     rows.append(["all", *map(_percent, kinds.values())])
     write(f"relative rms error of the weights\n{columns(rows)}\n{out}: {nbytes:,} bytes\n")
+    write(f"{MANIFEST}: sha256 {digest}\n")
 
 
 def split(name: str) -> tuple[str, str]:

@@ -22,9 +22,9 @@ def verify(
     """Check an exported or quantised folder before it is opened.
 
     Every file has to be the one that was written, none may lead elsewhere, and a graph must be the one that belongs to
-    these weights. Compare the sha256 that it prints with the one that `ernie-rt export` printed. Exit code 2: the
-    folder is not what was written. Exit code 1: a part of it could not be checked, or, with --numbers, it computes
-    something else.
+    these weights. Compare the sha256 that it prints with the one that `ernie-rt export` or `quantize` printed: it tells
+    this folder from all others. Exit code 2: the folder is not what was written. Exit code 1: a part of it could not be
+    checked, or, with --numbers, it computes something else.
     """
     from ernie_rt.cli.loaded import progress_bar
     from ernie_rt.cli.output import say, write

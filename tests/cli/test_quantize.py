@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,13 @@ def test_the_report(folders: Path) -> None:
         "weight", "attention.qkv", "attention.out", "mlp.gate_up", "mlp.down", "mlp.experts.gate_up",
         "mlp.experts.down", "mlp.shared.gate_up", "mlp.shared.down",
     ]  # fmt: skip
-    assert [line.split()[0] for line in lines[2:-1]] == ["embed", *(f"layers.{i}" for i in range(4)), "all"]
+    assert [line.split()[0] for line in lines[2:-2]] == ["embed", *(f"layers.{i}" for i in range(4)), "all"]
     assert lines[2].split()[1:] == ["0.51", "%"]
-    assert 8.0 < float(lines[-2].split()[3]) < 8.5
+    assert 8.0 < float(lines[-3].split()[3]) < 8.5
     size = sum(path.stat().st_size for path in (folders / "q").glob("*.safetensors"))
-    assert lines[-1] == f"{folders / 'q'}: {size:,} bytes"
+    assert lines[-2] == f"{folders / 'q'}: {size:,} bytes"
+    assert lines[-1] == command("verify", folders / "q").out.splitlines()[-1]
+    assert lines[-1].startswith("ernie_rt.json: sha256 ")
 
 
 def test_json_and_options(untrained: Path, folders: Path) -> None:
@@ -49,6 +52,7 @@ def test_json_and_options(untrained: Path, folders: Path) -> None:
     assert (plan["weights"], plan["block"], plan["layout"], plan["clip_search"]) == ("int8", 64, "tiled", False)
     assert found["errors"]["layers.3.mlp.experts.down"] == pytest.approx(0.0059, rel=0.1)
     assert found["kinds"].keys() >= {"weight", "mlp.experts.down"}
+    assert found["sha256"] == {"ernie_rt.json": sha256((folders / "q8" / "ernie_rt.json").read_bytes()).hexdigest()}
     assert found["nbytes"] == sum(path.stat().st_size for path in (folders / "q8").glob("*.safetensors"))
     searched = json.loads(
         command("quantize", untrained, folders / "q8s", "--weights", "int8", "--block", "64", "--json").out
@@ -60,7 +64,7 @@ def test_convert_and_run(folders: Path) -> None:
     ran = command("convert", folders / "q", folders / "t", "--layout", "tiled", "--json")
     assert ran.code == 0 and json.loads(ran.out)["plan"]["layout"] == "tiled"
     back = command("convert", folders / "t", folders / "r", "--layout", "raw")
-    assert back.out.splitlines()[:-1] == (folders / "report").read_text().splitlines()[:-1]
+    assert back.out.splitlines()[:-2] == (folders / "report").read_text().splitlines()[:-2]
     answers = set()
     for name in ("q", "t", "r"):
         done = command(

@@ -283,4 +283,5 @@ def test_time_is_linear(unit: str, begin: str) -> None:
             best = min(best, time.process_time() - began)
         return best
 
-    assert seconds(40_000) < 6 * seconds(10_000) + 0.02
+    # Eight times as much; what is quadratic takes 64 times as long, and a machine that others use may take three.
+    assert seconds(40_000) < 24 * seconds(5_000) + 0.02
