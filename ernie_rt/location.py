@@ -12,6 +12,7 @@ from ernie_rt.modeling.config import ModelConfig, read_config
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.text.vocabulary import has_tokenizer
+from ernie_rt.weights.checkpoint import has_weights
 from ernie_rt.weights.hub import resolve
 from ernie_rt.weights.opening import SOURCES, Sources, open_weights
 from ernie_rt.weights.source import StoredSource
@@ -34,8 +35,8 @@ class Located:
         """The checkpoint's tokenizer; TokenizerError when there is none, what `weights` raises when both lack."""
         if self.folder is None:
             raise TokenizerError("a model without a folder has no tokenizer", hint="Use generate_ids, or load a folder")
-        if not has_tokenizer(self.folder):  # nor weights, perhaps, which says more of it
-            self.weights().close()
+        if not has_tokenizer(self.folder) and not has_weights(self.folder):
+            self.weights().close()  # whose error says what the folder is
         return Tokenizer.load(self.folder, self.config)
 
     @cached_property

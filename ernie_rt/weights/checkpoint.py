@@ -43,6 +43,12 @@ class _Missing(CheckpointError):
     """A shard is not there, which matters when a tensor in it is needed."""
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether there are files that a checkpoint or a quantised model keeps its weights in, whatever is in them."""
+    present = {entry.name for entry in folder.iterdir()}
+    return not present.isdisjoint((SINGLE, INDEX)) or bool(numbered_shards(present))
+
+
 class Checkpoint:
     """The tensors of `model.safetensors`, or of the shards that `model.safetensors.index.json` names.
 

@@ -70,7 +70,7 @@ FOLDERS: dict[str, Callable[[Path], object]] = {
     "other tokens": other_tokens,
     "sentencepiece alone": sentencepiece_alone,
     "tokenizer.json alone": tokenizer_json_alone,
-    "no tokenizer": lambda folder: None,
+    "no tokenizer": lambda folder: (folder / "model.safetensors").touch(),
 }
 
 
