@@ -44,8 +44,8 @@ class _Missing(CheckpointError):
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether there are files that a checkpoint or a quantised model keeps its weights in, whatever is in them."""
-    present = {entry.name for entry in folder.iterdir()}
+    """Whether there are files that a checkpoint or a quantised model keeps its weights in; UnsafePathError."""
+    present = _names(folder)
     return not present.isdisjoint((SINGLE, INDEX)) or bool(numbered_shards(present))
 
 
@@ -92,10 +92,7 @@ class Checkpoint:
         """
         if not folder.is_dir():
             raise ModelNotFoundError("there is no such folder", where=str(folder))
-        try:
-            present = {entry.name for entry in folder.iterdir()}
-        except OSError as error:
-            raise UnsafePathError("cannot be read", where=str(folder), found=error.strerror) from error
+        present = _names(folder)
         index = _read_index(files.member(folder, INDEX)) if SINGLE not in present and INDEX in present else None
         shards = {SINGLE} if SINGLE in present else numbered_shards(present)
         if index is not None:  # which may have forgotten a shard
@@ -151,6 +148,13 @@ class Checkpoint:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return {entry.name for entry in folder.iterdir()}
+    except OSError as error:
+        raise UnsafePathError("cannot be read", where=str(folder), found=error.strerror) from error
 
 
 def _no_weights(folder: Path, present: set[str]) -> CheckpointError | UnsafeCheckpointError:
