@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -76,6 +77,17 @@ def test_what_lies_beside_is_checked_when_it_is_loaded(folder: Path) -> None:
     edit(folder, lambda manifest: manifest["beside"].pop(SETTINGS))
     with ernie_rt.load(folder, backend="reference") as model:
         assert model.generate_ids([1, 2, 3], max_new_tokens=1)
+
+
+def test_what_other_programs_read_is_checked_by_verify_alone(folder: Path) -> None:
+    """As genai_config.json of an export, which people edit."""
+    (folder / "genai_config.json").write_text("{}")
+    digest = hashlib.sha256(b"{ }").hexdigest()
+    edit(folder, lambda manifest: manifest["beside"].update({"genai_config.json": digest}))
+    with ernie_rt.load(folder, backend="reference") as model:
+        assert model.generate_ids([1, 2, 3], max_new_tokens=1)
+    with pytest.raises(IntegrityError, match=r"genai_config\.json: the file is not the one that was written"):
+        verify(folder)
 
 
 def test_of_a_version_that_made_no_digests_of_them(folder: Path) -> None:
