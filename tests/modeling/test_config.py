@@ -428,7 +428,7 @@ hostile = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(base=st.sampled_from([DENSE, MOE, MOE_300B]), name=st.sampled_from(READ), value=hostile)
 @example(base=MOE, name="num_hidden_layers", value=1)
 @example(base=MOE, name="num_attention_heads", value=3)

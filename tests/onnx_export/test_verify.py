@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import shutil
 import tracemalloc
 from collections.abc import Callable
@@ -17,34 +16,17 @@ import pytest
 pytest.importorskip("onnxruntime")
 import onnx
 import onnxruntime
-from onnx import AttributeProto, TensorProto, helper
+from onnx import TensorProto, helper
 
 from ernie_rt.errors import BackendError, InputError, IntegrityError, OptionError, UnsafePathError
 from ernie_rt.export import ExportOptions, Verified, export, verify
 from ernie_rt.location import locate
-from ernie_rt.weights.manifest import MANIFEST, read_manifest
-from ernie_rt.weights.quantize import Quantization
+from ernie_rt.weights.manifest import MANIFEST
 from ernie_rt.weights.stamps import Stamps
-from ernie_rt_onnx.portable import CARD, MODEL, TABLES, bare, graph_digest, seal
-from ernie_rt_onnx.static import LIMIT, walk
-from ernie_rt_onnx.verify import verify as verify_onnx
-from support.drawn import MOE, write_drawn
+from ernie_rt_onnx.portable import CARD, MODEL, TABLES
+from ernie_rt_onnx.static import LIMIT
+from support.exports import WEIGHTS, Edit, card, forge, graph, node, read
 from support.templates import PLAIN
-
-WEIGHTS = "model-00001-of-00004.safetensors"
-Edit = Callable[[onnx.ModelProto], Any]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_drawn(tmp_path_factory.mktemp("verify") / "checkpoint", MOE)
-
-
-@pytest.fixture(scope="module")
-def exported(checkpoint: Path) -> Path:
-    out = checkpoint.parent / "out"
-    export(checkpoint, out, options=ExportOptions(Quantization(4)))
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -60,42 +42,8 @@ def exported_to_speak(untrained: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def folder(exported: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(exported, tmp_path / "folder"))
-
-
-@pytest.fixture
 def speaking(exported_to_speak: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported_to_speak, tmp_path / "speaking"))
-
-
-def read(folder: Path) -> onnx.ModelProto:
-    return onnx.load(str(folder / MODEL), load_external_data=False)
-
-
-def card(model: onnx.ModelProto) -> str:
-    return next(entry.value for entry in model.metadata_props if entry.key == CARD)
-
-
-def forge(folder: Path, edit: Edit = lambda model: None, version: str | None = None) -> None:
-    """Edit a model as somebody does who knows what the card and the manifest say: all digests are right."""
-    model = read(folder)
-    edit(model)
-    manifest = json.loads((folder / MANIFEST).read_text())
-    if version is not None:
-        manifest["origin"]["version"] = version
-    digests = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.iterdir()
-        if path.name not in (MODEL, "README.md") and path.is_file()
-    }
-    apart = {MANIFEST, TABLES, *manifest["shards"]}
-    manifest["beside"] = {name: digest for name, digest in digests.items() if name not in apart}
-    (folder / MANIFEST).write_text(json.dumps(manifest))
-    digests[MANIFEST] = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-    del model.metadata_props[:]
-    seal(model, read_manifest(folder / MANIFEST), digests)
-    (folder / MODEL).write_bytes(model.SerializeToString())
 
 
 def test_a_whole_folder(checkpoint: Path, tmp_path: Path) -> None:
@@ -130,125 +78,6 @@ def test_it_reads_every_byte_each_time(folder: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(Stamps, "recall", lambda *_: pytest.fail("a remembered digest was asked for"))
     verify(folder, numbers=True)
     export(folder, tmp_path / "again")
-
-
-def external(name: str = "hidden", location: str = WEIGHTS, offset: object = 4096, length: object = 64) -> TensorProto:
-    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[16], data_location=TensorProto.EXTERNAL)
-    for key, value in (("location", location), ("offset", offset), ("length", length)):
-        tensor.external_data.add(key=key, value=str(value))
-    return tensor
-
-
-def sparse() -> onnx.SparseTensorProto:
-    return onnx.SparseTensorProto(values=external(), indices=external("indices"), dims=[64])
-
-
-def node(**attributes: Any) -> onnx.NodeProto:
-    return onnx.NodeProto(
-        op_type="Constant", output=["x"], attribute=[AttributeProto(name=k, **{k: v}) for k, v in attributes.items()]
-    )
-
-
-def graph(*nodes: onnx.NodeProto, **fields: Any) -> onnx.GraphProto:
-    return onnx.GraphProto(name="inner", node=nodes, **fields)
-
-
-INITIALIZERS = "only initializers of the graph may lie in other files"
-SPARSE = "a sparse tensor"
-HIDDEN: dict[str, tuple[Edit, str]] = {
-    "a sparse initializer": (lambda m: m.graph.sparse_initializer.append(sparse()), SPARSE),
-    "a sparse attribute": (lambda m: m.graph.node.append(node(sparse_tensor=sparse())), SPARSE),
-    "sparse attributes": (lambda m: m.graph.node.append(node(sparse_tensors=[sparse()])), SPARSE),
-    "an attribute": (lambda m: m.graph.node.append(node(t=external())), INITIALIZERS),
-    "attributes": (lambda m: m.graph.node.append(node(tensors=[external()])), INITIALIZERS),
-    "a graph inside": (lambda m: m.graph.node.append(node(g=graph(initializer=[external()]))), INITIALIZERS),
-    "two graphs down": (
-        lambda m: m.graph.node.append(node(graphs=[graph(), graph(node(g=graph(node(t=external()))))])),
-        INITIALIZERS,
-    ),
-    "a function": (lambda m: m.functions[0].node.append(node(t=external())), INITIALIZERS),
-    "a sparse tensor in a function": (lambda m: m.functions[0].node.append(node(sparse_tensor=sparse())), SPARSE),
-    "the default of a function's attribute": (
-        lambda m: m.functions[0].attribute_proto.append(AttributeProto(name="a", t=external())),
-        INITIALIZERS,
-    ),
-    "training": (
-        lambda m: m.training_info.append(onnx.TrainingInfoProto(algorithm=graph(initializer=[external()]))),
-        INITIALIZERS,
-    ),
-    "a place that is not said to be one": (
-        lambda m: m.graph.node.append(node(t=TensorProto(external_data=external().external_data))),
-        INITIALIZERS,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", HIDDEN)
-@pytest.mark.parametrize("location", [WEIGHTS, "../secret"])
-def test_external_data_has_one_place(name: str, location: str, folder: Path) -> None:
-    edit, message = HIDDEN[name]
-
-    def hide(model: onnx.ModelProto) -> None:
-        edit(model)
-        for _, message in walk(model):
-            if isinstance(message, TensorProto) and message.name in ("hidden", "indices"):
-                message.external_data[0].value = location
-
-    forge(folder, hide, version="0.0.9")
-    with pytest.raises(IntegrityError, match=message):
-        verify(folder)
-
-
-def at(**said: object) -> Edit:
-    """Say another place of the first tensor that lies in a file of weights."""
-
-    def edit(model: onnx.ModelProto) -> None:
-        tensor = next(t for t in model.graph.initializer if t.external_data and t.external_data[0].value == WEIGHTS)
-        for entry in tensor.external_data:
-            entry.value = str(said.get(entry.key, entry.value))
-
-    return edit
-
-
-def change(edit: Callable[[TensorProto], Any]) -> Edit:
-    return lambda model: edit(next(t for t in model.graph.initializer if t.external_data))
-
-
-PLACES: dict[str, tuple[Edit, str]] = {
-    **{
-        repr(location): (at(location=location), "external data: a file name that could lead out of its folder")
-        for location in (
-            "../secret", "/etc/passwd", "sub/x", "..", ".", "", "a\0b", "\\\\host\\x", "*/_ORT_MEM_ADDR_/*", "x" * 300,
-        )
-    },
-    "no such file": (at(location="nowhere"), "external data: there is no such file"),
-    "beyond the end": (at(offset=10**17), "is shorter than the tensor's place"),
-    "wrapping around": (at(offset=2**63 - 8), "an impossible place"),
-    **{
-        f"offset {text!r}": (at(offset=text), "an impossible place")
-        for text in ("-1", "", "4096.0", "1e3", " 4096", "0x10", "٣", "9" * 40)
-    },
-    "another length": (at(length=64), "another length than its dims and dtype say"),
-    "other dims": (change(lambda t: t.dims.append(2)), "another length than its dims and dtype say"),
-    "negative dims": (change(lambda t: t.dims.extend([-1, -1])), "another length than its dims and dtype say"),
-    "huge dims": (change(lambda t: t.dims.extend([2**62, 2**62])), "another length than its dims and dtype say"),
-    "another dtype": (
-        change(lambda t: setattr(t, "data_type", TensorProto.STRING)), "another length than its dims and dtype say",
-    ),
-    "a place twice": (change(lambda t: t.external_data.add(key="offset", value="0")), "an impossible place"),
-    "a base of its own": (change(lambda t: t.external_data.add(key="basepath", value="/")), "an impossible place"),
-    "not said to be one": (change(lambda t: t.ClearField("data_location")), "an impossible place"),
-    "bytes of its own too": (change(lambda t: setattr(t, "raw_data", b"x")), "another length"),
-    "a file that the card does not name": (at(location=MODEL, offset=0), "the card has no digest of a file of weights"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", PLACES)
-def test_places(name: str, folder: Path) -> None:
-    edit, message = PLACES[name]
-    forge(folder, edit, version="0.0.9")
-    with pytest.raises(IntegrityError, match=message):
-        verify(folder)
 
 
 def link_away(path: Path) -> None:
@@ -593,104 +422,6 @@ def test_numbers_where_they_cannot_be_had(checkpoint: Path, tmp_path: Path, monk
             export(checkpoint, tmp_path / "other")
         assert caught.value.hint is not None and "pip install" in caught.value.hint
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-COUNTS = [100, pytest.param(3000, marks=pytest.mark.long)]
-
-
-@pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("forged", [False, True], ids=["edited", "and the card rewritten"])
-def test_mutants_of_the_graph(forged: bool, count: int, exported: Path, folder: Path) -> None:
-    """Fields of the protobuf messages changed at random: found, or the same graph under another encoding."""
-    rng = random.Random(7)
-    found = 0
-    for _ in range(count):
-        model = read(exported)
-        mutate(rng, model)
-        (folder / MODEL).write_bytes(model.SerializeToString())
-        if forged and len(model.metadata_props) == 1:
-            reseal(folder, model)
-        found += is_found(folder, exported)
-    assert found > 0.9 * count
-
-
-@pytest.mark.parametrize("count", COUNTS)
-def test_flipped_bits(count: int, exported: Path, folder: Path) -> None:
-    """Of the graph, found or harmless; of all other files of the model, found."""
-    rng = random.Random(11)
-    (folder / "README.md").unlink()
-    for path in sorted(folder.iterdir()):
-        data = path.read_bytes()
-        for _ in range(count if path.name == MODEL else count // 20):
-            place, bit = rng.randrange(len(data)), 1 << rng.randrange(8)
-            path.write_bytes(data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :])
-            assert is_found(folder, exported) or path.name == MODEL, (path.name, place, bit)
-        for cut in {0, len(data) // 2, len(data) - 1}:
-            path.write_bytes(data[:cut])
-            assert is_found(folder, exported), (path.name, cut)
-        path.write_bytes(data)
-    verify(folder)
-
-
-def reseal(folder: Path, model: onnx.ModelProto) -> None:
-    """Put the right digest of a changed graph into its card, if that can be read."""
-    try:
-        said = json.loads(card(model)) | {"graph": graph_digest(model)}
-    except (ValueError, TypeError, StopIteration):
-        return
-    model.metadata_props[0].value = json.dumps(said)
-    (folder / MODEL).write_bytes(model.SerializeToString())
-
-
-def is_found(folder: Path, whole: Path) -> bool:
-    """Whether a folder is refused, by a named error; if not, its graph and card say what they said."""
-    try:
-        verify_onnx(folder)
-    except InputError:
-        return True
-    model, wanted = read(folder), read(whole)
-    assert bare(model) == bare(wanted)
-    assert json.loads(card(model)) == json.loads(card(wanted))
-    return False
-
-
-def mutate(rng: random.Random, model: onnx.ModelProto) -> None:
-    """Change one field of one message, wherever it is."""
-    message = rng.choice([message for _, message in walk(model)])
-    field = rng.choice(message.DESCRIPTOR.fields)
-    value = getattr(message, field.name)
-    if field.type == field.TYPE_MESSAGE:
-        if not hasattr(value, "append"):
-            message.ClearField(field.name) if message.HasField(field.name) else value.SetInParent()
-        elif value and rng.random() < 0.7:
-            del value[rng.randrange(len(value))]
-        else:
-            value.add().MergeFrom(rng.choice(value) if value else value.add())
-    elif hasattr(value, "append"):
-        if value and rng.random() < 0.5:
-            del value[rng.randrange(len(value))]
-        else:
-            value.append(other(rng, field, value[0] if value else None))
-    else:
-        setattr(message, field.name, other(rng, field, value))
-
-
-def other(rng: random.Random, field: Any, value: Any) -> Any:
-    """Another value of a field that holds this one."""
-    match field.cpp_type:
-        case field.CPPTYPE_STRING if field.type == field.TYPE_BYTES:
-            return (value or b"")[:-1] + b"x"
-        case field.CPPTYPE_STRING:
-            return rng.choice([(value or "") + "x", "", "../x", "/etc/passwd", "com.microsoft", WEIGHTS])
-        case field.CPPTYPE_FLOAT | field.CPPTYPE_DOUBLE:
-            return rng.choice([(value or 0.0) + 1, float("nan"), float("inf")])
-        case field.CPPTYPE_ENUM:
-            return rng.choice([entry.number for entry in field.enum_type.values if entry.number != value])
-        case field.CPPTYPE_UINT64:
-            return 2**64 - 1
-        case field.CPPTYPE_INT32:
-            return rng.choice([(value or 0) + 1, -1, 2**31 - 1])
-    return rng.choice([(value or 0) + 1, -1, 2**63 - 1])
 
 
 def test_the_requirement_is_the_minimum() -> None:

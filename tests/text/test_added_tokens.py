@@ -108,6 +108,16 @@ def test_flags(flags: dict[str, bool], text: str, expected: str, form: str, tmp_
     assert "".join(map(stream.push, ids)) + stream.flush() == tokenizer.decode(ids) == bytewise.decode()
 
 
+@pytest.mark.parametrize(("legacy", "expected"), [(True, "a| | |[x]"), (False, "a|[x]")])
+def test_a_slow_tokenizer_that_is_not_legacy_leaves_spaces_as_they_are(
+    legacy: bool, expected: str, tmp_path: Path
+) -> None:
+    """So a token that is `normalized` finds them, and `lstrip` takes them, as transformers 4.57 has it."""
+    token = {"content": "[x]", "special": False, "normalized": True, "lstrip": True}
+    tokenizer = load(tmp_path, tokenizer_config={"legacy": legacy, "added_tokens_decoder": {str(FIRST): token}})
+    assert shown(tokenizer, "a  [x]") == expected
+
+
 def test_special_tokens_of_a_template_have_flags_too(tmp_path: Path) -> None:
     flags = {"special": True, "lstrip": True, "rstrip": True}
     decoder = {str(FIRST): entry("<cut>", **flags), str(FIRST + 1): entry("<word>", special=True, single_word=True)}
