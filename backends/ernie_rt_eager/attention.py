@@ -133,25 +133,25 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, past: int | Tensor, scale: float) -
     """One sequence: q `[n, Q, D]`, k and v `[past + n, K, D]`; gives `[n, Q·D]`. In place of `past` a mask may say
     which rows each token sees `[n, C]`.
 
-    The kv heads are the batch. A single token's query heads of one kv head become query rows (12 times faster on the
-    CPU than `enable_gqa`); for several tokens k and v are expanded to them without a copy.
+    A single token's query heads of one kv head become query rows (12 times faster on the CPU than `enable_gqa`). For
+    several tokens the query heads of a kv head are the batch, over which k and v are expanded without a copy. (Expanded
+    over the heads, CUDA's memory-efficient kernel takes wrong rows of a mask where the last block of queries has one
+    row: https://github.com/pytorch/pytorch/issues/191937, mended in August 2026.)
     """
     new, groups = q.shape[0], k.shape[1]
     query = q.unflatten(1, (groups, -1))  # [n, K, Q/K, D]
     keys, values = k.transpose(0, 1), v.transpose(0, 1)  # [K, C, D]
     if new == 1 and isinstance(past, int):
         return F.scaled_dot_product_attention(query, keys[None], values[None], scale=scale).reshape(1, -1)
-    query = query.permute(1, 2, 0, 3)  # [K, Q/K, n, D]
-    shared = (groups, query.shape[1], *keys.shape[1:])
+    query = query.permute(2, 1, 0, 3)  # [Q/K, K, n, D]
+    shared = (len(query), *keys.shape)
     arguments: dict[str, Any] = {"is_causal": True}
     if not isinstance(past, int):
         arguments = {"attn_mask": past}
     elif past:
         arguments = {"attn_mask": _mask(new, past, q.device)}
-    out = F.scaled_dot_product_attention(
-        query, keys[:, None].expand(shared), values[:, None].expand(shared), scale=scale, **arguments
-    )
-    return out.permute(2, 0, 1, 3).reshape(new, -1)
+    out = F.scaled_dot_product_attention(query, keys.expand(shared), values.expand(shared), scale=scale, **arguments)
+    return out.permute(2, 1, 0, 3).reshape(new, -1)
 
 
 def _mask(new: int, past: int, device: torch.device) -> Tensor:

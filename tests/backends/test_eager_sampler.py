@@ -113,6 +113,7 @@ def test_noise_is_the_same_in_float32(device: str) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CPU has nothing to wait for")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_waits_for_nothing() -> None:
     told = Draws.of(states(np.random.default_rng(5), 16), 90)
     logits = torch.randn(16, VOCAB, device="cuda")
