@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
+from ernie_rt_onnx.library import library_path
 
 __all__ = ["PLUGIN_API", "ernie_rt_backends"]
 
@@ -18,7 +19,9 @@ def ernie_rt_backends() -> list[BackendInfo]:
         BackendInfo(
             name="onnx",
             target="ernie_rt_onnx.backend:OnnxBackend",
-            summary="ONNX Runtime, with quantised weights as they are stored",
+            summary="ONNX Runtime, with kernels of ours for quantised weights"
+            if library_path()
+            else "ONNX Runtime, with stock operators alone: no C++ compiler was there when it was installed",
             dtypes={"cpu": ("float32", "float16")},
             requires=("onnx>=1.21", "protobuf>=4.25", "onnxruntime>=1.31 | onnxruntime-gpu>=1.31"),
             hint="pip install 'ernie-rt[onnx]'",

@@ -29,13 +29,16 @@ from ernie_rt.contract import (
     StepResult,
     Storage,
     Target,
+    Weight,
     WeightSource,
     check_memory,
 )
 from ernie_rt_onnx.emitter import Emitter
+from ernie_rt_onnx.library import kernels, library_path
 from ernie_rt_onnx.model import outputs_of, place, step_emitter, step_model
-from ernie_rt_onnx.ops import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
+from ernie_rt_onnx.emit import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
 from ernie_rt_onnx.runtime import check_runtime
+from ernie_rt_onnx.tiled import BLOCKS, is_in_tiles
 from ernie_rt_onnx.weights import places, read
 
 ACCURACY_LEVEL: Final = 4
@@ -65,14 +68,20 @@ class OnnxBackend(BackendBase):
             return Reject("GroupQueryAttention has a cache")
         if node.op == "rope_attention" and node.operands["positions"] is None:
             return Reject("GroupQueryAttention rotates by the rows of a table")
+        in_tiles = is_in_tiles(node)
+        if node.op in BLOCKS and not in_tiles:
+            return Reject("no few operators of ONNX Runtime, unless its weights are in tiles")
         if node.op not in EMIT:
             return Reject("no few operators of ONNX Runtime")
-        if node.op == "moe" and cast(float, node.attributes["norm_min"]) > LARGEST_NORM_MIN:
+        if node.op == "moe" and not in_tiles and cast(float, node.attributes["norm_min"]) > LARGEST_NORM_MIN:
             return Reject("MoE divides by what the weights sum to, however little")
         return Accept()
 
     def accepts(self, storage: Storage, target: Target) -> bool:
-        return isinstance(storage, BlockQuantized) and storage.layout == "raw"
+        """Tiles are the library's, which computes in float32."""
+        if not isinstance(storage, BlockQuantized):
+            return False
+        return storage.layout == "raw" or (target.dtype == "float32" and kernels() is not None)
 
     def numerics(self, target: Target) -> Numerics:
         wide = OpNumerics("float32", "float32")
@@ -191,6 +200,9 @@ def open_session(
     options = ort.SessionOptions()
     options.log_severity_level = QUIET
     options.intra_op_num_threads = target.threads or 0
+    path = library_path()
+    if path is not None and kernels() is not None:
+        options.register_custom_ops_library(str(path))
     parameters = emitter.parameters
     folder, placed = places({name: p for name, p in parameters.items() if name not in inputs}, source)
     if folder is not None:

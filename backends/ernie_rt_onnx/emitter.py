@@ -85,7 +85,7 @@ class Emitter:
     def multi(self, op: str, *inputs: str, outputs: tuple[str, ...], domain: str = "", **attrs: Any) -> None:
         """Append a node with these outputs, named after the first."""
         domain = domain or ("" if onnx.defs.has(op) else "com.microsoft")
-        if domain == DOMAIN:
+        if domain == DOMAIN and op in FUNCTIONS:
             self.functions.add(op)
         self.nodes.append(helper.make_node(op, inputs, outputs, name=outputs[0], domain=domain, **attrs))
 
@@ -114,9 +114,13 @@ class Emitter:
         """The codes of a weight in blocks, under these dims."""
         return self._parameter(weight, "codes", "uint8", dims)
 
+    def stored_scales(self, weight: Weight, *dims: int) -> str:
+        """The scales of a weight in blocks, in float16."""
+        return self._parameter(weight, "scales", "float16", dims)
+
     def scales(self, weight: Weight, *dims: int) -> str:
         """The scales of a weight in blocks, in the dtype of the activations."""
-        name = self._parameter(weight, "scales", "float16", dims)
+        name = self.stored_scales(weight, *dims)
         if self.dtype == "float16":
             return name
         if name not in self._casts:  # which ONNX Runtime does once, when it loads

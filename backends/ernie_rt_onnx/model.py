@@ -13,7 +13,7 @@ from ernie_rt.contract import DType, Graph, Lowering, TensorType, Value
 from ernie_rt_onnx.emitter import ELEMENT_TYPES, IR_VERSION, OPSETS, Emitter
 from ernie_rt_onnx.genai import ATTENTION_MASK, INPUT_IDS, LOGITS
 from ernie_rt_onnx.mask import emit_mask
-from ernie_rt_onnx.ops import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
+from ernie_rt_onnx.emit import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
 
 NEVER: Final = -1e30
 """The logit of an id that is no token: finite, for whoever multiplies by zero."""

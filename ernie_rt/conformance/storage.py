@@ -11,9 +11,12 @@ from typing import Final, Literal, cast
 import numpy as np
 
 from ernie_rt.errors import OptionError
-from ernie_rt.graph.types import Storage, Weight
+from ernie_rt.graph.types import Storage, TensorType, Weight
 from ernie_rt.weights.quantize import Quantization
 from ernie_rt.weights.source import Array, WeightSource, computed
+
+EXPERTS: Final = (".experts.gate_up", ".experts.down")
+"""What the names of experts' weights end in."""
 
 SPELLING: Final = "plain, or int4 or int8, perhaps with /BLOCK (32, 64, 128) and /tiled, such as int4/64/tiled"
 
@@ -30,9 +33,16 @@ def parse_storage(text: str) -> Quantization | None:
 
 
 def planned(how: Quantization | None, weight: Weight) -> Storage:
-    """How a weight is to be stored: as `ernie-rt quantize` does, but as it is where its sizes do not allow that."""
+    """How a weight is to be stored: as `ernie-rt quantize` does, but as it is where its sizes do not allow that.
+
+    The two matrices of experts are stored alike, as they are in every folder that it writes.
+    """
     storage = weight.storage if how is None else how.storage(weight)
-    return storage if storage.problem(weight.type, weight.paired) is None else weight.storage
+    types = [(weight.type, weight.paired)]
+    if weight.name.endswith(EXPERTS):
+        experts, rows, *_, columns = weight.type.dims
+        types.append((TensorType(weight.type.dtype, (experts, columns, rows)), False))
+    return storage if all(storage.problem(*each) is None for each in types) else weight.storage
 
 
 def numbers_of(source: WeightSource, weight: Weight, bindings: Mapping[str, int]) -> Array:

@@ -63,8 +63,8 @@ class Quantization:
         return weight.storage
 
     def taken(self, accepts: Callable[[Storage], bool]) -> Quantization:
-        """The same in a layout that a backend takes as it is, if there is one."""
-        layouts: tuple[Layout, ...] = (self.layout, "raw", "tiled")
+        """The same in a layout that a backend takes as it is, if there is one: in tiles, if it has kernels for them."""
+        layouts: tuple[Layout, ...] = ("tiled", "raw")
         return next((how for how in (replace(self, layout=each) for each in layouts) if accepts(how.linears)), self)
 
     def plan(self, source: str) -> dict[str, object]:

@@ -25,7 +25,7 @@ from ernie_rt.export import ExportOptions, export, verify
 from ernie_rt.location import locate
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
 from ernie_rt.weights.quantize import Quantization, quantize_model
-from ernie_rt_onnx import ops
+from ernie_rt_onnx import emit
 from ernie_rt_onnx.portable import CARD
 from support.checkpoints import SPECS, write_checkpoint
 
@@ -197,7 +197,7 @@ def test_verification_finds_what_is_wrong(
         up, gate = (e("Gather", e.name(x), e.constant(i, np.int64), axis=-1) for i in (0, 1))
         e("Mul", e("Mul", gate, e("Sigmoid", gate)), up, out=out)
 
-    monkeypatch.setattr("ernie_rt_onnx.model.EMIT", {**ops.EMIT, "swiglu": swapped})
+    monkeypatch.setattr("ernie_rt_onnx.model.EMIT", {**emit.EMIT, "swiglu": swapped})
     with pytest.raises(BackendError, match=r"layers\.0\.mlp\.residual: the exported model does not compute"):
         export(checkpoint("moe"), tmp_path / "out", options=ExportOptions(verify=True))
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,37 @@
+"""The library of operators in C++ (the folder `ops`), where it was built."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Final
+
+KERNELS: Final = "ERNIE_RT_KERNELS"
+"""An environment variable: the kernels to use, of those that the processor can run, or `none`."""
+
+
+def library_path() -> Path | None:
+    """The file, if this installation has one. It imports nothing heavy."""
+    folder = Path(__file__).parent
+    return next((path for suffix in EXTENSION_SUFFIXES if (path := folder / f"_ops{suffix}").exists()), None)
+
+
+@cache
+def _open(path: Path) -> ctypes.CDLL | None:
+    try:
+        library = ctypes.CDLL(str(path))
+        library.ernie_rt_kernels.restype = ctypes.c_char_p
+    except (OSError, AttributeError):  # of another processor or system, or of something else
+        return None
+    return library
+
+
+def kernels() -> str | None:
+    """The name of the kernels that its operators use here: avx512, avxvnni, avx2 or plain. None without a library."""
+    path = library_path()
+    library = None if path is None or os.environ.get(KERNELS) == "none" else _open(path)
+    name = None if library is None else library.ernie_rt_kernels()
+    return None if name is None else str(name, "ascii")

@@ -1,0 +1,75 @@
+// AVX2 with VNNI: 16 rows are two registers.
+
+#include "kernels.h"
+
+#if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 11)
+
+#include <cpuid.h>
+#include <immintrin.h>
+
+#pragma GCC target("avxvnni,avx2,fma,f16c")
+
+namespace ernie_rt {
+namespace {
+
+#include "ymm.inc"
+
+inline void accumulate(IntPart& sum, __m256i codes, __m256i row) {
+  sum = (IntPart)_mm256_dpbusd_avx_epi32((__m256i)sum, codes, row);
+}
+
+constexpr int32_t OFFSET8 = 128;
+constexpr int GROUP = 4;
+constexpr size_t AHEAD = 2048;  // bytes
+
+template <int M>
+inline void dots4(const uint8_t* codes, const int8_t* const* rows, Ints* sums) {
+  const __m256i mask = _mm256_set1_epi8(15);
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; c++) {
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+      const __m256i pair = line(codes + 64 * c + 32 * half);
+      const __m256i a = _mm256_and_si256(pair, mask), b = _mm256_and_si256(_mm256_srli_epi16(pair, 4), mask);
+#pragma GCC unroll 4
+      for (int m = 0; m < M; m++) {
+        accumulate(sums[m].part[half], a, four(rows[m] + 8 * c));
+        accumulate(sums[m].part[half], b, four(rows[m] + 8 * c + 4));
+      }
+    }
+  }
+}
+
+template <int M>
+inline void dots8(const uint8_t* codes, const int8_t* const* rows, Ints* sums) {
+#pragma GCC unroll 8
+  for (int c = 0; c < 8; c++) {
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+      const __m256i a = line(codes + 64 * c + 32 * half);
+#pragma GCC unroll 4
+      for (int m = 0; m < M; m++) accumulate(sums[m].part[half], a, four(rows[m] + 4 * c));
+    }
+  }
+}
+
+#include "kernels.inc"
+
+}  // namespace
+
+const Kernels* avxvnni_kernels() {
+  static constexpr Kernels found = kernels("avxvnni");
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  const bool known = __get_cpuid_count(7, 1, &a, &b, &c, &d);
+  const bool has = known && (a & (1u << 4)) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                   __builtin_cpu_supports("f16c");
+  return has ? &found : nullptr;
+}
+
+}  // namespace ernie_rt
+
+#else
+
+const ernie_rt::Kernels* ernie_rt::avxvnni_kernels() { return nullptr; }
+
+#endif

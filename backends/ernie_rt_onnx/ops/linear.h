@@ -1,0 +1,34 @@
+#pragma once
+
+#include "tiles.h"
+
+namespace ernie_rt {
+
+// y [N, rows] = x [N, K] @ weight^T + bias, of a weight in tiles; of gate and up in turn y is [N, rows, 2].
+class TiledLinear {
+ public:
+  static constexpr const char* NAME = "TiledLinear";
+  static constexpr Input INPUTS[] = {
+      {"x", ort::FLOAT}, {"codes", ort::UINT8}, {"scales", ort::FLOAT16}, {"bias", ort::FLOAT, true}};
+
+  explicit TiledLinear(const Attributes& attributes);
+  void compute(const Context& context, const Kernels& kernels) const;
+
+ private:
+  int64_t rows_;
+};
+
+// y [N, columns]: the rows `ids` of a weight in tiles.
+class TiledRows {
+ public:
+  static constexpr const char* NAME = "TiledRows";
+  static constexpr Input INPUTS[] = {{"codes", ort::UINT8}, {"scales", ort::FLOAT16}, {"ids", ort::INT32}};
+
+  explicit TiledRows(const Attributes& attributes);
+  void compute(const Context& context, const Kernels& kernels) const;
+
+ private:
+  int64_t rows_, columns_;
+};
+
+}  // namespace ernie_rt

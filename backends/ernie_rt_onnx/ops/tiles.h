@@ -1,0 +1,36 @@
+// Weights in tiles, as the inputs of a node.
+
+#pragma once
+
+#include "op.h"
+
+namespace ernie_rt {
+
+// The weight that codes [.., 16 * columns * bits / 8] and scales [.., 16 * columns / block] are, of `outer` dims before
+// the last one. Fails where the two do not belong together, or are not of this many columns.
+Tiles tiles_of(const Tensor& codes, const Tensor& scales, const Dims& outer, size_t columns);
+
+// Rows of x [count, columns] rounded in blocks as a weight's, in memory of `scratch`.
+Rows rounded(const Context& context, const Kernels& kernels, Scratch& scratch, const float* x, size_t count,
+             size_t columns, size_t block);
+
+// Room for the same.
+Rows room_for(Scratch& scratch, size_t count, size_t columns, size_t block);
+
+// Where work on a weight is divided: into jobs of about so many bytes of it each.
+constexpr size_t JOB_BYTES = 128 * 1024;
+
+// Rows of activations that are multiplied by a tile before the next tile is.
+constexpr size_t BATCH = 64;
+
+inline size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+
+// The numbers 0 to BATCH - 1 from `first` on.
+struct Sequence {
+  uint32_t index[BATCH];
+  explicit Sequence(size_t first) {
+    for (size_t i = 0; i < BATCH; i++) index[i] = static_cast<uint32_t>(first + i);
+  }
+};
+
+}  // namespace ernie_rt

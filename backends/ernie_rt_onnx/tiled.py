@@ -1,0 +1,142 @@
+"""Pieces of a graph whose weights lie in tiles, as the library's operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ernie_rt.contract import BlockQuantized, Node, Operand, Weight
+from ernie_rt_onnx.emitter import Emitter
+from ernie_rt_onnx.functions import DOMAIN
+
+BLOCKS: Final = ("mlp_block", "moe_block")
+"""What the library alone runs in one go."""
+
+EXPERTS: Final = ("experts_gate_up", "experts_down")
+MATRICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "mlp_block": ("gate_up", "down"),
+    "moe_block": (*EXPERTS, "shared_gate_up", "shared_down"),
+    "moe": EXPERTS,
+    "moe_experts": EXPERTS,
+}
+"""The operands of an op that have to be in tiles."""
+
+
+def is_tiled(operand: Operand) -> bool:
+    return (
+        isinstance(operand, Weight)
+        and isinstance(operand.storage, BlockQuantized)
+        and operand.storage.layout == "tiled"
+    )
+
+
+def is_in_tiles(node: Node) -> bool:
+    """Whether the matrices of an MLP or of experts are all in tiles, and in blocks of one size."""
+    weights = [node.operands[name] for name in MATRICES.get(node.op, ())]
+    blocks = {w.storage.activation_block for w in weights if isinstance(w, Weight) and is_tiled(w)}
+    return len(blocks) == 1 and all(w is None or is_tiled(w) for w in weights)
+
+
+def parts(e: Emitter, weight: Operand) -> tuple[str, str]:
+    """Codes and scales as they are stored; no names for a weight that is absent."""
+    if weight is None:
+        return "", ""
+    assert isinstance(weight, Weight)
+    codes, scales = (weight.parts[part].shape(e.bindings) for part in ("codes", "scales"))
+    return e.codes(weight, *codes), e.stored_scales(weight, *scales)
+
+
+def take_rows(e: Emitter, table: Weight, ids: Operand, *, out: str) -> None:
+    rows, columns = table.type.shape(e.bindings)
+    e("TiledRows", *parts(e, table), e.name(ids), out=out, domain=DOMAIN, rows=rows, columns=columns)
+
+
+def linear(e: Emitter, x: Operand, weight: Weight, bias: Operand, *, out: str) -> None:
+    rows = weight.type.shape(e.bindings)[0]
+    e("TiledLinear", e.name(x), *parts(e, weight), e.name(bias), out=out, domain=DOMAIN, rows=rows)
+
+
+def moe_experts(
+    e: Emitter,
+    x: Operand,
+    ids: Operand,
+    weights: Operand,
+    experts_gate_up: Operand,
+    experts_down: Operand,
+    *,
+    top_k: int,
+    out: str,
+) -> None:
+    routing = {"ids": ids, "weights": weights}
+    _feed_forward(e, x, routing, (experts_gate_up, experts_down), out=out, top_k=top_k)
+
+
+def moe(
+    e: Emitter,
+    x: Operand,
+    gate: Operand,
+    correction_bias: Operand,
+    experts_gate_up: Operand,
+    experts_down: Operand,
+    *,
+    top_k: int,
+    norm_min: float,
+    out: str,
+) -> None:
+    routing = {"router": gate, "correction_bias": correction_bias}
+    _feed_forward(e, x, routing, (experts_gate_up, experts_down), out=out, top_k=top_k, norm_min=norm_min)
+
+
+def mlp_block(
+    e: Emitter,
+    x: Operand,
+    norm: Operand,
+    gate_up: Operand,
+    gate_up_bias: Operand,
+    down: Operand,
+    down_bias: Operand,
+    *,
+    eps: float,
+    out: str,
+) -> None:
+    mlp = (gate_up, gate_up_bias, down, down_bias)
+    _feed_forward(e, x, {"norm": norm}, mlp=mlp, out=out, eps=eps, residual=1)
+
+
+def moe_block(
+    e: Emitter,
+    x: Operand,
+    norm: Operand,
+    gate: Operand,
+    correction_bias: Operand,
+    experts_gate_up: Operand,
+    experts_down: Operand,
+    *mlp: Operand,
+    top_k: int,
+    norm_min: float,
+    eps: float,
+    out: str,
+) -> None:
+    routing = {"norm": norm, "router": gate, "correction_bias": correction_bias}
+    experts = (experts_gate_up, experts_down)
+    _feed_forward(e, x, routing, experts, mlp, out=out, top_k=top_k, norm_min=norm_min, eps=eps, residual=1)
+
+
+def _feed_forward(
+    e: Emitter,
+    x: Operand,
+    given: dict[str, Operand],
+    experts: tuple[Operand, Operand] = (None, None),
+    mlp: tuple[Operand, ...] = (None, None, None, None),
+    *,
+    out: str,
+    **attrs: Any,
+) -> None:
+    gate_up, gate_up_bias, down, down_bias = mlp
+    names = [e.name(given.get(name)) for name in ("norm", "router", "correction_bias", "ids", "weights")]
+    for weight in experts:
+        names += parts(e, weight)
+    for weight, bias in ((gate_up, gate_up_bias), (down, down_bias)):
+        names += (*parts(e, weight), e.name(bias))
+    usual = {"top_k": 0, "norm_min": 0.0, "eps": 0.0, "residual": 0}
+    e("TiledFeedForward", e.name(x), *names, out=out, domain=DOMAIN, **usual | attrs)

@@ -1,0 +1,123 @@
+"""The onnx backend with the library of operators: weights in tiles, in the conformance suite and in a session."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("onnxruntime")
+import onnxruntime as ort
+
+import ernie_rt
+from ernie_rt.conformance import Suite
+from ernie_rt.contract import BlockQuantized, Target
+from ernie_rt.host import PluginHost
+from ernie_rt.location import locate
+from ernie_rt.weights.quantize import Quantization, quantize_model
+from ernie_rt_onnx import backend, library
+from ernie_rt_onnx.backend import OnnxBackend
+from support.operators import NAMES, register
+
+TILED = BlockQuantized(4, 32, "tiled")
+FLOAT32, FLOAT16 = (Target(("cpu",), dtype) for dtype in ("float32", "float16"))  # type: ignore[arg-type]
+QUESTION = [{"role": "user", "content": "How many grams are in 5 kilograms?"}]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model in int4, in tiles."""
+    out, located = tmp_path_factory.mktemp("tiled") / "demo", locate("demo")
+    assert located.folder is not None
+    quantize_model(located.folder, located.config, out, Quantization(4, layout="tiled", clip_search=False))
+    return out
+
+
+@pytest.fixture
+def built() -> None:
+    if library.kernels() is None:
+        pytest.skip("this installation has no library of operators")
+
+
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize("storage, levels", [("int4/tiled", "123"), ("int8/64/tiled", "12"), ("int4/128/tiled", "1")])
+def test_it_computes_what_it_should(storage: str, levels: str) -> None:
+    report = Suite("onnx", dtype="float32", storage=storage).run([f"L{level}" for level in levels])
+    assert report.ok, report.table()
+    assert all(report.subject["accepts"].values())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("storage", ["int4/tiled", "int8/tiled", "int4/64/tiled", "int8/128/tiled"])
+@pytest.mark.parametrize("kernels", NAMES)
+def test_so_do_all_kernels(kernels: str, storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(ort.SessionOptions(), kernels)
+    monkeypatch.setenv(library.KERNELS, kernels)
+    report = Suite("onnx", dtype="float32", storage=storage).run()
+    assert report.ok, report.table()
+
+
+@pytest.mark.usefixtures("built")
+def test_its_operators_run(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Profiled(ort.SessionOptions):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.enable_profiling = True
+            self.profile_file_prefix = str(tmp_path / "profile")
+
+    monkeypatch.setattr(backend.ort, "SessionOptions", Profiled)
+    with ernie_rt.load(demo, backend="onnx", dtype="float32") as model:
+        assert model.chat(QUESTION, max_new_tokens=20).text == "5 kilograms = 5000 grams"  # type: ignore[arg-type]
+    (profile,) = tmp_path.glob("profile*.json")
+    events = json.loads(profile.read_text())
+    ran = {event["args"]["op_name"] for event in events if event.get("cat") == "Node" and "op_name" in event["args"]}
+    assert {"TiledLinear", "TiledRows", "TiledFeedForward"} <= ran
+    assert not ran & {"QMoE", "MoE", "MatMulNBits", "GatherBlockQuantized", "Sigmoid"}
+
+
+@pytest.mark.usefixtures("built")
+def test_layouts_answer_alike(demo: Path, tmp_path: Path) -> None:
+    located = locate("demo")
+    assert located.folder is not None
+    raw = tmp_path / "raw"
+    quantize_model(located.folder, located.config, raw, Quantization(4, clip_search=False))
+    texts = []
+    for folder in (demo, raw):
+        with ernie_rt.load(folder, backend="onnx", dtype="float32") as model:
+            texts.append(model.chat(QUESTION).text)  # type: ignore[arg-type]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.usefixtures("built")
+def test_tiles_are_taken_in_float32_alone() -> None:
+    assert OnnxBackend().accepts(TILED, FLOAT32)
+    assert not OnnxBackend().accepts(TILED, FLOAT16)
+    assert OnnxBackend().accepts(TILED.laid_out("raw"), FLOAT16)
+
+
+def test_without_the_library(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(library.KERNELS, "none")
+    assert library.kernels() is None
+    assert not OnnxBackend().accepts(TILED, FLOAT32)
+    how = Quantization(4).taken(lambda storage: OnnxBackend().accepts(storage, FLOAT32))
+    assert how.layout == "raw"
+    with ernie_rt.load(demo, backend="onnx", dtype="float32") as model:
+        assert any("dequantised from int4/32 tiled" in note for note in model.memory().notes)
+        assert model.chat(QUESTION, max_new_tokens=20).text == "5 kilograms = 5000 grams"  # type: ignore[arg-type]
+
+
+def test_a_library_that_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "_ops.so"
+    broken.write_bytes(b"\x7fELF and no more")
+    monkeypatch.setattr(library, "library_path", lambda: broken)
+    assert library.kernels() is None
+
+
+def test_backends_says_whether_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = library.library_path() is not None
+    assert ("kernels of ours" in PluginHost().info("onnx").summary) == there
+    monkeypatch.setattr("ernie_rt_onnx.library_path", lambda: None)
+    summary: Any = PluginHost().info("onnx").summary
+    assert "no C++ compiler" in summary

@@ -1,0 +1,73 @@
+"""Operators of the library, one at a time, with the kernels that a test asks for; and weights for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import helper
+
+from ernie_rt.storage.block_quantized import BlockQuantized
+from ernie_rt_onnx.emitter import IR_VERSION, OPSETS
+from ernie_rt_onnx.functions import DOMAIN
+from ernie_rt_onnx.library import KERNELS, library_path
+
+Array = np.ndarray[Any, Any]
+
+NAMES: Final = ("avx512", "avxvnni", "avx2", "plain")
+
+
+def register(options: ort.SessionOptions, kernels: str) -> None:
+    """The library with these kernels; the test is skipped where there is none, or the processor lacks what they need."""
+    path = library_path()
+    if path is None:
+        pytest.skip("this installation has no library of operators")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KERNELS, kernels)
+        try:
+            options.register_custom_ops_library(str(path))
+        except Exception as error:
+            if "names no kernels" not in str(error):
+                raise
+            pytest.skip(f"this processor cannot run {kernels}")
+
+
+def run_operator(kernels: str, op: str, inputs: Mapping[str, Array | None], **attrs: Any) -> Array:
+    """What an operator gives for its inputs, in their order; None is one that is left out."""
+    given = {name: np.ascontiguousarray(array) for name, array in inputs.items() if array is not None}
+    names = [name if name in given else "" for name in inputs]
+    node = helper.make_node(op, names, ["y"], domain=DOMAIN, **attrs)
+    values = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in given.items()
+    ]
+    output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    model = helper.make_model(
+        helper.make_graph([node], "one", values, [output]),
+        opset_imports=[helper.make_opsetid(domain, version) for domain, version in OPSETS.items()],
+        ir_version=IR_VERSION,
+    )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 2
+    options.log_severity_level = 4
+    register(options, kernels)
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    result: Array = session.run(None, given)[0]
+    return result
+
+
+def in_tiles(values: Array, storage: BlockQuantized) -> tuple[Array, Array, Array]:
+    """Codes and scales of a weight `[R, (2,) K]` in tiles, and the numbers that they stand for."""
+    raw, _, _ = storage.quantize(values.astype(np.float32), search=False, where="a test")
+    packed = storage.laid_out("tiled").pack(raw)
+    return packed["codes"], packed["scales"], storage.dequantize(raw)
+
+
+def experts_in_tiles(values: Array, storage: BlockQuantized) -> tuple[Array, Array, Array]:
+    """The same of `[E, R, (2,) K]`, each expert by itself."""
+    codes, scales, numbers = zip(*(in_tiles(expert, storage) for expert in values), strict=True)
+    return np.stack(codes), np.stack(scales), np.stack(numbers)
