@@ -29,14 +29,13 @@ from ernie_rt.contract import (
     StepResult,
     Storage,
     Target,
-    Weight,
     WeightSource,
     check_memory,
 )
+from ernie_rt_onnx.emit import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
 from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.library import kernels, library_path
 from ernie_rt_onnx.model import outputs_of, place, step_emitter, step_model
-from ernie_rt_onnx.emit import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
 from ernie_rt_onnx.runtime import check_runtime
 from ernie_rt_onnx.tiled import BLOCKS, is_in_tiles
 from ernie_rt_onnx.weights import places, read
@@ -172,9 +171,12 @@ class Program:
         fed = {name: np.ascontiguousarray(step.input(name), dtype) for name, dtype in self._fed.items()}
         if self._batched:
             batch = len(step.past)
-            fed[BATCHED] = np.array([batch, len(step.ids) // batch, -1], np.int64)
-            fed[LAST] = step.lengths - np.int32(1)
-            fed[TOTAL] = np.array(step.lengths.max(), np.int32)
+            said = {
+                BATCHED: np.array([batch, len(step.ids) // batch, -1], np.int64),
+                LAST: step.lengths - np.int32(1),
+                TOTAL: np.array(step.lengths.max(), np.int32),
+            }
+            fed |= {name: said[name] for name in self._batched}
         for name, array in fed.items():
             binding.bind_cpu_input(name, array)
         first = int(step.tables[0, 0]) if self._caches else 0

@@ -151,6 +151,14 @@ def rope_attention(
     scale: float,
     out: str,
 ) -> None:
+    if e.with_library:
+        assert isinstance(state, State)
+        past, present = ([name(state, part) for part in ("k", "v")] for name in (past_name, present_name))
+        e.multi(
+            "RopeAttention", e.name(qkv), e.rotation(cos), e.rotation(sin), *past, LAST, outputs=(out, *present),
+            domain=DOMAIN, num_heads=num_heads, num_kv_heads=num_kv_heads, scale=scale,
+        )  # fmt: skip
+        return
     rows: tuple[str, ...] = (e("Reshape", e.name(qkv), BATCHED), "", "")
     tables: tuple[str, ...] = (e.rotation(cos), e.rotation(sin))
     if e.masked is not None:  # of a prompt without a past, GroupQueryAttention counts all tokens, whatever it is told

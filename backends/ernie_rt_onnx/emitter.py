@@ -58,11 +58,15 @@ class Emitter:
     """Collects the nodes of one graph. `dtype` is that of its activations, `bindings` sizes the axis P of tables.
 
     `accuracy_level` is that of MatMulNBits and QMoE: 0 multiplies by what the codes stand for, 4 rounds the activations
-    to int8 in the same blocks, which is several times as fast.
+    to int8 in the same blocks, which is several times as fast. `with_library` says that the session has the library's
+    operators, which compute in float32.
     """
 
-    def __init__(self, dtype: DType, bindings: Mapping[str, int], accuracy_level: int) -> None:
+    def __init__(
+        self, dtype: DType, bindings: Mapping[str, int], accuracy_level: int, with_library: bool = False
+    ) -> None:
         self.dtype = dtype
+        self.with_library = with_library and dtype == "float32"
         self.bindings = bindings
         self.accuracy_level = accuracy_level
         self.nodes: list[onnx.NodeProto] = []

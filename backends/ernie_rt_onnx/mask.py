@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 import onnx
 
+from ernie_rt_onnx.emit import BATCHED, LAST, TOTAL
 from ernie_rt_onnx.emitter import ELEMENT_TYPES, Emitter, Masked
 from ernie_rt_onnx.genai import ATTENTION_MASK, INPUT_IDS
-from ernie_rt_onnx.emit import BATCHED, LAST, TOTAL
 
 HIDDEN: Final = -3e4
 """Added to the score of a key that is not seen: float16 holds it, and its exponential is 0."""

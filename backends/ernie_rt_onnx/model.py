@@ -10,10 +10,11 @@ import onnx
 from onnx import helper
 
 from ernie_rt.contract import DType, Graph, Lowering, TensorType, Value
+from ernie_rt_onnx.emit import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
 from ernie_rt_onnx.emitter import ELEMENT_TYPES, IR_VERSION, OPSETS, Emitter
 from ernie_rt_onnx.genai import ATTENTION_MASK, INPUT_IDS, LOGITS
+from ernie_rt_onnx.library import kernels
 from ernie_rt_onnx.mask import emit_mask
-from ernie_rt_onnx.emit import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
 
 NEVER: Final = -1e30
 """The logit of an id that is no token: finite, for whoever multiplies by zero."""
@@ -28,7 +29,7 @@ def emit(emitter: Emitter, graph: Graph) -> None:
 
 def step_emitter(lowering: Lowering, dtype: DType, bindings: Mapping[str, int], accuracy_level: int) -> Emitter:
     """The nodes of a lowered graph with its outputs and taps under their names."""
-    emitter = Emitter(dtype, bindings, accuracy_level)
+    emitter = Emitter(dtype, bindings, accuracy_level, with_library=kernels() is not None)
     emit(emitter, lowering.graph)
     for name, value in outputs_of(lowering):
         emitter("Identity", emitter.name(value), out=name)

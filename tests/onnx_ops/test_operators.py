@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from ernie_rt.storage.block_quantized import BlockQuantized
 from support.operators import Array, experts_in_tiles, in_tiles, run_operator
 
-CLOSE = 1e-5
+CLOSE = 1e-4
 """Of the rms: float32 sums in another order."""
-ONE_CODE = 3e-2
-"""Of the rms: what lies between two codes may become either, by the last bit of a float32."""
+ONE_CODE = {"linear": 0.05, "feed_forward": 0.3}
+"""Of the rms: a number that lies between two codes becomes either, by the last bit of a float32. In a token that has
+one, a product is off by a code; of a feed forward a whole row of what lies between."""
 
 drawn = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 storages = st.builds(BlockQuantized, st.sampled_from([4, 8]), st.sampled_from([32, 64, 128]))
@@ -24,7 +25,7 @@ counts = st.one_of(st.integers(0, 9), st.integers(60, 70), st.integers(125, 135)
 
 
 def rounded(x: Array, block: int) -> Array:
-    """Activations as the kernels round them: to a multiple of the largest of a block over 127."""
+    """Activations as the kernels round them, to a multiple of the largest of a block over 127."""
     blocks = x.astype(np.float32).reshape(*x.shape[:-1], x.shape[-1] // block, block)
     largest = np.abs(blocks).max(-1, keepdims=True)
     inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
@@ -32,14 +33,12 @@ def rounded(x: Array, block: int) -> Array:
     return (codes * (largest / np.float32(127))).reshape(x.shape)
 
 
-def check(found: Array, exact: Array, codes_may_flip: bool = False) -> None:
+def check(found: Array, exact: Array, kind: str = "linear") -> None:
     assert found.shape == exact.shape
-    if not exact.size:
-        return
-    error, scale = np.abs(found - exact), np.sqrt(np.mean(exact**2)) + 1e-30
-    assert np.median(error) <= CLOSE * scale
-    worst = error.max() / scale
-    assert worst <= (ONE_CODE if codes_may_flip else 10 * CLOSE)
+    if exact.size:
+        errors = np.abs(found - exact).reshape(len(exact), -1).max(1) / np.sqrt(np.mean(exact**2))
+        assert errors.max() <= ONE_CODE[kind]
+        assert (errors > CLOSE).sum() <= 1 + len(errors) / 20
 
 
 def normal(rng: np.random.Generator, *shape: int) -> Array:
@@ -57,7 +56,7 @@ def test_linear(
     inputs = {"x": x, "codes": codes, "scales": scales, "bias": offset}
     found = run_operator(kernels, "TiledLinear", inputs, rows=rows)
     exact = rounded(x, storage.block) @ weight.astype(np.float64).T
-    check(found, exact if offset is None else exact + offset, codes_may_flip=kernels == "plain")
+    check(found, exact if offset is None else exact + offset)
 
 
 @drawn
@@ -71,7 +70,7 @@ def test_gate_and_up(
     inputs = {"x": x, "codes": codes, "scales": scales, "bias": offset}
     found = run_operator(kernels, "TiledLinear", inputs, rows=rows)
     exact = np.einsum("nk,rpk->nrp", rounded(x, storage.block), weight.astype(np.float64))
-    check(found, exact if offset is None else exact + offset, codes_may_flip=kernels == "plain")
+    check(found, exact if offset is None else exact + offset)
 
 
 @drawn
@@ -176,7 +175,7 @@ def test_feed_forward(
     found = run_operator(
         kernels, "TiledFeedForward", inputs, top_k=top_k, norm_min=1e-12, eps=eps, residual=int(residual)
     )
-    check(found, exact, codes_may_flip=True)
+    check(found, exact, "feed_forward")
 
 
 def test_equal_scores_go_to_the_lowest_id(kernels: str) -> None:
@@ -191,7 +190,7 @@ def test_equal_scores_go_to_the_lowest_id(kernels: str) -> None:
     inputs |= {"experts_down_codes": codes, "experts_down_scales": scales}
     found = run_operator(kernels, "TiledFeedForward", inputs, top_k=3, norm_min=1e-12, eps=0.0, residual=0)
     parts = [mlp(rounded(x, 32), gate_up[expert], None, down[expert], 32) for expert in (1, 3, 0)]
-    check(found, np.sum(parts, 0) / 3, codes_may_flip=True)
+    check(found, np.sum(parts, 0) / 3, "feed_forward")
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
@@ -253,7 +252,7 @@ def test_linear_of_wrong_shapes(kernels: str, name: str, axis: int) -> None:
     assert run_operator(kernels, "TiledLinear", linear_inputs(), rows=40).shape == (3, 40)
     if (name, axis) == ("x", 0):
         return
-    with pytest.raises(Exception, match="TiledLinear: .*(expected|is no weight|another weight)"):
+    with pytest.raises(Exception, match=r"TiledLinear: .*(expected|is no weight|another weight)"):
         run_operator(kernels, "TiledLinear", without(linear_inputs(), name, axis), rows=40)
 
 
@@ -263,7 +262,7 @@ def test_feed_forward_of_wrong_shapes(kernels: str, name: str, axis: int) -> Non
     assert run_operator(kernels, "TiledFeedForward", feed_forward_inputs(), **attrs).shape == (3, 32)
     if (name, axis) == ("x", 0):
         return
-    with pytest.raises(Exception, match="TiledFeedForward: .*(expected|is no weight|another weight)"):
+    with pytest.raises(Exception, match=r"TiledFeedForward: .*(expected|is no weight|another weight)"):
         run_operator(kernels, "TiledFeedForward", without(feed_forward_inputs(), name, axis), **attrs)
 
 
@@ -276,7 +275,7 @@ def test_half_a_weight(kernels: str, missing: str) -> None:
 
 @pytest.mark.parametrize("top_k", [0, -1, 5])
 def test_more_choices_than_experts(kernels: str, top_k: int) -> None:
-    with pytest.raises(Exception, match="TiledFeedForward: top_k is .*, expected 1 to 4"):
+    with pytest.raises(Exception, match=r"TiledFeedForward: top_k is .*, expected 1 to 4"):
         run_operator(
             kernels, "TiledFeedForward", feed_forward_inputs(), top_k=top_k, norm_min=1e-12, eps=1e-5, residual=1
         )

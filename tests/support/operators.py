@@ -22,7 +22,7 @@ NAMES: Final = ("avx512", "avxvnni", "avx2", "plain")
 
 
 def register(options: ort.SessionOptions, kernels: str) -> None:
-    """The library with these kernels; the test is skipped where there is none, or the processor lacks what they need."""
+    """The library with these kernels. Skips the test where there is none, or the processor lacks what they need."""
     path = library_path()
     if path is None:
         pytest.skip("this installation has no library of operators")
@@ -36,18 +36,19 @@ def register(options: ort.SessionOptions, kernels: str) -> None:
             pytest.skip(f"this processor cannot run {kernels}")
 
 
-def run_operator(kernels: str, op: str, inputs: Mapping[str, Array | None], **attrs: Any) -> Array:
-    """What an operator gives for its inputs, in their order; None is one that is left out."""
+def run_operator(kernels: str, op: str, inputs: Mapping[str, Array | None], outputs: int = 1, **attrs: Any) -> Any:
+    """What an operator gives for its inputs, in their order, of which None is left out: an array, or a list of them."""
     given = {name: np.ascontiguousarray(array) for name, array in inputs.items() if array is not None}
     names = [name if name in given else "" for name in inputs]
-    node = helper.make_node(op, names, ["y"], domain=DOMAIN, **attrs)
+    made = [f"y{i}" for i in range(outputs)]
+    node = helper.make_node(op, names, made, domain=DOMAIN, **attrs)
     values = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
         for name, array in given.items()
     ]
-    output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    untold = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in made]
     model = helper.make_model(
-        helper.make_graph([node], "one", values, [output]),
+        helper.make_graph([node], "one", values, untold),
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in OPSETS.items()],
         ir_version=IR_VERSION,
     )
@@ -56,8 +57,8 @@ def run_operator(kernels: str, op: str, inputs: Mapping[str, Array | None], **at
     options.log_severity_level = 4
     register(options, kernels)
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    result: Array = session.run(None, given)[0]
-    return result
+    found = session.run(None, given)
+    return found[0] if outputs == 1 else found
 
 
 def in_tiles(values: Array, storage: BlockQuantized) -> tuple[Array, Array, Array]:

@@ -15,6 +15,7 @@ namespace ernie_rt {
 class TiledFeedForward {
  public:
   static constexpr const char* NAME = "TiledFeedForward";
+  static constexpr size_t OUTPUTS = 1;
   static constexpr Input INPUTS[] = {
       {"x", ort::FLOAT},                                // [N, H]
       {"norm", ort::FLOAT, true},                       // [H]

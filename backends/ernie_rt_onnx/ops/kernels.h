@@ -67,6 +67,11 @@ struct Kernels {
   float (*dot)(const float* x, const float* y, size_t size);
   // y += factor * x; `size` is a multiple of 16.
   void (*add)(const float* x, float factor, size_t size, float* y);
+  // Attention of `count` queries, scaled already, to the keys from `first` up to `last`, of which query m sees those
+  // before visible[m]: adds exp(q . k - largest[m]) * v to sums[m], and the first factor to totals[m], where largest[m]
+  // is raised to what it has seen. Queries, keys, values and sums have rows of `size`, a multiple of 16.
+  void (*attend)(const float* queries, const uint32_t* visible, size_t count, const float* keys, const float* values,
+                 size_t size, size_t first, size_t last, float* sums, float* largest, float* totals);
 };
 
 // Null where the processor lacks the instructions, or the compiler did when this was built.

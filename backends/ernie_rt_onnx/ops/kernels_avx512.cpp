@@ -12,7 +12,7 @@
 namespace ernie_rt {
 namespace {
 
-constexpr int WIDTH = 16;
+#define WIDTH_LANES 16
 #include "vectors.inc"
 
 constexpr int32_t OFFSET8 = 128;

@@ -8,7 +8,7 @@
 namespace ernie_rt {
 namespace {
 
-constexpr int WIDTH = 4;
+#define WIDTH_LANES 4
 #include "vectors.inc"
 
 constexpr int32_t OFFSET8 = 128;

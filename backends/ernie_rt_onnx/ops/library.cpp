@@ -3,6 +3,7 @@
 #include <map>
 #include <mutex>
 
+#include "attention.h"
 #include "feed_forward.h"
 #include "linear.h"
 #include "op.h"
@@ -15,13 +16,13 @@ constexpr const char* DOMAIN_NAME = "ernie_rt";
 // The operators with some kernels, and the domain that they are in. Sessions point to it for as long as they live.
 class Domain {
  public:
-  explicit Domain(const Kernels* kernels) : linear_(kernels), rows_(kernels), feed_forward_(kernels) {}
+  explicit Domain(const Kernels* kernels) : linear_(kernels), rows_(kernels), feed_forward_(kernels), attention_(kernels) {}
 
   ort::Status* add_to(ort::SessionOptions* options, const ort::Api* api) {
     ort::Status* status = nullptr;
     if (domain_ == nullptr) {
       status = api->CreateCustomOpDomain(DOMAIN_NAME, &domain_);
-      const ort::CustomOp* const ops[] = {&linear_, &rows_, &feed_forward_};
+      const ort::CustomOp* const ops[] = {&linear_, &rows_, &feed_forward_, &attention_};
       for (const ort::CustomOp* op : ops) {
         if (status == nullptr) status = api->CustomOpDomain_Add(domain_, op);
       }
@@ -33,6 +34,7 @@ class Domain {
   Registered<TiledLinear> linear_;
   Registered<TiledRows> rows_;
   Registered<TiledFeedForward> feed_forward_;
+  Registered<RopeAttention> attention_;
   ort::OpDomain* domain_ = nullptr;
 };
 

@@ -73,9 +73,9 @@ Tensor Context::input(size_t index) const {
   return tensor;
 }
 
-float* Context::output(const Dims& dims) const {
+float* Context::output(size_t index, const Dims& dims) const {
   ort::Value* value = nullptr;
-  check(api_->KernelContext_GetOutput(context_, 0, dims.data(), dims.size(), &value));
+  check(api_->KernelContext_GetOutput(context_, index, dims.data(), dims.size(), &value));
   void* data = nullptr;
   check(api_->GetTensorMutableData(value, &data));
   return static_cast<float*>(data);

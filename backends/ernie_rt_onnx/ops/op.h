@@ -59,7 +59,8 @@ class Context {
 
   // The input of this place, under the name that the operator has for it.
   Tensor input(size_t index) const;
-  float* output(const Dims& dims) const;
+  float* output(size_t index, const Dims& dims) const;
+  float* output(const Dims& dims) const { return output(0, dims); }
 
   // Calls work(i) for each i < count, on as many threads as the session has; it may not throw.
   template <class Work>
@@ -101,7 +102,7 @@ struct Input {
 };
 
 // The table that ONNX Runtime reads of an operator. `Op` has a NAME, INPUTS, a constructor of Attributes, and
-// `void compute(const Context&, const Kernels&) const`; it has one output, of float32.
+// `void compute(const Context&, const Kernels&) const`; its OUTPUTS, a number, are of float32.
 template <class Op>
 class Registered : public ort::CustomOp {
  public:
@@ -116,7 +117,7 @@ class Registered : public ort::CustomOp {
     };
     GetInputMemoryType = [](const ort::CustomOp*, size_t) { return 0; };
     GetOutputType = [](const ort::CustomOp*, size_t) { return ort::FLOAT; };
-    GetOutputTypeCount = [](const ort::CustomOp*) { return size_t{1}; };
+    GetOutputTypeCount = [](const ort::CustomOp*) { return Op::OUTPUTS; };
     GetOutputCharacteristic = [](const ort::CustomOp*, size_t) { return ort::REQUIRED; };
     GetVariadicInputMinArity = [](const ort::CustomOp*) { return 0; };
     GetVariadicInputHomogeneity = [](const ort::CustomOp*) { return 0; };
