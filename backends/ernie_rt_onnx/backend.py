@@ -156,11 +156,14 @@ class Program:
         wanted = {value.name for value in self._session.get_inputs()}
         self._fed = {v.name: np.dtype(v.type.dtype) for v in lowering.graph.inputs if v.name in wanted}
         self._batched = wanted & {BATCHED, LAST, TOTAL}
-        self._outputs = [name for name, _ in outputs_of(lowering)]
+        self._graph = lowering.graph
+        self._outputs = {name: value.type for name, value in outputs_of(lowering)}
         self._taps = {f"tap.{scope}": scope for scope, _ in lowering.taps}
         self._caches = {
             past_name(state, part): present_name(state, part) for state in lowering.graph.states for part in ("k", "v")
         }
+        self._slots: tuple[int, int] | None = None
+        """Which slots of the caches are bound: the first, and how many."""
         self._binding = self._session.io_binding()
         for name, value in self._held.items():
             self._binding.bind_ortvalue_input(name, value)
@@ -179,19 +182,19 @@ class Program:
             fed |= {name: said[name] for name in self._batched}
         for name, array in fed.items():
             binding.bind_cpu_input(name, array)
-        first = int(step.tables[0, 0]) if self._caches else 0
-        for past, present in self._caches.items():
-            rows = caches[past][first : first + len(step.past)]
-            binding.bind_input(past, "cpu", 0, rows.dtype.type, rows.shape, rows.ctypes.data)
-            binding.bind_output(present, "cpu", 0, rows.dtype.type, rows.shape, rows.ctypes.data)
-        for name in self._outputs:
-            binding.bind_output(name, "cpu")
+        slots = (int(step.tables[0, 0]) if self._caches else 0, len(step.past))
+        if slots != self._slots:
+            for past, present in self._caches.items():
+                rows = caches[past][slots[0] : sum(slots)]
+                binding.bind_input(past, "cpu", 0, rows.dtype.type, rows.shape, rows.ctypes.data)
+                binding.bind_output(present, "cpu", 0, rows.dtype.type, rows.shape, rows.ctypes.data)
+            self._slots = slots
+        sizes = step.bindings(self._graph)
+        found = {name: np.empty(type.shape(sizes), type.dtype) for name, type in self._outputs.items()}
+        for name, array in found.items():
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         self._session.run_with_iobinding(binding)
-        bound = binding.get_outputs()  # in the order in which they were bound
-        found = dict(zip((*self._caches.values(), *self._outputs), bound, strict=True))
-        taps = {scope: found[name].numpy() for name, scope in self._taps.items()}
-        logits = found["logits"].numpy() if "logits" in found else None
-        return StepResult(logits, taps=taps)
+        return StepResult(found.get("logits"), taps={scope: found[name] for name, scope in self._taps.items()})
 
 
 def open_session(

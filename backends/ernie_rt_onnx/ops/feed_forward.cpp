@@ -69,12 +69,13 @@ void into_inner(const Kernels& kernels, const Job& job, const Rows& x) {
   const Mlp& mlp = *job.mlp;
   const size_t block = mlp.inner.block, blocks = mlp.inner.columns / block, per_block = block / TILE;
   constexpr size_t widest = 128;
-  float gate[BATCH * TILE], up[BATCH * TILE], inner[BATCH * widest];
+  float halves[2 * BATCH * TILE], inner[BATCH * widest];
   for (size_t start = 0; start < mlp.count; start += BATCH) {
     const size_t number = std::min(BATCH, mlp.count - start);
     for (size_t pair = job.first; pair < job.last; pair++) {
-      kernels.multiply(mlp.gate_up[2 * pair], x, mlp.tokens + start, number, gate);
-      kernels.multiply(mlp.gate_up[2 * pair + 1], x, mlp.tokens + start, number, up);
+      float* gate = halves;
+      float* up = halves + number * TILE;
+      kernels.multiply(mlp.gate_up.part(2 * pair, 2), x, mlp.tokens + start, number, halves);
       if (mlp.gate_up_bias != nullptr) {
         for (size_t i = 0; i < number * TILE; i++) {
           const float* bias = mlp.gate_up_bias + (pair * TILE + i % TILE) * 2;
@@ -100,16 +101,18 @@ void into_inner(const Kernels& kernels, const Job& job, const Rows& x) {
 // A stretch of tiles of the output, from all MLPs; no other job writes there.
 void into_output(const Kernels& kernels, const std::vector<Mlp>& mlps, size_t first, size_t last, size_t hidden,
                  float* y) {
-  float out[BATCH * TILE];
+  float out[2 * BATCH * TILE];
   for (const Mlp& mlp : mlps) {
     for (size_t start = 0; start < mlp.count; start += BATCH) {
       const size_t number = std::min(BATCH, mlp.count - start);
       const Sequence batch(start);
-      for (size_t tile = first; tile < last; tile++) {
-        kernels.multiply(mlp.down[tile], mlp.inner, batch.index, number, out);
+      for (size_t tile = first; tile < last; tile += 2) {
+        const size_t tiles = std::min<size_t>(2, last - tile);
+        kernels.multiply(mlp.down.part(tile, tiles), mlp.inner, batch.index, number, out);
         for (size_t i = 0; i < number; i++) {
           const float weight = mlp.weights != nullptr ? mlp.weights[start + i] : 1.f;
-          kernels.add(out + i * TILE, weight, TILE, y + mlp.tokens[start + i] * hidden + tile * TILE);
+          float* to = y + mlp.tokens[start + i] * hidden + tile * TILE;
+          for (size_t t = 0; t < tiles; t++) kernels.add(out + (t * number + i) * TILE, weight, TILE, to + t * TILE);
         }
       }
     }
@@ -262,7 +265,7 @@ void TiledFeedForward::compute(const Context& context, const Kernels& kernels) c
   context.parallel(jobs.size(), [&](size_t job) { into_inner(kernels, jobs[job], rounded_x); });
   size_t down_bytes = 0;
   for (const Mlp& mlp : mlps) down_bytes += mlp.down.tile_bytes();
-  const size_t tiles = hidden / TILE, at_once = std::max<size_t>(1, 2 * JOB_BYTES / std::max<size_t>(1, down_bytes));
+  const size_t tiles = hidden / TILE, at_once = std::max<size_t>(1, JOB_BYTES / std::max<size_t>(1, down_bytes)) * 2;
   context.parallel(ceil_div(tiles, at_once), [&](size_t job) {
     into_output(kernels, mlps, job * at_once, std::min(job * at_once + at_once, tiles), hidden, y);
   });

@@ -23,7 +23,6 @@ struct Tiles {
   Tiles part(size_t first, size_t count) const {
     return {codes + first * tile_bytes(), scales + first * TILE * (columns / block), count, columns, bits, block};
   }
-  Tiles operator[](size_t tile) const { return part(tile, 1); }
 };
 
 // Rows of activations, rounded to int8 in blocks: number = code * scale.
@@ -58,7 +57,7 @@ struct Kernels {
   const char* name;
   // Rounds `count` blocks that follow one another, to nearest: the largest number of a block becomes 127 or -127.
   void (*quantize)(const float* x, size_t count, size_t block, int8_t* codes, float* scales, int32_t* sums);
-  // out[i, r] = row r of the first tile * row index[i] of x; `out` is [count, 16].
+  // out[t, i, r] = row r of tile t * row index[i] of x, of a weight of one tile or two; `out` is [tiles, count, 16].
   void (*multiply)(const Tiles& weight, const Rows& x, const uint32_t* index, size_t count, float* out);
   // y = x / sqrt(mean(x^2) + eps) * weight
   void (*rms_norm)(const float* x, const float* weight, float eps, size_t size, float* y);

@@ -18,42 +18,38 @@ constexpr int GROUP = 4;
 constexpr size_t AHEAD = 2048;  // bytes
 
 // A product is at most 2 * 15 * 127 = 3810, and eight of them fit 16 bits.
-template <int M>
-inline void dots4(const uint8_t* codes, const int8_t* const* rows, Ints* sums) {
+template <int T, int M>
+inline void dots4(const uint8_t* codes, size_t stride, const int8_t* const* rows, Ints (&sums)[T][M]) {
   const __m256i mask = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-  __m256i narrow[M][2] = {};
-#pragma GCC unroll 4
-  for (int c = 0; c < 4; c++) {
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; half++) {
-      const __m256i pair = line(codes + 64 * c + 32 * half);
-      const __m256i a = _mm256_and_si256(pair, mask), b = _mm256_and_si256(_mm256_srli_epi16(pair, 4), mask);
-#pragma GCC unroll 4
-      for (int m = 0; m < M; m++) {
-        narrow[m][half] = _mm256_add_epi16(narrow[m][half], _mm256_maddubs_epi16(a, four(rows[m] + 8 * c)));
-        narrow[m][half] = _mm256_add_epi16(narrow[m][half], _mm256_maddubs_epi16(b, four(rows[m] + 8 * c + 4)));
+  UNROLL for (int t = 0; t < T; t++) {
+    UNROLL for (int half = 0; half < 2; half++) {
+      __m256i narrow[M] = {};
+      UNROLL for (int c = 0; c < 4; c++) {
+        const __m256i pair = line(codes + t * stride + 64 * c + 32 * half);
+        const __m256i a = _mm256_and_si256(pair, mask), b = _mm256_and_si256(_mm256_srli_epi16(pair, 4), mask);
+        UNROLL for (int m = 0; m < M; m++) {
+          narrow[m] = _mm256_add_epi16(narrow[m], _mm256_maddubs_epi16(a, four(rows[m] + 8 * c)));
+          narrow[m] = _mm256_add_epi16(narrow[m], _mm256_maddubs_epi16(b, four(rows[m] + 8 * c + 4)));
+        }
       }
+      UNROLL for (int m = 0; m < M; m++) sums[t][m].part[half] += (IntPart)_mm256_madd_epi16(narrow[m], ones);
     }
-  }
-  for (int m = 0; m < M; m++) {
-    for (int half = 0; half < 2; half++) sums[m].part[half] += (IntPart)_mm256_madd_epi16(narrow[m][half], ones);
   }
 }
 
 // |code| times the activation with the code's sign: at most 2 * 128 * 127, which fits 16 bits once.
-template <int M>
-inline void dots8(const uint8_t* codes, const int8_t* const* rows, Ints* sums) {
+template <int T, int M>
+inline void dots8(const uint8_t* codes, size_t stride, const int8_t* const* rows, Ints (&sums)[T][M]) {
   const __m256i zero = _mm256_set1_epi8(-128), ones = _mm256_set1_epi16(1);
-#pragma GCC unroll 8
-  for (int c = 0; c < 8; c++) {
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; half++) {
-      const __m256i number = _mm256_xor_si256(line(codes + 64 * c + 32 * half), zero);
-      const __m256i size = _mm256_abs_epi8(number);
-#pragma GCC unroll 4
-      for (int m = 0; m < M; m++) {
-        const __m256i product = _mm256_maddubs_epi16(size, _mm256_sign_epi8(four(rows[m] + 4 * c), number));
-        sums[m].part[half] += (IntPart)_mm256_madd_epi16(product, ones);
+  UNROLL for (int t = 0; t < T; t++) {
+    UNROLL for (int half = 0; half < 2; half++) {
+      UNROLL for (int c = 0; c < 8; c++) {
+        const __m256i number = _mm256_xor_si256(line(codes + t * stride + 64 * c + 32 * half), zero);
+        const __m256i size = _mm256_abs_epi8(number);
+        UNROLL for (int m = 0; m < M; m++) {
+          const __m256i product = _mm256_maddubs_epi16(size, _mm256_sign_epi8(four(rows[m] + 4 * c), number));
+          sums[t][m].part[half] += (IntPart)_mm256_madd_epi16(product, ones);
+        }
       }
     }
   }

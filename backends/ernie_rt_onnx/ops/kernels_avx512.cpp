@@ -16,7 +16,7 @@ namespace {
 #include "vectors.inc"
 
 constexpr int32_t OFFSET8 = 128;
-constexpr int GROUP = 8;
+constexpr int GROUP = 6;
 constexpr size_t AHEAD = 4608;  // bytes
 
 inline Floats halves(const uint16_t* x) {
@@ -33,36 +33,43 @@ inline Ints accumulate(Ints sum, __m512i codes, __m512i row) {
   return {{(IntPart)_mm512_dpbusd_epi32((__m512i)sum.part[0], codes, row)}};
 }
 
-template <int M>
-inline void dots4(const uint8_t* codes, const int8_t* const* rows, Ints* sums) {
+template <int T, int M>
+inline void dots4(const uint8_t* codes, size_t stride, const int8_t* const* rows, Ints (&sums)[T][M]) {
   const __m512i mask = _mm512_set1_epi8(15);
-  Ints high[M] = {};
-#pragma GCC unroll 4
-  for (int c = 0; c < 4; c++) {
-    const __m512i pair = _mm512_loadu_si512(codes + 64 * c);
-    const __m512i a = _mm512_and_si512(pair, mask), b = _mm512_and_si512(_mm512_srli_epi16(pair, 4), mask);
-#pragma GCC unroll 8
-    for (int m = 0; m < M; m++) {
-      sums[m] = accumulate(sums[m], a, four(rows[m] + 8 * c));
-      if constexpr (M < 4) {  // two chains, where few rows leave the unit waiting
-        high[m] = accumulate(high[m], b, four(rows[m] + 8 * c + 4));
-      } else {
-        sums[m] = accumulate(sums[m], b, four(rows[m] + 8 * c + 4));
+  constexpr bool two_chains = T * M < 4;  // where few sums would leave the unit waiting
+  Ints high[T][M] = {};
+  UNROLL for (int c = 0; c < 4; c++) {
+    __m512i low_codes[T], high_codes[T];
+    UNROLL for (int t = 0; t < T; t++) {
+      const __m512i pair = _mm512_loadu_si512(codes + t * stride + 64 * c);
+      low_codes[t] = _mm512_and_si512(pair, mask);
+      high_codes[t] = _mm512_and_si512(_mm512_srli_epi16(pair, 4), mask);
+    }
+    UNROLL for (int m = 0; m < M; m++) {
+      const __m512i a = four(rows[m] + 8 * c), b = four(rows[m] + 8 * c + 4);
+      UNROLL for (int t = 0; t < T; t++) {
+        sums[t][m] = accumulate(sums[t][m], low_codes[t], a);
+        Ints& other = two_chains ? high[t][m] : sums[t][m];
+        other = accumulate(other, high_codes[t], b);
       }
     }
   }
-  if constexpr (M < 4) {
-    for (int m = 0; m < M; m++) sums[m] = sums[m] + high[m];
+  if constexpr (two_chains) {
+    UNROLL for (int t = 0; t < T; t++) {
+      UNROLL for (int m = 0; m < M; m++) sums[t][m] = sums[t][m] + high[t][m];
+    }
   }
 }
 
-template <int M>
-inline void dots8(const uint8_t* codes, const int8_t* const* rows, Ints* sums) {
-#pragma GCC unroll 8
-  for (int c = 0; c < 8; c++) {
-    const __m512i a = _mm512_loadu_si512(codes + 64 * c);
-#pragma GCC unroll 8
-    for (int m = 0; m < M; m++) sums[m] = accumulate(sums[m], a, four(rows[m] + 4 * c));
+template <int T, int M>
+inline void dots8(const uint8_t* codes, size_t stride, const int8_t* const* rows, Ints (&sums)[T][M]) {
+  UNROLL for (int c = 0; c < 8; c++) {
+    __m512i numbers[T];
+    UNROLL for (int t = 0; t < T; t++) numbers[t] = _mm512_loadu_si512(codes + t * stride + 64 * c);
+    UNROLL for (int m = 0; m < M; m++) {
+      const __m512i a = four(rows[m] + 4 * c);
+      UNROLL for (int t = 0; t < T; t++) sums[t][m] = accumulate(sums[t][m], numbers[t], a);
+    }
   }
 }
 

@@ -22,33 +22,31 @@ constexpr int32_t OFFSET8 = 128;
 constexpr int GROUP = 4;
 constexpr size_t AHEAD = 2048;  // bytes
 
-template <int M>
-inline void dots4(const uint8_t* codes, const int8_t* const* rows, Ints* sums) {
+template <int T, int M>
+inline void dots4(const uint8_t* codes, size_t stride, const int8_t* const* rows, Ints (&sums)[T][M]) {
   const __m256i mask = _mm256_set1_epi8(15);
-#pragma GCC unroll 4
-  for (int c = 0; c < 4; c++) {
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; half++) {
-      const __m256i pair = line(codes + 64 * c + 32 * half);
-      const __m256i a = _mm256_and_si256(pair, mask), b = _mm256_and_si256(_mm256_srli_epi16(pair, 4), mask);
-#pragma GCC unroll 4
-      for (int m = 0; m < M; m++) {
-        accumulate(sums[m].part[half], a, four(rows[m] + 8 * c));
-        accumulate(sums[m].part[half], b, four(rows[m] + 8 * c + 4));
+  UNROLL for (int t = 0; t < T; t++) {
+    UNROLL for (int c = 0; c < 4; c++) {
+      UNROLL for (int half = 0; half < 2; half++) {
+        const __m256i pair = line(codes + t * stride + 64 * c + 32 * half);
+        const __m256i a = _mm256_and_si256(pair, mask), b = _mm256_and_si256(_mm256_srli_epi16(pair, 4), mask);
+        UNROLL for (int m = 0; m < M; m++) {
+          accumulate(sums[t][m].part[half], a, four(rows[m] + 8 * c));
+          accumulate(sums[t][m].part[half], b, four(rows[m] + 8 * c + 4));
+        }
       }
     }
   }
 }
 
-template <int M>
-inline void dots8(const uint8_t* codes, const int8_t* const* rows, Ints* sums) {
-#pragma GCC unroll 8
-  for (int c = 0; c < 8; c++) {
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; half++) {
-      const __m256i a = line(codes + 64 * c + 32 * half);
-#pragma GCC unroll 4
-      for (int m = 0; m < M; m++) accumulate(sums[m].part[half], a, four(rows[m] + 4 * c));
+template <int T, int M>
+inline void dots8(const uint8_t* codes, size_t stride, const int8_t* const* rows, Ints (&sums)[T][M]) {
+  UNROLL for (int t = 0; t < T; t++) {
+    UNROLL for (int c = 0; c < 8; c++) {
+      UNROLL for (int half = 0; half < 2; half++) {
+        const __m256i a = line(codes + t * stride + 64 * c + 32 * half);
+        UNROLL for (int m = 0; m < M; m++) accumulate(sums[t][m].part[half], a, four(rows[m] + 4 * c));
+      }
     }
   }
 }

@@ -21,30 +21,34 @@ inline Floats halves(const uint16_t* x) {
   return v;
 }
 
-template <int M>
-inline void dots4(const uint8_t* codes, const int8_t* const* rows, Ints* sums) {
-  for (int m = 0; m < M; m++) {
-    for (int c = 0; c < 4; c++) {
-      for (int r = 0; r < 16; r++) {
-        int32_t sum = 0;
-        for (int j = 0; j < 4; j++) {
-          const uint8_t pair = codes[64 * c + 4 * r + j];
-          sum += (pair & 15) * rows[m][8 * c + j] + (pair >> 4) * rows[m][8 * c + 4 + j];
+template <int T, int M>
+inline void dots4(const uint8_t* codes, size_t stride, const int8_t* const* rows, Ints (&sums)[T][M]) {
+  for (int t = 0; t < T; t++, codes += stride) {
+    for (int m = 0; m < M; m++) {
+      for (int c = 0; c < 4; c++) {
+        for (int r = 0; r < 16; r++) {
+          int32_t sum = 0;
+          for (int j = 0; j < 4; j++) {
+            const uint8_t pair = codes[64 * c + 4 * r + j];
+            sum += (pair & 15) * rows[m][8 * c + j] + (pair >> 4) * rows[m][8 * c + 4 + j];
+          }
+          sums[t][m].part[r / WIDTH][r % WIDTH] += sum;
         }
-        sums[m].part[r / WIDTH][r % WIDTH] += sum;
       }
     }
   }
 }
 
-template <int M>
-inline void dots8(const uint8_t* codes, const int8_t* const* rows, Ints* sums) {
-  for (int m = 0; m < M; m++) {
-    for (int c = 0; c < 8; c++) {
-      for (int r = 0; r < 16; r++) {
-        int32_t sum = 0;
-        for (int j = 0; j < 4; j++) sum += codes[64 * c + 4 * r + j] * rows[m][4 * c + j];
-        sums[m].part[r / WIDTH][r % WIDTH] += sum;
+template <int T, int M>
+inline void dots8(const uint8_t* codes, size_t stride, const int8_t* const* rows, Ints (&sums)[T][M]) {
+  for (int t = 0; t < T; t++, codes += stride) {
+    for (int m = 0; m < M; m++) {
+      for (int c = 0; c < 8; c++) {
+        for (int r = 0; r < 16; r++) {
+          int32_t sum = 0;
+          for (int j = 0; j < 4; j++) sum += codes[64 * c + 4 * r + j] * rows[m][4 * c + j];
+          sums[t][m].part[r / WIDTH][r % WIDTH] += sum;
+        }
       }
     }
   }

@@ -27,21 +27,23 @@ void TiledLinear::compute(const Context& context, const Kernels& kernels) const 
   static thread_local Scratch scratch;
   scratch.restart();
   const Rows rounded_x = rounded(context, kernels, scratch, x.floats(), count, columns, weight.block);
-  const size_t at_once = std::max<size_t>(1, JOB_BYTES / weight.tile_bytes());
+  const size_t at_once = std::max<size_t>(1, JOB_BYTES / (2 * weight.tile_bytes())) * 2;
   context.parallel(ceil_div(weight.tiles, at_once), [&](size_t job) {
     const size_t first = job * at_once, last = std::min(first + at_once, weight.tiles);
-    float out[BATCH * TILE];
+    float out[2 * BATCH * TILE];
     for (size_t start = 0; start < count; start += BATCH) {
       const size_t number = std::min(BATCH, count - start);
       const Sequence batch(start);
-      for (size_t tile = first; tile < last; tile++) {
-        kernels.multiply(weight[tile], rounded_x, batch.index, number, out);
-        const size_t row = tile / halves * TILE, half = tile % halves, width = std::min(TILE, rows - row);
-        for (size_t i = 0; i < number; i++) {
-          float* to = y + ((start + i) * rows + row) * halves + half;
+      for (size_t tile = first; tile < last; tile += 2) {
+        const size_t tiles = std::min<size_t>(2, last - tile);
+        kernels.multiply(weight.part(tile, tiles), rounded_x, batch.index, number, out);
+        for (size_t t = 0; t < tiles; t++) {
+          const size_t row = (tile + t) / halves * TILE, half = (tile + t) % halves, width = std::min(TILE, rows - row);
           const float* offset = bias ? bias.floats() + row * halves + half : nullptr;
-          for (size_t r = 0; r < width; r++) {
-            to[r * halves] = out[i * TILE + r] + (offset != nullptr ? offset[r * halves] : 0.f);
+          for (size_t i = 0; i < number; i++) {
+            const float* from = out + (t * number + i) * TILE;
+            float* to = y + ((start + i) * rows + row) * halves + half;
+            for (size_t r = 0; r < width; r++) to[r * halves] = from[r] + (offset != nullptr ? offset[r * halves] : 0.f);
           }
         }
       }
@@ -66,7 +68,7 @@ void TiledRows::compute(const Context& context, const Kernels&) const {
   }
   float* y = context.output({ids.dims[0], columns_});
   for (size_t i = 0; i < count; i++) {
-    const Tiles tile = table[wanted[i] / TILE];
+    const Tiles tile = table.part(wanted[i] / TILE, 1);
     const size_t row = wanted[i] % TILE;
     for (size_t k = 0; k < columns; k++) {
       int number;

@@ -20,8 +20,8 @@ Rows room_for(Scratch& scratch, size_t count, size_t columns, size_t block);
 // Where work on a weight is divided: into jobs of about so many bytes of it each.
 constexpr size_t JOB_BYTES = 128 * 1024;
 
-// Rows of activations that are multiplied by a tile before the next tile is.
-constexpr size_t BATCH = 64;
+// Rows of activations that are multiplied by two tiles before the next two are.
+constexpr size_t BATCH = 48;
 
 inline size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
