@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from ernie_rt.choice import PREFERENCE
 from ernie_rt.conformance import Suite
@@ -23,6 +23,7 @@ from ernie_rt.contract import BlockQuantized, Target
 from ernie_rt.discovery.installed import discover
 from ernie_rt.files import write_atomic
 from ernie_rt.host import PluginHost
+from ernie_rt.weights.quantize import Layout
 
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = ("docs/backends.md",)
@@ -81,7 +82,8 @@ def examine(only: Collection[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
             for dtype, storage in settings(host, name, device):
                 report = Suite(name, host, device=device, dtype=dtype, storage=storage).run()
                 print(f"{name} {device} {dtype} {storage}\n{report.table()}")
-                yield "-".join([name, device, dtype] + [storage] * (storage != "plain")), report.to_json()
+                stored = [] if storage == "plain" else storage.split("/")
+                yield "-".join([name, device, dtype, *stored]), report.to_json()
 
 
 def settings(host: PluginHost, name: str, device: str) -> Iterator[tuple[str, str]]:
@@ -89,9 +91,10 @@ def settings(host: PluginHost, name: str, device: str) -> Iterator[tuple[str, st
     dtypes = host.info(name).dtypes.get(device, ())
     yield from ((dtype, "plain") for dtype in dtypes)
     for dtype in dtypes[:1]:
-        for storage in (BlockQuantized(8, 32), BlockQuantized(4, 32)):
-            if host.backend(name).accepts(storage, Target((device,), dtype)):
-                yield dtype, f"int{storage.bits}"
+        for layout in get_args(Layout):
+            for bits in (8, 4):
+                if host.backend(name).accepts(BlockQuantized(bits, 32, layout), Target((device,), dtype)):
+                    yield dtype, f"int{bits}" + f"/{layout}" * (layout != "raw")
 
 
 def main() -> None:

@@ -144,7 +144,7 @@ def misrouted(marked: int) -> type:
     def top_k(x: Any, k: int) -> Any:
         ids = MEANINGS["top_k"](x, k=k)
         if len(ids) > marked:
-            ids[marked, -1] = np.argsort(-x[marked], kind="stable")[-1]
+            ids[marked] = np.argsort(-x[marked], kind="stable")[-k:]
         return ids
 
     functions = {name: function for name, function in COMPOSITES.items() if name != "moe_route"}

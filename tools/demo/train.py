@@ -53,7 +53,7 @@ class Recipe:
     """What decides the result, the machine's rounding aside."""
 
     seed: int = 0
-    steps: int = 9000
+    steps: int = 12000
     rows: int = 24
     balance_rate: float = 2e-3
     orthogonal_weight: float = 0.0
