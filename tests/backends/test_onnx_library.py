@@ -19,7 +19,7 @@ from ernie_rt.location import locate
 from ernie_rt.weights.quantize import Quantization, quantize_model
 from ernie_rt_onnx import backend, library
 from ernie_rt_onnx.backend import OnnxBackend
-from support.operators import NAMES, register
+from support.operators import names
 
 TILED = BlockQuantized(4, 32, "tiled")
 FLOAT32, FLOAT16 = (Target(("cpu",), dtype) for dtype in ("float32", "float16"))  # type: ignore[arg-type]
@@ -51,9 +51,8 @@ def test_it_computes_what_it_should(storage: str, levels: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("storage", ["int4/tiled", "int8/tiled", "int4/64/tiled", "int8/128/tiled"])
-@pytest.mark.parametrize("kernels", NAMES)
+@pytest.mark.parametrize("kernels", names())
 def test_so_do_all_kernels(kernels: str, storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    register(ort.SessionOptions(), kernels)
     monkeypatch.setenv(library.KERNELS, kernels)
     report = Suite("onnx", dtype="float32", storage=storage).run()
     assert report.ok, report.table()

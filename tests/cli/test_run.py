@@ -25,7 +25,7 @@ PROMPT = "老师 says"
 OPTIONS = ("-n", "8", "--backend", "reference", "--ignore-eos")
 CONVERTED = " of weights converted from bfloat16 to float32"
 SUMMARY = re.compile(
-    r"prefill \d+\.\d tokens/s · decode (\d+\.\d tokens/s|-) · peak \d+\.\d MiB · reference · cpu · float32"
+    r"prefill \d+\.\d tokens/s · decode (\d+\.\d tokens/s|-) · peak \d+\.\d [MG]iB · reference · cpu · float32"
 )
 
 

@@ -3,13 +3,11 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("onnxruntime")
-import onnxruntime as ort
 
-from support.operators import NAMES, register
+from support.operators import names
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=names())
 def kernels(request: pytest.FixtureRequest) -> str:
-    """The name of kernels that run here."""
-    register(ort.SessionOptions(), request.param)
+    """The name of kernels that run here; of none, where there is no library, tests are skipped."""
     return str(request.param)

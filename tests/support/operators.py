@@ -14,34 +14,36 @@ from onnx import helper
 from ernie_rt.storage.block_quantized import BlockQuantized
 from ernie_rt_onnx.emitter import IR_VERSION, OPSETS
 from ernie_rt_onnx.functions import DOMAIN
-from ernie_rt_onnx.library import KERNELS, library_path
+from ernie_rt_onnx.library import KERNELS, kernels, library_path
 
 Array = np.ndarray[Any, Any]
 
-NAMES: Final = ("avx512", "avxvnni", "avx2", "plain")
+ALL: Final = ("avx512", "avxvnni", "avx2", "plain")
 
 
-def register(options: ort.SessionOptions, kernels: str) -> None:
-    """The library with these kernels. Skips the test where there is none, or the processor lacks what they need."""
-    path = library_path()
-    if path is None:
-        pytest.skip("this installation has no library of operators")
+def names() -> list[str]:
+    """The kernels that this processor can run; none without the library."""
+    found = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(KERNELS, kernels)
-        try:
-            options.register_custom_ops_library(str(path))
-        except Exception as error:
-            if "names no kernels" not in str(error):
-                raise
-            pytest.skip(f"this processor cannot run {kernels}")
+        for name in ALL:
+            patch.setenv(KERNELS, name)
+            found += [name] * (kernels() is not None)
+    return found
 
 
-def run_operator(kernels: str, op: str, inputs: Mapping[str, Array | None], outputs: int = 1, **attrs: Any) -> Any:
+def register(options: ort.SessionOptions, name: str) -> None:
+    """The library with these kernels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KERNELS, name)
+        options.register_custom_ops_library(str(library_path()))
+
+
+def run_operator(name: str, op: str, inputs: Mapping[str, Array | None], outputs: int = 1, **attrs: Any) -> Any:
     """What an operator gives for its inputs, in their order, of which None is left out: an array, or a list of them."""
-    given = {name: np.ascontiguousarray(array) for name, array in inputs.items() if array is not None}
-    names = [name if name in given else "" for name in inputs]
+    given = {each: np.ascontiguousarray(array) for each, array in inputs.items() if array is not None}
+    places = [each if each in given else "" for each in inputs]
     made = [f"y{i}" for i in range(outputs)]
-    node = helper.make_node(op, names, made, domain=DOMAIN, **attrs)
+    node = helper.make_node(op, places, made, domain=DOMAIN, **attrs)
     values = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
         for name, array in given.items()
@@ -55,7 +57,7 @@ def run_operator(kernels: str, op: str, inputs: Mapping[str, Array | None], outp
     options = ort.SessionOptions()
     options.intra_op_num_threads = 2
     options.log_severity_level = 4
-    register(options, kernels)
+    register(options, name)
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     found = session.run(None, given)
     return found[0] if outputs == 1 else found
