@@ -136,7 +136,7 @@ def ours(folder: Path, given: argparse.Namespace) -> Figures:
 
 def llama(bench: Path, gguf: Path, repack: bool, given: argparse.Namespace) -> Figures:
     common = [str(bench), "-m", str(gguf), "-t", str(given.threads), "-r", "1", "-o", "jsonl"]
-    common += [] if repack else ["--no-repack"]
+    common += ["--repack", str(int(repack))]
 
     def tokens_per_second(*test: str) -> float:
         done = subprocess.run([*common, *test], capture_output=True, text=True)
