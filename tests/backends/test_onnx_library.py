@@ -50,7 +50,7 @@ def test_it_computes_what_it_should(storage: str, levels: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("storage", ["int4/tiled", "int8/tiled", "int4/64/tiled", "int8/128/tiled"])
+@pytest.mark.parametrize("storage", ["int4/tiled", "int8/tiled"])
 @pytest.mark.parametrize("kernels", names())
 def test_so_do_all_kernels(kernels: str, storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(library.KERNELS, kernels)
