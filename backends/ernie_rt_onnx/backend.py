@@ -29,15 +29,16 @@ from ernie_rt.contract import (
     StepResult,
     Storage,
     Target,
+    Weight,
     WeightSource,
     check_memory,
 )
+from ernie_rt_onnx import tiled
 from ernie_rt_onnx.emit import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
 from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.library import kernels, library_path
 from ernie_rt_onnx.model import outputs_of, place, step_emitter, step_model
 from ernie_rt_onnx.runtime import check_runtime
-from ernie_rt_onnx.tiled import BLOCKS, is_in_tiles
 from ernie_rt_onnx.weights import places, read
 
 ACCURACY_LEVEL: Final = 4
@@ -67,11 +68,15 @@ class OnnxBackend(BackendBase):
             return Reject("GroupQueryAttention has a cache")
         if node.op == "rope_attention" and node.operands["positions"] is None:
             return Reject("GroupQueryAttention rotates by the rows of a table")
-        in_tiles = is_in_tiles(node)
-        if node.op in BLOCKS and not in_tiles:
-            return Reject("no few operators of ONNX Runtime, unless its weights are in tiles")
-        if node.op not in EMIT:
-            return Reject("no few operators of ONNX Runtime")
+        in_tiles = tiled.is_in_tiles(node)
+        if node.op not in (tiled.EMIT if in_tiles else EMIT):
+            return Reject("no few operators of ONNX Runtime, nor one of ours without weights in tiles")
+        packed = any(isinstance(each, Weight) and each.storage.packed for each in node.inputs)
+        if packed and node.op not in tiled.EMIT:
+            return Reject("weights in blocks are read by linears, rows and experts alone")
+        experts = [node.operands[name] for name in tiled.EXPERTS if name in node.operands]
+        if len({each.storage for each in experts if isinstance(each, Weight)}) > 1:
+            return Reject("the two matrices of its experts are stored in different ways")
         if node.op == "moe" and not in_tiles and cast(float, node.attributes["norm_min"]) > LARGEST_NORM_MIN:
             return Reject("MoE divides by what the weights sum to, however little")
         return Accept()

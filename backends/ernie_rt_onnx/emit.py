@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 
 from ernie_rt.contract import BlockQuantized, DType, Operand, State, Value, Weight
-from ernie_rt_onnx import tiled
 from ernie_rt_onnx.emitter import ELEMENT_TYPES, Emitter
 from ernie_rt_onnx.functions import DOMAIN, MASKED, SWIGLU
 from ernie_rt_onnx.genai import PAST_KEY, PAST_VALUE, PRESENT_KEY, PRESENT_VALUE
@@ -92,9 +91,7 @@ def concat(e: Emitter, a: Operand, b: Operand, *, axis: int, out: str) -> None:
 
 
 def take_rows(e: Emitter, table: Operand, ids: Operand, *, out: str) -> None:
-    if isinstance(table, Weight) and tiled.is_tiled(table):
-        tiled.take_rows(e, table, ids, out=out)
-    elif isinstance(table, Weight) and isinstance(table.storage, BlockQuantized):
+    if isinstance(table, Weight) and isinstance(table.storage, BlockQuantized):
         rows, columns = table.type.shape()
         bits, block = table.storage.bits, table.storage.block
         codes, scales = e.codes(table, rows, columns * bits // 8), e.scales(table, rows, columns // block)
@@ -112,9 +109,6 @@ def rms_norm(e: Emitter, x: Operand, weight: Operand, *, eps: float, out: str) -
 
 def linear(e: Emitter, x: Operand, weight: Operand, bias: Operand, *, out: str) -> None:
     assert isinstance(weight, Weight) and (bias is None or isinstance(bias, Weight))
-    if tiled.is_tiled(weight):
-        tiled.linear(e, x, weight, bias, out=out)
-        return
     *dims, columns = weight.type.shape(e.bindings)
     rows = math.prod(dims)
     flat = out if len(dims) == 1 else f"{out}.flat"
@@ -255,9 +249,6 @@ def moe_experts(
 ) -> None:
     """The experts' own softmax makes weights that sum to 1 of log w, so what the weights sum to is multiplied back."""
     assert isinstance(experts_gate_up, Weight)
-    if tiled.is_tiled(experts_gate_up):
-        tiled.moe_experts(e, x, ids, weights, experts_gate_up, experts_down, top_k=top_k, out=out)
-        return
     experts = experts_gate_up.type.shape()[0]
     wide = e("Cast", e.name(weights), to=ELEMENT_TYPES["float32"])
     known = e("Not", e("Less", e.name(ids), e.constant(0, np.int32)))
@@ -311,10 +302,6 @@ def moe(
     out: str,
 ) -> None:
     assert isinstance(gate, Weight) and isinstance(experts_gate_up, Weight)
-    if tiled.is_tiled(experts_gate_up):
-        inputs = (x, gate, correction_bias, experts_gate_up, experts_down)
-        tiled.moe(e, *inputs, top_k=top_k, norm_min=norm_min, out=out)
-        return
     experts = gate.type.shape()[0]
     bias = e.constant(np.zeros(experts), np.float32) if correction_bias is None else e.name(correction_bias)
     name, parts, given = _expert_parts(e, experts_gate_up, experts_down)
@@ -380,8 +367,6 @@ EMIT: Final[Mapping[str, Callable[..., None]]] = MappingProxyType(
         "moe_route": moe_route,
         "moe_experts": moe_experts,
         "moe": moe,
-        "mlp_block": tiled.mlp_block,
-        "moe_block": tiled.moe_block,
     }
 )
-"""All but `cache_update`: rows of a cache are written by attention alone."""
+"""Of weights in any order but tiles. Not `cache_update`: rows of a cache are written by attention alone."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from ernie_rt.contract import BlockQuantized, Node, Operand, Weight
 from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.functions import DOMAIN
-
-BLOCKS: Final = ("mlp_block", "moe_block")
-"""What the library alone runs in one go."""
 
 EXPERTS: Final = ("experts_gate_up", "experts_down")
 MATRICES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -46,12 +44,14 @@ def parts(e: Emitter, weight: Operand) -> tuple[str, str]:
     return e.codes(weight, *codes), e.stored_scales(weight, *scales)
 
 
-def take_rows(e: Emitter, table: Weight, ids: Operand, *, out: str) -> None:
+def take_rows(e: Emitter, table: Operand, ids: Operand, *, out: str) -> None:
+    assert isinstance(table, Weight)
     rows, columns = table.type.shape(e.bindings)
     e("TiledRows", *parts(e, table), e.name(ids), out=out, domain=DOMAIN, rows=rows, columns=columns)
 
 
-def linear(e: Emitter, x: Operand, weight: Weight, bias: Operand, *, out: str) -> None:
+def linear(e: Emitter, x: Operand, weight: Operand, bias: Operand, *, out: str) -> None:
+    assert isinstance(weight, Weight)
     rows = weight.type.shape(e.bindings)[0]
     e("TiledLinear", e.name(x), *parts(e, weight), e.name(bias), out=out, domain=DOMAIN, rows=rows)
 
@@ -140,3 +140,15 @@ def _feed_forward(
         names += (*parts(e, weight), e.name(bias))
     usual = {"top_k": 0, "norm_min": 0.0, "eps": 0.0, "residual": 0}
     e("TiledFeedForward", e.name(x), *names, out=out, domain=DOMAIN, **usual | attrs)
+
+
+EMIT: Final[Mapping[str, Callable[..., None]]] = MappingProxyType(
+    {
+        "take_rows": take_rows,
+        "linear": linear,
+        "moe_experts": moe_experts,
+        "moe": moe,
+        "mlp_block": mlp_block,
+        "moe_block": moe_block,
+    }
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import onnxruntime as ort
 import ernie_rt
 from ernie_rt.conformance import Suite
 from ernie_rt.contract import BlockQuantized, Target
+from ernie_rt.errors import LoweringError
+from ernie_rt.graph.legalize import legalize
 from ernie_rt.host import PluginHost
 from ernie_rt.location import locate
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.weights.quantize import Quantization, quantize_model
 from ernie_rt_onnx import backend, library
 from ernie_rt_onnx.backend import OnnxBackend
@@ -94,6 +98,17 @@ def test_tiles_are_taken_in_float32_alone() -> None:
     assert OnnxBackend().accepts(TILED, FLOAT32)
     assert not OnnxBackend().accepts(TILED, FLOAT16)
     assert OnnxBackend().accepts(TILED.laid_out("raw"), FLOAT16)
+
+
+@pytest.mark.parametrize("layout", ["raw", "tiled"])
+def test_experts_that_are_stored_in_two_ways_are_refused_with_the_reason(layout: str) -> None:
+    """No folder of ours has such; a source of somebody's may."""
+    graph = build_graph(locate("demo").config, "float32")
+    mixed = graph.with_weights(
+        lambda w: replace(w, storage=TILED.laid_out(layout)) if w.name.endswith("experts.gate_up") else w
+    )
+    with pytest.raises(LoweringError, match="weights in blocks are read by linears, rows and experts alone"):
+        legalize(mixed, lambda node: OnnxBackend().claims(node, FLOAT32))
 
 
 def test_without_the_library(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
