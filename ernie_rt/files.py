@@ -20,6 +20,9 @@ from ernie_rt.untrusted_json import parse_json
 
 MIB: Final = 1 << 20
 
+WRITTEN_AT_ONCE: Final = 8 * MIB
+"""A multiple of a huge page: what is written in smaller pieces lies in small pages until it is read anew."""
+
 Progress = Callable[[int, int], None]
 """Told, as work goes on, the bytes done so far and in all."""
 
@@ -124,14 +127,19 @@ def read_json(path: Path, *, limit: int = MIB, depth: int = 64, strict: bool = F
 def map_readonly(path: Path) -> tuple[mmap.mmap, os.stat_result]:
     """Map a whole regular file for reading, and say what the system knew of it then; FileFormatError when it is empty.
 
-    It is mapped at the size that it had then.
+    It is mapped at the size that it had then, in huge pages where the system has them for files: memory that is read
+    from end to end, as weights are, is read up to half as fast again.
     """
     descriptor = _open_regular(path)
     try:
         status = os.fstat(descriptor)
         if status.st_size == 0:
             raise FileFormatError("the file is empty", where=str(path), hint="Fetch it again")
-        return mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ), status
+        mapped = mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with contextlib.suppress(OSError):  # a system without them
+                mapped.madvise(mmap.MADV_HUGEPAGE)
+        return mapped, status
     except (OSError, ValueError) as error:  # ValueError: it has become shorter
         reason = getattr(error, "strerror", None) or str(error)
         raise FileFormatError("cannot be mapped", where=str(path), found=reason) from error
@@ -152,7 +160,7 @@ def write_atomic(path: Path, *, overwrite: bool = True, mode: int = 0o666) -> It
     try:
         if not overwrite and os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        with os.fdopen(os.open(temporary, _CREATE, mode), "wb") as file:
+        with os.fdopen(os.open(temporary, _CREATE, mode), "wb", WRITTEN_AT_ONCE) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

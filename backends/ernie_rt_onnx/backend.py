@@ -39,7 +39,7 @@ from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.library import kernels, library_path
 from ernie_rt_onnx.model import outputs_of, place, step_emitter, step_model
 from ernie_rt_onnx.runtime import check_runtime
-from ernie_rt_onnx.weights import places, read
+from ernie_rt_onnx.weights import only_folder, places, read, views
 
 ACCURACY_LEVEL: Final = 4
 """Of MatMulNBits and QMoE: int8 activations. With float32 ones int8 weights take a hundred times as long."""
@@ -214,13 +214,20 @@ def open_session(
     if path is not None and kernels() is not None:
         options.register_custom_ops_library(str(path))
     parameters = emitter.parameters
-    folder, placed = places({name: p for name, p in parameters.items() if name not in inputs}, source)
-    if folder is not None:
+    placed = places(parameters, source)
+    fixed = {name: at for name, at in placed.items() if name not in inputs}
+    folder = only_folder(fixed.values())
+    if folder is None:
+        fixed = {}
+    else:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    held = {name: read(p, source, emitter.bindings) for name, p in parameters.items() if name not in placed}
+    held = views(parameters, {name: at for name, at in placed.items() if name in inputs})
+    for name, parameter in parameters.items():
+        if name not in held and name not in fixed:
+            held[name] = read(parameter, source, emitter.bindings)
     for constant in model.graph.initializer:
-        if constant.name in placed:
-            at = placed[constant.name]
+        if constant.name in fixed:
+            at = fixed[constant.name]
             place(constant, at.path.name, at.offset, at.nbytes)
         elif constant.data_location:
             place(constant, "memory", 0, held[constant.name].nbytes)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ernie_rt.contract import DType, Operand, State, Value, Weight
+from ernie_rt.contract import BlockQuantized, DType, Operand, State, Value, Weight
 from ernie_rt_onnx.functions import DOMAIN, FUNCTIONS
 
 OPSETS: Final[Mapping[str, int]] = {"": 23, "com.microsoft": 1, DOMAIN: 1}
@@ -28,12 +28,20 @@ ELEMENT_TYPES: Final[Mapping[DType, int]] = {
 }
 
 
+def is_tiled(operand: Operand) -> bool:
+    return (
+        isinstance(operand, Weight)
+        and isinstance(operand.storage, BlockQuantized)
+        and operand.storage.layout == "tiled"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """A part of a weight as the graph reads it: in this dtype, under these dims, which keep the order of the bytes.
 
-    Parts of a packed weight have to be constants: ONNX Runtime packs them when it loads, and is wrong or slow where it
-    cannot.
+    Those of a weight in blocks have to be constants: ONNX Runtime packs them when it loads, and is wrong or slow where
+    it cannot. Tiles are read where they lie.
     """
 
     weight: Weight
@@ -43,7 +51,7 @@ class Parameter:
 
     @property
     def constant(self) -> bool:
-        return self.weight.storage.packed
+        return self.weight.storage.packed and not is_tiled(self.weight)
 
 
 @dataclass(frozen=True, slots=True)

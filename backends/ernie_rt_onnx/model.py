@@ -12,7 +12,7 @@ from onnx import helper
 from ernie_rt.contract import DType, Graph, Lowering, TensorType, Value
 from ernie_rt_onnx import tiled
 from ernie_rt_onnx.emit import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
-from ernie_rt_onnx.emitter import ELEMENT_TYPES, IR_VERSION, OPSETS, Emitter
+from ernie_rt_onnx.emitter import ELEMENT_TYPES, IR_VERSION, OPSETS, Emitter, is_tiled
 from ernie_rt_onnx.genai import ATTENTION_MASK, INPUT_IDS, LOGITS
 from ernie_rt_onnx.library import kernels
 from ernie_rt_onnx.mask import emit_mask
@@ -25,7 +25,7 @@ def emit(emitter: Emitter, graph: Graph) -> None:
     """Write the nodes of a lowered graph."""
     for node in graph.nodes:
         outputs = tuple(emitter.name(value) for value in node.outputs)
-        table = tiled.EMIT if any(map(tiled.is_tiled, node.inputs)) else EMIT
+        table = tiled.EMIT if any(map(is_tiled, node.inputs)) else EMIT
         table[node.op](emitter, *node.inputs, out=outputs[0] if len(outputs) == 1 else outputs, **node.attributes)
 
 

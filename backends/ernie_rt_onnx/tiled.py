@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from ernie_rt.contract import BlockQuantized, Node, Operand, Weight
-from ernie_rt_onnx.emitter import Emitter
+from ernie_rt.contract import Node, Operand, Weight
+from ernie_rt_onnx.emitter import Emitter, is_tiled
 from ernie_rt_onnx.functions import DOMAIN
 
 EXPERTS: Final = ("experts_gate_up", "experts_down")
@@ -18,14 +18,6 @@ MATRICES: Final[Mapping[str, tuple[str, ...]]] = {
     "moe_experts": EXPERTS,
 }
 """The operands of an op that have to be in tiles."""
-
-
-def is_tiled(operand: Operand) -> bool:
-    return (
-        isinstance(operand, Weight)
-        and isinstance(operand.storage, BlockQuantized)
-        and operand.storage.layout == "tiled"
-    )
 
 
 def is_in_tiles(node: Node) -> bool:
