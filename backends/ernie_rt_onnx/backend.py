@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any, Final, cast
 
@@ -16,6 +17,7 @@ from ernie_rt.contract import (
     BlockQuantized,
     CacheShape,
     Done,
+    DType,
     ExecutableBase,
     Limits,
     Lowering,
@@ -48,6 +50,8 @@ HEAD_MULTIPLE: Final = 16
 
 LARGEST_NORM_MIN: Final = 1e-9
 """What the probabilities of chosen experts never sum to; ERNIE 4.5 has 1e-12."""
+
+CACHE_LINE: Final = 64
 
 QUIET: Final = 3
 """ONNX Runtime says errors alone; what it warns of is its own affair."""
@@ -128,7 +132,7 @@ class OnnxExecutable(ExecutableBase):
         for state in (state for lowering in lowerings.values() for state in lowering.graph.states):
             _, _, heads, size = state.type.shape({"R": slots * rows})
             for name in (past_name(state, "k"), past_name(state, "v")):
-                self.caches[name] = np.zeros((slots, heads, rows, size), state.type.dtype)
+                self.caches[name] = zeros((slots, heads, rows, size), state.type.dtype)
         self._programs = {
             name: Program(lowering, emitters[name], source, target) for name, lowering in lowerings.items()
         }
@@ -235,6 +239,15 @@ def open_session(
     options.add_external_initializers(constants, [ort.OrtValue.ortvalue_from_numpy(held[name]) for name in constants])
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session, {name: held[name] for name in inputs}
+
+
+def zeros(shape: tuple[int, ...], dtype: DType) -> npt.NDArray[Any]:
+    """An array that begins with a cache line: of one that does not, wide vectors lie across two, and are read in twice
+    the time. Its memory is taken when it is first touched."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    flat = np.zeros(size + CACHE_LINE, np.uint8)
+    start = -flat.ctypes.data % CACHE_LINE
+    return flat[start : start + size].view(dtype).reshape(shape)
 
 
 def head_dim(node: Node) -> int:

@@ -292,7 +292,8 @@ class Engine:
         ends = np.cumsum(batch.fetched)
         alone = [place for place in places.tolist() if place not in batch.guesses]
         states = [batch.sequences[place].sampler for place in alone]
-        for place, sampled in zip(alone, sample_rows(logits[ends[alone] - 1], states) if alone else (), strict=True):
+        rows = [logits[ends[place] - 1] for place in alone]
+        for place, sampled in zip(alone, sample_rows(rows, states), strict=True):
             self._add_sampled(batch.sequences[place], sampled)
         for place in batch.guesses.keys() & set(places.tolist()):
             sequence, drafts = batch.sequences[place], batch.guesses[place]
