@@ -30,7 +30,7 @@ def _open(path: Path) -> ctypes.CDLL | None:
 
 
 def kernels() -> str | None:
-    """The name of the kernels that its operators use here: avx512, avxvnni, avx2 or plain. None without a library."""
+    """The name of the kernels that its operators use here, `avx512` for one. None without a library."""
     path = library_path()
     library = None if path is None or os.environ.get(KERNELS) == "none" else _open(path)
     name = None if library is None else library.ernie_rt_kernels()

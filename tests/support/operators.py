@@ -18,7 +18,7 @@ from ernie_rt_onnx.library import KERNELS, kernels, library_path
 
 Array = np.ndarray[Any, Any]
 
-ALL: Final = ("avx512", "avxvnni", "avx2", "plain")
+ALL: Final = ("avx512", "avxvnni", "avx2", "neon", "plain")
 
 
 def names() -> list[str]:

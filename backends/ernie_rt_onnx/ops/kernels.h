@@ -77,6 +77,7 @@ struct Kernels {
 const Kernels* avx512_kernels();   // AVX-512 with VNNI
 const Kernels* avxvnni_kernels();  // AVX2 with VNNI
 const Kernels* avx2_kernels();
+const Kernels* neon_kernels();  // ARM's, with dot products of bytes
 const Kernels* plain_kernels();  // never null
 
 // The best ones, or those that the environment variable ERNIE_RT_KERNELS names; null for a name of none.

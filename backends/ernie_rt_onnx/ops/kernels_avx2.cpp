@@ -1,12 +1,14 @@
 // AVX2 without VNNI: 16 rows are two registers. Products of bytes are summed in 16 bits, by pairs.
 
+#include "instructions.h"
 #include "kernels.h"
+#include "processor.h"
 
 #if defined(__x86_64__)
 
 #include <immintrin.h>
 
-#pragma GCC target("avx2,fma,f16c")
+INSTRUCTIONS("avx2,fma,f16c")
 
 namespace ernie_rt {
 namespace {
@@ -59,10 +61,11 @@ inline void dots8(const uint8_t* codes, size_t stride, const int8_t* const* rows
 
 }  // namespace
 
+INSTRUCTIONS_END
+
 const Kernels* avx2_kernels() {
   static constexpr Kernels found = kernels("avx2");
-  const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  return has ? &found : nullptr;
+  return processor().avx2 ? &found : nullptr;
 }
 
 }  // namespace ernie_rt

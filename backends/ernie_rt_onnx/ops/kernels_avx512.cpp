@@ -1,13 +1,17 @@
 // AVX-512 with VNNI: 16 rows are one register.
 
+#include "instructions.h"
 #include "kernels.h"
+#include "processor.h"
 
 #if defined(__x86_64__)
 
 #include <immintrin.h>
 
+#if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // in GCC's own header
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
+#endif
+INSTRUCTIONS("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")
 
 namespace ernie_rt {
 namespace {
@@ -77,12 +81,11 @@ inline void dots8(const uint8_t* codes, size_t stride, const int8_t* const* rows
 
 }  // namespace
 
+INSTRUCTIONS_END
+
 const Kernels* avx512_kernels() {
   static constexpr Kernels found = kernels("avx512");
-  const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                   __builtin_cpu_supports("avx512vnni");
-  return has ? &found : nullptr;
+  return processor().avx512 ? &found : nullptr;
 }
 
 }  // namespace ernie_rt

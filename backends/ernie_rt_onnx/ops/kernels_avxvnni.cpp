@@ -1,13 +1,14 @@
 // AVX2 with VNNI: 16 rows are two registers.
 
+#include "instructions.h"
 #include "kernels.h"
+#include "processor.h"
 
 #if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 11)
 
-#include <cpuid.h>
 #include <immintrin.h>
 
-#pragma GCC target("avxvnni,avx2,fma,f16c")
+INSTRUCTIONS("avxvnni,avx2,fma,f16c")
 
 namespace ernie_rt {
 namespace {
@@ -55,13 +56,11 @@ inline void dots8(const uint8_t* codes, size_t stride, const int8_t* const* rows
 
 }  // namespace
 
+INSTRUCTIONS_END
+
 const Kernels* avxvnni_kernels() {
   static constexpr Kernels found = kernels("avxvnni");
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  const bool known = __get_cpuid_count(7, 1, &a, &b, &c, &d);
-  const bool has = known && (a & (1u << 4)) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                   __builtin_cpu_supports("f16c");
-  return has ? &found : nullptr;
+  return processor().avxvnni ? &found : nullptr;
 }
 
 }  // namespace ernie_rt

@@ -66,7 +66,7 @@ const Kernels* plain_kernels() {
 const Kernels* choose_kernels() {
   const char* wanted = std::getenv("ERNIE_RT_KERNELS");
   using Offer = const Kernels* (*)();
-  constexpr Offer offers[] = {avx512_kernels, avxvnni_kernels, avx2_kernels, plain_kernels};
+  constexpr Offer offers[] = {avx512_kernels, avxvnni_kernels, avx2_kernels, neon_kernels, plain_kernels};
   for (const Offer offer : offers) {
     const Kernels* found = offer();
     if (found != nullptr && (wanted == nullptr || *wanted == '\0' || std::strcmp(wanted, found->name) == 0)) return found;

@@ -66,7 +66,7 @@ EXPORTED ort::Status* RegisterCustomOps(ort::SessionOptions* options, const ort:
   return ernie_rt::register_ops(options, base);
 }
 
-// The kernels that are used here, by name: "avx512", "avxvnni", "avx2" or "plain"; null when there are none to choose.
+// The kernels that are used here, by name: "avx512" for one; null when there are none to choose.
 EXPORTED const char* ernie_rt_kernels() {
   const ernie_rt::Kernels* found = ernie_rt::choose_kernels();
   return found != nullptr ? found->name : nullptr;
