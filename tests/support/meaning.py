@@ -35,13 +35,13 @@ def rounded(x: Array, block: int | None) -> Array:
     return (codes * (largest / np.float32(127))).reshape(x.shape)
 
 
-def check(found: Array, exact: Array, kind: str = "linear", close: float = CLOSE) -> None:
+def check(found: Array, exact: Array, kind: str = "linear") -> None:
     """Of operators that round activations."""
     assert found.shape == exact.shape
     if exact.size:
         errors, rms = np.abs(found - exact).reshape(len(exact), -1).max(1), np.sqrt(np.mean(exact**2))
         assert errors.max() <= ONE_CODE[kind] * rms
-        assert (errors > close * rms).sum() <= 1 + len(errors) / 20
+        assert (errors > CLOSE * rms).sum() <= 1 + len(errors) / 20
 
 
 def normal(rng: np.random.Generator, *shape: int) -> Array:
