@@ -5,8 +5,8 @@
 
 namespace ernie_rt {
 
-// An MLP, experts, or both side by side, on the same input; weights of any kind. What the operators of feed_forward's
-// callers have in common.
+// An MLP, experts, or both side by side, on the same input; weights of any kind. What several operators compute, once
+// they have read their inputs.
 //
 // With z = rms_norm(x), or x where no norm is given:
 //   y = [x +] down_bias + sum over a < A of weights[n, a] * expert(ids[n, a])(z) + mlp(z)
