@@ -7,7 +7,7 @@ import os
 from ernie_rt.hooks import PLUGIN_API, BackendInfo, hookimpl
 from ernie_rt_onnx.library import library_path
 
-__all__ = ["PLUGIN_API", "ernie_rt_backends"]
+__all__ = ["PLUGIN_API", "ernie_rt_backends", "library_path"]
 
 # ONNX Runtime looks at it when it is imported; without it, it keeps an id of the device and counts of use, to be sent.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

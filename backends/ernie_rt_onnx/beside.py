@@ -75,6 +75,17 @@ import onnxruntime_genai as og
 
 model = og.Model(".")
 ```
+
+If the model is a mixture of experts, and `pip install 'ernie-rt[onnx]'` found a C++ compiler, kernels of ernie-rt run
+the experts from the mapped file, on a CPU, in float32 or float16:
+
+```python
+from ernie_rt_onnx import library_path
+
+options = ort.SessionOptions()
+options.register_custom_ops_library(str(library_path()))
+session = ort.InferenceSession("model.onnx", options)
+```
 """
 
 

@@ -264,7 +264,7 @@ def moe_experts(
 
 def _experts(e: Emitter, x: Operand, scores: str, gate_up: Weight, down: Operand, top_k: int) -> str:
     """Stock experts by scores `[N, E]`, the softmax of whose `top_k` largest are the weights."""
-    name, parts, given = _expert_parts(e, gate_up, down)
+    name, parts, given = _expert_parts(e, gate_up, down, e.scales)
     if name == "MoE":
         return e("MoE", e.name(x), scores, parts[0], "", parts[1], k=top_k, **SWIGLU)
     bits = given.pop("bits")
@@ -274,8 +274,10 @@ def _experts(e: Emitter, x: Operand, scores: str, gate_up: Weight, down: Operand
     )  # fmt: skip
 
 
-def _expert_parts(e: Emitter, gate_up: Weight, down: Operand) -> tuple[str, list[str], dict[str, Any]]:
-    """Which function runs these experts, with which weights and further attributes."""
+def _expert_parts(
+    e: Emitter, gate_up: Weight, down: Operand, scales: Callable[..., str]
+) -> tuple[str, list[str], dict[str, Any]]:
+    """Which function runs these experts, with which weights, the scales named by `scales`, and further attributes."""
     assert isinstance(down, Weight)
     experts, width, _, hidden = gate_up.type.shape()
     storage = gate_up.storage
@@ -285,7 +287,7 @@ def _expert_parts(e: Emitter, gate_up: Weight, down: Operand) -> tuple[str, list
     parts = []
     for weight, rows, columns in ((gate_up, 2 * width, hidden), (down, hidden, width)):
         parts.append(e.codes(weight, experts, rows, columns * bits // 8))
-        parts.append(e.scales(weight, experts, rows, columns // block))
+        parts.append(scales(weight, experts, rows, columns // block))
     return "QMoE", parts, {"bits": bits, "block_size": block, "accuracy_level": e.accuracy_level}
 
 
@@ -304,7 +306,7 @@ def moe(
     assert isinstance(gate, Weight) and isinstance(experts_gate_up, Weight)
     experts = gate.type.shape()[0]
     bias = e.constant(np.zeros(experts), np.float32) if correction_bias is None else e.name(correction_bias)
-    name, parts, given = _expert_parts(e, experts_gate_up, experts_down)
+    name, parts, given = _expert_parts(e, experts_gate_up, experts_down, e.stored_scales)
     e(name, e.name(x), e.weight(gate), bias, *parts, domain=DOMAIN, top_k=top_k, out=out, **given)
 
 

@@ -40,18 +40,22 @@ def moe() -> FunctionProto:
 
 def qmoe() -> FunctionProto:
     """`moe` with experts in blocks: their codes `[E, 2I, H * bits / 8]`, `[E, H, I * bits / 8]` in MatMulNBits' order,
-    scales `[E, 2I, H / block_size]`, `[E, H, I / block_size]` in x's dtype."""
+    scales `[E, 2I, H / block_size]`, `[E, H, I / block_size]` in float16, as they are stored.
+
+    The stock operator wants them in x's dtype: a cast of constants, which ONNX Runtime does once, when it loads.
+    """
     references = {"k": "top_k", "expert_weight_bits": "bits", "block_size": "block_size"}
+    scales = [_node("CastLike", [name, "x"], f"{name}_like_x") for name in ("gate_up_scales", "down_scales")]
     experts = _node(
         "QMoE",
-        ["x", "masked", "gate_up", "gate_up_scales", "", "down", "down_scales"],
+        ["x", "masked", "gate_up", "gate_up_scales_like_x", "", "down", "down_scales_like_x"],
         "y",
         references | {"accuracy_level": "accuracy_level"},
         weights_prepacked=0,  # what it is by default differs between CPU and CUDA
         **SWIGLU,
     )
     inputs = ["x", "router", "correction_bias", "gate_up", "gate_up_scales", "down", "down_scales"]
-    return _function("QMoE", inputs, [*_route(), experts], ["top_k", *QUANTIZATION])
+    return _function("QMoE", inputs, [*_route(), *scales, experts], ["top_k", *QUANTIZATION])
 
 
 FUNCTIONS: Final[Mapping[str, Callable[[], FunctionProto]]] = MappingProxyType({"MoE": moe, "QMoE": qmoe})

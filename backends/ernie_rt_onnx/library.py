@@ -14,7 +14,8 @@ KERNELS: Final = "ERNIE_RT_KERNELS"
 
 
 def library_path() -> Path | None:
-    """The file, if this installation has one. It imports nothing heavy."""
+    """The file, if this installation has one: for `register_custom_ops_library` of any session, so that it runs the
+    experts of exported models. It imports nothing heavy."""
     folder = Path(__file__).parent
     return next((path for suffix in EXTENSION_SUFFIXES if (path := folder / f"_ops{suffix}").exists()), None)
 

@@ -19,6 +19,7 @@ from ernie_rt.contract import Lowering, Numerics, OpNumerics, WeightSource
 from ernie_rt_onnx import backend, functions
 from ernie_rt_onnx.backend import OnnxBackend
 from ernie_rt_onnx.emitter import Emitter, Parameter
+from ernie_rt_onnx.library import KERNELS
 from ernie_rt_onnx.model import step_model, tensor
 
 
@@ -34,6 +35,14 @@ def test_it_computes_what_it_should(storage: str, levels: str) -> None:
     if "3" in levels:
         assert reasons["L3/moe/preempt"] == "a slot holds a whole sequence: nothing is ever preempted"
     assert report.subject["accepts"] == ({} if storage == "plain" else {f"{storage}/32": True, "int8/32": True})
+
+
+@pytest.mark.parametrize("storage", ["plain", "int8", "int4"])
+def test_so_do_stock_operators(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The functions' own bodies, which kernels of the library replace where there is one."""
+    monkeypatch.setenv(KERNELS, "none")
+    report = suite(storage).run(["L1"])
+    assert report.ok, report.table()
 
 
 def test_activations_that_are_rounded_and_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +145,7 @@ def test_a_bias_that_weighs_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     from ernie_rt_onnx.functions import FUNCTIONS
 
     right = FUNCTIONS["MoE"]
+    monkeypatch.setenv(KERNELS, "none")
     monkeypatch.setattr("ernie_rt_onnx.emitter.FUNCTIONS", {**FUNCTIONS, "MoE": biased})
     report = suite("plain").run(["L1"])
     assert {r.check for r in report.results if r.status == "failed"} >= {"L1/moe/bias", "L1/moe_block/shared-experts"}

@@ -17,7 +17,6 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 import onnx
-import onnxruntime as ort
 
 import ernie_rt
 from ernie_rt.errors import BackendError, OptionError, WriteError
@@ -26,8 +25,10 @@ from ernie_rt.location import locate
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
 from ernie_rt.weights.quantize import Quantization, quantize_model
 from ernie_rt_onnx import emit
+from ernie_rt_onnx.library import kernels
 from ernie_rt_onnx.portable import CARD
 from support.checkpoints import SPECS, write_checkpoint
+from support.exported import sessions
 
 WITHIN = 2e-5
 NEW = 48
@@ -45,40 +46,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return made[name]
 
     return make
-
-
-class Stock:
-    """An exported model in stock ONNX Runtime, driven by hand."""
-
-    def __init__(self, folder: Path, model: Any = None) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-        source = str(folder / "model.onnx") if model is None else model.SerializeToString()
-        self.session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-
-    def __call__(self, ids: np.ndarray, mask: np.ndarray, past: dict[str, np.ndarray]) -> np.ndarray:
-        """The last logits `[B, V]`; `past` is filled with what comes out."""
-        for given in self.session.get_inputs()[2:]:
-            _, heads, _, size = given.shape
-            dtype = np.float16 if given.type == "tensor(float16)" else np.float32
-            past.setdefault(given.name, np.zeros((len(ids), heads, 0, size), dtype))
-        logits, *present = self.session.run(None, {"input_ids": ids, "attention_mask": mask, **past})
-        past.update(zip(past, present, strict=True))
-        return logits[:, 0]
-
-    def logits(self, ids: list[int]) -> np.ndarray:
-        return self(np.array([ids]), np.ones((1, len(ids)), np.int64), {})[0]
-
-    def greedy(self, ids: list[int], count: int) -> list[int]:
-        past: dict[str, np.ndarray] = {}
-        given, found = ids, []
-        for step in range(count):
-            mask = np.ones((1, len(ids) + step), np.int64)
-            given = [int(self(np.array([given]), mask, past)[0].argmax())]
-            found += given
-        return found
 
 
 def reference(folder: Path, ids: list[int]) -> np.ndarray:
@@ -102,7 +69,10 @@ def test_the_same_tokens_as_transformers(name: str, checkpoint: Callable[[str], 
     with torch.no_grad():
         whole = model.generate(torch.tensor([IDS]), max_new_tokens=NEW, do_sample=False, eos_token_id=None)
     expected = whole[0, len(IDS) :].tolist()
-    assert Stock(tmp_path / "out").greedy(IDS, NEW) == expected
+    exact = reference(checkpoint(name), IDS)
+    for session in sessions(tmp_path / "out"):
+        assert off(session.logits(IDS), exact) < WITHIN
+        assert session.greedy(IDS, NEW) == expected
     with ernie_rt.load(tmp_path / "out", backend="onnx", dtype="float32") as loaded:
         assert loaded.generate_ids(IDS, max_new_tokens=NEW, ignore_eos=True) == expected
 
@@ -110,26 +80,30 @@ def test_the_same_tokens_as_transformers(name: str, checkpoint: Callable[[str], 
 def test_the_recipe_of_the_documentation(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     export(checkpoint("moe"), tmp_path / "out")
     page = Path(__file__).parents[2] / "docs" / "onnx.md"
-    (recipe,) = (
+    recipe, faster, _ = (
         block for block in re.findall("```python\n(.*?)```", page.read_text(), re.DOTALL) if "session" in block
     )
-    said: dict[str, Any] = {}
-    exec(recipe.replace("21B-onnx", str(tmp_path / "out")), said)
-    found = np.array(said["answers"]).T.tolist()
+    opened = 'session = ort.InferenceSession("21B-onnx/model.onnx")\n'
+    assert opened in recipe
+    recipes = [recipe] if kernels() is None else [recipe, recipe.replace(opened, faster)]
     with ernie_rt.load(tmp_path / "out", backend="reference", dtype="float64") as model:
         prompts = [[1, 23, 45], [1, 7, 200, 31, 4]]
-        assert found == model.generate_batch(prompts, max_new_tokens=8, ignore_eos=True)
+        expected = model.generate_batch(prompts, max_new_tokens=8, ignore_eos=True)
+    for each in recipes:
+        said: dict[str, Any] = {}
+        exec(each.replace("21B-onnx", str(tmp_path / "out")), said)
+        assert np.array(said["answers"]).T.tolist() == expected
 
 
 def test_a_batch_of_prompts_of_different_lengths(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Padding follows the shorter one, in the prompt and in what is read of it later."""
     export(checkpoint("moe"), tmp_path / "out")
-    stock = Stock(tmp_path / "out")
     ids = np.array([IDS, [*IDS[:5], *[0] * 7]])
     mask = np.array([[1] * 12, [1] * 5 + [0] * 7])
-    both = stock(ids, mask, {})
-    for row, alone in zip(both, (stock.logits(IDS), stock.logits(IDS[:5])), strict=True):
-        assert off(row, alone) < 1e-5
+    for session in sessions(tmp_path / "out"):
+        both = session(ids, mask, {})
+        for row, alone in zip(both, (session.logits(IDS), session.logits(IDS[:5])), strict=True):
+            assert off(row, alone) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["dense-tied", "moe"])
@@ -142,9 +116,10 @@ def test_int4_without_rounded_activations(name: str, checkpoint: Callable[[str],
     for attribute in levels:
         attribute.i = 0
     expected = reference(tmp_path / "out", IDS)
-    assert off(Stock(tmp_path / "out", model).logits(IDS), expected) < WITHIN
-    rounded = Stock(tmp_path / "out").logits(IDS)
-    assert 1e-4 < off(rounded, expected) < 0.5
+    for session in sessions(tmp_path / "out", model):
+        assert off(session.logits(IDS), expected) < WITHIN
+    for session in sessions(tmp_path / "out"):
+        assert 1e-4 < off(session.logits(IDS), expected) < 0.5
 
 
 @pytest.mark.parametrize("weights, dtype", [(None, "float32"), (8, "float16"), (4, "bfloat16")])
@@ -177,7 +152,8 @@ def test_the_folder(weights: Any, dtype: Any, checkpoint: Callable[[str], Path],
     if dtype != "bfloat16":
         subprocess.run([sys.executable, "-c", recipe[1]], cwd=out, check=True)
     if dtype == "float16":
-        assert np.isfinite(Stock(out).logits(IDS)).all()
+        for session in sessions(out):
+            assert off(session.logits(IDS), reference(out, IDS)) < 0.1
 
 
 @pytest.mark.parametrize("layout", ["raw", "tiled"])

@@ -24,6 +24,9 @@ from ernie_rt.weights.hub import resolve
 from ernie_rt.weights.quantize import Quantization
 from ernie_rt_onnx import genai
 from ernie_rt_onnx.genai import genai_config, portable_template, write_genai_files
+from ernie_rt_onnx.library import kernels, library_path
+from support.exports import read as read_model
+from support.operators import ours_that_ran
 from support.templates import CHATML, CUTTING, PLAIN, THINKING
 from support.tokenizers import ROWS, WORDS, mixed_text, write_ernie_tokenizer
 
@@ -185,12 +188,15 @@ for ids in asked["ids"]:
 prompt = tokenizer.apply_chat_template(json.dumps(asked["talk"]))
 answer = []
 if asked["generate"]:
-    model = og.Model(folder)
+    config = og.Config(folder)
+    config.overlay(json.dumps({"model": {"decoder": {"session_options": asked["options"]}}}))
+    model = og.Model(config)
     generator = og.Generator(model, og.GeneratorParams(model))
     generator.append_tokens(tokenizer.encode(prompt))
     while not generator.is_done() and len(answer) < asked["generate"]:
         generator.generate_next_token()
         answer.append(int(generator.get_next_tokens()[0]))
+    del generator, model  # which writes what ran
 json.dump([encoded, decoded, streamed, tokenizer.encode(prompt).tolist(), answer], sys.stdout)
 """
 Genai = Callable[..., tuple[Any, ...]]
@@ -198,7 +204,10 @@ Genai = Callable[..., tuple[Any, ...]]
 
 @pytest.fixture(scope="module")
 def run_genai(tmp_path_factory: pytest.TempPathFactory) -> Genai:
-    """Ask onnxruntime-genai, in an environment of its own: it brings an onnxruntime that replaces the one here."""
+    """Ask onnxruntime-genai, in an environment of its own: it brings an onnxruntime that replaces the one here.
+
+    What else it is told are options of its session.
+    """
     root = tmp_path_factory.mktemp("genai")
     venv.create(root / "venv", with_pip=True)
     python = str(root / "venv" / "bin" / "python")
@@ -207,8 +216,8 @@ def run_genai(tmp_path_factory: pytest.TempPathFactory) -> Genai:
     if done.returncode:
         pytest.skip(f"onnxruntime-genai cannot be installed: {done.stderr[-200:]}")
 
-    def ask(folder: Path, *, texts: Any = (), ids: Any = (), generate: int = 0) -> tuple[Any, ...]:
-        asked = {"texts": list(texts), "ids": list(ids), "talk": TALK, "generate": generate}
+    def ask(folder: Path, *, texts: Any = (), ids: Any = (), generate: int = 0, **options: str) -> tuple[Any, ...]:
+        asked = {"texts": list(texts), "ids": list(ids), "talk": TALK, "generate": generate, "options": options}
         (root / "asked.json").write_text(json.dumps(asked))
         command = [python, "-c", DRIVER, str(folder), str(root / "asked.json")]
         ran = subprocess.run(command, capture_output=True, text=True)
@@ -269,6 +278,14 @@ def test_genai_runs_an_export(run_genai: Genai, weights: Any, tmp_path: Path) ->
     assert tuple(prompt) == ids and len(answer) == 48
     with ernie_rt.load(out, backend="onnx", dtype="float32") as model:
         assert model.generate_ids(ids, max_new_tokens=48, ignore_eos=True) == answer
+    if kernels() is not None:
+        library = library_path()
+        assert library is not None
+        shutil.copy(library, out)  # genai takes one from the model's folder, or from below the working directory
+        options = {"custom_ops_library": library.name, "enable_profiling": str(tmp_path / "profile")}
+        assert run_genai(out, generate=48, **options)[4] == answer
+        (profile,) = tmp_path.glob("profile*.json")
+        assert ours_that_ran(profile, read_model(out)) == {"MoE" if weights is None else "QMoE"}
     if weights is None:
         judge = transformers.AutoModelForCausalLM.from_pretrained(resolve("demo"), dtype=torch.float32)
         judge.generation_config.eos_token_id = None

@@ -12,7 +12,7 @@ namespace ernie_rt {
 class RopeAttention {
  public:
   static constexpr const char* NAME = "RopeAttention";
-  static constexpr size_t OUTPUTS = 3;  // y [N, Q * D], and both caches
+  static constexpr ort::ElementType OUTPUTS[] = {ort::FLOAT, ort::FLOAT, ort::FLOAT};  // y [N, Q * D], and both caches
   static constexpr Input INPUTS[] = {
       {"qkv", ort::FLOAT},         // [N, (Q + 2 K) * D]
       {"cos", ort::FLOAT},         // [P, D / 2]

@@ -25,6 +25,13 @@ struct Tiles {
   }
 };
 
+// Rows of float32, `stride` numbers from one to the next.
+struct FloatRows {
+  const float* numbers;
+  size_t stride;
+  size_t columns;
+};
+
 // Rows of activations, rounded to int8 in blocks: number = code * scale.
 struct Rows {
   int8_t* codes;   // [rows, columns]
@@ -52,6 +59,23 @@ inline float float_of_half(uint16_t x) {
   return number;
 }
 
+// The nearest float16, halves to the even one.
+inline uint16_t half_of_float(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, 4);
+  const uint32_t sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+  if (rest > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);  // NaN
+  if (rest >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);  // what rounds to more than the largest
+  if (rest < 0x38800000) {  // subnormal: adding 1/2 leaves places down to 2^-24
+    float size;
+    __builtin_memcpy(&size, &rest, 4);
+    size += 0.5f;
+    __builtin_memcpy(&bits, &size, 4);
+    return static_cast<uint16_t>(sign | (bits - 0x3f000000));
+  }
+  return static_cast<uint16_t>(sign | (rest - 0x38000000 + 0xfff + (rest >> 13 & 1)) >> 13);
+}
+
 // The kernels of one kind of processor.
 struct Kernels {
   const char* name;
@@ -71,6 +95,21 @@ struct Kernels {
   // is raised to what it has seen. Queries, keys, values and sums have rows of `size`, a multiple of 16.
   void (*attend)(const float* queries, const uint32_t* visible, size_t count, const float* keys, const float* values,
                  size_t size, size_t first, size_t last, float* sums, float* largest, float* totals);
+
+  // For weights that lie row by row. Of 16 rows, `stride` apart, word i (of 4 bytes), or number i (of float16), of each
+  // is brought together: out[i, r]. What lies `ahead` bytes on is fetched meanwhile.
+  void (*tile_words)(const uint8_t* rows, size_t stride, size_t count, ptrdiff_t ahead, uint8_t* out);
+  void (*tile_halves)(const uint16_t* rows, size_t stride, size_t count, ptrdiff_t ahead, uint16_t* out);
+  // Of every 8 codes those in even places first: as words of int4 codes in the raw layout meet them.
+  void (*evens_first)(int8_t* codes, size_t count);
+  // The numbers of a row of codes of 4 or 8 bits in the raw layout.
+  void (*dequantize)(const uint8_t* codes, const uint16_t* scales, size_t columns, int bits, size_t block, float* out);
+  // The numbers of `count` float16.
+  void (*widen)(const uint16_t* halves, size_t count, float* out);
+  // out[i, r] = row r of the weight, which has 1 to 16, * row index[i] of x; `out` is [count, 16], what is no row's any
+  // number.
+  void (*multiply_floats)(const FloatRows& weight, size_t rows, const FloatRows& x, const uint32_t* index, size_t count,
+                          float* out);
 };
 
 // Null where the processor lacks the instructions, or the compiler did when this was built.

@@ -4,9 +4,9 @@
 #include <mutex>
 
 #include "attention.h"
-#include "feed_forward.h"
+#include "experts.h"
 #include "linear.h"
-#include "op.h"
+#include "tiled_feed_forward.h"
 
 namespace ernie_rt {
 namespace {
@@ -16,13 +16,22 @@ constexpr const char* DOMAIN_NAME = "ernie_rt";
 // The operators with some kernels, and the domain that they are in. Sessions point to it for as long as they live.
 class Domain {
  public:
-  explicit Domain(const Kernels* kernels) : linear_(kernels), rows_(kernels), feed_forward_(kernels), attention_(kernels) {}
+  explicit Domain(const Kernels* kernels)
+      : linear_(kernels),
+        rows_(kernels),
+        feed_forward_(kernels),
+        attention_(kernels),
+        moe_(kernels),
+        moe_halves_(kernels),
+        qmoe_(kernels),
+        qmoe_halves_(kernels) {}
 
   ort::Status* add_to(ort::SessionOptions* options, const ort::Api* api) {
     ort::Status* status = nullptr;
     if (domain_ == nullptr) {
       status = api->CreateCustomOpDomain(DOMAIN_NAME, &domain_);
-      const ort::CustomOp* const ops[] = {&linear_, &rows_, &feed_forward_, &attention_};
+      const ort::CustomOp* const ops[] = {&linear_, &rows_,       &feed_forward_, &attention_,
+                                          &moe_,    &moe_halves_, &qmoe_,         &qmoe_halves_};
       for (const ort::CustomOp* op : ops) {
         if (status == nullptr) status = api->CustomOpDomain_Add(domain_, op);
       }
@@ -35,6 +44,10 @@ class Domain {
   Registered<TiledRows> rows_;
   Registered<TiledFeedForward> feed_forward_;
   Registered<RopeAttention> attention_;
+  Registered<MoE<ort::FLOAT>> moe_;
+  Registered<MoE<ort::FLOAT16>> moe_halves_;
+  Registered<QMoE<ort::FLOAT>> qmoe_;
+  Registered<QMoE<ort::FLOAT16>> qmoe_halves_;
   ort::OpDomain* domain_ = nullptr;
 };
 

@@ -8,7 +8,7 @@ namespace ernie_rt {
 class TiledLinear {
  public:
   static constexpr const char* NAME = "TiledLinear";
-  static constexpr size_t OUTPUTS = 1;
+  static constexpr ort::ElementType OUTPUTS[] = {ort::FLOAT};
   static constexpr Input INPUTS[] = {
       {"x", ort::FLOAT}, {"codes", ort::UINT8}, {"scales", ort::FLOAT16}, {"bias", ort::FLOAT, true}};
 
@@ -23,7 +23,7 @@ class TiledLinear {
 class TiledRows {
  public:
   static constexpr const char* NAME = "TiledRows";
-  static constexpr size_t OUTPUTS = 1;
+  static constexpr ort::ElementType OUTPUTS[] = {ort::FLOAT};
   static constexpr Input INPUTS[] = {{"codes", ort::UINT8}, {"scales", ort::FLOAT16}, {"ids", ort::INT32}};
 
   explicit TiledRows(const Attributes& attributes);

@@ -73,12 +73,12 @@ Tensor Context::input(size_t index) const {
   return tensor;
 }
 
-float* Context::output(size_t index, const Dims& dims) const {
+void* Context::output_data(size_t index, const Dims& dims) const {
   ort::Value* value = nullptr;
   check(api_->KernelContext_GetOutput(context_, index, dims.data(), dims.size(), &value));
   void* data = nullptr;
   check(api_->GetTensorMutableData(value, &data));
-  return static_cast<float*>(data);
+  return data;
 }
 
 int64_t Attributes::integer(const char* name) const {

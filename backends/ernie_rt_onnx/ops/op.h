@@ -59,8 +59,14 @@ class Context {
 
   // The input of this place, under the name that the operator has for it.
   Tensor input(size_t index) const;
-  float* output(size_t index, const Dims& dims) const;
-  float* output(const Dims& dims) const { return output(0, dims); }
+  template <class T = float>
+  T* output(size_t index, const Dims& dims) const {
+    return static_cast<T*>(output_data(index, dims));
+  }
+  template <class T = float>
+  T* output(const Dims& dims) const {
+    return output<T>(0, dims);
+  }
 
   // Calls work(i) for each i < count, on as many threads as the session has; it may not throw.
   template <class Work>
@@ -76,6 +82,7 @@ class Context {
 
  private:
   void check(ort::Status* status) const;
+  void* output_data(size_t index, const Dims& dims) const;
 
   const ort::Api* api_;
   ort::KernelContext* context_;
@@ -101,8 +108,8 @@ struct Input {
   bool optional = false;
 };
 
-// The table that ONNX Runtime reads of an operator. `Op` has a NAME, INPUTS, a constructor of Attributes, and
-// `void compute(const Context&, const Kernels&) const`; its OUTPUTS, a number, are of float32.
+// The table that ONNX Runtime reads of an operator. `Op` has a NAME, INPUTS, the types of its OUTPUTS, a constructor of
+// Attributes, and `void compute(const Context&, const Kernels&) const`. Operators of one name differ in their types.
 template <class Op>
 class Registered : public ort::CustomOp {
  public:
@@ -116,8 +123,8 @@ class Registered : public ort::CustomOp {
       return Op::INPUTS[i].optional ? ort::OPTIONAL : ort::REQUIRED;
     };
     GetInputMemoryType = [](const ort::CustomOp*, size_t) { return 0; };
-    GetOutputType = [](const ort::CustomOp*, size_t) { return ort::FLOAT; };
-    GetOutputTypeCount = [](const ort::CustomOp*) { return Op::OUTPUTS; };
+    GetOutputType = [](const ort::CustomOp*, size_t i) { return Op::OUTPUTS[i]; };
+    GetOutputTypeCount = [](const ort::CustomOp*) { return sizeof(Op::OUTPUTS) / sizeof(Op::OUTPUTS[0]); };
     GetOutputCharacteristic = [](const ort::CustomOp*, size_t) { return ort::REQUIRED; };
     GetVariadicInputMinArity = [](const ort::CustomOp*) { return 0; };
     GetVariadicInputHomogeneity = [](const ort::CustomOp*) { return 0; };
