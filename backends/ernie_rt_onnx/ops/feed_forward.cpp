@@ -142,9 +142,9 @@ class Run {
 
   // What all MLPs make of it, summed.
   void into_output() {
-    size_t bytes = 1;
-    for (const Mlp& mlp : mlps_) bytes += mlp.down.tile_bytes();
-    const size_t tiles = ceil_div(what_.hidden, TILE), at_once = std::max<size_t>(1, JOB_BYTES / bytes) * 2;
+    size_t bytes = 1;  // of a tile: the next one of the same MLP lies beside it, that of another one far away
+    for (const Mlp& mlp : mlps_) bytes = std::max(bytes, mlp.down.tile_bytes());
+    const size_t tiles = ceil_div(what_.hidden, TILE), at_once = std::max<size_t>(1, JOB_BYTES / (2 * bytes)) * 2;
     context_.parallel(ceil_div(tiles, at_once), [&](size_t job) {
       output_of(job * at_once, std::min(job * at_once + at_once, tiles));
     });

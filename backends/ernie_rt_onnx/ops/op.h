@@ -68,7 +68,7 @@ class Context {
     return output<T>(0, dims);
   }
 
-  // Calls work(i) for each i < count, on as many threads as the session has; it may not throw.
+  // Calls work(i) for each i < count, on as many threads as the session has, whichever is free; it may not throw.
   template <class Work>
   void parallel(size_t count, const Work& work) const {
     if (count == 1) {
@@ -76,7 +76,7 @@ class Context {
       return;
     }
     check(api_->KernelContext_ParallelFor(
-        context_, [](void* data, size_t i) { (*static_cast<const Work*>(data))(i); }, count, 0,
+        context_, [](void* data, size_t i) { (*static_cast<const Work*>(data))(i); }, count, count,
         const_cast<Work*>(&work)));
   }
 
