@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, Final, cast
 
 import numpy as np
@@ -25,6 +26,7 @@ from ernie_rt.contract import (
     Node,
     Numerics,
     OpNumerics,
+    Place,
     Reject,
     Step,
     StepLimits,
@@ -33,12 +35,13 @@ from ernie_rt.contract import (
     Target,
     Weight,
     WeightSource,
+    available_memory,
     check_memory,
 )
 from ernie_rt_onnx import tiled
 from ernie_rt_onnx.emit import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
-from ernie_rt_onnx.emitter import Emitter
-from ernie_rt_onnx.library import kernels, library_path
+from ernie_rt_onnx.emitter import Emitter, is_tiled
+from ernie_rt_onnx.library import kernels, library_path, take_reads
 from ernie_rt_onnx.model import outputs_of, place, step_emitter, step_model
 from ernie_rt_onnx.runtime import check_runtime
 from ernie_rt_onnx.weights import only_folder, places, read, views
@@ -126,7 +129,8 @@ class OnnxExecutable(ExecutableBase):
         self.cache = CacheShape("slots", page_size=rows, pages=slots)
         self.admits = StepLimits(limits.max_batch_tokens, slots, mixed=False, max_prefills=1)
         emitters = _emit(lowerings, target, limits, accuracy_level)
-        self._report = _bill(emitters, lowerings)
+        placed = {name: places(emitter.parameters, source) for name, emitter in emitters.items()}
+        self._report = _bill(emitters, lowerings, placed)
         check_memory(self._report, limits.memory_bytes)
         self.caches: dict[str, npt.NDArray[Any]] = {}
         for state in (state for lowering in lowerings.values() for state in lowering.graph.states):
@@ -134,18 +138,26 @@ class OnnxExecutable(ExecutableBase):
             for name in (past_name(state, "k"), past_name(state, "v")):
                 self.caches[name] = zeros((slots, heads, rows, size), state.type.dtype)
         self._programs = {
-            name: Program(lowering, emitters[name], source, target) for name, lowering in lowerings.items()
+            name: Program(lowering, emitters[name], placed[name], source, target)
+            for name, lowering in lowerings.items()
         }
+        self._chosen = self._missing = 0
+        """Bytes of experts, all of those and what memory lacked, in all steps."""
 
     def submit(self, step: Step) -> Done:
-        return Done(self._programs[step.graph].run(step, self.caches))
+        result = self._programs[step.graph].run(step, self.caches)
+        reads = take_reads()
+        self._chosen += reads.chosen
+        self._missing += reads.missing
+        return Done(result)
 
     def copy(self, source: int, destination: int, length: int) -> None:
         for cache in self.caches.values():
             cache[destination, :, :length] = cache[source, :, :length]
 
     def memory(self) -> MemoryReport:
-        return self._report
+        share = self._missing / self._chosen if self._chosen else None
+        return replace(self._report, experts_from_disk=share)
 
     def close(self) -> None:
         self._programs, self.caches = {}, {}
@@ -154,13 +166,21 @@ class OnnxExecutable(ExecutableBase):
 class Program:
     """One graph as a session, with what it is given at every run."""
 
-    def __init__(self, lowering: Lowering, emitter: Emitter, source: WeightSource, target: Target) -> None:
+    def __init__(
+        self,
+        lowering: Lowering,
+        emitter: Emitter,
+        placed: Mapping[str, Place],
+        source: WeightSource,
+        target: Target,
+    ) -> None:
         inputs = [
             name
             for name, parameter in emitter.parameters.items()
             if not parameter.constant and target.dtype == "float32"
         ]
-        self._session, held = open_session(step_model(lowering, emitter, inputs), emitter, inputs, source, target)
+        model = step_model(lowering, emitter, inputs)
+        self._session, held = open_session(model, emitter, inputs, placed, source, target)
         self._held = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in held.items()}
         wanted = {value.name for value in self._session.get_inputs()}
         self._fed = {v.name: np.dtype(v.type.dtype) for v in lowering.graph.inputs if v.name in wanted}
@@ -207,9 +227,14 @@ class Program:
 
 
 def open_session(
-    model: onnx.ModelProto, emitter: Emitter, inputs: Collection[str], source: WeightSource, target: Target
+    model: onnx.ModelProto,
+    emitter: Emitter,
+    inputs: Collection[str],
+    placed: Mapping[str, Place],
+    source: WeightSource,
+    target: Target,
 ) -> tuple[ort.InferenceSession, dict[str, npt.NDArray[Any]]]:
-    """A session that has the constants of a model, from mapped files where they lie there, and what to give it as
+    """A session that has the constants of a model, those that are `placed` from mapped files, and what to give it as
     `inputs`."""
     options = ort.SessionOptions()
     options.log_severity_level = QUIET
@@ -218,7 +243,6 @@ def open_session(
     if path is not None and kernels() is not None:
         options.register_custom_ops_library(str(path))
     parameters = emitter.parameters
-    placed = places(parameters, source)
     fixed = {name: at for name, at in placed.items() if name not in inputs}
     folder = only_folder(fixed.values())
     if folder is None:
@@ -268,17 +292,32 @@ def _emit(lowerings: Mapping[str, Lowering], target: Target, limits: Limits, acc
     """The nodes of each graph, and what they need of weights."""
     slots, rows = limits.max_sequences, limits.max_context
     bindings = {"P": rows, "R": slots * rows, "S": slots}
+    weights = {weight.name: weight for lowering in lowerings.values() for weight in lowering.graph.weights}
+    room = available_memory()
+    scarce = room is not None and sum(weight.nbytes() for weight in weights.values() if is_tiled(weight)) > room
     return {
-        name: step_emitter(lowering, target.dtype, bindings, accuracy_level) for name, lowering in lowerings.items()
+        name: step_emitter(lowering, target.dtype, bindings, accuracy_level, scarce)
+        for name, lowering in lowerings.items()
     }
 
 
-def _bill(emitters: Mapping[str, Emitter], lowerings: Mapping[str, Lowering]) -> MemoryReport:
+def _bill(
+    emitters: Mapping[str, Emitter],
+    lowerings: Mapping[str, Lowering],
+    placed: Mapping[str, Collection[str]] | None = None,
+) -> MemoryReport:
+    """What a model takes; `placed` are the parameters of each graph that lie in files, None those that may.
+
+    Of these our operators read tiles where they lie. ONNX Runtime packs the others.
+    """
     weights: dict[str, int] = {}
+    mapped: dict[str, int] = {}
     states: dict[str, int] = {}
     for name, emitter in emitters.items():
         for key, parameter in emitter.parameters.items():
             stored = parameter.weight.parts[parameter.part]
             weights[key] = stored.with_dtype(parameter.dtype).nbytes(emitter.bindings)
+            if is_tiled(parameter.weight) and (placed is None or key in placed[name]):
+                mapped[key] = weights[key]
         states.update((state.name, state.nbytes(emitter.bindings)) for state in lowerings[name].graph.states)
-    return MemoryReport(sum(weights.values()), sum(states.values()))
+    return MemoryReport(sum(weights.values()), sum(states.values()), mapped_bytes=sum(mapped.values()))

@@ -67,13 +67,19 @@ class Emitter:
 
     `accuracy_level` is that of MatMulNBits and QMoE: 0 multiplies by what the codes stand for, 4 rounds the activations
     to int8 in the same blocks, which is several times as fast. `with_library` says that the session has the library's
-    operators, which compute in float32.
+    operators, which compute in float32; `scarce`, that memory has no room for all weights in files.
     """
 
     def __init__(
-        self, dtype: DType, bindings: Mapping[str, int], accuracy_level: int, with_library: bool = False
+        self,
+        dtype: DType,
+        bindings: Mapping[str, int],
+        accuracy_level: int,
+        with_library: bool = False,
+        scarce: bool = False,
     ) -> None:
         self.dtype = dtype
+        self.scarce = scarce
         self.with_library = with_library and dtype == "float32"
         self.bindings = bindings
         self.accuracy_level = accuracy_level

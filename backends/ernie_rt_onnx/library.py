@@ -20,11 +20,20 @@ def library_path() -> Path | None:
     return next((path for suffix in EXTENSION_SUFFIXES if (path := folder / f"_ops{suffix}").exists()), None)
 
 
+class Reads(ctypes.Structure):
+    """Bytes of experts that operators chose, and how many of them were not in memory."""
+
+    _fields_ = (("chosen", ctypes.c_uint64), ("missing", ctypes.c_uint64))
+    chosen: int
+    missing: int
+
+
 @cache
 def _open(path: Path) -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(path))
         library.ernie_rt_kernels.restype = ctypes.c_char_p
+        library.ernie_rt_take_reads.restype = Reads
     except (OSError, AttributeError):  # of another processor or system, or of something else
         return None
     return library
@@ -32,7 +41,17 @@ def _open(path: Path) -> ctypes.CDLL | None:
 
 def kernels() -> str | None:
     """The name of the kernels that its operators use here, `avx512` for one. None without a library."""
-    path = library_path()
-    library = None if path is None or os.environ.get(KERNELS) == "none" else _open(path)
+    library = _library()
     name = None if library is None else library.ernie_rt_kernels()
     return None if name is None else str(name, "ascii")
+
+
+def take_reads() -> Reads:
+    """Those of the operators that ran on this thread since the last call."""
+    library = _library()
+    return Reads() if library is None else library.ernie_rt_take_reads()
+
+
+def _library() -> ctypes.CDLL | None:
+    path = library_path()
+    return None if path is None or os.environ.get(KERNELS) == "none" else _open(path)

@@ -29,9 +29,11 @@ def emit(emitter: Emitter, graph: Graph) -> None:
         table[node.op](emitter, *node.inputs, out=outputs[0] if len(outputs) == 1 else outputs, **node.attributes)
 
 
-def step_emitter(lowering: Lowering, dtype: DType, bindings: Mapping[str, int], accuracy_level: int) -> Emitter:
+def step_emitter(
+    lowering: Lowering, dtype: DType, bindings: Mapping[str, int], accuracy_level: int, scarce: bool
+) -> Emitter:
     """The nodes of a lowered graph with its outputs and taps under their names."""
-    emitter = Emitter(dtype, bindings, accuracy_level, with_library=kernels() is not None)
+    emitter = Emitter(dtype, bindings, accuracy_level, kernels() is not None, scarce)
     emit(emitter, lowering.graph)
     for name, value in outputs_of(lowering):
         emitter("Identity", emitter.name(value), out=name)

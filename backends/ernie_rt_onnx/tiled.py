@@ -130,7 +130,7 @@ def _feed_forward(
         names += parts(e, weight)
     for weight, bias in ((gate_up, gate_up_bias), (down, down_bias)):
         names += (*parts(e, weight), e.name(bias))
-    usual = {"top_k": 0, "norm_min": 0.0, "eps": 0.0, "residual": 0}
+    usual = {"top_k": 0, "norm_min": 0.0, "eps": 0.0, "residual": 0, "scarce": int(e.scarce)}
     e("TiledFeedForward", e.name(x), *names, out=out, domain=DOMAIN, **usual | attrs)
 
 

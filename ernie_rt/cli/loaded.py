@@ -61,9 +61,11 @@ def loaded(
                 say(f"backend {model.choice.backend} ({model.choice.reason})")
             for note in () if quiet else model.notes:
                 say(note)
-            for note in model.memory().notes:
+            held = model.memory()
+            for note in held.notes:
                 if verbose or (" dequantised from " in note and not quiet):
                     say(note)
+            _say_mapped(held.mapped_bytes, verbose=verbose, quiet=quiet)
             for note in _skipped(model.unused) if verbose else ():
                 say(note)
             yield model
@@ -107,6 +109,19 @@ def explain(located: Located, template: ChatTemplate | None, settled: GenerateOp
         say(f"generation_config.json: ignored {', '.join(defaults.ignored)}")
     greedy: GenerateOptions = {"temperature": 0.0}
     say(f"options: {describe({**greedy, **settled})}")
+
+
+def _say_mapped(nbytes: int, *, verbose: bool, quiet: bool) -> None:
+    """Say that weights are read where they lie in files, when `verbose`, or when memory has no room for them."""
+    from ernie_rt.contract.memory import available_memory
+    from ernie_rt.display import human_bytes
+
+    room = available_memory()
+    where = f"{human_bytes(nbytes)} of weights are read where they lie in files"
+    if room is not None and nbytes > room and not quiet:
+        say(f"{where}, more than the {human_bytes(room)} of memory that are free: from disk, again and again")
+    elif verbose and nbytes:
+        say(where)
 
 
 def _skipped(unused: Sequence[tuple[str, str]]) -> list[str]:

@@ -161,7 +161,7 @@ def _answer(
 
 def _report(answer: Generation, model: Model, peak: int, seed: int | None) -> dict[str, str | int | float | None]:
     new, entered = len(answer.ids), answer.prompt_tokens - answer.cached_tokens
-    choice = model.choice
+    choice, memory = model.choice, model.memory()
     return {
         "prompt_tokens": answer.prompt_tokens,
         "new_tokens": new,
@@ -169,7 +169,9 @@ def _report(answer: Generation, model: Model, peak: int, seed: int | None) -> di
         "prefill_tokens_per_second": entered / answer.prefill_seconds if new else None,
         "decode_tokens_per_second": (new - 1) / answer.decode_seconds if new > 1 else None,
         "peak_private_bytes": peak,
-        "device_bytes": model.memory().nbytes,
+        "device_bytes": memory.nbytes,
+        "mapped_bytes": memory.mapped_bytes,
+        "experts_from_disk": memory.experts_from_disk,
         "backend": choice.backend,
         "device": choice.device,
         "dtype": choice.dtype,
@@ -190,6 +192,8 @@ def _summary(report: Mapping[str, object]) -> str:
     peak = report["peak_private_bytes"]
     assert isinstance(peak, int)
     parts.append(f"peak {human_bytes(peak)}")
+    if report["experts_from_disk"]:
+        parts.append(f"{report['experts_from_disk']:.0%} of experts from disk")
     parts += [str(report[key]) for key in ("backend", "device", "dtype")]
     if report["seed"] is not None:
         parts.append(f"seed {report['seed']}")

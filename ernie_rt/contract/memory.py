@@ -48,11 +48,12 @@ def _system_memory() -> int | None:
 def check_memory(report: MemoryReport, limit: int | None) -> None:
     """Raise CapacityError when weights and cache exceed the caller's limit or what the device has left."""
     room = available_memory() if report.available is None else report.available
+    weights, cache = human_bytes(report.held_weight_bytes), human_bytes(report.cache_bytes)
     for bound, name in ((limit, "the memory limit"), (room, "the memory that is free")):
         if bound is not None and report.nbytes > bound:
             raise CapacityError(
                 f"the model does not fit into {name}",
                 expected=f"at most {human_bytes(bound)}",
-                found=f"{human_bytes(report.weight_bytes)} of weights and {human_bytes(report.cache_bytes)} of cache",
+                found=f"{weights} of weights and {cache} of cache",
                 hint="Choose quantised weights, a narrower dtype, a shorter context, or a smaller model",
             )

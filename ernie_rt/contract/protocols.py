@@ -102,9 +102,11 @@ class Numerics:
 
 @dataclass(frozen=True, slots=True)
 class MemoryReport:
-    """Bytes that an executable holds on its device, and what is to be said of them, in words.
+    """Bytes of a model on its device, and what is to be said of them, in words.
 
-    `available` is what the device has left for them (None: it is main memory, of which the core knows).
+    `available` is what the device has left for them (None: it is main memory, of which the core knows). Of the weights
+    `mapped_bytes` are read where they lie in files: the system keeps what memory has room for, so they count against no
+    limit. `experts_from_disk` is the share, 0 to 1, of the experts chosen so far that memory lacked (None: not known).
     """
 
     weight_bytes: int
@@ -112,10 +114,17 @@ class MemoryReport:
     workspace_bytes: int = 0
     notes: tuple[str, ...] = ()
     available: int | None = None
+    mapped_bytes: int = 0
+    experts_from_disk: float | None = None
 
     @property
     def nbytes(self) -> int:
-        return self.weight_bytes + self.cache_bytes + self.workspace_bytes
+        """What is held: all but what is mapped."""
+        return self.held_weight_bytes + self.cache_bytes + self.workspace_bytes
+
+    @property
+    def held_weight_bytes(self) -> int:
+        return self.weight_bytes - self.mapped_bytes
 
 
 class Executable(Protocol):
@@ -155,7 +164,8 @@ class Executable(Protocol):
         ...
 
     def memory(self) -> MemoryReport:
-        """What it holds on its device: what `compile` held against the limits, weights and cache whole."""
+        """What it holds on its device: what `compile` held against the limits, weights and cache whole; and so far,
+        what came from disk."""
         ...
 
     def close(self) -> None:
@@ -194,6 +204,7 @@ class Backend(Protocol):
     def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
         """What an executable compiled from these would hold, worked out without allocating it.
 
+        What it would map counts as mapped; `compile` holds against the limits what the source has in no file.
         Of a bill that is too large the core hears before anything is loaded, and `auto` tries another backend.
         """
         ...

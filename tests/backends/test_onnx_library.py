@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,20 @@ pytest.importorskip("onnxruntime")
 import onnxruntime as ort
 
 import ernie_rt
+from ernie_rt.build import build
 from ernie_rt.conformance import Suite
-from ernie_rt.contract import BlockQuantized, Target
-from ernie_rt.errors import LoweringError
+from ernie_rt.contract import BlockQuantized, Limits, Target, memory
+from ernie_rt.errors import CapacityError, LoweringError
 from ernie_rt.graph.legalize import legalize
 from ernie_rt.host import PluginHost
 from ernie_rt.location import locate
 from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.weights.quantize import Quantization, quantize_model
+from ernie_rt.weights.source import storages_of
+from ernie_rt.weights.synthetic import Synthetic
 from ernie_rt_onnx import backend, library
 from ernie_rt_onnx.backend import OnnxBackend
+from support.commands import command
 from support.operators import names
 
 TILED = BlockQuantized(4, 32, "tiled")
@@ -136,6 +142,52 @@ def test_without_the_library(demo: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with ernie_rt.load(demo, backend="onnx", dtype="float32") as model:
         assert any("dequantised from int4/32 tiled" in note for note in model.memory().notes)
         assert model.chat(QUESTION, max_new_tokens=20).text == "5 kilograms = 5000 grams"  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("built")
+def test_what_is_mapped_counts_against_no_limit(demo: Path) -> None:
+    """Nor is a model refused whose weights in files are larger than memory."""
+    located, source = locate(demo), locate(demo).weights()
+    built = build(located.config, OnnxBackend(), FLOAT32, storages_of(source))
+    tiles = sum(w.nbytes() for w in built.graph.weights if w.storage == TILED or w.name == "embed.weight")
+    bill = built.bill(Limits(64))
+    assert bill.mapped_bytes == tiles > bill.nbytes
+    assert bill.weight_bytes - tiles == bill.nbytes - bill.cache_bytes
+    executable = built.compile(source, Limits(64, memory_bytes=bill.nbytes))
+    assert replace(executable.memory(), notes=bill.notes) == bill
+    with pytest.raises(CapacityError, match="the memory limit"):
+        built.compile(source, Limits(64, memory_bytes=bill.nbytes - 1))
+    source.close()
+    assert built.compile(Synthetic(), Limits(64)).memory().mapped_bytes == 0  # which has no files
+    with pytest.raises(CapacityError, match="the memory limit"):
+        built.compile(Synthetic(), Limits(64, memory_bytes=bill.nbytes))
+
+
+@pytest.mark.usefixtures("built")
+def test_it_says_what_came_from_disk(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = iter([library.Reads(100, 50), library.Reads(100, 0)])
+    with ernie_rt.load(demo, backend="onnx", dtype="float32") as model:
+        assert model.memory().experts_from_disk is None
+        monkeypatch.setattr(backend, "take_reads", lambda: next(counted))
+        for share in (0.5, 0.25):
+            model.generate_ids([5, 6, 7], max_new_tokens=1)
+            assert model.memory().experts_from_disk == share
+
+
+@pytest.mark.usefixtures("built")
+def test_a_model_larger_than_memory_runs(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemAvailable: 2048 kB\n")
+    monkeypatch.setattr(memory, "MEMINFO", meminfo)
+    ran = command(
+        "run", demo, "How many grams are in 5 kilograms?", "--backend", "onnx", "--max-context", "128", "--json"
+    )
+    answer = json.loads(ran.out)
+    assert (ran.code, answer["text"]) == (0, "5 kilograms = 5000 grams")
+    assert answer["mapped_bytes"] > 2 << 20 > answer["device_bytes"]
+    assert (answer["experts_from_disk"] is not None) == (sys.platform == "linux")
+    said = r"\d\.\d MiB of weights are read where they lie in files, more than the 2\.0 MiB of memory that are free"
+    assert re.search(said, ran.err)
 
 
 def test_a_library_that_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

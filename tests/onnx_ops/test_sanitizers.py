@@ -50,7 +50,9 @@ def test_no_access_is_out_of_bounds(tmp_path: Path) -> None:
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": os.pathsep.join(str(path) for path in (ROOT / "tests", ROOT / "backends", ROOT)),
     }
-    tests = [str(HERE / name) for name in ("test_operators.py", "test_experts.py", "test_attention.py")]
+    tests = [
+        str(HERE / name) for name in ("test_operators.py", "test_experts.py", "test_attention.py", "test_residency.py")
+    ]
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(library), *tests], env=environment, cwd=ROOT, capture_output=True, text=True
     )

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "residency.h"
+
 namespace ernie_rt {
 namespace {
 
@@ -88,6 +90,20 @@ class Run {
       add_mlp(what_.experts_gate_up.nth(e), what_.experts_down.nth(e), nullptr, groups.tokens + start,
               groups.weights + start, number);
     }
+    if (what_.scarce) look_for_experts();
+  }
+
+  // Where most of the experts are chosen, page faults do well to read long stretches of them all.
+  void look_for_experts() const {
+    std::vector<Stretch> chosen;
+    const size_t first = what_.has_mlp ? 1 : 0, number = mlps_.size() - first;
+    for (size_t m = first; m < mlps_.size(); m++) {
+      for (const Matrix* matrix : {&mlps_[m].gate_up, &mlps_[m].down}) {
+        chosen.push_back({matrix->numbers, matrix->rows * matrix->row_bytes()});
+        chosen.push_back({matrix->scales, matrix->rows * (matrix->columns / matrix->block) * sizeof(uint16_t)});
+      }
+    }
+    look_for(context_, chosen, 2 * number <= what_.experts);
   }
 
   void add_mlp(const Matrix& gate_up, const Matrix& down, const float* bias, const uint32_t* tokens,

@@ -19,6 +19,7 @@ struct FeedForward {
   const float* norm = nullptr;  // [hidden]
   float eps = 0;
   bool residual = false;
+  bool scarce = false;  // memory may lack experts, which are then counted, and read before they are touched
 
   size_t experts = 0;
   Matrix experts_gate_up, experts_down;  // those of the first expert; the others follow

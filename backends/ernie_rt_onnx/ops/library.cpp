@@ -2,10 +2,12 @@
 
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "attention.h"
 #include "experts.h"
 #include "linear.h"
+#include "residency.h"
 #include "tiled_feed_forward.h"
 
 namespace ernie_rt {
@@ -84,5 +86,8 @@ EXPORTED const char* ernie_rt_kernels() {
   const ernie_rt::Kernels* found = ernie_rt::choose_kernels();
   return found != nullptr ? found->name : nullptr;
 }
+
+// What operators on this thread have read since the last call.
+EXPORTED ernie_rt::Reads ernie_rt_take_reads() { return std::exchange(ernie_rt::reads_of_this_thread(), {}); }
 
 }

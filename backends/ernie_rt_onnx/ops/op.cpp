@@ -89,6 +89,12 @@ int64_t Attributes::integer(const char* name) const {
   throw Failure{std::string("no attribute ") + name + ", an integer"};
 }
 
+bool Attributes::flag(const char* name) const {
+  int64_t value = 0;
+  api_->ReleaseStatus(api_->KernelInfoGetAttribute_int64(info_, name, &value));
+  return value != 0;
+}
+
 float Attributes::number(const char* name) const {
   float value = 0;
   ort::Status* status = api_->KernelInfoGetAttribute_float(info_, name, &value);

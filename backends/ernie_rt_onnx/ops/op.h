@@ -96,6 +96,7 @@ class Attributes {
   Attributes(const ort::Api* api, const ort::KernelInfo* info) : api_(api), info_(info) {}
   int64_t integer(const char* name) const;
   float number(const char* name) const;
+  bool flag(const char* name) const;  // false where the node does not say
 
  private:
   const ort::Api* api_;

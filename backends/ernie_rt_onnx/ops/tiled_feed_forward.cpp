@@ -25,7 +25,8 @@ TiledFeedForward::TiledFeedForward(const Attributes& attributes)
     : top_k_(attributes.integer("top_k")),
       norm_min_(attributes.number("norm_min")),
       eps_(attributes.number("eps")),
-      residual_(attributes.integer("residual") != 0) {}
+      residual_(attributes.integer("residual") != 0),
+      scarce_(attributes.flag("scarce")) {}
 
 void TiledFeedForward::compute(const Context& context, const Kernels& kernels) const {
   const Tensor x = context.input(X).expect({-1, -1});
@@ -38,6 +39,7 @@ void TiledFeedForward::compute(const Context& context, const Kernels& kernels) c
   work.norm = context.input(NORM).expect_optional({H}).floats();
   work.eps = eps_;
   work.residual = residual_;
+  work.scarce = scarce_;
 
   const Tensor experts_gate_up = context.input(EXPERTS_GATE_UP);
   if (experts_gate_up) {

@@ -4,7 +4,7 @@
 
 namespace ernie_rt {
 
-// A feed forward of weights in tiles: all of FeedForward.
+// A feed forward of weights in tiles: all of FeedForward. `scarce` may be left out.
 class TiledFeedForward {
  public:
   static constexpr const char* NAME = "TiledFeedForward";
@@ -34,7 +34,7 @@ class TiledFeedForward {
  private:
   int64_t top_k_;
   float norm_min_, eps_;
-  bool residual_;
+  bool residual_, scarce_;
 };
 
 }  // namespace ernie_rt
