@@ -29,7 +29,7 @@ TARGETS: Final = {
     "manylinux_2_28_aarch64": "aarch64-linux-gnu.2.28",
 }
 """Tags of platforms, and what Zig calls them."""
-EXPORTS: Final = "{ global: RegisterCustomOps; ernie_rt_kernels; local: *; };"
+EXPORTS: Final = "{ global: RegisterCustomOps; ernie_rt_*; local: *; };"
 """What others see of the library, in the linker's words: not the C++ library inside, lest another one calls it."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, Final, cast
@@ -49,6 +50,8 @@ from ernie_rt_onnx.weights import only_folder, places, read, views
 ACCURACY_LEVEL: Final = 4
 """Of MatMulNBits and QMoE: int8 activations. With float32 ones int8 weights take a hundred times as long."""
 
+ATTENTIONS: Final = frozenset({"attention", "rope_attention", "attention_block"})
+
 HEAD_MULTIPLE: Final = 16
 
 LARGEST_NORM_MIN: Final = 1e-9
@@ -71,9 +74,9 @@ class OnnxBackend(BackendBase):
             return Reject(
                 f"only GroupQueryAttention writes a cache, and its heads are of a multiple of {HEAD_MULTIPLE}"
             )
-        if node.op in ("attention", "rope_attention") and node.operands["state"] is None:
+        if node.op in ATTENTIONS and node.operands["state"] is None:
             return Reject("GroupQueryAttention has a cache")
-        if node.op == "rope_attention" and node.operands["positions"] is None:
+        if node.op in ATTENTIONS and "positions" in node.operands and node.operands["positions"] is None:
             return Reject("GroupQueryAttention rotates by the rows of a table")
         in_tiles = tiled.is_in_tiles(node)
         if node.op not in (tiled.EMIT if in_tiles else EMIT):
@@ -143,6 +146,9 @@ class OnnxExecutable(ExecutableBase):
         }
         self._chosen = self._missing = 0
         """Bytes of experts, all of those and what memory lacked, in all steps."""
+        files = {place.path for found in placed.values() for place in found.values()}
+        self._is_told = all(os.access(path, os.W_OK) for path in files)
+        """Linux says of files that one cannot write that memory lacks nothing of them."""
 
     def submit(self, step: Step) -> Done:
         result = self._programs[step.graph].run(step, self.caches)
@@ -156,7 +162,7 @@ class OnnxExecutable(ExecutableBase):
             cache[destination, :, :length] = cache[source, :, :length]
 
     def memory(self) -> MemoryReport:
-        share = self._missing / self._chosen if self._chosen else None
+        share = self._missing / self._chosen if self._chosen and self._is_told else None
         return replace(self._report, experts_from_disk=share)
 
     def close(self) -> None:
@@ -276,14 +282,14 @@ def zeros(shape: tuple[int, ...], dtype: DType) -> npt.NDArray[Any]:
 
 def head_dim(node: Node) -> int:
     """The size of an attention's heads; 0 for other nodes."""
-    if node.op == "rope_attention":
-        size = node.attributes["head_dim"]
-    elif node.op == "attention":
+    if node.op not in ATTENTIONS:
+        return 0
+    if node.op == "attention":
         query = node.operands["q"]
         assert query is not None
         size = query.type.dims[-1]
     else:
-        return 0
+        size = node.attributes["head_dim"]
     assert isinstance(size, int)
     return size
 
@@ -308,7 +314,8 @@ def _bill(
 ) -> MemoryReport:
     """What a model takes; `placed` are the parameters of each graph that lie in files, None those that may.
 
-    Of these our operators read tiles where they lie. ONNX Runtime packs the others.
+    Of these our operators read tiles where they lie. ONNX Runtime packs the others; raw experts, which the library
+    reads in place as well, are counted as if it did.
     """
     weights: dict[str, int] = {}
     mapped: dict[str, int] = {}

@@ -146,18 +146,34 @@ def rope_attention(
     out: str,
 ) -> None:
     if e.with_library:
-        assert isinstance(state, State)
-        past, present = ([name(state, part) for part in ("k", "v")] for name in (past_name, present_name))
-        e.multi(
-            "RopeAttention", e.name(qkv), e.rotation(cos), e.rotation(sin), *past, LAST, outputs=(out, *present),
-            domain=DOMAIN, num_heads=num_heads, num_kv_heads=num_kv_heads, scale=scale,
-        )  # fmt: skip
+        attend_in_place(e, e.name(qkv), cos, sin, state, num_heads, num_kv_heads, scale, out)
         return
     rows: tuple[str, ...] = (e("Reshape", e.name(qkv), BATCHED), "", "")
     tables: tuple[str, ...] = (e.rotation(cos), e.rotation(sin))
     if e.masked is not None:  # of a prompt without a past, GroupQueryAttention counts all tokens, whatever it is told
         rows, tables = _rotated(e, rows[0], e.masked.positions, tables, num_heads, num_kv_heads, head_dim, out), ()
     _attend(e, rows, state, tables, num_heads, num_kv_heads, head_dim, scale, out)
+
+
+def attend_in_place(
+    e: Emitter,
+    qkv: str,
+    cos: Operand,
+    sin: Operand,
+    state: Operand,
+    heads: int,
+    kv_heads: int,
+    scale: float,
+    out: str,
+) -> str:
+    """The library's attention, which writes the cache that it is given."""
+    assert isinstance(state, State)
+    past, present = ([name(state, part) for part in ("k", "v")] for name in (past_name, present_name))
+    e.multi(
+        "RopeAttention", qkv, e.rotation(cos), e.rotation(sin), *past, LAST, outputs=(out, *present),
+        domain=DOMAIN, num_heads=heads, num_kv_heads=kv_heads, scale=scale,
+    )  # fmt: skip
+    return out
 
 
 def attention(

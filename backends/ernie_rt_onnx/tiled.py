@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from ernie_rt.contract import Node, Operand, Weight
+from ernie_rt_onnx.emit import attend_in_place
 from ernie_rt_onnx.emitter import Emitter, is_tiled
 from ernie_rt_onnx.functions import DOMAIN
 
@@ -16,6 +17,8 @@ MATRICES: Final[Mapping[str, tuple[str, ...]]] = {
     "moe_block": (*EXPERTS, "shared_gate_up", "shared_down"),
     "moe": EXPERTS,
     "moe_experts": EXPERTS,
+    "attention_block": ("qkv", "out"),
+    "head": ("weight",),
 }
 """The operands of an op that have to be in tiles."""
 
@@ -43,9 +46,54 @@ def take_rows(e: Emitter, table: Operand, ids: Operand, *, out: str) -> None:
 
 
 def linear(e: Emitter, x: Operand, weight: Operand, bias: Operand, *, out: str) -> None:
+    _linear(e, e.name(x), weight, bias, out=out)
+
+
+def _linear(
+    e: Emitter,
+    x: str,
+    weight: Operand,
+    bias: Operand,
+    norm: Operand = None,
+    residual: Operand = None,
+    *,
+    eps: float = 0.0,
+    out: str,
+) -> str:
     assert isinstance(weight, Weight)
     rows = weight.type.shape(e.bindings)[0]
-    e("TiledLinear", e.name(x), *parts(e, weight), e.name(bias), out=out, domain=DOMAIN, rows=rows)
+    further = (e.name(bias), e.name(norm), e.name(residual))
+    return e("TiledLinear", x, *parts(e, weight), *further, out=out, domain=DOMAIN, rows=rows, eps=eps)
+
+
+def attention_block(
+    e: Emitter,
+    x: Operand,
+    norm: Operand,
+    qkv: Operand,
+    qkv_bias: Operand,
+    out_weight: Operand,
+    out_bias: Operand,
+    cos: Operand,
+    sin: Operand,
+    state: Operand,
+    *indices: Operand,
+    eps: float,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    scale: float,
+    out: str,
+) -> None:
+    rows = _linear(e, e.name(x), qkv, qkv_bias, norm, eps=eps, out=f"{out}.qkv")
+    attended = attend_in_place(e, rows, cos, sin, state, num_heads, num_kv_heads, scale, f"{out}.attended")
+    _linear(e, attended, out_weight, out_bias, residual=x, out=out)
+
+
+def head(
+    e: Emitter, x: Operand, norm: Operand, weight: Operand, bias: Operand, rows: Operand, *, eps: float, out: str
+) -> None:
+    _linear(e, e("Gather", e.name(x), e.name(rows), axis=0), weight, bias, norm, eps=eps, out=out)
 
 
 def moe_experts(
@@ -142,5 +190,7 @@ EMIT: Final[Mapping[str, Callable[..., None]]] = MappingProxyType(
         "moe": moe,
         "mlp_block": mlp_block,
         "moe_block": moe_block,
+        "attention_block": attention_block,
+        "head": head,
     }
 )

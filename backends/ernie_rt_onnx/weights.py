@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ernie_rt import files
 from ernie_rt.contract import Place, PlacedSource, WeightSource
+from ernie_rt.errors import FileFormatError
 from ernie_rt_onnx.emitter import Parameter
 
 
@@ -56,6 +57,14 @@ def views(parameters: Mapping[str, Parameter], places: Mapping[str, Place]) -> d
     found = {}
     for name, place in places.items():
         dims, dtype = parameters[name].dims, np.dtype(parameters[name].dtype)
+        if place.offset + place.nbytes > len(mapped[place.path]):
+            raise FileFormatError(
+                "the file has become shorter since it was opened",
+                where=str(place.path),
+                expected=f"{place.offset + place.nbytes} bytes or more",
+                found=len(mapped[place.path]),
+                hint="Load the model again once nobody writes to it",
+            )
         flat = np.frombuffer(mapped[place.path], dtype, place.nbytes // dtype.itemsize, place.offset)
         found[name] = flat.reshape(dims)
     return found

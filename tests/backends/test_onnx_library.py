@@ -77,11 +77,14 @@ def test_so_do_all_kernels(kernels: str, storage: str, monkeypatch: pytest.Monke
     assert report.ok, report.table()
 
 
-STOCK = {"QMoE", "MoE", "MatMulNBits", "GatherBlockQuantized", "Gemm", "GroupQueryAttention", "TopK", "Softmax"}
+STOCK = {
+    "QMoE", "MoE", "MatMulNBits", "GatherBlockQuantized", "Gemm", "GroupQueryAttention", "TopK", "Softmax",
+    "RMSNormalization", "Add",
+}  # fmt: skip
 KINDS = {
     "tiled": {"TiledLinear", "TiledRows", "TiledFeedForward", "RopeAttention"},
-    "raw": {"QMoE", "RopeAttention", "MatMulNBits", "GatherBlockQuantized"},
-    "plain": {"MoE", "RopeAttention", "Gemm"},
+    "raw": {"QMoE", "RopeAttention", "MatMulNBits", "GatherBlockQuantized", "RMSNormalization", "Add"},
+    "plain": {"MoE", "RopeAttention", "Gemm", "RMSNormalization", "Add"},
 }
 """What runs of weights of each kind, by name; experts of which no stock operator runs are not routed by one either."""
 

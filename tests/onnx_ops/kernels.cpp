@@ -183,9 +183,9 @@ Outcome attend(const Kernels& kernels) {
   Outcome outcome;
   const struct {
     size_t first, last;
-  } ranges[] = {{0, 1}, {0, 16}, {0, 32}, {5, 37}, {3, 100}};
+  } ranges[] = {{0, 1}, {0, 16}, {0, 32}, {5, 37}, {3, 100}, {0, 300}};
   for (const size_t size : {16, 32, 48, 128, 144}) {
-    for (const size_t count : {1, 3, 8}) {
+    for (const size_t count : {1, 3, 8, 65}) {
       for (const auto [first, last] : ranges) {
         const std::vector<float> queries = draw.normal(count * size, 0.1f), keys = draw.normal(last * size),
                                  values = draw.normal(last * size);
@@ -203,11 +203,99 @@ Outcome attend(const Kernels& kernels) {
   return outcome;
 }
 
+Outcome tile_words(const Kernels& kernels) {
+  Draw draw;
+  Outcome outcome;
+  for (const size_t count : {1, 8, 15, 16, 17, 40}) {
+    const size_t stride = 4 * count + 12;
+    const auto rows = draw.integers<uint8_t>(TILE * stride, 0, 255);
+    std::vector<uint8_t> out(TILE * 4 * count);
+    kernels.tile_words(rows.data(), stride, count, 0, out.data());
+    outcome.add(out);
+  }
+  return outcome;
+}
+
+Outcome tile_halves(const Kernels& kernels) {
+  Draw draw;
+  Outcome outcome;
+  for (const size_t count : {1, 8, 31, 32, 33, 80}) {
+    const size_t stride = count + 3;
+    const auto rows = draw.integers<uint16_t>(TILE * stride, 0, 0xffff);
+    std::vector<uint16_t> out(TILE * count);
+    kernels.tile_halves(rows.data(), stride, count, 0, out.data());
+    outcome.add(out);
+  }
+  return outcome;
+}
+
+Outcome evens_first(const Kernels& kernels) {
+  Draw draw;
+  Outcome outcome;
+  for (const size_t count : {32, 96}) {
+    auto codes = draw.integers<int8_t>(count, -127, 127);
+    kernels.evens_first(codes.data(), count);
+    outcome.add(codes);
+  }
+  return outcome;
+}
+
+Outcome dequantize(const Kernels& kernels) {
+  Draw draw;
+  Outcome outcome;
+  for (const int bits : {4, 8}) {
+    for (const size_t block : {32, 64, 128}) {
+      const size_t columns = 3 * block;
+      const auto codes = draw.integers<uint8_t>(columns * bits / 8, 0, 255);
+      const auto scales = draw.integers<uint16_t>(3, 0, 0x3c00);
+      std::vector<float> out(columns);
+      kernels.dequantize(codes.data(), scales.data(), columns, bits, block, out.data());
+      outcome.add_bits(out);
+    }
+  }
+  return outcome;
+}
+
+Outcome widen(const Kernels& kernels) {
+  Outcome outcome;
+  std::vector<uint16_t> halves(0x10000 - 1);  // every one but the last
+  for (size_t i = 0; i < halves.size(); i++) halves[i] = static_cast<uint16_t>(i);
+  std::vector<float> out(halves.size());
+  kernels.widen(halves.data(), halves.size(), out.data());
+  outcome.add_bits(out);
+  return outcome;
+}
+
+Outcome multiply_floats(const Kernels& kernels) {
+  Draw draw;
+  Outcome outcome;
+  for (const size_t columns : {1, 15, 16, 33, 200}) {
+    for (const size_t rows : {1, 5, 16}) {
+      for (size_t count = 0; count < 14; count++) {
+        const size_t stride = columns + 5;
+        const std::vector<float> weight = draw.normal(rows * columns), x = draw.normal((count + 1) * stride);
+        const auto index = draw.integers<uint32_t>(count, 0, static_cast<int>(count));
+        std::vector<float> out(count * TILE), given;
+        kernels.multiply_floats({weight.data(), columns, columns}, rows, {x.data(), stride, columns}, index.data(),
+                                count, out.data());
+        for (size_t i = 0; i < count; i++) given.insert(given.end(), &out[i * TILE], &out[i * TILE] + rows);
+        outcome.add(given);
+      }
+    }
+  }
+  return outcome;
+}
+
 const struct {
   const char* name;
   Outcome (*run)(const Kernels&);
-} CASES[] = {{"quantize", quantize}, {"multiply", multiply}, {"float16", every_half}, {"rms_norm", rms_norm},
-             {"swiglu", swiglu},     {"dot", dot},           {"add", add},            {"attend", attend}};
+} CASES[] = {
+    {"quantize", quantize},       {"multiply", multiply},       {"float16", every_half},
+    {"rms_norm", rms_norm},       {"swiglu", swiglu},           {"dot", dot},
+    {"add", add},                 {"attend", attend},           {"tile_words", tile_words},
+    {"tile_halves", tile_halves}, {"evens_first", evens_first}, {"dequantize", dequantize},
+    {"widen", widen},             {"multiply_floats", multiply_floats},
+};
 
 bool same(const char* kernels, const char* name, const Outcome& found, const Outcome& plain) {
   for (size_t i = 0; i < plain.integers.size(); i++) {

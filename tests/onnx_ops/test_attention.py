@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from support.meaning import drawn, normal
 from support.operators import Array, run_operator
 
 CLOSE = 2e-5
 """Of the rms."""
-drawn = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def normal(rng: np.random.Generator, *shape: int) -> Array:
-    return rng.normal(size=shape).astype(np.float32)
 
 
 def rotated(x: Array, cos: Array, sin: Array) -> Array:
@@ -99,6 +95,20 @@ def compare(kernels: str, inputs: dict[str, Array], kv_heads: int, group: int, s
     for mine, exact in zip(found, attention(inputs, heads, kv_heads, scale), strict=True):
         np.testing.assert_allclose(mine, exact, rtol=0, atol=10 * CLOSE * np.sqrt(np.mean(exact**2)))
         assert np.sqrt(np.mean((mine - exact) ** 2)) <= CLOSE * np.sqrt(np.mean(exact**2))
+
+
+@pytest.mark.parametrize("group", [1, 2, 3])
+@pytest.mark.parametrize("what", ["key", "value"])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_no_number_reaches_those_that_see_it_alone(kernels: str, group: int, what: str, number: float) -> None:
+    """In row 6 of the context, of whose 9 rows the last five tokens bring their own."""
+    inputs = drawn_inputs(np.random.default_rng(0), 1, group, 16, 5, [4], 0)
+    head = group + (what == "value")  # of queries, keys and values
+    inputs["qkv"][2, 16 * head : 16 * (head + 1)] = number
+    attrs = {"num_heads": group, "num_kv_heads": 1, "scale": 0.25}
+    y, _, _ = run_operator(kernels, "RopeAttention", inputs, outputs=3, **attrs)
+    assert np.isfinite(y[:2]).all()
+    assert not np.isfinite(y[2:]).all(axis=1).any()
 
 
 USUAL = {"num_heads": 4, "num_kv_heads": 2, "scale": 0.25}

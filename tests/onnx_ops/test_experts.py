@@ -190,6 +190,13 @@ def test_wrong_attributes(kernels: str, name: str, value: int, expected: str) ->
         run_operator(kernels, "QMoE", qmoe_inputs(), **{**ATTRS["QMoE"], name: value})
 
 
+@pytest.mark.parametrize("op", ["MoE", "QMoE"])
+def test_rows_without_a_number(kernels: str, op: str) -> None:
+    inputs = {**usual(op), "x": np.ones((3, 0), np.float32)}
+    with pytest.raises(Exception, match=rf"{op}: x is \[3, 0\], expected rows of 1 or more"):
+        run_operator(kernels, op, inputs, **ATTRS[op])
+
+
 def test_rows_of_half_a_block(kernels: str) -> None:
     with pytest.raises(Exception, match=r"QMoE: gate_up is .* expected rows of whole blocks of 64"):
         run_operator(kernels, "QMoE", qmoe_inputs(), **{**ATTRS["QMoE"], "block_size": 64})

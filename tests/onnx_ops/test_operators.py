@@ -10,22 +10,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_rt.storage.block_quantized import BlockQuantized
-from support.meaning import check, counts, drawn, mlp, normal, rounded, route, seeds, storages, without
+from support.meaning import check, counts, drawn, mlp, normal, normed, rounded, route, seeds, storages, without
 from support.operators import Array, experts_in_tiles, in_tiles, run_operator
 
 
 @drawn
-@given(rng=seeds, storage=storages, count=counts, blocks=st.integers(1, 5), rows=st.integers(1, 70), bias=st.booleans())
+@given(
+    rng=seeds, storage=storages, count=counts, blocks=st.integers(1, 5), rows=st.integers(1, 70),
+    bias=st.booleans(), norm=st.booleans(), residual=st.booleans(),
+)  # fmt: skip
 def test_linear(
-    kernels: str, rng: np.random.Generator, storage: BlockQuantized, count: int, blocks: int, rows: int, bias: bool
+    kernels: str,
+    rng: np.random.Generator,
+    storage: BlockQuantized,
+    count: int,
+    blocks: int,
+    rows: int,
+    bias: bool,
+    norm: bool,
+    residual: bool,
 ) -> None:
-    x = normal(rng, count, blocks * storage.block)
-    codes, scales, weight = in_tiles(normal(rng, rows, blocks * storage.block), storage)
-    offset = normal(rng, rows) if bias else None
-    inputs = {"x": x, "codes": codes, "scales": scales, "bias": offset}
-    found = run_operator(kernels, "TiledLinear", inputs, rows=rows)
-    exact = rounded(x, storage.block) @ weight.astype(np.float64).T
-    check(found, exact if offset is None else exact + offset)
+    columns, eps = blocks * storage.block, 1e-5
+    x = normal(rng, count, columns)
+    codes, scales, weight = in_tiles(normal(rng, rows, columns), storage)
+    inputs: dict[str, Array | None] = {"x": x, "codes": codes, "scales": scales}
+    offset = inputs["bias"] = normal(rng, rows) if bias else None
+    factor = inputs["norm"] = 1 + normal(rng, columns) / 8 if norm else None
+    added = inputs["residual"] = normal(rng, count, rows) if residual else None
+    found = run_operator(kernels, "TiledLinear", inputs, rows=rows, eps=eps)
+    y = x if factor is None else normed(x, factor, eps)
+    exact = rounded(y, storage.block) @ weight.astype(np.float64).T
+    for term in (offset, added):
+        exact = exact if term is None else exact + term
+    check(found, exact)
 
 
 @drawn
@@ -37,7 +54,7 @@ def test_gate_and_up(
     codes, scales, weight = in_tiles(normal(rng, rows, 2, storage.block), storage)
     offset = normal(rng, rows, 2) if bias else None
     inputs = {"x": x, "codes": codes, "scales": scales, "bias": offset}
-    found = run_operator(kernels, "TiledLinear", inputs, rows=rows)
+    found = run_operator(kernels, "TiledLinear", inputs, rows=rows, eps=0.0)
     exact = np.einsum("nk,rpk->nrp", rounded(x, storage.block), weight.astype(np.float64))
     check(found, exact if offset is None else exact + offset)
 
@@ -86,7 +103,7 @@ def test_feed_forward(
     y = x
     if norm:
         scale = inputs["norm"] = 1 + normal(rng, hidden) / 8
-        y = (x / np.sqrt(np.mean(x.astype(np.float64) ** 2, -1, keepdims=True) + eps) * scale).astype(np.float32)
+        y = normed(x, scale, eps)
     exact = x.astype(np.float64) if residual else np.zeros(x.shape)
     if shared:
         width = block * data.draw(st.integers(1, 2))
@@ -143,7 +160,7 @@ def test_no_number_stays_none(kernels: str, number: float) -> None:
     x = np.ones((3, 64), np.float32)
     x[1, 40] = number
     codes, scales, _ = in_tiles(np.ones((16, 64)), BlockQuantized(4, 32))
-    found = run_operator(kernels, "TiledLinear", {"x": x, "codes": codes, "scales": scales}, rows=16)
+    found = run_operator(kernels, "TiledLinear", {"x": x, "codes": codes, "scales": scales}, rows=16, eps=0.0)
     assert np.isnan(found).any(1).tolist() == [False, True, False]
 
 
@@ -151,7 +168,7 @@ def test_no_number_stays_none(kernels: str, number: float) -> None:
 def test_numbers_of_any_size(kernels: str, size: float) -> None:
     x = (np.random.default_rng(0).normal(size=(2, 64)) * size).astype(np.float32)
     codes, scales, weight = in_tiles(np.random.default_rng(1).normal(size=(16, 64)), BlockQuantized(8, 32))
-    found = run_operator(kernels, "TiledLinear", {"x": x, "codes": codes, "scales": scales}, rows=16)
+    found = run_operator(kernels, "TiledLinear", {"x": x, "codes": codes, "scales": scales}, rows=16, eps=0.0)
     exact = x.astype(np.float64) @ weight.astype(np.float64).T
     assert np.abs(found - exact).max() <= 0.02 * np.abs(exact).max() + 1e-33
 
@@ -187,11 +204,11 @@ FEED_FORWARD_CASES = [
 
 @pytest.mark.parametrize("name, axis", LINEAR_CASES)
 def test_linear_of_wrong_shapes(kernels: str, name: str, axis: int) -> None:
-    assert run_operator(kernels, "TiledLinear", linear_inputs(), rows=40).shape == (3, 40)
+    assert run_operator(kernels, "TiledLinear", linear_inputs(), rows=40, eps=0.0).shape == (3, 40)
     if (name, axis) == ("x", 0):
         return
     with pytest.raises(Exception, match=r"TiledLinear: .*(expected|is no weight|another weight)"):
-        run_operator(kernels, "TiledLinear", without(linear_inputs(), name, axis), rows=40)
+        run_operator(kernels, "TiledLinear", without(linear_inputs(), name, axis), rows=40, eps=0.0)
 
 
 @pytest.mark.parametrize("name, axis", FEED_FORWARD_CASES)
@@ -232,3 +249,11 @@ def test_an_expert_that_is_none(kernels: str) -> None:
     inputs |= {"ids": np.full((3, 2), 4, np.int32), "weights": np.ones((3, 2), np.float32)}
     with pytest.raises(Exception, match="TiledFeedForward: ids hold 4, expected -1 to 3"):
         run_operator(kernels, "TiledFeedForward", inputs, top_k=2, norm_min=1e-12, eps=1e-5, residual=1)
+
+
+def test_blocks_larger_than_any(kernels: str) -> None:
+    """Codes and scales of one block of 256, as far as their shapes say."""
+    x, codes, scales = np.ones((48, 256), np.float32), np.zeros((16, 2048), np.uint8), np.ones((16, 16), np.float16)
+    inputs = {"x": x, "codes": codes, "scales": scales}
+    with pytest.raises(Exception, match=r"TiledLinear: .* is no weight of 256 columns in tiles"):
+        run_operator(kernels, "TiledLinear", inputs, rows=256, eps=0.0)

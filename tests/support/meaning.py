@@ -44,6 +44,12 @@ def check(found: Array, exact: Array, kind: str = "linear") -> None:
         assert (errors > CLOSE * rms).sum() <= 1 + len(errors) / 20
 
 
+def normed(x: Array, weight: Array, eps: float) -> Array:
+    """rms_norm, rounded to float32."""
+    factor = np.sqrt(np.mean(x.astype(np.float64) ** 2, -1, keepdims=True) + eps)
+    return np.asarray(x / factor * weight, np.float32)
+
+
 def normal(rng: np.random.Generator, *shape: int) -> Array:
     return rng.normal(size=shape).astype(np.float32)
 

@@ -63,7 +63,7 @@ void RopeAttention::compute(const Context& context, const Kernels& kernels) cons
   for (size_t b = 0; b < batch; b++) {
     const int64_t limit = std::min<int64_t>(capacity, positions), place = places[b];
     if (place + 1 < static_cast<int64_t>(each) || place >= limit) {
-      throw Failure{"last is " + std::to_string(place) + ", expected " + std::to_string(each - 1) + " to " +
+      throw Failure{"last is " + std::to_string(place) + ", expected " + std::to_string(static_cast<int64_t>(each) - 1) + " to " +
                     std::to_string(limit - 1)};
     }
   }

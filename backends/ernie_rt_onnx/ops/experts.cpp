@@ -7,6 +7,7 @@ namespace {
 template <ort::ElementType T>
 FeedForward routed(const Tensor& x, const Tensor& router, const Tensor& correction_bias, int64_t top_k) {
   x.expect({-1, -1});
+  if (x.dims[1] == 0) throw Failure{"x is " + spelled(x.dims) + ", expected rows of 1 or more"};
   router.expect({-1, x.dims[1]});
   FeedForward work;
   work.count = x.dims[0];

@@ -54,7 +54,7 @@ class Run {
     float* weights = scratch_.take<float>(count * each);
     context_.parallel(count, [&](size_t n) {
       const float* given = static_cast<const float*>(what_.x) + n * hidden;
-      float* row = rows + n * hidden;
+      float* row = rows != nullptr ? rows + n * hidden : nullptr;
       if (what_.half) {
         kernels_.widen(static_cast<const uint16_t*>(what_.x) + n * hidden, hidden, row);
         given = row;
@@ -129,8 +129,7 @@ class Run {
     const Mlp& mlp = *job.mlp;
     const size_t step = mlp.inner.step(), whole = mlp.whole();
     const ptrdiff_t ahead = 2 * mlp.gate_up.tile_bytes();  // the next pair of tiles
-    constexpr size_t widest = 128;
-    float halves[2 * BATCH * TILE], inner[BATCH * widest];
+    float halves[2 * BATCH * TILE], inner[BATCH * LARGEST_BLOCK];
     for (size_t start = 0; start < mlp.count; start += BATCH) {
       const size_t number = std::min(BATCH, mlp.count - start);
       for (size_t pair = job.first; pair < job.last; pair++) {

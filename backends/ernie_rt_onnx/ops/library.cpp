@@ -29,16 +29,18 @@ class Domain {
         qmoe_halves_(kernels) {}
 
   ort::Status* add_to(ort::SessionOptions* options, const ort::Api* api) {
-    ort::Status* status = nullptr;
     if (domain_ == nullptr) {
-      status = api->CreateCustomOpDomain(DOMAIN_NAME, &domain_);
+      ort::OpDomain* domain = nullptr;
+      ort::Status* status = api->CreateCustomOpDomain(DOMAIN_NAME, &domain);
       const ort::CustomOp* const ops[] = {&linear_, &rows_,       &feed_forward_, &attention_,
                                           &moe_,    &moe_halves_, &qmoe_,         &qmoe_halves_};
       for (const ort::CustomOp* op : ops) {
-        if (status == nullptr) status = api->CustomOpDomain_Add(domain_, op);
+        if (status == nullptr) status = api->CustomOpDomain_Add(domain, op);
       }
+      if (status != nullptr) return status;
+      domain_ = domain;
     }
-    return status != nullptr ? status : api->AddCustomOpDomain(options, domain_);
+    return api->AddCustomOpDomain(options, domain_);
   }
 
  private:

@@ -7,7 +7,8 @@ namespace ernie_rt {
 constexpr Input TiledLinear::INPUTS[];
 constexpr Input TiledRows::INPUTS[];
 
-TiledLinear::TiledLinear(const Attributes& attributes) : rows_(attributes.integer("rows")) {
+TiledLinear::TiledLinear(const Attributes& attributes)
+    : rows_(attributes.integer("rows")), eps_(attributes.number("eps")) {
   if (rows_ < 1) throw Failure{"rows is " + std::to_string(rows_) + ", expected 1 or more"};
 }
 
@@ -20,13 +21,16 @@ void TiledLinear::compute(const Context& context, const Kernels& kernels) const 
   if (paired) outer.push_back(2);
   const Tiles weight = tiles_of(codes, scales, outer, columns);
   const Tensor bias = context.input(3).expect_optional(paired ? Dims{rows_, 2} : Dims{rows_});
+  const Tensor norm = context.input(4).expect_optional({x.dims[1]});
   Dims dims{x.dims[0], rows_};
   if (paired) dims.push_back(2);
+  const float* residual = context.input(5).expect_optional(dims).floats();
   float* y = context.output(dims);
   if (count == 0) return;
   static thread_local Scratch scratch;
   scratch.restart();
-  const Rows rounded_x = rounded(context, kernels, scratch, x.floats(), count, columns, weight.block);
+  const Norm first_normed{norm.floats(), eps_};
+  const Rows rounded_x = rounded(context, kernels, scratch, x.floats(), count, columns, weight.block, first_normed);
   const size_t at_once = std::max<size_t>(1, JOB_BYTES / (2 * weight.tile_bytes())) * 2;
   context.parallel(ceil_div(weight.tiles, at_once), [&](size_t job) {
     const size_t first = job * at_once, last = std::min(first + at_once, weight.tiles);
@@ -42,8 +46,11 @@ void TiledLinear::compute(const Context& context, const Kernels& kernels) const 
           const float* offset = bias ? bias.floats() + row * halves + half : nullptr;
           for (size_t i = 0; i < number; i++) {
             const float* from = out + (t * number + i) * TILE;
-            float* to = y + ((start + i) * rows + row) * halves + half;
-            for (size_t r = 0; r < width; r++) to[r * halves] = from[r] + (offset != nullptr ? offset[r * halves] : 0.f);
+            const size_t place = ((start + i) * rows + row) * halves + half;
+            for (size_t r = 0; r < width; r++) {
+              y[place + r * halves] = from[r] + (offset != nullptr ? offset[r * halves] : 0.f) +
+                                      (residual != nullptr ? residual[place + r * halves] : 0.f);
+            }
           }
         }
       }

@@ -4,19 +4,23 @@
 
 namespace ernie_rt {
 
-// y [N, rows] = x [N, K] @ weight^T + bias, of a weight in tiles; of gate and up in turn y is [N, rows, 2].
+// y [N, rows] = rms_norm(x [N, K]) @ weight^T + bias + residual, of a weight in tiles, without a norm where none is given;
+// of gate and up in turn y is [N, rows, 2].
 class TiledLinear {
  public:
   static constexpr const char* NAME = "TiledLinear";
   static constexpr ort::ElementType OUTPUTS[] = {ort::FLOAT};
   static constexpr Input INPUTS[] = {
-      {"x", ort::FLOAT}, {"codes", ort::UINT8}, {"scales", ort::FLOAT16}, {"bias", ort::FLOAT, true}};
+      {"x", ort::FLOAT},          {"codes", ort::UINT8},     {"scales", ort::FLOAT16},
+      {"bias", ort::FLOAT, true}, {"norm", ort::FLOAT, true}, {"residual", ort::FLOAT, true},
+  };
 
   explicit TiledLinear(const Attributes& attributes);
   void compute(const Context& context, const Kernels& kernels) const;
 
  private:
   int64_t rows_;
+  float eps_;
 };
 
 // y [N, columns]: the rows `ids` of a weight in tiles.

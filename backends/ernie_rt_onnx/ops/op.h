@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <initializer_list>
 #include <new>
@@ -68,16 +69,30 @@ class Context {
     return output<T>(0, dims);
   }
 
-  // Calls work(i) for each i < count, on as many threads as the session has, whichever is free; it may not throw.
+  // Calls work(i) for each i < count, on as many threads as the session has, whichever is free. It may throw
+  // std::bad_alloc, and nothing else.
   template <class Work>
   void parallel(size_t count, const Work& work) const {
     if (count == 1) {
       work(0);
       return;
     }
+    struct Shared {
+      const Work& work;
+      std::atomic<bool> failed{false};
+    } shared{work};
     check(api_->KernelContext_ParallelFor(
-        context_, [](void* data, size_t i) { (*static_cast<const Work*>(data))(i); }, count, count,
-        const_cast<Work*>(&work)));
+        context_,
+        [](void* data, size_t i) {
+          Shared& all = *static_cast<Shared*>(data);
+          try {
+            all.work(i);
+          } catch (const std::bad_alloc&) {  // not to go through the frames of ONNX Runtime
+            all.failed = true;
+          }
+        },
+        count, count, &shared));
+    if (shared.failed) throw std::bad_alloc();
   }
 
  private:

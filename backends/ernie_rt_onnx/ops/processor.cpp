@@ -37,7 +37,7 @@ bool all(uint32_t word, std::initializer_list<int> bits) {
 // The registers that the system saves where it changes threads.
 uint32_t saved() {
   uint32_t low, high;
-  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return low;
 }
 

@@ -13,7 +13,7 @@ Tiles tiles_of(const Tensor& codes, const Tensor& scales, const Dims& outer, siz
   const int bits = static_cast<int>(columns > 0 ? bytes * 8 / (TILE * columns) : 0);
   const size_t block = count > 0 ? TILE * columns / count : 0;
   const bool fits = (bits == 4 || bits == 8) && bytes == TILE * columns * bits / 8 && block >= STEP &&
-                    block % STEP == 0 && count == TILE * columns / block && columns % block == 0;
+                    block <= LARGEST_BLOCK && block % STEP == 0 && count == TILE * columns / block && columns % block == 0;
   if (!fits) {
     throw Failure{std::string(codes.name) + " " + spelled(codes.dims) + " with scales " + spelled(scales.dims) +
                   " is no weight of " + std::to_string(columns) + " columns in tiles of 16 rows"};
@@ -34,13 +34,21 @@ Rows room_for(Scratch& scratch, size_t count, size_t columns, size_t block) {
 }
 
 Rows rounded(const Context& context, const Kernels& kernels, Scratch& scratch, const float* x, size_t count,
-             size_t columns, size_t block) {
+             size_t columns, size_t block, Norm norm) {
   const Rows rows = room_for(scratch, count, columns, block);
+  float* normed = norm.weight != nullptr ? scratch.take<float>(count * columns) : nullptr;
   const size_t blocks = columns / block;
   constexpr size_t at_once = 8;
   context.parallel(ceil_div(count, at_once), [&](size_t job) {
     const size_t first = job * at_once, number = std::min(at_once, count - first);
-    kernels.quantize(x + first * columns, number * blocks, block, rows.codes + first * columns,
+    const float* from = x + first * columns;
+    if (norm.weight != nullptr) {
+      for (size_t i = 0; i < number * columns; i += columns) {
+        kernels.rms_norm(from + i, norm.weight, norm.eps, columns, normed + first * columns + i);
+      }
+      from = normed + first * columns;
+    }
+    kernels.quantize(from, number * blocks, block, rows.codes + first * columns,
                      rows.scales + first * blocks, rows.sums + first * blocks);
   });
   return rows;
