@@ -13,6 +13,7 @@ KERNELS: Final = "ERNIE_RT_KERNELS"
 """An environment variable: the kernels to use, of those that the processor can run, or `none`."""
 
 
+@cache
 def library_path() -> Path | None:
     """The file, if this installation has one: for `register_custom_ops_library` of any session, so that it runs the
     experts of exported models. It imports nothing heavy."""
