@@ -284,12 +284,8 @@ def head_dim(node: Node) -> int:
     """The size of an attention's heads; 0 for other nodes."""
     if node.op not in ATTENTIONS:
         return 0
-    if node.op == "attention":
-        query = node.operands["q"]
-        assert query is not None
-        size = query.type.dims[-1]
-    else:
-        size = node.attributes["head_dim"]
+    query = node.operands.get("q")
+    size = query.type.dims[-1] if query is not None else node.attributes["head_dim"]
     assert isinstance(size, int)
     return size
 
