@@ -178,6 +178,16 @@ def test_it_says_what_came_from_disk(demo: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("built")
+def test_of_files_that_it_may_not_write_it_says_nothing(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system would say that all of them is in memory."""
+    monkeypatch.setattr(backend.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(backend, "take_reads", lambda: library.Reads(100, 0))
+    with ernie_rt.load(demo, backend="onnx", dtype="float32") as model:
+        model.generate_ids([5, 6, 7], max_new_tokens=1)
+        assert model.memory().experts_from_disk is None
+
+
+@pytest.mark.usefixtures("built")
 def test_a_model_larger_than_memory_runs(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemAvailable: 2048 kB\n")

@@ -50,7 +50,9 @@ def test_what_memory_lacks_is_counted_and_computed_with(kernels: str, tmp_path: 
     def run(arrays: dict[str, Array], *ids: int) -> Array:
         routed = {"ids": np.array([ids], np.int32), "weights": np.full((1, len(ids)), 0.5, np.float32)}
         inputs = {"x": x, "norm": None, "router": None, "correction_bias": None, **routed, **arrays}
-        return run_operator(kernels, "TiledFeedForward", inputs, top_k=0, norm_min=0.0, eps=0.0, residual=0, scarce=1)  # type: ignore[no-any-return]
+        attrs = {"top_k": 0, "norm_min": 0.0, "eps": 0.0, "residual": 0, "scarce": 1}
+        found: Array = run_operator(kernels, "TiledFeedForward", inputs, **attrs)
+        return found
 
     def reads() -> tuple[int, int]:
         found = take_reads()

@@ -29,8 +29,8 @@ void TiledLinear::compute(const Context& context, const Kernels& kernels) const 
   if (count == 0) return;
   static thread_local Scratch scratch;
   scratch.restart();
-  const Norm first_normed{norm.floats(), eps_};
-  const Rows rounded_x = rounded(context, kernels, scratch, x.floats(), count, columns, weight.block, first_normed);
+  const Rows rounded_x =
+      rounded(context, kernels, scratch, x.floats(), count, columns, weight.block, {norm.floats(), eps_});
   const size_t at_once = std::max<size_t>(1, JOB_BYTES / (2 * weight.tile_bytes())) * 2;
   context.parallel(ceil_div(weight.tiles, at_once), [&](size_t job) {
     const size_t first = job * at_once, last = std::min(first + at_once, weight.tiles);
