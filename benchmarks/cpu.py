@@ -5,7 +5,10 @@
 
 Weights are random, in the exact shapes. Each round runs every contender once, in a process of its own that warms up
 first, and reads memory before and after with as many threads. With --gguf a file (several times) llama.cpp joins, each
-file with and without its repacking; build it natively, and use files of no fewer bits a weight.
+file with and without its repacking; build it natively, and use files of no fewer bits a weight. With --memory each run
+has so much memory, its page cache included, and starts with nothing of its files in it.
+
+    python benchmarks/cpu.py --model 21B-A3B --memory 6.5 --prompt 256 --decode 32 --depth 0
 """
 
 from __future__ import annotations
@@ -55,6 +58,8 @@ class Figures:
     """Tokens a second, after a prompt as long as `--depth`."""
     first: float | None = None
     """Seconds from the start of the process to its first token."""
+    disk: float | None = None
+    """Of what the chosen experts have, the percentage that memory lacked."""
     private: float | None = None
     """Bytes of memory that are no other process's and no file's."""
 
@@ -122,27 +127,57 @@ def run_ours(folder: Path, name: str, prompt: int, decode: int, depth: int, thre
         prefill = prompt / (time.perf_counter() - start)
         short = tokens_per_second(ids[3:11])
         deep = tokens_per_second(ids[4 : 4 + depth]) if depth else None
-        return Figures(prefill, short, deep, first, private_bytes())
+        share = model.memory().experts_from_disk
+        return Figures(prefill, short, deep, first, None if share is None else 100 * share, private_bytes())
 
 
-def ours(folder: Path, given: argparse.Namespace) -> Figures:
-    sizes = [str(value) for value in (given.prompt, given.decode, given.depth, given.threads, time.time())]
-    command = [sys.executable, __file__, "--child", str(folder), given.model, *sizes]
+@contextmanager
+def memory_group(limit: int | None) -> Iterator[Path | None]:
+    """A control group whose processes have `limit` bytes together. Linux lets root make one."""
+    if limit is None:
+        yield None
+        return
+    root, name = Path("/sys/fs/cgroup"), f"ernie-rt-{os.getpid()}"
+    unified = (root / "cgroup.controllers").exists()
+    group = root / name if unified else root / "memory" / name
+    try:
+        group.mkdir()
+        (group / ("memory.max" if unified else "memory.limit_in_bytes")).write_text(str(limit))
+    except OSError as problem:
+        raise SystemExit(f"--memory needs a control group for memory, which root may make: {problem}") from None
+    try:
+        yield group
+    finally:
+        group.rmdir()
+
+
+def finish(command: list[str], files: Path, group: Path | None) -> str:
+    """What a command prints; in a group it begins with nothing of the model's files in memory."""
+    if group is not None:
+        os.sync()  # what was not written yet cannot leave memory
+        for file in [files] if files.is_file() else list(files.iterdir()):
+            with file.open("rb") as opened:
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        join = f'echo $$ > "{group}/cgroup.procs" && exec "$@"'
+        command = ["sh", "-c", join, "sh", *command]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
-    return Figures(**json.loads(done.stdout))
+    return done.stdout
 
 
-def llama(bench: Path, gguf: Path, repack: bool, given: argparse.Namespace) -> Figures:
-    common = [str(bench), "-m", str(gguf), "-t", str(given.threads), "-r", "1", "-o", "jsonl"]
+def ours(folder: Path, given: argparse.Namespace, group: Path | None) -> Figures:
+    sizes = [str(value) for value in (given.prompt, given.decode, given.depth, given.threads, time.time())]
+    command = [sys.executable, __file__, "--child", str(folder), given.model, *sizes]
+    return Figures(**json.loads(finish(command, folder, group)))
+
+
+def llama(gguf: Path, repack: bool, given: argparse.Namespace, group: Path | None) -> Figures:
+    common = [str(given.llama_bench), "-m", str(gguf), "-t", str(given.threads), "-r", "1", "-o", "jsonl"]
     common += ["--repack", str(int(repack))]
 
     def tokens_per_second(*test: str) -> float:
-        done = subprocess.run([*common, *test], capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        return float(json.loads(done.stdout.splitlines()[-1])["avg_ts"])
+        return float(json.loads(finish([*common, *test], gguf, group).splitlines()[-1])["avg_ts"])
 
     return Figures(
         tokens_per_second("-p", str(given.prompt), "-n", "0"),
@@ -183,19 +218,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--llama-bench", type=Path, help="llama.cpp's program of this name")
     parser.add_argument("--gguf", type=Path, action="append", default=[], help="a file for it; may be given again")
+    parser.add_argument("--memory", type=float, metavar="GB", help="of a run, page cache included; needs root")
     parser.add_argument("--work", type=Path, help="where the model is written, and kept")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     how = Quantization(4 if given.weights == "int4" else 8, layout=given.layout)
-    with work_folder(given.work) as work:
+    with work_folder(given.work) as work, memory_group(given.memory and int(given.memory * 1e9)) as group:
         folder = work / f"{given.model}-{given.weights}-{given.layout}"
         if not folder.exists():
             write_model(folder, config_of(given.model), how)
-        contenders = {f"ernie-rt {given.weights} {given.layout}": partial(ours, folder, given)}
+        contenders = {f"ernie-rt {given.weights} {given.layout}": partial(ours, folder, given, group)}
         for gguf in given.gguf:
-            for repack in (True, False):
+            for repack in (True, False) if group is None else (False,):  # repacked weights are a private copy
                 name = f"llama.cpp {gguf.stem}{'' if repack else ', no repacking'}"
-                contenders[name] = partial(llama, given.llama_bench, gguf, repack, given)
+                contenders[name] = partial(llama, gguf, repack, given, group)
         rounds: dict[str, list[Figures]] = {name: [] for name in contenders}
         read: list[float] = []
         for number in range(given.rounds):

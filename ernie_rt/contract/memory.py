@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 from ernie_rt.contract.protocols import MemoryReport
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import CapacityError
 
 MEMINFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
 
 
 def available_memory() -> int | None:
@@ -18,16 +20,33 @@ def available_memory() -> int | None:
 
     Within a container that is what its limit leaves, page cache counted as free.
     """
-    rooms = [room for room in (_system_memory(), _container_memory()) if room is not None]
-    return min(rooms, default=None)
+    return min((room for room in (_system_memory(), *_group_memory()) if room is not None), default=None)
 
 
-def _container_memory() -> int | None:
-    """What a version 2 control group leaves of its limit, None where there is none."""
+def _group_memory() -> Iterator[int | None]:
+    """What each control group of this process, and each group around it, leaves of its limit; None: it has none."""
     try:
-        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        statistics = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-        return None if limit == "max" else int(limit) - int(used) + int(statistics["inactive_file"])
+        lines = OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "memory":  # version 1
+            names, root = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"), GROUPS / "memory"
+        elif not controllers:  # version 2
+            names, root = ("memory.max", "memory.current", "inactive_file"), GROUPS
+        else:
+            continue
+        own = PurePosixPath(path.lstrip("/"))  # a container may see its own group as the root, and no other
+        for group in dict.fromkeys((own, *own.parents, PurePosixPath())):
+            yield _left(root / group, *names)
+
+
+def _left(group: Path, limit_name: str, used_name: str, cache_name: str) -> int | None:
+    try:
+        limit, used = ((group / name).read_text().strip() for name in (limit_name, used_name))
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return None if limit == "max" else int(limit) - int(used) + int(statistics[cache_name])
     except (OSError, ValueError, KeyError):
         return None
 

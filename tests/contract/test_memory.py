@@ -12,24 +12,56 @@ from ernie_rt.errors import CapacityError
 GIB = 1 << 30
 
 
-def container(folder: Path, limit: str) -> Path:
-    (folder / "memory.max").write_text(f"{limit}\n")
-    (folder / "memory.current").write_text(f"{3 * GIB}\n")
-    (folder / "memory.stat").write_text(f"anon {GIB}\ninactive_file {2 * GIB}\nactive_file 0\n")
-    return folder
+VERSIONS = {
+    1: ("4:memory:{path}", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("0::{path}", "", "memory.max", "memory.current", "inactive_file"),
+}
 
 
-def test_a_container_has_what_its_limit_leaves_and_the_cache_it_can_drop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where control groups are looked for, on a system with 64 GiB to be had."""
     meminfo = tmp_path / "meminfo"
     meminfo.write_text(f"MemTotal: 99 kB\nMemAvailable: {64 * GIB // 1024} kB\n")
     monkeypatch.setattr(memory, "MEMINFO", meminfo)
-    monkeypatch.setattr(memory, "CGROUP", container(tmp_path, str(4 * GIB)))
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "GROUPS", tmp_path / "groups")
+    return tmp_path / "groups"
+
+
+def limit(groups: Path, version: int, own: str, limited: str, limit: str) -> None:
+    """This process is in the group `own`, and the group `limited` has a limit."""
+    line, folder, limit_name, used_name, cache_name = VERSIONS[version]
+    (groups.parent / "cgroup").write_text(f"9:cpu:/\n{line.format(path=own)}\n")
+    group = groups / folder / limited.lstrip("/")
+    group.mkdir(parents=True, exist_ok=True)
+    (group / limit_name).write_text(f"{limit}\n")
+    (group / used_name).write_text(f"{3 * GIB}\n")
+    (group / "memory.stat").write_text(f"anon {GIB}\n{cache_name} {2 * GIB}\nactive_file 0\n")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("own", "limited"),
+    [
+        pytest.param("/", "/", id="a container that sees itself as the root"),
+        pytest.param("/docker/1f", "/", id="a container that sees its name outside, and its own files"),
+        pytest.param("/user.slice/run-7.scope", "/user.slice/run-7.scope", id="a scope of systemd"),
+        pytest.param("/user.slice/run-7.scope", "/user.slice", id="a limit of the group around it"),
+    ],
+)
+def test_a_control_group_has_what_its_limit_leaves_and_the_cache_it_can_drop(
+    groups: Path, version: int, own: str, limited: str
+) -> None:
+    limit(groups, version, own, limited, str(4 * GIB))
     assert available_memory() == 3 * GIB
-    monkeypatch.setattr(memory, "CGROUP", container(tmp_path, "max"))
+    limit(groups, version, own, limited, "max" if version == 2 else str((1 << 63) - 4096))
     assert available_memory() == 64 * GIB
-    monkeypatch.setattr(memory, "CGROUP", tmp_path / "nowhere")
+
+
+def test_a_system_without_control_groups_has_what_it_says(groups: Path) -> None:
+    assert available_memory() == 64 * GIB
+    (groups.parent / "cgroup").write_text("0::/../..\n")
     assert available_memory() == 64 * GIB
 
 
