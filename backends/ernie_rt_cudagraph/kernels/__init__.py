@@ -1,0 +1,1 @@
+"""Triton kernels of the blocks at decode, a file each; `launch.py` starts them."""
