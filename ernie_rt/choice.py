@@ -63,7 +63,13 @@ def choose(
         for name in PREFERENCE
         if name in host.backends and kind in host.info(name).dtypes
     ]
-    places += [(name, "cpu" if kinds else device, "the first usable") for name in PREFERENCE]
+    kind = "cpu" if device == "auto" else device.partition(":")[0]
+    known = {each for info in host.backends.values() for each in info.dtypes}
+    places += [
+        (name, "cpu" if kinds else device, "the first usable")
+        for name in PREFERENCE
+        if name not in host.backends or kind in host.info(name).dtypes or kind not in known  # so said without an import
+    ]
     skipped: list[str] = []
     large: list[CapacityError] = []
     for name, place, reason in places:

@@ -45,6 +45,7 @@ def load(
     memory_bytes: int | None = None,
     cache_tokens: int | None = None,
     reuse: bool = True,
+    graphs: bool = True,
     taps: Collection[str] = (),
     weights: WeightSource | None = None,
     sources: Sources = SOURCES,
@@ -65,7 +66,8 @@ def load(
     in place of the worst case: sequences that find none wait, or are computed anew. `memory_bytes` bounds weights and
     cache together (None: what the device has free); `threads` are the backend's on the CPU (None: as many as it likes).
     With `reuse` a prompt that begins like an earlier one goes on from the rows that are left of it; without, it is
-    computed anew, which gives the same bits each time.
+    computed anew, which gives the same bits each time. Without `graphs` a backend that would record steps and replay
+    them, as CUDA graphs, runs each one kernel by kernel.
 
     Raises OptionError for an argument that is impossible, what `locate` raises, and CheckpointError or FileFormatError
     for weights that are broken or of another model; PluginError or BackendError for a backend that cannot be used, or
@@ -79,8 +81,9 @@ def load(
             found=repr(weights),
             hint="For a quantised model, write one with `ernie-rt quantize` and load its folder",
         )
-    if not isinstance(reuse, bool):
-        raise OptionError("reuse is not possible", expected="True or False", found=repr(reuse))
+    for name, value in (("reuse", reuse), ("graphs", graphs)):
+        if not isinstance(value, bool):
+            raise OptionError(f"{name} is not possible", expected="True or False", found=repr(value))
     located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights, sources)
     config = located.config
     limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes, cache_tokens)
@@ -92,7 +95,7 @@ def load(
         builds: dict[Choice, Build] = {}
 
         def attempt(choice: Choice) -> None:
-            target = Target((choice.device,), choice.dtype, threads)
+            target = Target((choice.device,), choice.dtype, threads, graphs)
             with blame(choice.backend):
                 built = build(config, plugins.backend(choice.backend), target, storages_of(source), taps)
                 check_memory(built.bill(limits), limits.memory_bytes)

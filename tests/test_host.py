@@ -38,9 +38,9 @@ def test_a_stranger_is_imported_when_it_is_asked_for(site: Path) -> None:
     install(site, "good", GOOD)
     install(site, "other", GOOD)
     host = PluginHost()
-    assert {"eager", "onnx", "reference"} == set(host.backends)
+    assert {"cudagraph", "eager", "onnx", "reference"} == set(host.backends)
     host.info("eager")
-    with pytest.raises(OptionError, match="no backend 'nope'; expected one of eager, good, onnx, other, reference"):
+    with pytest.raises(OptionError, match="no backend 'nope'; expected one of cudagraph, eager, good, onnx, other, reference"):
         host.info("nope")
     assert imported(site) == []
     assert host.info("good") == BackendInfo("good", "good_engine:Engine", "made for tests", {"cpu": ("float32",)})
@@ -80,7 +80,7 @@ def test_backends_are_found_by_the_names_of_entry_points(site: Path) -> None:
     install(site, "first", Stranger(both, "ok", None, entry="first = NAME\nsecond = NAME"))
     install(site, "third", Stranger(both, "broken", None))
     host = PluginHost()
-    assert host.info("second").target == "m:C" and set(host.backends) == {"eager", "onnx", "reference", "second"}
+    assert host.info("second").target == "m:C" and set(host.backends) == {"cudagraph", "eager", "onnx", "reference", "second"}
     assert host.info("first").target == "first_engine:Engine"
     with pytest.raises(PluginError, match="announces backend 'second', and has no entry point of that name"):
         host.info("third")
@@ -92,7 +92,7 @@ def test_one_of_two_may_be_off(site: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("ERNIE_RT_PLUGINS", "no:second")
     host = PluginHost()
     host.examine()
-    assert set(host.backends) == {"eager", "onnx", "reference", "first"}
+    assert set(host.backends) == {"cudagraph", "eager", "onnx", "reference", "first"}
     with pytest.raises(PluginError, match="'second' cannot be used: switched off by -p or ERNIE_RT_PLUGINS"):
         host.info("second")
 
@@ -100,14 +100,14 @@ def test_one_of_two_may_be_off(site: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_no_announcement_replaces_a_built_in_backend(site: Path) -> None:
     install(site, "eager", Stranger(PLUGIN, "ok", None, entry="eager = NAME\nmine = NAME"))
     host = PluginHost()
-    assert [plugin.status for plugin in host.examine()] == ["ok", "ok", "ok", "shadows a built-in", "ok"]
+    assert [plugin.status for plugin in host.examine()] == ["ok", "ok", "ok", "ok", "shadows a built-in", "ok"]
     assert host.info("eager").target == "ernie_rt_eager.backend:EagerBackend"
 
 
 def test_a_built_in_plugin_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ERNIE_RT_PLUGINS", "no:eager")
     host = PluginHost()
-    assert set(host.backends) == {"onnx", "reference"} and host.absence("eager") == "off"
+    assert set(host.backends) == {"cudagraph", "onnx", "reference"} and host.absence("eager") == "off"
     assert not host.failures
 
 
@@ -125,7 +125,7 @@ def info(target: str = "some_module:Engine", **fields: object) -> BackendInfo:
 def test_extra_plugins_take_no_name_that_is_there() -> None:
     for infos in ([info(), info()], [info(), BackendInfo("eager", "a:b", "", {"cpu": ("float32",)})]):
         host = PluginHost(extra=[announcing(*infos)])
-        assert set(host.backends) == {"eager", "onnx", "reference"}  # all of a plugin's backends, or none
+        assert set(host.backends) == {"cudagraph", "eager", "onnx", "reference"}  # all of a plugin's backends, or none
         (failure,) = host.failures
         assert failure.cause == f"announces backend {infos[1].name!r}, which exists already"
 

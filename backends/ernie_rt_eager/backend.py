@@ -26,6 +26,7 @@ from ernie_rt.contract import (
     Numerics,
     OpNumerics,
     PagedContents,
+    Pending,
     Reject,
     State,
     Step,
@@ -100,11 +101,17 @@ class EagerExecutable(ExecutableBase):
         self._said = {name: SAID_BY_CONTEXT - _read_as_tensors(graph) for name, graph in self._graphs.items()}
 
     @torch.inference_mode()
-    def submit(self, step: Step) -> Done:
+    def submit(self, step: Step) -> Pending:
         with exact_sums(self._device), threads(self._threads):
             return self._run(step)
 
-    def _run(self, step: Step) -> Done:
+    def _run(self, step: Step) -> Pending:
+        outputs, taps = self._compute(step)
+        logits = outputs.get("logits")
+        return Done(StepResult(None if logits is None else logits.float().cpu().numpy(), taps=to_numpy(taps)))
+
+    def _compute(self, step: Step) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The outputs and taps of the step's graph, on the device."""
         graph, context = self._graphs[step.graph], Context(step, self._device)
         inputs = {
             value.name: (context if value.name == "context" else None)
@@ -112,10 +119,7 @@ class EagerExecutable(ExecutableBase):
             else self._input(step, value)
             for value in graph.inputs
         }
-        outputs, values = self._interpreters[step.graph].run(inputs, step.bindings(graph))
-        taps = {name: _to_numpy(value) for name, value in values.items()}
-        logits = outputs.get("logits")
-        return Done(StepResult(None if logits is None else logits.float().cpu().numpy(), taps=taps))
+        return self._interpreters[step.graph].run(inputs, step.bindings(graph))
 
     def copy(self, source: int, destination: int, length: int) -> None:
         size = self.cache.page_size
@@ -194,8 +198,9 @@ def _numpy_view(tensor: Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-def _to_numpy(value: Tensor) -> np.ndarray:
-    return (value.float() if value.is_floating_point() else value).cpu().numpy()
+def to_numpy(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """The values by name, any float dtype as float32."""
+    return {name: (v.float() if v.is_floating_point() else v).cpu().numpy() for name, v in values.items()}
 
 
 def _bill(contents: PagedContents, device: torch.device) -> MemoryReport:

@@ -51,6 +51,7 @@ def chat(
     max_context: opt.MaxContext = None,
     max_batch_tokens: opt.BatchTokens = 512,
     threads: opt.Threads = None,
+    graphs: opt.Graphs = True,
     memory: opt.Memory = None,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
@@ -92,7 +93,8 @@ def chat(
         loaded(
             located, backend=backend, device=device, dtype=dtype,
             max_context=None if max_context is None else parse_size(max_context),
-            max_batch_tokens=max_batch_tokens, threads=threads, memory=memory, verbose=verbose, quiet=quiet,
+            max_batch_tokens=max_batch_tokens, threads=threads, graphs=graphs, memory=memory,
+            verbose=verbose, quiet=quiet,
             weights=quantized(located, weights, threads, backend=backend, device=device, dtype=dtype),
         ) as ready,
     ):  # fmt: skip

@@ -55,6 +55,9 @@ def _check_threads(threads: int | None) -> int | None:
 Threads = Annotated[
     int | None, typer.Option(min=1, callback=_check_threads, help="CPU threads; all cores when not given.")
 ]
+Graphs = Annotated[
+    bool, typer.Option("--graphs/--no-graphs", help="Let a GPU replay recorded steps, or start each kernel anew.")
+]
 Memory = Annotated[str | None, typer.Option(help="Refuse to load more than this, such as 12GiB.")]
 MaxContext = Annotated[
     str | None, typer.Option(help="At most so many tokens of prompts and answers together, such as 8k.")

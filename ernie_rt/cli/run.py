@@ -47,6 +47,7 @@ def run(
     max_context: opt.MaxContext = None,
     max_batch_tokens: opt.BatchTokens = 512,
     threads: opt.Threads = None,
+    graphs: opt.Graphs = True,
     memory: opt.Memory = None,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
@@ -97,7 +98,8 @@ def run(
         PeakMemory() as peak,
         loaded(
             located, backend=backend, device=device, dtype=dtype, max_context=needed,
-            max_batch_tokens=max_batch_tokens, threads=threads, memory=memory, verbose=verbose, quiet=quiet,
+            max_batch_tokens=max_batch_tokens, threads=threads, graphs=graphs, memory=memory,
+            verbose=verbose, quiet=quiet,
             weights=quantized(located, weights, threads, backend=backend, device=device, dtype=dtype),
         ) as ready,
     ):  # fmt: skip

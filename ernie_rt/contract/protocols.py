@@ -15,11 +15,15 @@ from ernie_rt.weights.source import WeightSource
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a model is compiled for: devices such as "cpu" or "cuda:0" (one, today), the activation dtype, threads."""
+    """What a model is compiled for: devices such as "cpu" or "cuda:0" (one, today), the activation dtype, threads.
+
+    With `graphs` a backend may record steps and replay them, as CUDA graphs do; without, it runs each one anew.
+    """
 
     devices: tuple[str, ...]
     dtype: DType
     threads: int | None = None
+    graphs: bool = True
 
     @property
     def device(self) -> str:

@@ -1,1 +1,24 @@
 """The blocks as functions of tensors: what an Interpreter calls, by op name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from torch import Tensor
+
+from ernie_rt.contract import Node
+from ernie_rt_cudagraph.blocks import attention, embed, head, mlp, moe
+
+REFUSALS: Final[Mapping[str, Callable[[Node], str | None]]] = {
+    "embed": embed.refusal,
+    "attention_block": attention.refusal,
+    "mlp_block": mlp.refusal,
+    "moe_block": moe.refusal,
+    "head": head.refusal,
+}
+"""Why a block cannot be run in one go, in words; None: it can."""
+
+
+def functions(live: Tensor, *, pdl: bool) -> Mapping[str, Callable[..., Any]]:
+    """The functions by op, for work of which `live [1]` rows are no padding."""

@@ -1,0 +1,226 @@
+"""A compiled model: steps of decodes are replayed graphs, others run block by block; tokens are drawn on the device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ernie_rt.contract import (
+    NO_NUMBER,
+    Int32,
+    Limits,
+    Lowering,
+    Step,
+    StepResult,
+    Target,
+    Value,
+    WeightSource,
+)
+from ernie_rt.display import human_bytes
+from ernie_rt.errors import BackendError
+from ernie_rt_cudagraph.blocks import functions
+from ernie_rt_cudagraph.inputs import DecodeInputs, Tables, device_draws, to_device
+from ernie_rt_cudagraph.replay import Recorder, buckets
+from ernie_rt_cudagraph.sampling import draw, is_greedy
+from ernie_rt_eager.backend import EagerExecutable, to_numpy
+from ernie_rt_eager.ops import FUNCTIONS
+
+MAIN: Final = "main"
+SAID: Final = frozenset(
+    {"ids", "positions", "sequence", "index", "write", "context", "context_sequence", "context_index", "rows"}
+)
+"""What a graph may take in to be recorded: buffers that keep their places say it all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a recorded step leaves on the device, until the next one: `logits [N, V]`, float32, and `tokens [N]`."""
+
+    logits: Tensor
+    tokens: Tensor
+
+
+class CudaGraphExecutable(EagerExecutable):
+    """Eager's tensors and cache, the blocks in its table of functions, and recorded steps of decodes."""
+
+    ahead = 1
+
+    def __init__(
+        self,
+        lowerings: Mapping[str, Lowering],
+        source: WeightSource,
+        target: Target,
+        limits: Limits,
+        recorder: Recorder,
+        *,
+        pdl: bool,
+    ) -> None:
+        device = torch.device(target.device)
+        self._buckets = buckets(limits.max_sequences)
+        self._inputs = DecodeInputs(self._buckets[-1], limits.max_sequences, device)
+        super().__init__(lowerings, source, target, limits, {**FUNCTIONS, **functions(self._inputs.live, pdl=pdl)})
+        self.admits = replace(self.admits, mixed=False)
+        self._tables = Tables(limits.max_sequences, -(-limits.max_context // self.cache.page_size), device)
+        self._last = torch.zeros(limits.max_sequences + 1, dtype=torch.int32, device=device)  # by seat; one for padding
+        self._every_row = torch.arange(self._buckets[-1], dtype=torch.int32, device=device)
+        self._replays: dict[tuple[int, bool], Callable[[], Drawn]] = {}
+        why_not = obstacle(lowerings)
+        if why_not is None:
+            self._record(recorder)
+        else:
+            self._note(f"steps run block by block: {why_not}")
+
+    def close(self) -> None:
+        self._replays = {}
+        super().close()
+
+    def _run(self, step: Step) -> Read:
+        if self._is_recorded(step):
+            return self._replay(step)
+        self._inputs.all_live()
+        outputs, taps = self._compute(step)
+        logits = outputs.get("logits")
+        tokens = None if logits is None else self._draw(step, logits)
+        return self._read(step, logits, tokens, to_numpy(taps))
+
+    def _is_recorded(self, step: Step) -> bool:
+        """Whether it brings one token for each of its sequences, and nothing that the graphs do not take in."""
+        return (
+            bool(self._replays)
+            and step.graph == MAIN
+            and len(step.ids) == len(step.past) <= self._buckets[-1]
+            and step.draws is not None
+            and not step.extra
+            and step.page_size == self.cache.page_size
+        )
+
+    def _replay(self, step: Step) -> Read:
+        """By the smallest graph that has room."""
+        assert step.draws is not None
+        self._tables.update(step)
+        self._inputs.fill(step)
+        count = len(step.ids)
+        rows = next(rows for rows in self._buckets if rows >= count)
+        drawn = self._replays[rows, is_greedy(step.draws)]()
+        return self._read(step, drawn.logits.index_select(0, self._rows(step.rows)), drawn.tokens[:count], {})
+
+    def _record(self, recorder: Recorder) -> None:
+        """Make the graphs, the largest first: the others find room in its memory."""
+        began, free = time.perf_counter(), self._free()
+        self._inputs.clear()
+        for rows in reversed(self._buckets):
+            for greedy in (True, False):
+                try:
+                    self._replays[rows, greedy] = recorder.record(partial(self._decodes, rows, greedy))
+                except Exception as problem:
+                    raise BackendError(
+                        "a step could not be recorded as a CUDA graph",
+                        where=f"{rows} sequences",
+                        found=f"{type(problem).__name__}: {problem}",
+                        hint="Load with graphs=False (--no-graphs), which runs the same kernels one by one",
+                    ) from problem
+        taken = max(0, free - self._free())
+        self._report = replace(self._report, workspace_bytes=self._report.workspace_bytes + taken)
+        self._note(
+            f"{len(self._replays)} graphs of steps, recorded in {time.perf_counter() - began:.1f} s, "
+            f"take {human_bytes(taken)}"
+        )
+
+    @torch.inference_mode()
+    def _decodes(self, rows: int, greedy: bool) -> Drawn:
+        """A whole step of decodes, from the tokens that come in to those that are drawn. The host waits for nothing."""
+        decodes = self._inputs.decodes(rows, self._tables.device, self.cache.page_size)
+        inputs = dict.fromkeys(SAID) | {
+            "ids": self._inputs.ids(rows, self._last),
+            "positions": decodes.index[:, None],
+            "context": decodes,
+            "rows": self._every_row[:rows],
+        }
+        outputs, _ = self._interpreters[MAIN].run(inputs, {"N": rows, "L": rows})
+        tokens = draw(outputs["logits"], self._inputs.draws(rows), greedy=greedy)
+        self._last.index_copy_(0, self._inputs.drawn_seat(rows), tokens)
+        return Drawn(outputs["logits"], tokens)
+
+    def _input(self, step: Step, value: Value) -> Tensor:
+        tensor = super()._input(step, value)
+        if value.name != "ids":
+            return tensor
+        return torch.where(tensor < 0, self._last.index_select(0, self._rows(step.seat)), tensor)
+
+    def _draw(self, step: Step, logits: Tensor) -> Tensor | None:
+        """A token for each sequence of a step that is not recorded `[B]`, -1 where none is drawn."""
+        if step.draws is None:
+            return None
+        tokens = torch.full((len(step.past),), NO_NUMBER, dtype=torch.int32, device=self._device)
+        places, sequences, ahead = step.drawn_rows
+        if len(places):
+            draws = step.draws.rows(sequences, ahead)
+            drawn = draw(
+                logits.index_select(0, self._rows(places)), device_draws(draws, self._device), greedy=is_greedy(draws)
+            )
+            tokens.index_copy_(0, self._rows(sequences).long(), drawn)
+            self._last.index_copy_(0, self._rows(step.seats[sequences]).long(), drawn)
+        return tokens
+
+    def _read(self, step: Step, logits: Tensor | None, tokens: Tensor | None, taps: Mapping[str, np.ndarray]) -> Read:
+        """Have what the step gave copied to main memory: `logits [L, V]` of its rows, `tokens [B]`."""
+        if logits is not None and step.fetch is not None:
+            logits = logits.index_select(0, self._rows(step.fetch)) if len(step.fetch) else None
+        return Read(logits, tokens, taps)
+
+    def _rows(self, rows: Int32) -> Tensor:
+        return to_device(rows, self._device)
+
+    def _note(self, note: str) -> None:
+        self._report = replace(self._report, notes=(*self._report.notes, note))
+
+    def _free(self) -> int:
+        return torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 0
+
+
+class Read:
+    """A step's results on their way to main memory."""
+
+    def __init__(self, logits: Tensor | None, tokens: Tensor | None, taps: Mapping[str, np.ndarray]) -> None:
+        self._logits, self._tokens, self._taps = _fetched(logits), _fetched(tokens), taps
+        given = logits if logits is not None else tokens
+        self._done = None
+        if given is not None and given.is_cuda:
+            self._done = torch.cuda.Event()
+            self._done.record()
+
+    def result(self) -> StepResult:
+        if self._done is not None:
+            self._done.synchronize()
+        logits, tokens = (None if each is None else each.numpy() for each in (self._logits, self._tokens))
+        return StepResult(logits, None if tokens is None else tokens[:, None], taps=self._taps)
+
+
+def _fetched(tensor: Tensor | None) -> Tensor | None:
+    """A copy in main memory, there once the device has come to it; later steps leave it as it is."""
+    if tensor is None or not tensor.is_cuda:
+        return None if tensor is None else tensor.clone()
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+
+
+def obstacle(lowerings: Mapping[str, Lowering]) -> str | None:
+    """Why steps of decodes cannot be recorded, in words; None: they can."""
+    if MAIN not in lowerings:
+        return f"there is no graph {MAIN!r}"
+    graph, taps = lowerings[MAIN].graph, lowerings[MAIN].taps
+    if taps:
+        return "values of the graph are tapped"
+    pieces = sorted({node.op for node in graph.nodes if node.spec.level != "block"})
+    if pieces:
+        return f"not all blocks are claimed whole: {', '.join(pieces)}"
+    others = [value.name for value in graph.inputs if value.name not in SAID]
+    if others or "logits" not in dict(graph.outputs):
+        return f"the graph takes in {', '.join(others)}" if others else "the graph has no logits"
+    return None

@@ -1,0 +1,62 @@
+"""Work that is recorded once and done again and again: CUDA graphs, and what stands in for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+LARGEST = 512
+"""Sequences in the largest graph; a step of more runs kernel by kernel."""
+
+
+class Recorder(Protocol):
+    """What makes a function of work on the device that can be done again."""
+
+    def record(self, work: Callable[[], T]) -> Callable[[], T]:
+        """`work` as something to call again. It reads and writes buffers that keep their places, and waits for nothing.
+
+        Until the next call the result holds what the last one made, in the same tensors perhaps.
+        """
+        ...
+
+
+class Directly:
+    """Records nothing: work is done kernel by kernel, each time."""
+
+    def record(self, work: Callable[[], T]) -> Callable[[], T]:
+        return work
+
+
+class CudaGraphs:
+    """Records CUDA graphs, which share one pool of memory: they are replayed one after the other."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def record(self, work: Callable[[], T]) -> Callable[[], T]:
+        with torch.cuda.device(self._device):
+            beside = torch.cuda.Stream()
+            beside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(beside):
+                work()  # compiles kernels and makes libraries ready, which a capture does not allow
+            torch.cuda.current_stream().wait_stream(beside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                result = work()
+
+        def replay() -> T:
+            graph.replay()
+            return result
+
+        return replay
+
+
+def buckets(most: int) -> tuple[int, ...]:
+    """How many rows graphs have, so that any number of sequences up to `most` finds one that is not much larger."""
+    sizes = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, *range(160, 256, 32), *range(256, LARGEST + 1, 64)]
+    return tuple(size for i, size in enumerate(sizes) if i == 0 or sizes[i - 1] < most)

@@ -1,0 +1,26 @@
+"""Kernels of cudagraph on a CPU, by Triton's interpreter, which is chosen where a kernel is defined."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import pytest
+
+if find_spec("triton") is None:
+    collect_ignore_glob = ["test_*.py"]  # tests/backends/test_without_triton.py says so
+else:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        kernels = importlib.import_module("ernie_rt_cudagraph.kernels")
+        for found in pkgutil.iter_modules(kernels.__path__, f"{kernels.__name__}."):
+            importlib.import_module(found.name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def interpreted() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        yield
