@@ -23,12 +23,16 @@ class Launch:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *, num_warps: int = 4, num_stages: int = 3, **arguments: Any) -> None:
-    """Start a kernel on the current stream; within `listed` it is only noted down, and tensors may be `meta` ones."""
+    """Start a kernel on the current stream; within `listed` it is only noted down, and tensors may be `meta` ones.
+
+    Every kernel has an argument `PDL`: whether it may begin before the one in front of it has ended (language.wait).
+    """
     noted = _listed.get()
     if noted is not None:
         noted.append(Launch(kernel, grid, arguments, num_warps, num_stages))
         return
-    kernel[grid](**arguments, num_warps=num_warps, num_stages=num_stages)
+    options = {"launch_pdl": True} if arguments["PDL"] else {}
+    kernel[grid](**arguments, num_warps=num_warps, num_stages=num_stages, **options)
 
 
 @contextmanager

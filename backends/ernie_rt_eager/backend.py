@@ -143,27 +143,29 @@ class EagerExecutable(ExecutableBase):
     def _load(self, weight: Weight, source: WeightSource, bindings: Mapping[str, int]) -> Tensor:
         """The weight on the device, gate and up apart in memory; through a buffer of one slice when that is not main
         memory."""
-        shape = weight.type.shape(bindings)
-        paired = weight.paired  # [.., I, 2, H]
-        stored = (*shape[:-3], 2, shape[-3], shape[-1]) if paired else shape
-        dtype = DTYPES[weight.type.dtype]
-        tensor = torch.empty(stored, dtype=dtype, device=self._device)
-        logical = tensor.transpose(-3, -2) if paired else tensor
+        logical = empty_weight(weight, bindings, self._device)
         if self._device.type == "cpu":
             source.fill(weight, "data", _numpy_view(logical))
         else:
-            leading = shape[:-3] if paired else shape[:-2]
-            staging = torch.empty(stored[len(leading) :], dtype=dtype)
-            view = _numpy_view(staging.transpose(-3, -2) if paired else staging)
+            leading = logical.shape[: -3 if weight.paired else -2]
+            staging = torch.empty_like(logical[(0,) * len(leading)], device="cpu")
             for index in np.ndindex(*leading):
-                source.fill(weight, "data", view, tuple(index))
-                tensor[index].copy_(staging)
+                source.fill(weight, "data", _numpy_view(staging), tuple(index))
+                logical[index].copy_(staging)
         return logical
 
     def _allocate(self, state: State, bindings: Mapping[str, int]) -> LayerCache:
         rows, _, heads, size = state.type.shape(bindings)
         k, v = (torch.empty(rows, heads, size, dtype=DTYPES[state.type.dtype], device=self._device) for _ in range(2))
         return LayerCache(k, v)
+
+
+def empty_weight(weight: Weight, bindings: Mapping[str, int], device: torch.device) -> Tensor:
+    """Room for a weight; gate and up, `[.., I, 2, H]`, lie apart in memory, one after the other."""
+    shape, dtype = weight.type.shape(bindings), DTYPES[weight.type.dtype]
+    if not weight.paired:
+        return torch.empty(shape, dtype=dtype, device=device)
+    return torch.empty(*shape[:-3], 2, shape[-3], shape[-1], dtype=dtype, device=device).transpose(-3, -2)
 
 
 def _read_as_tensors(graph: Graph) -> set[str]:
