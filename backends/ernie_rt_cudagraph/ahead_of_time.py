@@ -45,7 +45,7 @@ POINTERS: Final = {
     torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.float64: "*fp64",
     torch.int32: "*i32", torch.int64: "*i64",
 }  # fmt: skip
-WIDE_LOAD: Final = re.compile(
+WIDE_LOAD: Final = re.compile(r"ld\.global\S*\.(v4\.b32|v2\.b64)|cp\.async\.cg\.shared\.global.*, 0x10, ")
     r"ld\.global[\w.:]*\.v4\.b32|ld\.global[\w.:]*\.v2\.b64|cp\.async\.cg\.shared\.global \[.*16"
 )
 

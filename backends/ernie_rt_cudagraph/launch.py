@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-_listed: ContextVar[list[Launch] | None] = ContextVar("_listed", default=None)
+_receiver: ContextVar[Callable[[Launch], None] | None] = ContextVar("_receiver", default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A kernel, its grid, and its arguments by name: tensors, numbers, and what it is compiled for."""
+    """A kernel, its grid, and its arguments by name: tensors, numbers, and what it is compiled for.
+
+    Every kernel has an argument `PDL`: whether it may begin before the one in front of it has ended (`language.wait`).
+    """
 
     kernel: Any
     grid: tuple[int, ...]
@@ -21,26 +24,35 @@ class Launch:
     num_warps: int
     num_stages: int
 
+    def start(self) -> None:
+        """On the current stream."""
+        options = {"launch_pdl": True} if self.arguments["PDL"] else {}
+        self.kernel[self.grid](**self.arguments, num_warps=self.num_warps, num_stages=self.num_stages, **options)
+
 
 def launch(kernel: Any, grid: tuple[int, ...], *, num_warps: int = 4, num_stages: int = 3, **arguments: Any) -> None:
-    """Start a kernel on the current stream; within `listed` it is only noted down, and tensors may be `meta` ones.
+    """Start a kernel, or hand it to who receives launches instead."""
+    asked = Launch(kernel, grid, arguments, num_warps, num_stages)
+    receive = _receiver.get()
+    if receive is None:
+        asked.start()
+    else:
+        receive(asked)
 
-    Every kernel has an argument `PDL`: whether it may begin before the one in front of it has ended (language.wait).
-    """
-    noted = _listed.get()
-    if noted is not None:
-        noted.append(Launch(kernel, grid, arguments, num_warps, num_stages))
-        return
-    options = {"launch_pdl": True} if arguments["PDL"] else {}
-    kernel[grid](**arguments, num_warps=num_warps, num_stages=num_stages, **options)
+
+@contextmanager
+def received(by: Callable[[Launch], None]) -> Iterator[None]:
+    """While the block runs no launch is started: each is handed over."""
+    token = _receiver.set(by)
+    try:
+        yield
+    finally:
+        _receiver.reset(token)
 
 
 @contextmanager
 def listed() -> Iterator[list[Launch]]:
-    """The launches that are asked for while the block runs, none of which is done."""
+    """The launches that are asked for while the block runs, none of which is started: tensors may be `meta` ones."""
     launches: list[Launch] = []
-    token = _listed.set(launches)
-    try:
+    with received(launches.append):
         yield launches
-    finally:
-        _listed.reset(token)
