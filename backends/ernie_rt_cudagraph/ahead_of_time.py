@@ -46,8 +46,6 @@ POINTERS: Final = {
     torch.int32: "*i32", torch.int64: "*i64",
 }  # fmt: skip
 WIDE_LOAD: Final = re.compile(r"ld\.global\S*\.(v4\.b32|v2\.b64)|cp\.async\.cg\.shared\.global.*, 0x10, ")
-    r"ld\.global[\w.:]*\.v4\.b32|ld\.global[\w.:]*\.v2\.b64|cp\.async\.cg\.shared\.global \[.*16"
-)
 
 
 @dataclass(frozen=True, slots=True)
