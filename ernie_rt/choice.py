@@ -123,6 +123,12 @@ def _settle(
         devices = [d for d in implementation.devices() if d.partition(":")[0] in info.dtypes]
     except (Exception, SystemExit) as error:
         raise BackendError(f"backend {name!r} cannot name its devices: {type(error).__name__}: {error}") from error
+    if not devices and device in ("auto", *info.dtypes):
+        raise OptionError(
+            f"backend {name!r} has no device on this machine",
+            expected=f"{' or '.join(info.dtypes)}: {info.summary}",
+            hint="Leave out --backend, and one is chosen that runs here",
+        )
     wanted = [d for d in devices if device in ("auto", d, d.partition(":")[0])]
     if not wanted:
         raise OptionError(

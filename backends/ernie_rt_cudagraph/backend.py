@@ -25,6 +25,8 @@ class CudaGraphBackend(EagerBackend):
 
     recorder: ClassVar[Recorder | None] = None
     """What records steps (None: CUDA graphs, if the target wants graphs and has them)."""
+    pdl: ClassVar[bool] = False
+    """Whether a kernel may begin before the one in front of it has ended, on GPUs that can do that."""
 
     def devices(self) -> tuple[str, ...]:
         found = [f"cuda:{i}" for i in range(torch.cuda.device_count()) if _capability(f"cuda:{i}") >= OLDEST]
@@ -45,7 +47,7 @@ class CudaGraphBackend(EagerBackend):
     ) -> CudaGraphExecutable:
         on_gpu = target.device != "cpu"
         recorder = CudaGraphs(torch.device(target.device)) if on_gpu and target.graphs else Directly()
-        pdl = on_gpu and _capability(target.device) >= PROGRAMMATIC
+        pdl = self.pdl and on_gpu and _capability(target.device) >= PROGRAMMATIC
         return CudaGraphExecutable(lowerings, weights, target, limits, self.recorder or recorder, pdl=pdl)
 
 
