@@ -40,7 +40,9 @@ def test_a_stranger_is_imported_when_it_is_asked_for(site: Path) -> None:
     host = PluginHost()
     assert {"cudagraph", "eager", "onnx", "reference"} == set(host.backends)
     host.info("eager")
-    with pytest.raises(OptionError, match="no backend 'nope'; expected one of cudagraph, eager, good, onnx, other, reference"):
+    with pytest.raises(
+        OptionError, match="no backend 'nope'; expected one of cudagraph, eager, good, onnx, other, reference"
+    ):
         host.info("nope")
     assert imported(site) == []
     assert host.info("good") == BackendInfo("good", "good_engine:Engine", "made for tests", {"cpu": ("float32",)})
@@ -80,7 +82,13 @@ def test_backends_are_found_by_the_names_of_entry_points(site: Path) -> None:
     install(site, "first", Stranger(both, "ok", None, entry="first = NAME\nsecond = NAME"))
     install(site, "third", Stranger(both, "broken", None))
     host = PluginHost()
-    assert host.info("second").target == "m:C" and set(host.backends) == {"cudagraph", "eager", "onnx", "reference", "second"}
+    assert host.info("second").target == "m:C" and set(host.backends) == {
+        "cudagraph",
+        "eager",
+        "onnx",
+        "reference",
+        "second",
+    }
     assert host.info("first").target == "first_engine:Engine"
     with pytest.raises(PluginError, match="announces backend 'second', and has no entry point of that name"):
         host.info("third")
