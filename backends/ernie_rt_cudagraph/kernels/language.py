@@ -37,6 +37,16 @@ def dot(a, b, sums):
 
 
 @triton.jit
+def rounded(x, dtype: tl.constexpr):
+    """float32 numbers in a dtype, the nearest ones; the interpreter, which cuts bfloat16 off, gets them rounded."""
+    if INTERPRETED and dtype == tl.bfloat16:
+        bits = x.to(tl.uint32, bitcast=True)
+        bits += 0x7FFF + ((bits >> 16) & 1)
+        x = tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
+    return x.to(dtype)
+
+
+@triton.jit
 def inverse_rms(inputs, held, eps, M: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr):
     """1 / sqrt(mean(x²) + eps) `[M]` of M rows of K numbers, which begin at the pointers `inputs [M]`; 0 numbers where
     `held [M]` is false."""
@@ -49,32 +59,81 @@ def inverse_rms(inputs, held, eps, M: tl.constexpr, K: tl.constexpr, BLOCK_K: tl
 
 
 @triton.jit
+def weight_tile(rows, wanted, k, K: tl.constexpr, BLOCK_K: tl.constexpr):
+    """`[ROWS, BLOCK_K]` numbers of a weight from place k on, of the rows that begin at the pointers `rows [ROWS]`; 0
+    past their K numbers and where `wanted` is false."""
+    places = k + tl.arange(0, BLOCK_K)
+    return tl.load(rows[:, None] + places, mask=wanted[:, None] & (places < K), other=0)
+
+
+@triton.jit
 def products(
     inputs, held, norm, inverse, rows, wanted,
     M: tl.constexpr, ROWS: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, NORMED: tl.constexpr,
+    eps=0.0, first=None,
 ):  # fmt: skip
     """x @ weightᵀ `[M, ROWS]` in float32, of M rows of numbers and ROWS rows of a weight, K long each.
 
     Pointers `inputs [M]` and `rows [ROWS]` say where they begin; a row where `held` or `wanted` is false counts as 0.
     With NORMED the numbers are first multiplied by `inverse [M]` and the weights from pointer `norm` on, and rounded to
-    the weight's dtype. M is 1, or a multiple of 16 for the tensor cores.
+    the dtype that they had, which a router's float32 weight does not share. M is 1, or a multiple of 16 for the tensor
+    cores.
+
+    Where `inverse` is None it is found from `eps`: of one row on the way, so that x is read once and rounded nowhere,
+    and the sums are scaled; of more, whose norm the tensor cores take rounded, before. With M = 1 the weight's next
+    tile is asked for before the last one is used, and its `first` one, a `weight_tile`, perhaps before `wait`.
     """
     places = tl.arange(0, BLOCK_K)
     if M == 1:
+        # Each row of the weight reads x and the norm for itself, so that no thread waits for numbers of another one.
+        every = tl.zeros((ROWS, 1), tl.int32)
         each = tl.zeros((ROWS, BLOCK_K), tl.float32)
+        squares = tl.zeros((ROWS, BLOCK_K), tl.float32)
+        weight = weight_tile(rows, wanted, 0, K, BLOCK_K) if first is None else first
+        for k in range(0, K, BLOCK_K):
+            following = weight_tile(rows, wanted, k + BLOCK_K, K, BLOCK_K)
+            at = every + k + places  # [ROWS, BLOCK_K]
+            x = tl.load(inputs[:, None] + at, mask=held[:, None] & (at < K), other=0)
+            y = x.to(tl.float32)
+            if NORMED:
+                scale = tl.load(norm + at, mask=at < K, other=0).to(tl.float32)
+                if inverse is None:
+                    squares += y * y
+                    y *= scale
+                else:
+                    y = rounded(y * inverse[:, None] * scale, x.dtype).to(tl.float32)
+            each += weight.to(tl.float32) * y
+            weight = following
+        sums = tl.sum(each, axis=1)
+        if NORMED and inverse is None:
+            sums *= tl.rsqrt(tl.sum(squares, axis=1) / K + eps)
+        sums = sums[None, :]
     else:
+        if NORMED and inverse is None:
+            inverse = inverse_rms(inputs, held, eps, M, K, BLOCK_K)
         sums = tl.zeros((M, ROWS), tl.float32)
-    for k in range(0, K, BLOCK_K):
-        inside = k + places < K
-        weight = tl.load(rows[:, None] + k + places, mask=wanted[:, None] & inside, other=0)  # [ROWS, BLOCK_K]
-        x = tl.load(inputs[:, None] + k + places, mask=held[:, None] & inside, other=0)  # [M, BLOCK_K]
-        if NORMED:
-            scale = tl.load(norm + k + places, mask=inside, other=0).to(tl.float32)
-            x = (x.to(tl.float32) * inverse[:, None] * scale).to(weight.dtype)
-        if M == 1:
-            each += weight.to(tl.float32) * x.to(tl.float32)
-        else:
-            sums = dot(x, tl.trans(weight), sums)
-    if M == 1:
-        sums = tl.sum(each, axis=1)[None, :]
+        for k in range(0, K, BLOCK_K):
+            weight = weight_tile(rows, wanted, k, K, BLOCK_K)
+            inside = k + places < K
+            x = tl.load(inputs[:, None] + k + places, mask=held[:, None] & inside, other=0)  # [M, BLOCK_K]
+            if NORMED:
+                scale = tl.load(norm + k + places, mask=inside, other=0).to(tl.float32)
+                x = rounded(x.to(tl.float32) * inverse[:, None] * scale, x.dtype)
+            sums = dot(x.to(weight.dtype), tl.trans(weight), sums)
     return sums
+
+
+@triton.jit
+def paired_rows(weight, first, stride_row, stride_half, WIDTH: tl.constexpr, PAIRS: tl.constexpr):
+    """Where PAIRS rows of gate and up begin in a weight `[WIDTH, 2, K]`, from row `first` on, and which of them there
+    are: pointers and mask `[2 * PAIRS]`, gate and up of a row side by side, as `gated` takes their products."""
+    places = tl.arange(0, 2 * PAIRS)
+    rows = first + places // 2
+    return weight + rows * stride_row + places % 2 * stride_half, rows < WIDTH
+
+
+@triton.jit
+def gated(sums, M: tl.constexpr, PAIRS: tl.constexpr):
+    """silu(gate) * up `[M, PAIRS]` of the products `[M, 2 * PAIRS]` of `paired_rows`."""
+    gate, up = tl.split(tl.reshape(sums, (M, PAIRS, 2)))
+    return gate * tl.sigmoid(gate) * up
