@@ -1,0 +1,134 @@
+"""The experts of a few tokens: each program owns rows of the output, so nothing is sorted, scattered or added twice."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ernie_rt_cudagraph.kernels.language import gated, paired_rows, products, release, rounded, wait
+from ernie_rt_cudagraph.kernels.routing import chosen
+from ernie_rt_cudagraph.launch import launch
+
+
+class Sizes(NamedTuple):
+    """How many rows of a weight a program reads, BLOCK_K numbers of each at a time."""
+
+    ROWS: int
+    BLOCK_K: int
+    num_warps: int
+    num_stages: int
+
+
+def sizes(width: int) -> Sizes:
+    """8 KiB of 16-bit weights in flight in each program: several fit on a multiprocessor, and together they keep its
+    memory busy while single ones choose experts or sum up."""
+    block = min(triton.next_power_of_2(width), 512)
+    return Sizes(ROWS=4096 // block, BLOCK_K=block, num_warps=4, num_stages=1)
+
+
+@triton.jit
+def _gate_up(
+    normed, logits, correction_bias, live, gate_up, ids, weights, inner,
+    norm_min, stride_expert, stride_row, stride_half,
+    A: tl.constexpr, E: tl.constexpr, EXPERTS: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_K: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    wait(PDL)
+    release(PDL)
+    pair, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    token = pair // A
+    if token >= tl.load(live):
+        return
+    place, weight = chosen(logits + token * E, correction_bias, norm_min, A, E, EXPERTS)
+    mine = place == pair % A
+    expert = tl.sum(tl.where(mine, tl.arange(0, EXPERTS), 0), axis=0)
+    if tile == 0:
+        tl.store(ids + pair, expert)
+        tl.store(weights + pair, rounded(tl.sum(tl.where(mine, weight, 0.0), axis=0), weights.dtype.element_ty))
+    one = tl.arange(0, 1)
+    first = tile * (ROWS // 2)
+    rows, wanted = paired_rows(
+        gate_up + expert.to(tl.int64) * stride_expert, first, stride_row, stride_half, WIDTH, ROWS // 2
+    )
+    sums = products(normed + token * H + one, one == 0, None, None, rows, wanted, 1, ROWS, H, BLOCK_K, False)
+    at = first + tl.arange(0, ROWS // 2)
+    y = rounded(gated(sums, 1, ROWS // 2), inner.dtype.element_ty)
+    tl.store(inner + pair * WIDTH + at[None, :], y, mask=at[None, :] < WIDTH)
+
+
+@triton.jit
+def _down(
+    x, live, ids, weights, inner, down, shared_inner, shared_down, shared_down_bias, out,
+    A: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr, S: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_K: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    wait(PDL)
+    release(PDL)
+    token = tl.program_id(0).to(tl.int64)
+    if token >= tl.load(live):
+        return
+    one = tl.arange(0, 1)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    wanted = row < H
+    total = tl.zeros((1, ROWS), tl.float32)
+    for a in range(A):
+        pair = token * A + a
+        rows = down + (tl.load(ids + pair).to(tl.int64) * H + row) * WIDTH
+        sums = products(inner + pair * WIDTH + one, one == 0, None, None, rows, wanted, 1, ROWS, WIDTH, BLOCK_K, False)
+        total += tl.load(weights + pair).to(tl.float32) * sums
+    if shared_down is not None:
+        inputs, rows = shared_inner + token * S + one, shared_down + row.to(tl.int64) * S
+        total += products(inputs, one == 0, None, None, rows, wanted, 1, ROWS, S, BLOCK_K, False)
+        if shared_down_bias is not None:
+            total += tl.load(shared_down_bias + row, mask=wanted, other=0).to(tl.float32)[None, :]
+    at = token * H + row[None, :]
+    total += tl.load(x + at, mask=wanted[None, :], other=0).to(tl.float32)
+    tl.store(out + at, rounded(total, out.dtype.element_ty), mask=wanted[None, :])
+
+
+def few_rows(
+    x: Tensor,
+    normed: Tensor,
+    logits: Tensor,
+    correction_bias: Tensor | None,
+    gate_up: Tensor,
+    down: Tensor,
+    shared_inner: Tensor | None,
+    shared_down: Tensor | None,
+    shared_down_bias: Tensor | None,
+    *,
+    top_k: int,
+    norm_min: float,
+    live: Tensor,
+    pdl: bool,
+) -> Tensor:
+    """x + the chosen experts of `normed [N, H]` + down of the shared experts' `shared_inner [N, S]`.
+
+    Whoever computes an expert's gate and up chooses it once more, from the router's `logits [N, E]`: that costs less
+    than another kernel. An expert's weights are read once for each token that chose it.
+    """
+    count, hidden = x.shape
+    experts, width = gate_up.shape[:2]
+    inner = x.new_empty(count, top_k, width)
+    weights, ids = x.new_empty(count, top_k), live.new_empty(count, top_k)
+    stride_expert, stride_row, stride_half, _ = gate_up.stride()
+    tile = sizes(hidden)
+    launch(
+        _gate_up, (count * top_k, triton.cdiv(width, tile.ROWS // 2)),
+        normed=normed, logits=logits, correction_bias=correction_bias, live=live, gate_up=gate_up,
+        ids=ids, weights=weights, inner=inner, norm_min=norm_min,
+        stride_expert=stride_expert, stride_row=stride_row, stride_half=stride_half,
+        A=top_k, E=experts, EXPERTS=triton.next_power_of_2(experts), H=hidden, WIDTH=width, PDL=pdl, **tile._asdict(),
+    )  # fmt: skip
+    out, tile = torch.empty_like(x), sizes(width)
+    launch(
+        _down, (count, triton.cdiv(hidden, tile.ROWS)),
+        x=x, live=live, ids=ids, weights=weights, inner=inner, down=down,
+        shared_inner=shared_inner, shared_down=shared_down, shared_down_bias=shared_down_bias, out=out,
+        A=top_k, H=hidden, WIDTH=width, S=0 if shared_down is None else shared_down.shape[1], PDL=pdl, **tile._asdict(),
+    )  # fmt: skip
+    return out
