@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from torch import Tensor
@@ -21,4 +22,15 @@ REFUSALS: Final[Mapping[str, Callable[[Node], str | None]]] = {
 
 
 def functions(live: Tensor, *, pdl: bool) -> Mapping[str, Callable[..., Any]]:
-    """The functions by op, for work of which `live [1]` rows are no padding."""
+    """The functions by op, for work of which the first `live [1]` rows are no padding.
+
+    With `pdl` a kernel may begin before the one in front of it has ended.
+    """
+    return {
+        "embed": embed.embed,
+        "attention_block": partial(attention.attention_block, pdl=pdl),
+        "mlp_block": partial(mlp.mlp_block, pdl=pdl),
+        "moe_block": partial(moe.moe_block, live=live, pdl=pdl),
+        "moe_experts": partial(moe.moe_experts, pdl=pdl),
+        "head": partial(head.head, pdl=pdl),
+    }
