@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
+import torch
 
 if find_spec("triton") is None:
     collect_ignore_glob = ["test_*.py"]  # tests/backends/test_without_triton.py says so
@@ -24,3 +25,11 @@ def interpreted() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         yield
+
+
+@pytest.fixture(autouse=True)
+def poisoned() -> Iterator[None]:
+    """Whatever PyTorch allocates is full of NaN until somebody writes it."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 import triton
@@ -22,10 +21,11 @@ MAX_SHARE: Final = 64
 PROGRAMS: Final = 132
 """How many programs a step is to have: as many as an H100 has processors, one of which a program can keep busy."""
 MAX_SPLITS: Final = 32
+LOWEST: Final = tl.constexpr(-3e38)
+"""Lower than all scores, and yet a number: differences to it are numbers too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Split(NamedTuple):
     """How attention is cut: SPLITS programs share a sequence, and read BLOCK of its tokens at a time.
 
     Their number follows from that of the rows alone, since a captured graph has it for all lengths. Tiles of K and V
@@ -71,7 +71,7 @@ def attention_kernel(
     whose = share < Q // KV
     query = tl.load(q + head[:, None] * D + d, mask=whose[:, None] & (d < D), other=0)  # [SHARE, WIDTH]
 
-    top = tl.full((SHARE,), float("-inf"), tl.float32)
+    top = tl.full((SHARE,), LOWEST, tl.float32)
     total = tl.zeros((SHARE,), tl.float32)
     sums = tl.zeros((SHARE, WIDTH), tl.float32)
     for start in range(split * each, stop, BLOCK):
@@ -91,14 +91,16 @@ def attention_kernel(
         sums = dot(rounded(weights, v.dtype), v, sums * fade[:, None])
         top = above
 
-    sums /= tl.where(total == 0, 1, total)[:, None]
+    none = total == 0
+    total = tl.where(none, 1, total)
+    sums /= total[:, None]
     written = whose[:, None] & (d < D)
     if SPLITS == 1:
         tl.store(out + head[:, None] * D + d, rounded(sums, out.dtype.element_ty), mask=written)
     else:
         part = head * SPLITS + split
         tl.store(parts + part[:, None] * D + d, sums, mask=written)
-        tl.store(logs + part, top + tl.log2(total), mask=whose)
+        tl.store(logs + part, tl.where(none, float("-inf"), top + tl.log2(total)), mask=whose)
 
 
 @triton.jit
@@ -113,10 +115,10 @@ def merge_kernel(
     release(PDL)
     log = tl.load(logs + head * SPLITS + split)
     there = log > float("-inf")
-    weight = tl.where(there, tl.exp2(log - tl.max(log)), 0)
+    weight = tl.exp2(log - tl.maximum(tl.max(log, axis=0), LOWEST))
     place = (head * SPLITS + split)[:, None] * D + d
     part = tl.load(parts + place, mask=there[:, None] & (d < D), other=0)  # [SPLITS, WIDTH]
-    total = tl.sum(weight)
+    total = tl.sum(weight, axis=0)
     mean = tl.sum(part * weight[:, None], axis=0) / tl.where(total == 0, 1, total)
     tl.store(out + head * D + d, rounded(mean, out.dtype.element_ty), mask=d < D)
 
@@ -133,12 +135,12 @@ def decode_attention(q: Tensor, cache: LayerCache, decodes: Decodes, *, scale: f
     parts = q.new_empty(n, heads, splits, head_dim, dtype=torch.float32) if splits > 1 else None
     logs = q.new_empty(n, heads, splits, dtype=torch.float32) if splits > 1 else None
     launch(
-        attention_kernel, (kv_heads, splits, n), num_warps=split.num_warps, num_stages=split.num_stages,
+        attention_kernel, (kv_heads, splits, n),
         q=q, k_cache=cache.k, v_cache=cache.v, index=decodes.index, seat=decodes.seat, tables=decodes.tables,
         out=out, parts=parts, logs=logs, scale=scale * math.log2(math.e), pages_of_seat=decodes.tables.stride(0),
         Q=heads, KV=kv_heads, D=head_dim, PAGE_SIZE=decodes.page_size,
-        SHARE=max(16, triton.next_power_of_2(heads // kv_heads)), WIDTH=width, SPLITS=splits, BLOCK=split.BLOCK,
-        PDL=pdl,
+        SHARE=max(16, triton.next_power_of_2(heads // kv_heads)), WIDTH=width, PDL=pdl,
+        **split._asdict(),
     )  # fmt: skip
     if splits > 1:
         launch(

@@ -79,9 +79,9 @@ def products(
     the dtype that they had, which a router's float32 weight does not share. M is 1, or a multiple of 16 for the tensor
     cores.
 
-    Where `inverse` is None it is found from `eps`: of one row on the way, so that x is read once and rounded nowhere,
-    and the sums are scaled; of more, whose norm the tensor cores take rounded, before. With M = 1 the weight's next
-    tile is asked for before the last one is used, and its `first` one, a `weight_tile`, perhaps before `wait`.
+    With M = 1 the weight's next tile is asked for before the last one is used, and its `first` one, a `weight_tile`,
+    perhaps before `wait`. There `inverse` may be None: it is found from `eps` on the way, so that x is read once and
+    rounded nowhere, and scales the sums.
     """
     places = tl.arange(0, BLOCK_K)
     if M == 1:
@@ -109,8 +109,6 @@ def products(
             sums *= tl.rsqrt(tl.sum(squares, axis=1) / K + eps)
         sums = sums[None, :]
     else:
-        if NORMED and inverse is None:
-            inverse = inverse_rms(inputs, held, eps, M, K, BLOCK_K)
         sums = tl.zeros((M, ROWS), tl.float32)
         for k in range(0, K, BLOCK_K):
             weight = weight_tile(rows, wanted, k, K, BLOCK_K)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -16,10 +16,11 @@ from ernie_rt_eager.attention import LayerCache
 
 FEW_ROWS: Final = 256
 """Up to so many rows reading the weight is what takes time; beyond, PyTorch's products are the fast ones."""
+SIDE_BY_SIDE: Final = 4
+"""Up to so many rows are multiplied each by programs of their own, which find the weight in the L2 cache."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tiles:
+class Tiles(NamedTuple):
     """How a product is cut: M rows of activations and ROWS of the weight in a program, BLOCK_K of their numbers at a
     time."""
 
@@ -30,19 +31,19 @@ class Tiles:
     num_stages: int
 
     @classmethod
-    def of(cls, n: int, width: int) -> Tiles:
-        """For n rows of activations, `width` numbers long.
+    def of(cls, n: int, width: int, itemsize: int) -> Tiles:
+        """For n rows of activations of `width` numbers, of so many bytes each.
 
         One row has no use for tensor cores: each program multiplies few rows of the weight, so that there are several
-        programs on each processor and enough of the weight is on its way. Up to four rows do so each, side by side,
-        and find the weight in the L2 cache. More of them are the rows of one tile, up to 128; the weight's tiles come
-        by asynchronous copies, three of 8 KiB ahead.
+        programs on each processor, and together they have enough of the weight on its way. More rows are one tile, up
+        to 128 of them; tiles come by asynchronous copies, up to 24 KiB at a time and three ahead, which fit into the
+        shared memory of every GPU since Ampere.
         """
-        whole = next((block for block in (1024, 512, 256) if width % block == 0), None)
-        if n <= 4:
+        if n <= SIDE_BY_SIDE:
+            whole = next((block for block in (1024, 512, 256) if width % block == 0), None)
             return cls(1, 4, whole or min(512, triton.next_power_of_2(width)), num_warps=4, num_stages=1)
         m = min(128, max(16, triton.next_power_of_2(n)))
-        block = 256 if m <= 32 else 128
+        block = min(512, (1 << 14) // m) // itemsize
         return cls(m, 16 if m <= 32 else 32, min(block, max(16, triton.next_power_of_2(width))), 4, num_stages=4)
 
     def grid(self, n: int, out: int) -> tuple[int, int]:
@@ -51,11 +52,25 @@ class Tiles:
 
 
 @triton.jit
+def norm_kernel(x, norm, out, eps, K: tl.constexpr, WIDTH: tl.constexpr, PDL: tl.constexpr):
+    """out = norm(x), a row in a program; WIDTH is K, padded to a power of two."""
+    k = tl.arange(0, WIDTH)
+    inside = k < K
+    scale = tl.load(norm + k, mask=inside, other=0).to(tl.float32)
+    wait(PDL)
+    release(PDL)
+    place = tl.program_id(0) * K + k
+    y = tl.load(x + place, mask=inside, other=0).to(tl.float32)
+    y *= tl.rsqrt(tl.sum(y * y, axis=0) / K + eps) * scale
+    tl.store(out + place, rounded(y, out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def linear_kernel(
     x, norm, weight, bias, residual, out, eps, N,
     OUT: tl.constexpr, K: tl.constexpr, M: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """out = residual + norm(x) @ weightᵀ + bias; norm, bias and residual may be None."""
+    """out = residual + norm(x) @ weightᵀ + bias; norm, which wants M = 1, bias and residual may be None."""
     n = tl.program_id(0) * M + tl.arange(0, M)
     o = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     held, wanted = n < N, o < OUT
@@ -144,6 +159,16 @@ def qkv_kernel(
     tl.store(v_cache + written + v, y, mask=live[:, None] & (v >= 0) & wanted)
 
 
+def rms_norm(x: Tensor, norm: Tensor, *, eps: float, pdl: bool = False) -> Tensor:
+    """The op of this name: `x [N, K]` and `norm [K]` give `[N, K]`, rounded once."""
+    (n, width), out = x.shape, torch.empty_like(x)
+    launch(
+        norm_kernel, (n,), num_warps=8,
+        x=x, norm=norm, out=out, eps=eps, K=width, WIDTH=triton.next_power_of_2(width), PDL=pdl,
+    )  # fmt: skip
+    return out
+
+
 def linear(
     x: Tensor,
     weight: Tensor,
@@ -155,12 +180,13 @@ def linear(
     pdl: bool = False,
 ) -> Tensor:
     """residual + rms_norm(x) @ weightᵀ + bias, rounded once; `x [N, K]` and `weight [O, K]` give `[N, O]`."""
+    x, norm = _normed(x, norm, eps, pdl)
     (n, width), rows = x.shape, len(weight)
-    tiles, out = Tiles.of(n, width), x.new_empty(n, rows)
+    tiles, out = Tiles.of(n, width, x.element_size()), x.new_empty(n, rows)
     launch(
-        linear_kernel, tiles.grid(n, rows), num_warps=tiles.num_warps, num_stages=tiles.num_stages,
+        linear_kernel, tiles.grid(n, rows),
         x=x, norm=norm, weight=weight, bias=bias, residual=residual, out=out, eps=eps, N=n,
-        OUT=rows, K=width, M=tiles.M, ROWS=tiles.ROWS, BLOCK_K=tiles.BLOCK_K, PDL=pdl,
+        OUT=rows, K=width, PDL=pdl, **tiles._asdict(),
     )  # fmt: skip
     return out
 
@@ -169,15 +195,16 @@ def swiglu_linear(
     x: Tensor, gate_up: Tensor, bias: Tensor | None, *, norm: Tensor | None, eps: float = 0.0, pdl: bool = False
 ) -> Tensor:
     """swiglu(rms_norm(x) @ gate_upᵀ + bias): `x [N, K]` and `gate_up [I, 2, K]` give `[N, I]`, rounded once."""
+    x, norm = _normed(x, norm, eps, pdl)
     (n, width), rows = x.shape, len(gate_up)
-    tiles, out = Tiles.of(n, width), x.new_empty(n, rows)
+    tiles, out = Tiles.of(n, width, x.element_size()), x.new_empty(n, rows)
     bias_strides = (0, 0) if bias is None else bias.stride()
     launch(
-        swiglu_kernel, tiles.grid(n, 2 * rows), num_warps=tiles.num_warps, num_stages=tiles.num_stages,
+        swiglu_kernel, tiles.grid(n, 2 * rows),
         x=x, norm=norm, weight=gate_up, bias=bias, out=out, eps=eps, N=n,
         row_stride=gate_up.stride(0), half_stride=gate_up.stride(1),
         bias_row_stride=bias_strides[0], bias_half_stride=bias_strides[1],
-        OUT=rows, K=width, M=tiles.M, ROWS=tiles.ROWS, BLOCK_K=tiles.BLOCK_K, PDL=pdl,
+        OUT=rows, K=width, PDL=pdl, **tiles._asdict(),
     )  # fmt: skip
     return out
 
@@ -192,20 +219,32 @@ def qkv_linear(
     cache: LayerCache,
     decodes: Decodes,
     *,
-    norm: Tensor,
+    norm: Tensor | None,
     eps: float,
     pdl: bool = False,
 ) -> Tensor:
     """Write rotated k, and v, of rms_norm(x) @ qkvᵀ + bias to the cache's rows of these tokens; gives q `[N, Q, D]`."""
+    x, norm = _normed(x, norm, eps, pdl)
     (n, width), (_, kv_heads, head_dim) = x.shape, cache.k.shape
     heads = len(qkv) // head_dim - 2 * kv_heads
-    tiles, q = Tiles.of(n, width), x.new_empty(n, heads, head_dim)
+    tiles, q = Tiles.of(n, width, x.element_size()), x.new_empty(n, heads, head_dim)
     launch(
-        qkv_kernel, tiles.grid(n, len(qkv)), num_warps=tiles.num_warps, num_stages=tiles.num_stages,
+        qkv_kernel, tiles.grid(n, len(qkv)),
         x=x, norm=norm, weight=qkv, bias=bias, cos=cos, sin=sin, positions=positions,
         index=decodes.index, seat=decodes.seat, tables=decodes.tables, q=q, k_cache=cache.k, v_cache=cache.v,
         eps=eps, N=n, pages_of_seat=decodes.tables.stride(0),
         Q=heads, KV=kv_heads, D=head_dim, PAGE_SIZE=decodes.page_size,
-        K=width, M=tiles.M, ROWS=tiles.ROWS, BLOCK_K=tiles.BLOCK_K, PDL=pdl,
+        K=width, PDL=pdl, **tiles._asdict(),
     )  # fmt: skip
     return q
+
+
+def _normed(x: Tensor, norm: Tensor | None, eps: float, pdl: bool) -> tuple[Tensor, Tensor | None]:
+    """What a product is to read, and the norm that is left to it.
+
+    Programs of one row norm it as they read it. Tensor cores take numbers that are normed and rounded, which a kernel
+    of its own makes once, where every program of the product would have to do so.
+    """
+    if norm is None or len(x) <= SIDE_BY_SIDE:
+        return x, norm
+    return rms_norm(x, norm, eps=eps, pdl=pdl), None
