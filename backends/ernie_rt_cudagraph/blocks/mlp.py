@@ -26,8 +26,25 @@ def mlp_block(
     pdl: bool = False,
 ) -> Tensor:
     """The block of this name."""
+    return mlp(x, gate_up, gate_up_bias, down, down_bias, norm=norm, eps=eps, residual=x, pdl=pdl)
+
+
+def mlp(
+    x: Tensor,
+    gate_up: Tensor,
+    gate_up_bias: Tensor | None,
+    down: Tensor,
+    down_bias: Tensor | None,
+    *,
+    residual: Tensor,
+    norm: Tensor | None = None,
+    eps: float = 0.0,
+    pdl: bool = False,
+) -> Tensor:
+    """residual + down(swiglu(gate_up(x))), of rms_norm(x) where a norm is given."""
     if len(x) <= FEW_ROWS:
         y = swiglu_linear(x, gate_up, gate_up_bias, norm=norm, eps=eps, pdl=pdl)
-        return linear(y, down, down_bias, residual=x, pdl=pdl)
-    y = ops.swiglu(ops.linear(ops.rms_norm(x, norm, eps=eps), gate_up, gate_up_bias))
-    return x + ops.linear(y, down, down_bias)
+        return linear(y, down, down_bias, residual=residual, pdl=pdl)
+    if norm is not None:
+        x = ops.rms_norm(x, norm, eps=eps)
+    return residual + ops.linear(ops.swiglu(ops.linear(x, gate_up, gate_up_bias)), down, down_bias)

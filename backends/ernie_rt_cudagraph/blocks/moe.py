@@ -7,16 +7,13 @@ from typing import Final
 from torch import Tensor
 
 from ernie_rt.contract import Node
+from ernie_rt_cudagraph.blocks.mlp import mlp
 from ernie_rt_cudagraph.kernels.experts import few_rows
 from ernie_rt_cudagraph.kernels.routing import MAX_EXPERTS, begin, choose
 from ernie_rt_cudagraph.kernels.tiles import many_rows
-from ernie_rt_eager.ops import linear, swiglu
 
 FEW_ROWS: Final = 4
 """Up to so many tokens seldom choose the same expert, and reading one twice costs less than grouping them."""
-
-FUSED_ROWS: Final = 16
-"""Up to so many rows the shared experts' gate and up come with the router: one tile of the tensor cores holds them."""
 
 
 def moe_block(
@@ -39,28 +36,26 @@ def moe_block(
 ) -> Tensor:
     """The block's output `[N, H]`. Rows from `live [1]` on are padding: no expert is read for them, and what stands in
     their output is nobody's."""
-    fused = shared_gate_up is not None and len(x) <= FUSED_ROWS
-    with_router = (shared_gate_up, shared_gate_up_bias) if fused else (None, None)
+    few = len(x) <= FEW_ROWS
+    with_router = (shared_gate_up, shared_gate_up_bias) if few else (None, None)
     normed, logits, inner = begin(x, norm, gate, *with_router, eps=eps, pdl=pdl)
-    if len(x) <= FEW_ROWS:
+    if few:
         return few_rows(
             x, normed, logits, correction_bias, experts_gate_up, experts_down, inner, shared_down, shared_down_bias,
             top_k=top_k, norm_min=norm_min, live=live, pdl=pdl,
         )  # fmt: skip
     ids, weights = choose(logits, correction_bias, top_k=top_k, norm_min=norm_min, dtype=x.dtype, live=live, pdl=pdl)
-    shared = None
+    beside = x
     if shared_gate_up is not None and shared_down is not None:
-        if inner is None:
-            inner = swiglu(linear(normed, shared_gate_up, shared_gate_up_bias))
-        shared = linear(inner, shared_down, shared_down_bias)
-    return many_rows(normed, ids, weights, experts_gate_up, experts_down, shared, x, pdl=pdl)
+        beside = mlp(normed, shared_gate_up, shared_gate_up_bias, shared_down, shared_down_bias, residual=x, pdl=pdl)
+    return many_rows(normed, ids, weights, experts_gate_up, experts_down, beside, pdl=pdl)
 
 
 def moe_experts(
     x: Tensor, ids: Tensor, weights: Tensor, experts_gate_up: Tensor, experts_down: Tensor, *, top_k: int, pdl: bool
 ) -> Tensor:
     """The composite of that name, for graphs of which a tap splits the block."""
-    return many_rows(x, ids, weights, experts_gate_up, experts_down, pdl=pdl)
+    return many_rows(x, ids.contiguous(), weights, experts_gate_up, experts_down, pdl=pdl)
 
 
 def refusal(node: Node) -> str | None:

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ernie_rt_cudagraph.kernels.language import gated, paired_rows, products, release, rounded, wait
+from ernie_rt_cudagraph.kernels.language import gated, paired_rows, products, release, rounded, wait, weight_tile
 from ernie_rt_cudagraph.kernels.routing import chosen
 from ernie_rt_cudagraph.launch import launch
 
@@ -23,11 +23,17 @@ class Sizes(NamedTuple):
     num_stages: int
 
 
-def sizes(width: int) -> Sizes:
-    """8 KiB of 16-bit weights in flight in each program: several fit on a multiprocessor, and together they keep its
-    memory busy while single ones choose experts or sum up."""
+def gate_up_sizes(width: int) -> Sizes:
+    """A tile of 8 KiB of 16-bit weights, so that several programs fit on a multiprocessor: together they keep memory
+    busy while single ones choose their expert or sum up."""
     block = min(triton.next_power_of_2(width), 512)
     return Sizes(ROWS=4096 // block, BLOCK_K=block, num_warps=4, num_stages=1)
+
+
+def down_sizes(width: int) -> Sizes:
+    """Half of that: there are fewer programs, of which each reads from all experts, and none may come too late."""
+    block = min(triton.next_power_of_2(width), 512)
+    return Sizes(ROWS=2048 // block, BLOCK_K=block, num_warps=4, num_stages=1)
 
 
 @triton.jit
@@ -61,28 +67,51 @@ def _gate_up(
 
 
 @triton.jit
+def _down_tile(
+    ids, down, row, step,
+    A: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """The tile of a step of `_down`, 0 after the last one; `ids` points at the token's."""
+    steps: tl.constexpr = tl.cdiv(WIDTH, BLOCK_K)
+    expert = tl.load(ids + step // steps, mask=step < A * steps, other=0).to(tl.int64)
+    rows = down + (expert * H + row) * WIDTH
+    return weight_tile(rows, (row < H) & (step < A * steps), step % steps * BLOCK_K, WIDTH, BLOCK_K)
+
+
+@triton.jit
 def _down(
     x, live, ids, weights, inner, down, shared_inner, shared_down, shared_down_bias, out,
     A: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr, S: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_K: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    """A token's experts in one loop over all their tiles, of which the next one is always asked for, and one sum at the
+    end; the shared experts' part is begun before."""
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    wanted = row < H
+    if shared_down is not None:
+        shared_rows = shared_down + row.to(tl.int64) * S
+        ahead = weight_tile(shared_rows, wanted, 0, S, BLOCK_K)
     wait(PDL)
     release(PDL)
     token = tl.program_id(0).to(tl.int64)
     if token >= tl.load(live):
         return
-    one = tl.arange(0, 1)
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    wanted = row < H
-    total = tl.zeros((1, ROWS), tl.float32)
-    for a in range(A):
-        pair = token * A + a
-        rows = down + (tl.load(ids + pair).to(tl.int64) * H + row) * WIDTH
-        sums = products(inner + pair * WIDTH + one, one == 0, None, None, rows, wanted, 1, ROWS, WIDTH, BLOCK_K, False)
-        total += tl.load(weights + pair).to(tl.float32) * sums
+    steps: tl.constexpr = tl.cdiv(WIDTH, BLOCK_K)
+    every = tl.zeros((ROWS, 1), tl.int32)
+    each = tl.zeros((ROWS, BLOCK_K), tl.float32)
+    tile = _down_tile(ids + token * A, down, row, 0, A, H, WIDTH, BLOCK_K)
+    for step in range(A * steps):
+        following = _down_tile(ids + token * A, down, row, step + 1, A, H, WIDTH, BLOCK_K)
+        pair = token * A + step // steps
+        at = every + step % steps * BLOCK_K + tl.arange(0, BLOCK_K)  # [ROWS, BLOCK_K]
+        y = tl.load(inner + pair * WIDTH + at, mask=at < WIDTH, other=0).to(tl.float32)
+        each += tile.to(tl.float32) * (y * tl.load(weights + pair).to(tl.float32))
+        tile = following
+    total = tl.sum(each, axis=1)[None, :]  # [1, ROWS]
     if shared_down is not None:
-        inputs, rows = shared_inner + token * S + one, shared_down + row.to(tl.int64) * S
-        total += products(inputs, one == 0, None, None, rows, wanted, 1, ROWS, S, BLOCK_K, False)
+        one = tl.arange(0, 1)
+        inputs = shared_inner + token * S + one
+        total += products(inputs, one == 0, None, None, shared_rows, wanted, 1, ROWS, S, BLOCK_K, False, 0.0, ahead)
         if shared_down_bias is not None:
             total += tl.load(shared_down_bias + row, mask=wanted, other=0).to(tl.float32)[None, :]
     at = token * H + row[None, :]
@@ -116,19 +145,20 @@ def few_rows(
     inner = x.new_empty(count, top_k, width)
     weights, ids = x.new_empty(count, top_k), live.new_empty(count, top_k)
     stride_expert, stride_row, stride_half, _ = gate_up.stride()
-    tile = sizes(hidden)
+    sizes = gate_up_sizes(hidden)
     launch(
-        _gate_up, (count * top_k, triton.cdiv(width, tile.ROWS // 2)),
+        _gate_up, (count * top_k, triton.cdiv(width, sizes.ROWS // 2)),
         normed=normed, logits=logits, correction_bias=correction_bias, live=live, gate_up=gate_up,
         ids=ids, weights=weights, inner=inner, norm_min=norm_min,
         stride_expert=stride_expert, stride_row=stride_row, stride_half=stride_half,
-        A=top_k, E=experts, EXPERTS=triton.next_power_of_2(experts), H=hidden, WIDTH=width, PDL=pdl, **tile._asdict(),
+        A=top_k, E=experts, EXPERTS=triton.next_power_of_2(experts), H=hidden, WIDTH=width, PDL=pdl, **sizes._asdict(),
     )  # fmt: skip
-    out, tile = torch.empty_like(x), sizes(width)
+    out, sizes = torch.empty_like(x), down_sizes(width)
+    shared_width = 0 if shared_down is None else shared_down.shape[1]
     launch(
-        _down, (count, triton.cdiv(hidden, tile.ROWS)),
+        _down, (count, triton.cdiv(hidden, sizes.ROWS)),
         x=x, live=live, ids=ids, weights=weights, inner=inner, down=down,
         shared_inner=shared_inner, shared_down=shared_down, shared_down_bias=shared_down_bias, out=out,
-        A=top_k, H=hidden, WIDTH=width, S=0 if shared_down is None else shared_down.shape[1], PDL=pdl, **tile._asdict(),
+        A=top_k, H=hidden, WIDTH=width, S=shared_width, PDL=pdl, **sizes._asdict(),
     )  # fmt: skip
     return out

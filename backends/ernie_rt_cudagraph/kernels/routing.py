@@ -17,6 +17,7 @@ from ernie_rt_cudagraph.kernels.language import (
     release,
     rounded,
     wait,
+    weight_tile,
 )
 from ernie_rt_cudagraph.launch import launch
 
@@ -38,11 +39,11 @@ class Sizes(NamedTuple):
 
 
 def begin_sizes(rows: int, width: int) -> Sizes:
-    """For one row, 8 KiB of 16-bit weights in flight in each program, so that several fit on a multiprocessor; for
-    more, the smallest tile of the tensor cores: the weights are what takes time."""
+    """For one row, tiles of 4 KiB of 16-bit weights, so that many programs fit on a multiprocessor, and each waits for
+    its norm alone; for more, the smallest tile of the tensor cores: the weights are what takes time."""
     if rows == 1:
         block = min(triton.next_power_of_2(width), 512)
-        return Sizes(M=1, PAIRS=1024 // block, GATES=2048 // block, BLOCK_K=block, num_warps=4, num_stages=1)
+        return Sizes(M=1, PAIRS=1024 // block, GATES=1024 // block, BLOCK_K=block, num_warps=4, num_stages=1)
     block = min(max(triton.next_power_of_2(width), 16), 128)
     return Sizes(M=16, PAIRS=16, GATES=16, BLOCK_K=block, num_warps=4, num_stages=4)
 
@@ -74,13 +75,16 @@ def _router(
 
 @triton.jit
 def _shared(
-    x, norm, gate_up, bias, inner, stride_row, stride_half, bias_stride_row, bias_stride_half, eps, row, held, tile,
+    x, norm, bias, inner, bias_stride_row, bias_stride_half, eps, row, held, first, rows, wanted, ahead,
     S: tl.constexpr, M: tl.constexpr, PAIRS: tl.constexpr, H: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """swiglu(norm(x) @ gate_upᵀ + bias) of PAIRS rows of gate and up."""
-    first = tile * PAIRS
-    rows, wanted = paired_rows(gate_up, first, stride_row, stride_half, S, PAIRS)
-    sums = products(x + row * H, held, norm, None, rows, wanted, M, 2 * PAIRS, H, BLOCK_K, True, eps)
+    """swiglu(norm(x) @ gate_upᵀ + bias) of PAIRS `rows` of gate and up, whose first numbers are `ahead`."""
+    inputs = x + row * H
+    if M == 1:
+        sums = products(inputs, held, norm, None, rows, wanted, M, 2 * PAIRS, H, BLOCK_K, True, eps, ahead)
+    else:
+        inverse = inverse_rms(inputs, held, eps, M, H, BLOCK_K)
+        sums = products(inputs, held, norm, inverse, rows, wanted, M, 2 * PAIRS, H, BLOCK_K, True)
     if bias is not None:
         biases, _ = paired_rows(bias, first, bias_stride_row, bias_stride_half, S, PAIRS)
         sums += tl.load(biases, mask=wanted, other=0).to(tl.float32)
@@ -98,24 +102,26 @@ def _begin(
 ):  # fmt: skip
     """Programs are of three kinds: for each row one that writes its norm; for each M rows those of the router's
     experts, and those of the shared experts' gate and up."""
+    program = tl.program_id(0) - N
+    blocks = tl.cdiv(N, M)
+    tile = program // blocks  # blocks of one tile side by side: they read the same weights
+    row = program % blocks * M + tl.arange(0, M).to(tl.int64)
+    held = row < N
+    first = (tile - tl.cdiv(E, GATES)) * PAIRS
+    if gate_up is not None:
+        rows, wanted = paired_rows(gate_up, first, stride_row, stride_half, S, PAIRS)
+        ahead = weight_tile(rows, wanted & (first >= 0), 0, H, BLOCK_K)
     wait(PDL)
     release(PDL)
-    program = tl.program_id(0)
-    if program < N:
-        _norm_row(x, norm, normed, program, eps, H, BLOCK_K)
-    else:
-        blocks = tl.cdiv(N, M)
-        tile = (program - N) // blocks  # blocks of one tile side by side: they read the same weights
-        row = (program - N) % blocks * M + tl.arange(0, M).to(tl.int64)
-        held = row < N
-        routers = tl.cdiv(E, GATES)
-        if tile < routers:
-            _router(x, norm, gate, logits, eps, row, held, tile, E, M, GATES, H, BLOCK_K)
-        elif gate_up is not None:
-            _shared(
-                x, norm, gate_up, gate_up_bias, inner, stride_row, stride_half, bias_stride_row, bias_stride_half,
-                eps, row, held, tile - routers, S, M, PAIRS, H, BLOCK_K,
-            )  # fmt: skip
+    if program < 0:
+        _norm_row(x, norm, normed, program + N, eps, H, BLOCK_K)
+    elif first < 0:
+        _router(x, norm, gate, logits, eps, row, held, tile, E, M, GATES, H, BLOCK_K)
+    elif gate_up is not None:
+        _shared(
+            x, norm, gate_up_bias, inner, bias_stride_row, bias_stride_half, eps, row, held, first, rows, wanted, ahead,
+            S, M, PAIRS, H, BLOCK_K,
+        )  # fmt: skip
 
 
 def begin(

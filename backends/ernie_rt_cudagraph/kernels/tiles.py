@@ -105,7 +105,7 @@ def _down_tiles(
 
 @triton.jit
 def _combine(
-    each, ids, weights, shared, residual, out,
+    each, ids, weights, beside, out,
     A: tl.constexpr, H: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     wait(PDL)
@@ -120,10 +120,8 @@ def _combine(
         y = tl.load(each + pair * H + column, mask=there & counts, other=0).to(tl.float32)
         total += tl.where(counts, tl.load(weights + pair).to(tl.float32), 0.0) * y
     at = token * H + column
-    if shared is not None:
-        total += tl.load(shared + at, mask=there, other=0).to(tl.float32)
-    if residual is not None:
-        total += tl.load(residual + at, mask=there, other=0).to(tl.float32)
+    if beside is not None:
+        total += tl.load(beside + at, mask=there, other=0).to(tl.float32)
     tl.store(out + at, rounded(total, out.dtype.element_ty), mask=there)
 
 
@@ -133,13 +131,12 @@ def many_rows(
     weights: Tensor,
     gate_up: Tensor,
     down: Tensor,
-    shared: Tensor | None = None,
-    residual: Tensor | None = None,
+    beside: Tensor | None = None,
     *,
     pdl: bool,
 ) -> Tensor:
-    """The sum over a of weights[n, a] · experts `ids [N, A]` of `x [N, H]`, an id of -1 being none, plus `shared` and
-    `residual` `[N, H]` where given. All of an expert's tiles read its weights at about the same time."""
+    """The sum over a of weights[n, a] · expert ids[n, a] of `x [N, H]`, an id of -1 being none, and of what is given
+    `beside [N, H]`. All of an expert's tiles read its weights at about the same time."""
     count, top_k = ids.shape
     experts, width, _, hidden = gate_up.shape
     pairs = count * top_k
@@ -162,7 +159,7 @@ def many_rows(
     out, block = torch.empty_like(x), min(triton.next_power_of_2(hidden), COMBINED)
     launch(
         _combine, (count, triton.cdiv(hidden, block)), num_warps=4, num_stages=1,
-        each=each, ids=ids, weights=weights, shared=shared, residual=residual, out=out,
+        each=each, ids=ids, weights=weights, beside=beside, out=out,
         A=top_k, H=hidden, BLOCK=block, PDL=pdl,
     )  # fmt: skip
     return out
