@@ -9,12 +9,12 @@ from functools import partial
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ernie_rt.contract import (
     NO_NUMBER,
-    Int32,
     Limits,
     Lowering,
     Step,
@@ -175,7 +175,7 @@ class CudaGraphExecutable(EagerExecutable):
             logits = logits.index_select(0, self._rows(step.fetch)) if len(step.fetch) else None
         return Read(logits, tokens, taps)
 
-    def _rows(self, rows: Int32) -> Tensor:
+    def _rows(self, rows: npt.NDArray[np.int32]) -> Tensor:
         return to_device(rows, self._device)
 
     def _note(self, note: str) -> None:

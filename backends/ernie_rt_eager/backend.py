@@ -173,7 +173,7 @@ def _read_as_tensors(graph: Graph) -> set[str]:
     return {
         operand.name
         for node in graph.nodes
-        if node.op not in ("attention", "rope_attention") or node.operands["state"] is None
+        if node.operands.get("state") is None
         for operand in node.inputs
         if isinstance(operand, Value)
     }

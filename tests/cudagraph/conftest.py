@@ -33,3 +33,15 @@ def poisoned() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="module")
+def coarse() -> Iterator[None]:
+    """Whole models in a few large programs: the interpreter takes its time for each one, whatever it computes."""
+    from ernie_rt_cudagraph.kernels import attention, linear
+
+    tiles, split = linear.Tiles.of, attention.Split.of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear.Tiles, "of", lambda *shape: tiles(*shape)._replace(ROWS=64))
+        patch.setattr(attention.Split, "of", lambda *shape: split(*shape)._replace(SPLITS=2))
+        yield
