@@ -47,8 +47,8 @@ def draw(
         largest = _drawn(logits, largest, draws, sizes, pdl)
     tokens = empty(torch.int32)
     launch(
-        kernels.find_token, (rows,), largest=largest, tokens=tokens, COUNT=largest.shape[1],
-        BLOCK=min(1024, triton.next_power_of_2(largest.shape[1])), PDL=pdl,
+        kernels.find_token, (rows,), num_warps=8, largest=largest, tokens=tokens, COUNT=largest.shape[1],
+        BLOCK=min(4096, triton.next_power_of_2(largest.shape[1])), PDL=pdl,
     )  # fmt: skip
     return tokens
 
