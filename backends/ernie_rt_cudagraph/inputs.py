@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ernie_rt.contract import Draws, Step
-from ernie_rt_cudagraph.sampling import DeviceDraws
 
 ALIGNMENT: Final = 16
 TORCH_DTYPES: Final[Mapping[Any, torch.dtype]] = {
@@ -43,6 +42,20 @@ class Decodes:
     tables: Tensor
     """The pages of each seat `[S + 1, P]`; the last row is for padding."""
     page_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDraws:
+    """How a token is chosen for each of L rows: the arrays of a Draws `[L]`, on the device."""
+
+    known: Tensor
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    min_p: Tensor
+    seed: Tensor
+    """int64, of the same 64 bits."""
+    position: Tensor
 
 
 class Packed:

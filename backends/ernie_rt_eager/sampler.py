@@ -58,7 +58,7 @@ def sample_rows(logits: np.ndarray, states: Sequence[SamplerState], device: str)
     """A token for each row of logits in main memory, chosen on a device: what the conformance suite calls."""
     scores = torch.tensor(logits, dtype=torch.float32, device=device)
     for row, state in zip(scores, states, strict=True):
-        _penalise(row, state)
+        penalise(row, state)
     return draw(scores, Draws.of(states, scores.shape[1])).cpu().numpy()
 
 
@@ -87,7 +87,7 @@ def _multiply(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
     return (upper + (lower >> 16)) >> 16, ((upper << 16) + lower) & LOW
 
 
-def _penalise(row: Tensor, state: SamplerState) -> None:
+def penalise(row: Tensor, state: SamplerState) -> None:
     """Penalties, biases and masks, in place."""
     params = state.params
 

@@ -22,8 +22,11 @@ else:
 
 @pytest.fixture(scope="module", autouse=True)
 def interpreted() -> Iterator[None]:
+    from support.interpreted import replace_once_a_launch
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
+        replace_once_a_launch(patch)
         yield
 
 
