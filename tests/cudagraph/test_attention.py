@@ -57,7 +57,7 @@ class Scene:
         before = np.setdiff1d(step.context, step.write)
         for seed, rows in enumerate((cache.k, cache.v)):
             rows[before] = normal(len(before), kv_heads, head_dim, seed=seed, dtype=dtype)
-        by_seat = np.full((count + 1, width), -1, np.int32)  # a page that is none for padding
+        by_seat = np.full((count + 1, width), tables.max(), np.int32)  # padding's page is somebody else's
         by_seat[seats] = tables
         index = np.concatenate([step.past, np.full(padding, -1, np.int32)])
         seat = np.concatenate([seats, np.full(padding, count, np.int32)])
@@ -182,7 +182,9 @@ def test_padding_gives_zeros() -> None:
     assert (found[1:] == 0).all()
 
 
-@pytest.mark.parametrize(("rows", "kv_heads", "splits"), [(1, 4, 32), (1, 1, 32), (2, 4, 16), (8, 4, 4), (64, 8, 1)])
+@pytest.mark.parametrize(
+    ("rows", "kv_heads", "splits"), [(1, 4, 32), (1, 1, 32), (2, 4, 16), (3, 4, 8), (8, 4, 4), (64, 8, 1)]
+)
 def test_splits_fill_a_gpu(rows: int, kv_heads: int, splits: int) -> None:
     assert splits == Split.of(rows, kv_heads, 256).SPLITS
 

@@ -31,6 +31,7 @@ def check_near(found: Tensor, rough: Tensor, exact: np.ndarray) -> None:
     assert found.shape == rough.shape == exact.shape
     size = np.sqrt(np.mean(exact**2))
     errors, usual = (np.abs(each.double().numpy() - exact) for each in (found, rough))
+    assert np.sqrt(np.mean(usual**2)) <= 0.02 * size, "what it is compared with is itself wrong"
     allowed = 1.5 * np.sqrt(np.mean(usual**2)) + 1e-6 * size
     assert np.sqrt(np.mean(errors**2)) <= allowed
     assert errors.max() <= 2 * usual.max() + 1e-5 * size

@@ -88,7 +88,7 @@ def products(
         # Each row of the weight reads x and the norm for itself, so that no thread waits for numbers of another one.
         every = tl.zeros((ROWS, 1), tl.int32)
         each = tl.zeros((ROWS, BLOCK_K), tl.float32)
-        squares = tl.zeros((ROWS, BLOCK_K), tl.float32)
+        squares = tl.zeros((M, BLOCK_K), tl.float32)
         weight = weight_tile(rows, wanted, 0, K, BLOCK_K) if first is None else first
         for k in range(0, K, BLOCK_K):
             following = weight_tile(rows, wanted, k + BLOCK_K, K, BLOCK_K)
@@ -98,7 +98,9 @@ def products(
             if NORMED:
                 scale = tl.load(norm + at, mask=at < K, other=0).to(tl.float32)
                 if inverse is None:
-                    squares += y * y
+                    # Once more, each number by one thread alone: squares of every thread's would take its registers.
+                    own = tl.load(inputs[:, None] + k + places, mask=held[:, None] & (k + places < K), other=0)
+                    squares += own.to(tl.float32) * own.to(tl.float32)
                     y *= scale
                 else:
                     y = rounded(y * inverse[:, None] * scale, x.dtype).to(tl.float32)

@@ -74,18 +74,19 @@ def linear_kernel(
     n = tl.program_id(0) * M + tl.arange(0, M)
     o = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     held, wanted = n < N, o < OUT
+    places, inside = n[:, None] * OUT + o, held[:, None] & wanted
     rows = weight + o.to(tl.int64) * K
     first = weight_tile(rows, wanted, 0, K, BLOCK_K)
+    added = tl.zeros((M, ROWS), tl.float32)  # before the products, so that none of it is waited for after them
+    if bias is not None:
+        added += tl.load(bias + o, mask=wanted, other=0).to(tl.float32)
     wait(PDL)
     release(PDL)
-    y = products(
+    if residual is not None:
+        added += tl.load(residual + places, mask=inside, other=0).to(tl.float32)
+    y = added + products(
         x + n * K, held, norm, None, rows, wanted, M, ROWS, K, BLOCK_K, norm is not None, eps, first
     )  # [M, ROWS]
-    if bias is not None:
-        y += tl.load(bias + o, mask=wanted, other=0).to(tl.float32)
-    places, inside = n[:, None] * OUT + o, held[:, None] & wanted
-    if residual is not None:
-        y += tl.load(residual + places, mask=inside, other=0).to(tl.float32)
     tl.store(out + places, rounded(y, out.dtype.element_ty), mask=inside)
 
 
@@ -101,14 +102,15 @@ def swiglu_kernel(
     held = n < N
     rows, wanted = paired_rows(weight, start, row_stride, half_stride, OUT, PAIRS)
     first = weight_tile(rows, wanted, 0, K, BLOCK_K)
-    wait(PDL)
-    release(PDL)
-    y = products(
-        x + n * K, held, norm, None, rows, wanted, M, ROWS, K, BLOCK_K, norm is not None, eps, first
-    )  # [M, ROWS]
+    added = tl.zeros((ROWS,), tl.float32)
     if bias is not None:
         biases, _ = paired_rows(bias, start, bias_row_stride, bias_half_stride, OUT, PAIRS)
-        y += tl.load(biases, mask=wanted, other=0).to(tl.float32)
+        added += tl.load(biases, mask=wanted, other=0).to(tl.float32)
+    wait(PDL)
+    release(PDL)
+    y = added + products(
+        x + n * K, held, norm, None, rows, wanted, M, ROWS, K, BLOCK_K, norm is not None, eps, first
+    )  # [M, ROWS]
     o = start + tl.arange(0, PAIRS)
     y = rounded(gated(y, M, PAIRS), out.dtype.element_ty)
     tl.store(out + n[:, None] * OUT + o, y, mask=held[:, None] & (o < OUT))
@@ -130,6 +132,9 @@ def qkv_kernel(
     held, wanted = n < N, o < (Q + 2 * KV) * D
     rows = weight + o.to(tl.int64) * K
     first = weight_tile(rows, wanted, 0, K, BLOCK_K)
+    added = tl.zeros((ROWS,), tl.float32)
+    if bias is not None:
+        added += tl.load(bias + o, mask=wanted, other=0).to(tl.float32)
     wait(PDL)
     release(PDL)
     place = tl.load(index + n, mask=held, other=-1)
@@ -145,11 +150,9 @@ def qkv_kernel(
     c = tl.load(cos + entry, mask=turned, other=1)  # [M, ROWS / 2]; v is turned by nothing
     s = tl.load(sin + entry, mask=turned, other=0)
 
-    y = products(
+    y = added + products(
         x + n * K, held, norm, None, rows, wanted, M, ROWS, K, BLOCK_K, norm is not None, eps, first
     )  # [M, ROWS]
-    if bias is not None:
-        y += tl.load(bias + o, mask=wanted, other=0).to(tl.float32)
     even, odd = tl.split(tl.reshape(y, (M, ROWS // 2, 2)))
     y = rounded(tl.reshape(tl.join(even * c - odd * s, odd * c + even * s), (M, ROWS)), q.dtype.element_ty)
     k, v = o - Q * D, o - (Q + KV) * D
