@@ -26,6 +26,7 @@ from ernie_rt.contract import (
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import BackendError
 from ernie_rt_cudagraph.blocks import functions
+from ernie_rt_cudagraph.blocks.head import Largest
 from ernie_rt_cudagraph.inputs import DecodeInputs, Tables, device_draws, to_device
 from ernie_rt_cudagraph.replay import Recorder, buckets
 from ernie_rt_cudagraph.sampling import draw, is_greedy
@@ -65,7 +66,9 @@ class CudaGraphExecutable(EagerExecutable):
         device = torch.device(target.device)
         self._buckets = buckets(limits.max_sequences)
         self._inputs = DecodeInputs(self._buckets[-1], limits.max_sequences, device)
-        super().__init__(lowerings, source, target, limits, {**FUNCTIONS, **functions(self._inputs.live, pdl=pdl)})
+        self._pdl, self._largest = pdl, Largest()
+        blocks = functions(self._inputs.live, self._largest, pdl=pdl)
+        super().__init__(lowerings, source, target, limits, {**FUNCTIONS, **blocks})
         self.admits = replace(self.admits, mixed=False)
         self._tables = Tables(limits.max_sequences, -(-limits.max_context // self.cache.page_size), device)
         self._last = torch.zeros(limits.max_sequences + 1, dtype=torch.int32, device=device)  # by seat; one for padding
@@ -143,8 +146,11 @@ class CudaGraphExecutable(EagerExecutable):
             "context": decodes,
             "rows": self._every_row[:rows],
         }
+        draws = self._inputs.draws(rows)
+        self._largest.known = draws.known if greedy else None
         outputs, _ = self._interpreters[MAIN].run(inputs, {"N": rows, "L": rows})
-        tokens = draw(outputs["logits"], self._inputs.draws(rows), greedy=greedy)
+        self._largest.known = None
+        tokens = draw(outputs["logits"], draws, greedy=greedy, largest=self._largest.found, pdl=self._pdl)
         self._last.index_copy_(0, self._inputs.drawn_seat(rows), tokens)
         return Drawn(outputs["logits"], tokens)
 
@@ -162,9 +168,8 @@ class CudaGraphExecutable(EagerExecutable):
         places, sequences, ahead = step.drawn_rows
         if len(places):
             draws = step.draws.rows(sequences, ahead)
-            drawn = draw(
-                logits.index_select(0, self._rows(places)), device_draws(draws, self._device), greedy=is_greedy(draws)
-            )
+            chosen, drawn_by = logits.index_select(0, self._rows(places)), device_draws(draws, self._device)
+            drawn = draw(chosen, drawn_by, greedy=is_greedy(draws), pdl=self._pdl)
             tokens.index_copy_(0, self._rows(sequences).long(), drawn)
             self._last.index_copy_(0, self._rows(step.seats[sequences]).long(), drawn)
         return tokens

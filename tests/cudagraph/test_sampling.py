@@ -50,7 +50,7 @@ def case(random: np.random.Generator, rows: int, vocabulary: int) -> tuple[np.nd
     logits[random.random(rows) < 0.03] = -np.inf
     some = random.integers(1, vocabulary + 1, rows)
     return logits.astype(np.float32), Draws(
-        known=np.where(each(0, 1, 1, 1), each(vocabulary, *some), 0).astype(np.int32),
+        known=np.where(each(0, 1, 1, 1), each(vocabulary, 2**31 - 1, *some), 0).astype(np.int32),
         temperature=each(0, 0.01, 0.5, 1, 1, 1.7, 100).astype(np.float32),
         top_k=each(0, 0, 0, 1, 2, 5, 20, vocabulary, 2**31 - 1).astype(np.int32),
         top_p=each(1, 1, 1, 1e-300, 1e-9, 0.1, 0.5, 0.8, 0.95, 1 - 1e-9, 1 - 2.0**-53),

@@ -53,7 +53,7 @@ def find_largest(logits, knowns, largest, V, CHUNKS: tl.constexpr, CHUNK: tl.con
     release(PDL)
     row, chunk = tl.program_id(0), tl.program_id(1)
     ids = chunk * CHUNK + tl.arange(0, CHUNK)
-    held = ids < tl.load(knowns + row)
+    held = ids < _known(knowns, row, V)
     x = tl.load(logits + row.to(tl.int64) * V + ids, mask=ids < V, other=0.0)
     tl.store(largest + row * CHUNKS + chunk, tl.max(tl.where(held, ranked(x, ids), NOTHING), axis=0))
 
@@ -81,7 +81,7 @@ def split(
     wait(PDL)
     release(PDL)
     row, chunk = tl.program_id(0), tl.program_id(1)
-    known, temperature = tl.load(knowns + row), _temperature(temperatures, row)
+    known, temperature = _known(knowns, row, V), _temperature(temperatures, row)
     best, alive = _best(largest, row, temperature, CHUNKS, MANY)
     min_p = tl.load(min_ps + row)
     weighed = _is_weighed(tl.load(top_ps + row), min_p)
@@ -110,7 +110,7 @@ def gather(
     wait(PDL)
     release(PDL)
     row, chunk = tl.program_id(0), tl.program_id(1)
-    known, temperature = tl.load(knowns + row), _temperature(temperatures, row)
+    known, temperature = _known(knowns, row, V), _temperature(temperatures, row)
     best, alive = _best(largest, row, temperature, CHUNKS, MANY)
     top_k, top_p = tl.load(top_ks + row), tl.load(top_ps + row)
     counted, weighed = _is_counted(top_k, known), _is_weighed(top_p, tl.load(min_ps + row))
@@ -138,7 +138,7 @@ def settle(
     wait(PDL)
     release(PDL)
     row = tl.program_id(0)
-    known, temperature = tl.load(knowns + row), _temperature(temperatures, row)
+    known, temperature = _known(knowns, row, V), _temperature(temperatures, row)
     best, alive = _best(largest, row, temperature, CHUNKS, MANY)
     top_k, top_p, min_p = tl.load(top_ks + row), tl.load(top_ps + row), tl.load(min_ps + row)
     counted, weighed = _is_counted(top_k, known), _is_weighed(top_p, min_p)
@@ -180,7 +180,7 @@ def find_drawn(
     wait(PDL)
     release(PDL)
     row, chunk = tl.program_id(0), tl.program_id(1)
-    known, temperature = tl.load(knowns + row), _temperature(temperatures, row)
+    known, temperature = _known(knowns, row, V), _temperature(temperatures, row)
     best, alive = _best(largest, row, temperature, CHUNKS, MANY)
     rank = tl.full((), NOTHING, tl.int64)
     if alive:
@@ -214,6 +214,12 @@ def _noise(groups, seeds, positions, row):
     words = tl.interleave(tl.interleave(c0, c2), tl.interleave(c1, c3))
     uniform = (words.to(tl.float64) + 0.5) * 2.0**-32
     return (-tl.log(-tl.log(uniform))).to(tl.float32)
+
+
+@triton.jit
+def _known(knowns, row, V):
+    """How many ids, from the first on, a row chooses among: those that it knows and has a logit for."""
+    return tl.minimum(tl.load(knowns + row), V)
 
 
 @triton.jit
