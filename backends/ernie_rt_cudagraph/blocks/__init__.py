@@ -24,7 +24,8 @@ REFUSALS: Final[Mapping[str, Callable[[Node], str | None]]] = {
 def functions(live: Tensor, largest: head.Largest, *, pdl: bool) -> Mapping[str, Callable[..., Any]]:
     """The functions by op, for work of which the first `live [1]` rows are no padding.
 
-    `largest` says whether the head is to look for its largest logits, and gets what it found. With `pdl` a kernel may begin before the one in front of it has ended.
+    `largest` says whether the head is to look for its largest logits, and gets what it found. With `pdl` a kernel may
+    begin before the one in front of it has ended.
     """
     return {
         "embed": embed.embed,
