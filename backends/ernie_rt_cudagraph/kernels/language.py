@@ -41,7 +41,7 @@ def rounded(x, dtype: tl.constexpr):
     """float32 numbers in a dtype, the nearest ones; the interpreter, which cuts bfloat16 off, gets them rounded."""
     if INTERPRETED and dtype == tl.bfloat16:
         bits = x.to(tl.uint32, bitcast=True)
-        bits += 0x7FFF + ((bits >> 16) & 1)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000  # or what is left makes a number of 0
         x = tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
     return x.to(dtype)
 
