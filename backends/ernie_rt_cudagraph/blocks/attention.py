@@ -1,4 +1,4 @@
-"""`attention_block`: three or four launches for a step of decodes, eager's composites for any other."""
+"""`attention_block`: three to five launches for a step of decodes, eager's composites for any other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mlp_block`: two launches for few rows, eager's composites for more."""
+"""`mlp_block`: two or three launches for few rows, eager's composites for more."""
 
 from __future__ import annotations
 

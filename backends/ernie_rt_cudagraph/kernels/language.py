@@ -67,6 +67,21 @@ def weight_tile(rows, wanted, k, K: tl.constexpr, BLOCK_K: tl.constexpr):
 
 
 @triton.jit
+def prefetch(rows, wanted, K: tl.constexpr, PDL: tl.constexpr):
+    """Have the L2 cache ask for what `weight_tile` will, all of it: called before `wait`, while memory may be idle."""
+    if PDL:
+        bits: tl.constexpr = rows.dtype.element_ty.primitive_bitwidth
+        LINE: tl.constexpr = 1024 // bits  # numbers in 128 bytes
+        places = tl.arange(0, triton.next_power_of_2(triton.cdiv(K, LINE))) * LINE
+        tl.inline_asm_elementwise(
+            "{ .reg .pred p; setp.ne.s32 p, $2, 0; @p prefetch.global.L2 [$1]; mov.b32 $0, 0; }",
+            "=r,l,r",
+            [(rows[:, None] + places).to(tl.int64), (wanted[:, None] & (places < K)).to(tl.int32)],
+            dtype=tl.int32, is_pure=False, pack=1,
+        )  # fmt: skip
+
+
+@triton.jit
 def products(
     inputs, held, norm, inverse, rows, wanted,
     M: tl.constexpr, ROWS: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, NORMED: tl.constexpr,

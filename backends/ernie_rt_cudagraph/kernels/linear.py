@@ -10,7 +10,16 @@ import triton.language as tl
 from torch import Tensor
 
 from ernie_rt_cudagraph.inputs import Decodes
-from ernie_rt_cudagraph.kernels.language import gated, paired_rows, products, release, rounded, wait, weight_tile
+from ernie_rt_cudagraph.kernels.language import (
+    gated,
+    paired_rows,
+    prefetch,
+    products,
+    release,
+    rounded,
+    wait,
+    weight_tile,
+)
 from ernie_rt_cudagraph.launch import launch
 from ernie_rt_eager.attention import LayerCache
 
@@ -77,6 +86,7 @@ def linear_kernel(
     places, inside = n[:, None] * OUT + o, held[:, None] & wanted
     rows = weight + o.to(tl.int64) * K
     first = weight_tile(rows, wanted, 0, K, BLOCK_K)
+    prefetch(rows, wanted, K, PDL)
     added = tl.zeros((M, ROWS), tl.float32)  # before the products, so that none of it is waited for after them
     if bias is not None:
         added += tl.load(bias + o, mask=wanted, other=0).to(tl.float32)
@@ -102,6 +112,7 @@ def swiglu_kernel(
     held = n < N
     rows, wanted = paired_rows(weight, start, row_stride, half_stride, OUT, PAIRS)
     first = weight_tile(rows, wanted, 0, K, BLOCK_K)
+    prefetch(rows, wanted, K, PDL)
     added = tl.zeros((ROWS,), tl.float32)
     if bias is not None:
         biases, _ = paired_rows(bias, start, bias_row_stride, bias_half_stride, OUT, PAIRS)
@@ -132,6 +143,7 @@ def qkv_kernel(
     held, wanted = n < N, o < (Q + 2 * KV) * D
     rows = weight + o.to(tl.int64) * K
     first = weight_tile(rows, wanted, 0, K, BLOCK_K)
+    prefetch(rows, wanted, K, PDL)
     added = tl.zeros((ROWS,), tl.float32)
     if bias is not None:
         added += tl.load(bias + o, mask=wanted, other=0).to(tl.float32)
