@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -102,7 +102,7 @@ def run(case: Case, operands: list[Tensor | None] | None = None, live: Tensor = 
     return moe_block(*(operands or case.operands()), **case.attrs, eps=EPS, live=live, pdl=False)  # type: ignore[arg-type]
 
 
-@settings(max_examples=7, deadline=None, derandomize=True)
+@settings(max_examples=7, deadline=None, derandomize=True, phases=(Phase.generate,))  # shrinking takes minutes
 @given(st.data())
 def test_any_block(data: st.DataObject) -> None:
     experts, flag = data.draw(st.integers(1, 9)), st.booleans()
@@ -130,6 +130,16 @@ def test_tiles_of_all_sizes(rows: int, size: int) -> None:
     case = Case(rows, hidden=40, experts=2, width=70)
     assert size == tile_sizes(rows * 2 / 2, 40, 4).M
     check_near(run(case), case.eager(), case.exact())
+
+
+def test_an_expert_whom_everybody_chooses() -> None:
+    """It needs two tiles, where others need none."""
+    case = Case(60, experts=3, top_k=1)
+    operands = case.operands()
+    operands[3] = torch.tensor([0.0, 10, 0])
+    exact = meaning("moe_block", *operands, **case.attrs, eps=EPS)
+    assert tile_sizes(60 / 3, 24, 4).M == 32
+    np.testing.assert_allclose(run(case, operands).numpy(), exact, rtol=0, atol=1e-5)
 
 
 def test_many_experts_of_which_most_are_chosen_by_nobody() -> None:

@@ -238,7 +238,7 @@ def _group(ids, order, starts, pairs, E: tl.constexpr, BLOCK: tl.constexpr, PDL:
     for first in range(0, pairs, BLOCK):
         chosen_by = tl.load(ids + first + places, mask=first + places < pairs, other=-1)
         mine = (chosen_by == expert).to(tl.int32)
-        tl.store(order + place + tl.cumsum(mine, axis=0) - mine, first + places, mask=mine == 1)
+        tl.store(order + place + tl.cumsum(mine, axis=0) - 1, first + places, mask=mine == 1)
         place += tl.sum(mine, axis=0)
     if expert == E - 1:
         tl.store(starts + E, place)
