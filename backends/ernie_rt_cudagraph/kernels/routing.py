@@ -26,9 +26,13 @@ MAX_EXPERTS: Final = 256
 
 LOWEST: Final = tl.constexpr(-3e38)
 
+ALONE: Final = 64
+"""Up to so many rows the router reads its weight once for each, from the L2 cache, which takes less time than the norm
+of a whole tile of them would."""
+
 
 class Sizes(NamedTuple):
-    """How `begin` is cut: M rows of activations in a program, PAIRS rows of shared gate and up, or GATES experts."""
+    """How `begin` is cut: M rows of activations in a program, and GATES experts or PAIRS of shared gate and up."""
 
     M: int
     PAIRS: int
@@ -38,14 +42,15 @@ class Sizes(NamedTuple):
     num_stages: int
 
 
-def begin_sizes(rows: int, width: int) -> Sizes:
-    """For one row, tiles of 4 KiB of 16-bit weights, so that many programs fit on a multiprocessor, and each waits for
-    its norm alone; for more, the smallest tile of the tensor cores: the weights are what takes time."""
-    if rows == 1:
-        block = min(triton.next_power_of_2(width), 512)
-        return Sizes(M=1, PAIRS=1024 // block, GATES=1024 // block, BLOCK_K=block, num_warps=4, num_stages=1)
-    block = min(max(triton.next_power_of_2(width), 16), 128)
-    return Sizes(M=16, PAIRS=16, GATES=16, BLOCK_K=block, num_warps=4, num_stages=4)
+def begin_sizes(rows: int, width: int, shared: bool) -> Sizes:
+    """Shared experts are most of the work where they come along: they have tiles of 4 KiB of 16-bit weights, so that
+    many programs fit on a multiprocessor. The router alone has long ones: nobody waits for memory so often. Of many
+    rows, 16 share a tile of its weight."""
+    block = triton.next_power_of_2(width)
+    if rows > ALONE:
+        return Sizes(M=16, PAIRS=0, GATES=16, BLOCK_K=min(max(block, 16), 256), num_warps=4, num_stages=3)
+    block = min(block, 512 if shared else 1024)
+    return Sizes(M=1, PAIRS=1024 // block, GATES=2048 // block, BLOCK_K=block, num_warps=4, num_stages=1)
 
 
 @triton.jit
@@ -76,20 +81,15 @@ def _router(
 @triton.jit
 def _shared(
     x, norm, bias, inner, bias_stride_row, bias_stride_half, eps, row, held, first, rows, wanted, ahead,
-    S: tl.constexpr, M: tl.constexpr, PAIRS: tl.constexpr, H: tl.constexpr, BLOCK_K: tl.constexpr,
+    S: tl.constexpr, PAIRS: tl.constexpr, H: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """swiglu(norm(x) @ gate_upᵀ + bias) of PAIRS `rows` of gate and up, whose first numbers are `ahead`."""
-    inputs = x + row * H
-    if M == 1:
-        sums = products(inputs, held, norm, None, rows, wanted, M, 2 * PAIRS, H, BLOCK_K, True, eps, ahead)
-    else:
-        inverse = inverse_rms(inputs, held, eps, M, H, BLOCK_K)
-        sums = products(inputs, held, norm, inverse, rows, wanted, M, 2 * PAIRS, H, BLOCK_K, True)
+    sums = products(x + row * H, held, norm, None, rows, wanted, 1, 2 * PAIRS, H, BLOCK_K, True, eps, ahead)
     if bias is not None:
         biases, _ = paired_rows(bias, first, bias_stride_row, bias_stride_half, S, PAIRS)
         sums += tl.load(biases, mask=wanted, other=0).to(tl.float32)
     place = first + tl.arange(0, PAIRS)
-    y = rounded(gated(sums, M, PAIRS), inner.dtype.element_ty)
+    y = rounded(gated(sums, 1, PAIRS), inner.dtype.element_ty)
     tl.store(inner + row[:, None] * S + place, y, mask=held[:, None] & (place < S))
 
 
@@ -101,26 +101,27 @@ def _begin(
     M: tl.constexpr, PAIRS: tl.constexpr, GATES: tl.constexpr, BLOCK_K: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Programs are of three kinds: for each row one that writes its norm; for each M rows those of the router's
-    experts, and those of the shared experts' gate and up."""
+    experts; and, with M = 1, those of the shared experts' gate and up."""
     program = tl.program_id(0) - N
     blocks = tl.cdiv(N, M)
     tile = program // blocks  # blocks of one tile side by side: they read the same weights
     row = program % blocks * M + tl.arange(0, M).to(tl.int64)
     held = row < N
-    first = (tile - tl.cdiv(E, GATES)) * PAIRS
+    shared_tile = tile - tl.cdiv(E, GATES)
     if gate_up is not None:
+        first = shared_tile * PAIRS
         rows, wanted = paired_rows(gate_up, first, stride_row, stride_half, S, PAIRS)
         ahead = weight_tile(rows, wanted & (first >= 0), 0, H, BLOCK_K)
     wait(PDL)
     release(PDL)
     if program < 0:
         _norm_row(x, norm, normed, program + N, eps, H, BLOCK_K)
-    elif first < 0:
+    elif shared_tile < 0:
         _router(x, norm, gate, logits, eps, row, held, tile, E, M, GATES, H, BLOCK_K)
     elif gate_up is not None:
         _shared(
             x, norm, gate_up_bias, inner, bias_stride_row, bias_stride_half, eps, row, held, first, rows, wanted, ahead,
-            S, M, PAIRS, H, BLOCK_K,
+            S, PAIRS, H, BLOCK_K,
         )  # fmt: skip
 
 
@@ -135,10 +136,10 @@ def begin(
     pdl: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """All that waits for no choice: rms_norm(x) `[N, H]`, the router's float32 logits `[N, E]`, and, when their weights
-    are given, the shared experts' swiglu(gate_up) `[N, S]`."""
+    are given, the shared experts' swiglu(gate_up) `[N, S]`, for no more than ALONE rows."""
     count, width = x.shape
     experts = len(gate)
-    sizes = begin_sizes(count, width)
+    sizes = begin_sizes(count, width, shared_gate_up is not None)
     tiles = triton.cdiv(experts, sizes.GATES)
     shared, inner = 0, None
     if shared_gate_up is not None:
@@ -238,7 +239,7 @@ def _group(ids, order, starts, pairs, E: tl.constexpr, BLOCK: tl.constexpr, PDL:
     for first in range(0, pairs, BLOCK):
         chosen_by = tl.load(ids + first + places, mask=first + places < pairs, other=-1)
         mine = (chosen_by == expert).to(tl.int32)
-        tl.store(order + place + tl.cumsum(mine, axis=0) - mine, first + places, mask=mine == 1)
+        tl.store(order + place + tl.cumsum(mine, axis=0) - 1, first + places, mask=mine == 1)
         place += tl.sum(mine, axis=0)
     if expert == E - 1:
         tl.store(starts + E, place)
