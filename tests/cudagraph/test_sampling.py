@@ -45,7 +45,7 @@ def case(random: np.random.Generator, rows: int, vocabulary: int) -> tuple[np.nd
     logits[tied] = np.round(logits[tied] * 8) / 8
     logits[random.random(logits.shape) < 0.02] = -0.0
     logits[random.random(logits.shape) < each(0, 0, 0.1, 0.9)[:, None]] = -np.inf
-    for wrong in (np.nan, np.inf):
+    for wrong in (np.nan, -np.nan, np.inf):
         logits[random.random(logits.shape) < 0.02 / vocabulary] = wrong
     logits[random.random(rows) < 0.03] = -np.inf
     some = random.integers(1, vocabulary + 1, rows)
@@ -71,7 +71,8 @@ def agree(logits: np.ndarray, draws: Draws) -> None:
         two = np.array([tokens[row], right[row]])
         said = {field.name: getattr(draws, field.name)[row] for field in fields(draws)}
         assert draws.temperature[row] > 0 and (two >= 0).all(), f"{two} of {said}"
-        scores = logits[row, two] / draws.temperature[row] + noise_at(two, draws.seed[row], draws.position[row])
+        noise = noise_at(two, draws.seed[row], draws.position[row].astype(np.uint64))
+        scores = logits[row, two] / draws.temperature[row] + noise
         assert abs(scores[0] - scores[1]) <= TIE, f"{two} of {said}, at {scores}"
 
 
@@ -108,13 +109,23 @@ def test_as_specified() -> None:
 
 @pytest.mark.parametrize("greedy", [False, True])
 def test_the_largest(greedy: bool) -> None:
-    logits = np.full((9, 200), -1, np.float32)
+    logits = np.full((10, 200), -1, np.float32)
     logits[0, 3], logits[1, 199], logits[2] = np.nan, np.inf, -np.inf
     logits[3, [50, 130]], logits[4, 150], logits[5], logits[6, [20, 7]] = 2, 1, 0.0, [0.0, -0.0]
-    logits[7], logits[7, 190] = -np.inf, -5
-    draws = Draws.greedy(9, 200)
+    logits[7], logits[7, 190], logits[9, 4] = -np.inf, -5, -np.nan
+    draws = Draws.greedy(10, 200)
     draws.known[[4, 8]] = 100, 0
-    assert drawn(logits, draws, greedy=greedy).tolist() == [-1, -1, -1, 50, 0, 0, 7, 190, -1]
+    assert drawn(logits, draws, greedy=greedy).tolist() == [-1, -1, -1, 50, 0, 0, 7, 190, -1, -1]
+
+
+def test_noise_lifts_a_token_as_far_as_rounding_lets_it() -> None:
+    """Large scores lie so far apart that a token 32 below the best one, with noise of 17, comes to be its equal."""
+    logits = np.full((3, 12), -np.inf, np.float32)
+    logits[:, 3], logits[:, 9] = 2.0**28 + 32, 2.0**28 + 64
+    states = [state_of(SamplingParams(temperature=1, seed=1, **more)) for more in ({}, {"top_k": 5}, {"top_p": 0.9})]
+    draws = Draws.of(states, 12)
+    draws.position[:] = 349_317
+    assert drawn(logits, draws).tolist() == draw(logits, draws).tolist() == [3, 3, 9]
 
 
 def test_a_share_of_exactly_top_p_is_enough() -> None:

@@ -18,7 +18,7 @@ def tiles(n: int, width: int, itemsize: int) -> Tiles:
 
     A vocabulary is long: programs take more of the weight's rows than those of other products, so that there are fewer
     results of theirs to choose the largest from, and tiles of many rows are not read over and over. Tiles that come
-    asynchronously take 80 KiB, which every GPU since Ampere has for a program.
+    asynchronously take up to 64 KiB, which every GPU since Ampere has for a program.
     """
     whole = max(16, triton.next_power_of_2(width))
     if n <= SIDE_BY_SIDE:

@@ -34,9 +34,10 @@ class Tiles(NamedTuple):
     """Logits of a row that a program looks at: few enough that one row keeps many programs busy, and enough that they
     need not read the partial results of too many others."""
     block: int
-    """Of these, how many are put into bins at a time: threads keep `block * BINS` numbers in registers."""
+    """Of these, how many are put into bins at a time. Threads keep sums of their own for each bin, in registers; so
+    bins are the rows of what they compute, lest a score be weighed once more for each of them."""
     members: int
-    """Scores of a bin that are looked at together, `members * ways` numbers."""
+    """Scores of a bin that are looked at together, with a sum for each way."""
     ways: int
     """Parts that an interval of scores is cut into at a time."""
 
@@ -87,18 +88,18 @@ def split(
     weighed = _is_weighed(tl.load(top_ps + row), min_p)
     if alive & (weighed | _is_counted(tl.load(top_ks + row), known)):
         bins = tl.arange(0, BINS)
-        count, weight = tl.zeros((BINS,), tl.int32), tl.zeros((BINS,), tl.int64)
+        count, weight = tl.zeros((BINS, BLOCK), tl.int32), tl.zeros((BINS, BLOCK), tl.int64)
         for start in range(0, CHUNK, BLOCK):
             ids = chunk * CHUNK + start + tl.arange(0, BLOCK)
             scores = _scores(logits, row, ids, known, temperature, V)
             bin, held = _bins(scores, best)
-            here = (bin[:, None] == bins) & held[:, None]  # [BLOCK, BINS]
-            count += tl.sum(here.to(tl.int32), axis=0)
+            here = (bins[:, None] == bin) & held  # [BINS, BLOCK]
+            count += here.to(tl.int32)
             if weighed:
-                weight += tl.sum(tl.where(here, _weights(scores, best, min_p)[:, None], 0), axis=0)
+                weight += tl.where(here, _weights(scores, best, min_p), 0)
         places = (row * CHUNKS + chunk) * BINS + bins
-        tl.store(counts + places, count)
-        tl.store(weights + places, weight)
+        tl.store(counts + places, tl.sum(count, axis=1))
+        tl.store(weights + places, tl.sum(weight, axis=1))
 
 
 @triton.jit
@@ -328,13 +329,13 @@ def _bounds(scores, many, BLOCK: tl.constexpr):
 @triton.jit
 def _at_least(scores, many, tried, best, min_p, BLOCK: tl.constexpr, WAYS: tl.constexpr, WEIGHED: tl.constexpr):
     """How much of some ordered scores is at or above each that is tried `[WAYS]`."""
-    much = tl.zeros((WAYS,), tl.int64)
+    much = tl.zeros((WAYS, BLOCK), tl.int64)
     for start in range(0, many, BLOCK):
         places = start + tl.arange(0, BLOCK)
         keys = tl.load(scores + places, mask=places < many, other=LOWEST)
-        inside = (keys.to(tl.int64)[:, None] >= tried) & (places < many)[:, None]  # [BLOCK, WAYS]
-        much += tl.sum(tl.where(inside, _measures(keys, best, min_p, WEIGHED)[:, None], 0), axis=0)
-    return much
+        inside = (keys.to(tl.int64) >= tried[:, None]) & (places < many)  # [WAYS, BLOCK]
+        much += tl.where(inside, _measures(keys, best, min_p, WEIGHED), 0)
+    return tl.sum(much, axis=1)
 
 
 @triton.jit
