@@ -70,7 +70,8 @@ class OnnxBackend(BackendBase):
             return Reject("no few operators of ONNX Runtime, nor one of ours without weights in tiles")
         packed = any(isinstance(each, Weight) and each.storage.packed for each in node.inputs)
         if packed and node.op not in tiled.EMIT:
-            return Reject("weights in blocks are read by linears, rows and experts alone")
+            sizes = f", of sizes that {EXPERT_MULTIPLES[True]} divides" if on_gpu(target) else ""
+            return Reject(f"weights in blocks are read by linears, rows and experts alone{sizes}")
         experts = [node.operands[name] for name in tiled.EXPERTS if name in node.operands]
         if len({each.storage for each in experts if isinstance(each, Weight)}) > 1:
             return Reject("the two matrices of its experts are stored in different ways")
@@ -78,7 +79,7 @@ class OnnxBackend(BackendBase):
             return Reject("MoE divides by what the weights sum to, however little")
         multiple = EXPERT_MULTIPLES[packed]
         if on_gpu(target) and any(size % multiple for size in expert_sizes(node)):
-            return Reject(f"on CUDA the sizes of {'QMoE' if packed else 'MoE'} are multiples of {multiple}")
+            return Reject(f"on CUDA {multiple} divides the sizes of {'QMoE' if packed else 'MoE'}")
         return Accept()
 
     def accepts(self, storage: Storage, target: Target) -> bool:
@@ -89,8 +90,8 @@ class OnnxBackend(BackendBase):
 
     def numerics(self, target: Target) -> Numerics:
         wide = OpNumerics("float32", "float32")
-        activations = None if on_gpu(target) else "int8"
-        return Numerics(OpNumerics(target.dtype, "float32", activations), {"moe_route": wide, "rms_norm": wide})
+        default = OpNumerics(target.dtype, "float32", None if on_gpu(target) else "int8")
+        return Numerics(default, {"moe_route": wide, "rms_norm": wide})
 
     def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
         available = cuda.free_memory(target.device) if on_gpu(target) else None
