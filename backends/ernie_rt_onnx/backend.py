@@ -41,6 +41,8 @@ LARGEST_NORM_MIN: Final = 1e-9
 
 EXPERT_MULTIPLES: Final[Mapping[bool, int]] = {False: 8, True: 64}
 """Of the sizes of experts on CUDA, plain ones and those in blocks: its kernels read 16 bytes at once, and 64 codes."""
+LEAST_EXPERT: Final = 16
+"""The least size of experts on CUDA."""
 
 
 class OnnxBackend(BackendBase):
@@ -78,8 +80,9 @@ class OnnxBackend(BackendBase):
         if node.op == "moe" and not in_tiles and cast(float, node.attributes["norm_min"]) > LARGEST_NORM_MIN:
             return Reject("MoE divides by what the weights sum to, however little")
         multiple = EXPERT_MULTIPLES[packed]
-        if on_gpu(target) and any(size % multiple for size in expert_sizes(node)):
-            return Reject(f"on CUDA {multiple} divides the sizes of {'QMoE' if packed else 'MoE'}")
+        if on_gpu(target) and any(size % multiple or size < LEAST_EXPERT for size in expert_sizes(node)):
+            experts_op = "QMoE" if packed else "MoE"
+            return Reject(f"on CUDA the sizes of {experts_op} are multiples of {multiple}, {LEAST_EXPERT} at least")
         return Accept()
 
     def accepts(self, storage: Storage, target: Target) -> bool:

@@ -40,7 +40,7 @@ def lacking() -> str | None:
     if absent:
         return (
             f"its CUDA provider needs {', '.join(absent)}, which cannot be loaded: "
-            "pip install 'onnxruntime-gpu[cuda,cudnn]' nvidia-cublas"
+            f"pip install 'onnxruntime-gpu[cuda,cudnn]' 'nvidia-cublas~={_cuda_version()}.0'"
         )
     return None
 
@@ -105,8 +105,13 @@ def _absent_libraries() -> list[str]:
         ort.preload_dlls()
     if sys.platform != "linux":
         return []
-    version, _, _ = ort.cuda_version.partition(".")
-    return [name for name in (each.format(version) for each in LIBRARIES) if not _loads(name)]
+    return [name for name in (each.format(_cuda_version()) for each in LIBRARIES) if not _loads(name)]
+
+
+def _cuda_version() -> str:
+    """13 of 13.0: that of the libraries which this ONNX Runtime is linked against."""
+    version: str = ort.cuda_version
+    return version.partition(".")[0]
 
 
 def _loads(name: str) -> bool:

@@ -31,7 +31,7 @@ from ernie_rt_onnx.bill import bill, emit_all
 from ernie_rt_onnx.emit import BATCHED, LAST, TOTAL, past_name, present_name
 from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.library import kernels, library_path, take_reads
-from ernie_rt_onnx.memory import Buffer, Memory
+from ernie_rt_onnx.memory import Buffer, HostMemory, Memory
 from ernie_rt_onnx.model import outputs_of, place, step_model
 from ernie_rt_onnx.weights import only_folder, places, read, views
 
@@ -94,7 +94,8 @@ class OnnxExecutable(ExecutableBase):
         return replace(self._report, experts_from_disk=share)
 
     def close(self) -> None:
-        self._programs, self.caches = {}, {}
+        """A device's memory goes back with the session that it is of."""
+        self._programs, self.caches, self._memory = {}, {}, HostMemory()
 
 
 class Program:

@@ -128,9 +128,8 @@ class DeviceMemory(Memory):
 
     def hold(self, array: npt.NDArray[Any]) -> Buffer:
         buffer = self._allocate(array.shape, array.dtype)
-        bits = np.ascontiguousarray(array)
         # NumPy's bfloat16 is none that ONNX Runtime knows.
-        buffer.owner.update_inplace(bits.view(np.uint16) if bits.dtype.itemsize == 2 else bits)
+        buffer.owner.update_inplace(array.view(np.uint16) if array.dtype.itemsize == 2 else array)
         return buffer
 
     def zeros(self, shape: tuple[int, ...], dtype: DType) -> Buffer:
