@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ernie_rt.contract.bases import BackendBase
+from ernie_rt.contract.protocols import Backend
 from ernie_rt.errors import BackendError, CapacityError, OptionError
 from ernie_rt.graph.types import FLOATS, DType
 from ernie_rt.hooks import BackendInfo
@@ -15,6 +17,9 @@ from ernie_rt.host import PluginHost
 
 PREFERENCE: Final = ("cudagraph", "onnx", "eager", "reference")
 """What `auto` tries, in this order; backends of other names are used when they are asked for."""
+ON_GPUS: Final = ("cudagraph", "eager", "onnx", "reference")
+"""The order on devices that are no CPU: onnx gives each sequence a slot of the longest context there, and reads prompts
+one at a time, so it comes after eager, whose cache has pages. It holds quantised weights that eager widens."""
 DRIVERS: Final = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")
 """Libraries that come with drivers of GPUs: they tell at once whether PyTorch, which takes seconds, need be asked."""
 
@@ -60,14 +65,14 @@ def choose(
     places = [
         (name, kind, f"the first that runs on {kind}")
         for kind in kinds
-        for name in PREFERENCE
+        for name in ON_GPUS
         if name in host.backends and kind in host.info(name).dtypes
     ]
     kind = "cpu" if device == "auto" else device.partition(":")[0]
     known = {each for info in host.backends.values() for each in info.dtypes}
     places += [
         (name, "cpu" if kinds else device, "the first usable")
-        for name in PREFERENCE
+        for name in (PREFERENCE if kind == "cpu" else ON_GPUS)
         if name not in host.backends or kind in host.info(name).dtypes or kind not in known  # so said without an import
     ]
     skipped: list[str] = []
@@ -134,7 +139,7 @@ def _settle(
         raise OptionError(
             f"backend {name!r} has no device {device!r} here",
             expected=f"one of {', '.join(devices) or 'none'}",
-            hint=_for_other_kinds(host, info, device.partition(":")[0]),
+            hint=_lacking(implementation, device, devices) or _for_other_kinds(host, info, device.partition(":")[0]),
         )
     computed = info.dtypes[wanted[0].partition(":")[0]]
     preferred = stored if dtype == "auto" else dtype
@@ -144,6 +149,15 @@ def _settle(
             f"backend {name!r} does not compute in {dtype} on {wanted[0]}", expected=f"one of {', '.join(computed)}"
         )
     return Choice(name, wanted[0], settled, "; ".join([reason, *skipped]), tuple(skipped))
+
+
+def _lacking(implementation: Backend, device: str, devices: Sequence[str]) -> str | None:
+    """What a backend says of a kind of device that it has none of."""
+    kind = device.partition(":")[0]
+    if not isinstance(implementation, BackendBase) or any(d.partition(":")[0] == kind for d in devices):
+        return None
+    reason = implementation.lacking(kind)
+    return None if reason is None else f"Of {kind!r}: {reason}"
 
 
 def _for_other_kinds(host: PluginHost, info: BackendInfo, kind: str) -> str | None:

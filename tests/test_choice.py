@@ -87,6 +87,15 @@ def test_auto_prefers_a_gpu_to_an_earlier_backend(fakes: Fakes, monkeypatch: pyt
     assert choose(fakes.host(), device="cpu").backend == "onnx"
 
 
+@pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0"])
+def test_the_order_on_a_gpu_is_its_own(device: str, fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ernie_rt.choice.accelerators", lambda: ("cuda",))
+    for name in ("onnx", "eager", "cudagraph"):
+        fakes.add(name, ("cuda:0", "cpu"), GPU)
+        assert choose(fakes.host(), device=device).backend == name
+    assert choose(fakes.host(), device="cuda", attempt=large("cudagraph", "eager")).backend == "onnx"
+
+
 def test_a_gpu_that_no_backend_can_use(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ernie_rt.choice.accelerators", lambda: ("cuda",))
     fakes.add("cudagraph", requires=("absent-package",), dtypes=GPU).add("onnx").add("eager", ("cpu",), GPU)

@@ -22,9 +22,9 @@ def ernie_rt_backends() -> list[BackendInfo]:
             summary="ONNX Runtime, with kernels of ours for quantised weights"
             if library_path()
             else "ONNX Runtime, with stock operators alone: no C++ compiler was there when it was installed",
-            dtypes={"cpu": ("float32", "float16")},
+            dtypes={"cpu": ("float32", "float16"), "cuda": ("bfloat16", "float16")},
             requires=("onnx>=1.21", "protobuf>=4.25", "onnxruntime>=1.31 | onnxruntime-gpu>=1.31"),
-            hint="pip install 'ernie-rt[onnx]'",
+            hint="pip install 'ernie-rt[onnx]' (for the CPU) or 'ernie-rt[onnx-gpu]'",
             conformance="ernie_rt_onnx:conformance.json",
             exporter="ernie_rt_onnx.export:export",
             verifier="ernie_rt_onnx.verify:verify",

@@ -44,7 +44,7 @@ def clamp_min(e: Emitter, x: Operand, *, minimum: float, out: str) -> None:
 
 
 def rsqrt(e: Emitter, x: Operand, *, out: str) -> None:
-    e("Reciprocal", e("Sqrt", e.name(x)), out=out)
+    e("Div", _number(e, x, 1.0), e("Sqrt", e.name(x)), out=out)  # CUDA has no Reciprocal in bfloat16
 
 
 def softmax(e: Emitter, x: Operand, *, out: str) -> None:

@@ -29,5 +29,5 @@ def check_runtime(minimum: str = MINIMUM_RUNTIME) -> None:
             where="onnxruntime",
             expected=f"{minimum} or newer",
             found=ort.__version__,
-            hint="pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'ernie-rt[onnx]'",
+            hint="pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'ernie-rt[onnx]' (or '…[onnx-gpu]')",
         )

@@ -49,6 +49,10 @@ class BackendBase(ABC):
     def devices(self) -> tuple[str, ...]:
         return ("cpu",)
 
+    def lacking(self, kind: str) -> str | None:
+        """Why `devices` has none of a kind that is announced, and what helps; None: there is no more to say."""
+        return None
+
     def accepts(self, storage: Storage, target: Target) -> bool:
         return False
 

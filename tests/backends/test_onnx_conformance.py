@@ -16,7 +16,7 @@ from onnx import helper
 
 from ernie_rt.conformance import Result, Suite
 from ernie_rt.contract import Lowering, Numerics, OpNumerics, WeightSource
-from ernie_rt_onnx import backend, functions
+from ernie_rt_onnx import executable, functions
 from ernie_rt_onnx.backend import OnnxBackend
 from ernie_rt_onnx.emitter import Emitter, Parameter
 from ernie_rt_onnx.library import KERNELS
@@ -52,13 +52,13 @@ def test_activations_that_are_rounded_and_not_promised(monkeypatch: pytest.Monke
 
 
 def test_nibbles_in_the_wrong_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = backend.read
+    right = executable.read
 
     def swapped(parameter: Parameter, source: WeightSource, bindings: Mapping[str, int]) -> np.ndarray[Any, Any]:
         array = right(parameter, source, bindings)
         return (array >> 4 | array << 4).astype(np.uint8) if parameter.part == "codes" else array
 
-    monkeypatch.setattr(backend, "read", swapped)
+    monkeypatch.setattr(executable, "read", swapped)
     assert suite("int4").run(["L1"]).count("L1", "failed") >= 7
 
 
@@ -80,13 +80,13 @@ def deep(storage: str) -> Result:
 
 @pytest.mark.parametrize("storage", ["plain", "int8", "int4"])
 def test_a_deep_model_whose_values_take_each_others_memory(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "step_model", knows_shapes)
+    monkeypatch.setattr(executable, "step_model", knows_shapes)
     assert deep(storage).status == "passed"
 
 
 def test_what_old_experts_lose_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """MoE that does not normalise what is normalised already: wrong up to 1.31 (issue 33866 of ONNX Runtime)."""
-    monkeypatch.setattr(backend, "step_model", knows_shapes)
+    monkeypatch.setattr(executable, "step_model", knows_shapes)
     monkeypatch.setitem(functions.SWIGLU, "normalize_routing_weights", 0)  # type: ignore[misc]
     assert deep("plain").status == ("failed" if Version(ort.__version__) < Version("1.32") else "passed")
 
@@ -117,7 +117,7 @@ def test_all_of_trained_weights(storage: str) -> None:
 
 
 def test_a_wrong_zero_in_one_expert(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = backend.read
+    right = executable.read
 
     def shifted(parameter: Parameter, source: WeightSource, bindings: Mapping[str, int]) -> np.ndarray[Any, Any]:
         array = right(parameter, source, bindings)
@@ -127,7 +127,7 @@ def test_a_wrong_zero_in_one_expert(monkeypatch: pytest.MonkeyPatch) -> None:
             array[3] = low | high << 4
         return array
 
-    monkeypatch.setattr(backend, "read", shifted)
+    monkeypatch.setattr(executable, "read", shifted)
     result = on_trained_weights()
     assert result.status == "failed" and result.figures["times"] > result.figures["limit"], result
 

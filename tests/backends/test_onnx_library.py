@@ -26,7 +26,7 @@ from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.weights.quantize import Quantization, quantize_model
 from ernie_rt.weights.source import storages_of
 from ernie_rt.weights.synthetic import Synthetic
-from ernie_rt_onnx import backend, library
+from ernie_rt_onnx import executable, library
 from ernie_rt_onnx.backend import OnnxBackend
 from support.commands import command
 from support.operators import names
@@ -100,7 +100,7 @@ def test_its_operators_run(
             self.enable_profiling = True
             self.profile_file_prefix = str(tmp_path / "profile")
 
-    monkeypatch.setattr(backend.ort, "SessionOptions", Profiled)
+    monkeypatch.setattr(executable.ort, "SessionOptions", Profiled)
     with ernie_rt.load(folders[kind], backend="onnx", dtype="float32") as model:
         assert model.chat(QUESTION, max_new_tokens=20).text == "5 kilograms = 5000 grams"  # type: ignore[arg-type]
     (profile,) = tmp_path.glob("profile*.json")
@@ -171,7 +171,7 @@ def test_it_says_what_came_from_disk(demo: Path, monkeypatch: pytest.MonkeyPatch
     counted = iter([library.Reads(100, 50), library.Reads(100, 0)])
     with ernie_rt.load(demo, backend="onnx", dtype="float32") as model:
         assert model.memory().experts_from_disk is None
-        monkeypatch.setattr(backend, "take_reads", lambda: next(counted))
+        monkeypatch.setattr(executable, "take_reads", lambda: next(counted))
         for share in (0.5, 0.25):
             model.generate_ids([5, 6, 7], max_new_tokens=1)
             assert model.memory().experts_from_disk == share
@@ -180,8 +180,8 @@ def test_it_says_what_came_from_disk(demo: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.usefixtures("built")
 def test_of_files_that_it_may_not_write_it_says_nothing(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system would say that all of them is in memory."""
-    monkeypatch.setattr(backend.os, "access", lambda path, mode: False)
-    monkeypatch.setattr(backend, "take_reads", lambda: library.Reads(100, 0))
+    monkeypatch.setattr(executable.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(executable, "take_reads", lambda: library.Reads(100, 0))
     with ernie_rt.load(demo, backend="onnx", dtype="float32") as model:
         model.generate_ids([5, 6, 7], max_new_tokens=1)
         assert model.memory().experts_from_disk is None

@@ -13,7 +13,7 @@ from ernie_rt.contract import Done, Step
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request
 from ernie_rt.session import Model
-from ernie_rt_onnx.backend import OnnxExecutable
+from ernie_rt_onnx.executable import OnnxExecutable
 from support.rehearsal import CONTEXT, MODELS, PROMPTS, Weights, drive, error, expected_logits, expected_tokens, traffic
 
 SLOTS = 4
@@ -29,7 +29,7 @@ class Watched:
         self.steps: list[Step] = []
         self.copies: list[tuple[int, int, int]] = []
         for cache in inner.caches.values():
-            cache.fill(np.nan)
+            cache.owner.fill(np.nan)
 
     def submit(self, step: Step) -> Done:
         self.steps.append(step)
@@ -39,7 +39,7 @@ class Watched:
         self.copies.append((source, destination, length))
         self.inner.copy(source, destination, length)
         for cache in self.inner.caches.values():
-            cache[destination, :, length:] = np.nan
+            cache.owner[destination, :, length:] = np.nan
 
     def close(self) -> None:
         self.inner.close()

@@ -12,8 +12,8 @@ pytest.importorskip("onnxruntime")
 from ernie_rt.contract import Place, Weight
 from ernie_rt.errors import FileFormatError
 from ernie_rt.graph.types import Plain, TensorType
-from ernie_rt_onnx.backend import zeros
 from ernie_rt_onnx.emitter import Parameter
+from ernie_rt_onnx.memory import zeros
 from ernie_rt_onnx.weights import views
 
 

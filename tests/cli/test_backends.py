@@ -25,7 +25,7 @@ def test_table() -> None:
     header, onnx, eager, reference = ran.out.splitlines()
     assert ran.code == 0 and header.split() == ["NAME", "STATUS", "DEVICES", "SUMMARY"]
     assert eager.split()[:5] == ["eager", "usable", "cpu,", "cuda,", "mps"] and reference.startswith("reference ")
-    assert onnx.split()[:3] == ["onnx", "usable", "cpu"]
+    assert onnx.split()[:4] == ["onnx", "usable", "cpu,", "cuda"]
 
 
 def test_what_is_missing_and_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,204 @@
+"""The executable: sessions of ONNX Runtime, and a cache of slots that they read and write in place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+
+from ernie_rt.contract import (
+    CacheShape,
+    Done,
+    ExecutableBase,
+    Limits,
+    Lowering,
+    MemoryReport,
+    Place,
+    Step,
+    StepLimits,
+    StepResult,
+    Target,
+    WeightSource,
+    check_memory,
+)
+from ernie_rt_onnx.bill import bill, emit_all
+from ernie_rt_onnx.emit import BATCHED, LAST, TOTAL, past_name, present_name
+from ernie_rt_onnx.emitter import Emitter
+from ernie_rt_onnx.library import kernels, library_path, take_reads
+from ernie_rt_onnx.memory import Buffer, HostMemory, Memory
+from ernie_rt_onnx.model import outputs_of, place, step_model
+from ernie_rt_onnx.weights import only_folder, places, read, views
+
+
+class OnnxExecutable(ExecutableBase):
+    """A session for each graph over one cache.
+
+    K and V of a layer are `[slots, K, rows, D]`. GroupQueryAttention takes a batch of sequences only when each brings
+    one token, and cannot leave a row of the batch idle: hence slots without gaps, and prefills alone.
+    """
+
+    def __init__(
+        self,
+        lowerings: Mapping[str, Lowering],
+        source: WeightSource,
+        target: Target,
+        limits: Limits,
+        accuracy_level: int,
+        memory: Memory,
+    ) -> None:
+        rows = limits.max_context
+        slots = limits.max_sequences
+        if limits.cache_tokens is not None:
+            slots = max(1, min(slots, limits.cache_tokens // rows))
+        self.cache = CacheShape("slots", page_size=rows, pages=slots)
+        self.admits = StepLimits(limits.max_batch_tokens, slots, mixed=False, max_prefills=1)
+        emitters = emit_all(lowerings, target, limits, accuracy_level)
+        placed = {name: places(emitter.parameters, source) for name, emitter in emitters.items()}
+        self._report = bill(emitters, lowerings, memory.available, placed)
+        check_memory(self._report, limits.memory_bytes)
+        self._memory = memory
+        self.caches: dict[str, Buffer] = {}
+        for state in (state for lowering in lowerings.values() for state in lowering.graph.states):
+            _, _, heads, size = state.type.shape({"R": slots * rows})
+            for name in (past_name(state, "k"), past_name(state, "v")):
+                self.caches[name] = memory.zeros((slots, heads, rows, size), state.type.dtype)
+        self._programs = {
+            name: Program(lowering, emitters[name], placed[name], source, target, memory)
+            for name, lowering in lowerings.items()
+        }
+        self._chosen = self._missing = 0
+        """Bytes of experts, all of those and what memory lacked, in all steps."""
+        files = {place.path for found in placed.values() for place in found.values()}
+        self._is_told = all(os.access(path, os.W_OK) for path in files)
+        """Linux says of files that one cannot write that memory lacks nothing of them."""
+
+    def submit(self, step: Step) -> Done:
+        result = self._programs[step.graph].run(step, self.caches)
+        reads = take_reads()
+        self._chosen += reads.chosen
+        self._missing += reads.missing
+        return Done(result)
+
+    def copy(self, source: int, destination: int, length: int) -> None:
+        for cache in self.caches.values():
+            self._memory.copy(cache, source, destination, length)
+
+    def memory(self) -> MemoryReport:
+        share = self._missing / self._chosen if self._chosen and self._is_told else None
+        return replace(self._report, experts_from_disk=share)
+
+    def close(self) -> None:
+        """A device's memory goes back with the session that it is of."""
+        self._programs, self.caches, self._memory = {}, {}, HostMemory()
+
+
+class Program:
+    """One graph as a session, with what it is given at every run."""
+
+    def __init__(
+        self,
+        lowering: Lowering,
+        emitter: Emitter,
+        placed: Mapping[str, Place],
+        source: WeightSource,
+        target: Target,
+        memory: Memory,
+    ) -> None:
+        plain = memory.hands_over(target.dtype)
+        inputs = [name for name, parameter in emitter.parameters.items() if plain and not parameter.constant]
+        model = step_model(lowering, emitter, inputs)
+        constants = emitter.parameters.keys() - inputs
+        self._session = open_session(model, emitter, constants, placed, source, target, memory)
+        self._held = {name: memory.hold(array) for name, array in arrays(emitter, inputs, placed, source)}
+        wanted = {value.name for value in self._session.get_inputs()}
+        self._fed = {v.name: np.dtype(v.type.dtype) for v in lowering.graph.inputs if v.name in wanted}
+        self._batched = wanted & {BATCHED, LAST, TOTAL}
+        self._graph = lowering.graph
+        self._outputs = {name: value.type for name, value in outputs_of(lowering)}
+        self._taps = {f"tap.{scope}": scope for scope, _ in lowering.taps}
+        self._caches = {
+            past_name(state, part): present_name(state, part) for state in lowering.graph.states for part in ("k", "v")
+        }
+        self._slots: tuple[int, int] | None = None
+        """Which slots of the caches are bound: the first, and how many."""
+        self._binding = self._session.io_binding()
+        for name, buffer in self._held.items():
+            buffer.read_by(self._binding, name)
+
+    def run(self, step: Step, caches: Mapping[str, Buffer]) -> StepResult:
+        binding = self._binding
+        # Not all inputs of the graph: attention asks for none of the index arrays that are as long as the context.
+        fed = {name: np.ascontiguousarray(step.input(name), dtype) for name, dtype in self._fed.items()}
+        if self._batched:
+            batch = len(step.past)
+            said = {
+                BATCHED: np.array([batch, len(step.ids) // batch, -1], np.int64),
+                LAST: step.lengths - np.int32(1),
+                TOTAL: np.array(step.lengths.max(), np.int32),
+            }
+            fed |= {name: said[name] for name in self._batched}
+        for name, array in fed.items():
+            Buffer.of(array).read_by(binding, name)
+        slots = (int(step.tables[0, 0]) if self._caches else 0, len(step.past))
+        if slots != self._slots:
+            for past, present in self._caches.items():
+                rows = caches[past].rows(*slots)
+                rows.read_by(binding, past)
+                rows.written_by(binding, present)
+            self._slots = slots
+        sizes = step.bindings(self._graph)
+        found = {name: np.empty(type.shape(sizes), type.dtype) for name, type in self._outputs.items()}
+        for name, array in found.items():
+            Buffer.of(array).written_by(binding, name)
+        self._session.run_with_iobinding(binding)
+        return StepResult(found.get("logits"), taps={scope: found[name] for name, scope in self._taps.items()})
+
+
+def open_session(
+    model: onnx.ModelProto,
+    emitter: Emitter,
+    constants: Collection[str],
+    placed: Mapping[str, Place],
+    source: WeightSource,
+    target: Target,
+    memory: Memory,
+) -> ort.InferenceSession:
+    """A session with the parameters of a model that are `constants`, those `placed` from mapped files."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = target.threads or 0
+    path = library_path()
+    if memory.runs_library and path is not None and kernels() is not None:
+        options.register_custom_ops_library(str(path))
+    fixed = {name: at for name, at in placed.items() if name in constants}
+    folder = only_folder(fixed.values())
+    if folder is None:
+        fixed = {}
+    else:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    parameters = {name: each for name, each in emitter.parameters.items() if name in constants and name not in fixed}
+    held = {name: read(parameter, source, emitter.bindings) for name, parameter in parameters.items()}
+    for constant in model.graph.initializer:
+        if constant.name in fixed:
+            at = fixed[constant.name]
+            place(constant, at.path.name, at.offset, at.nbytes)
+        elif constant.data_location:
+            place(constant, "memory", 0, held[constant.name].nbytes)
+    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in held.values()]
+    options.add_external_initializers(list(held), values)
+    return memory.provider.start(model.SerializeToString(), options)
+
+
+def arrays(
+    emitter: Emitter, names: Collection[str], placed: Mapping[str, Place], source: WeightSource
+) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Parameters by name, one after the other: from mapped files, where they are `placed`, or read."""
+    parameters = emitter.parameters
+    mapped = views(parameters, {name: at for name, at in placed.items() if name in names})
+    for name in names:
+        yield name, mapped[name] if name in mapped else read(parameters[name], source, emitter.bindings)
