@@ -65,8 +65,8 @@ class Compiled:
 
 def decode_launches(config: ModelConfig, dtype: DType, rows: int, *, greedy: bool, pdl: bool) -> list[Launch]:
     """The kernels of a step of decodes, one layer of each kind, none of which is started."""
-    layers = min(config.num_hidden_layers, config.moe_layer_start_index + 1 if config.num_experts else 1)
-    config = replace(config, num_hidden_layers=layers)
+    layers = 1 if config.moe is None else config.moe.moe_layer_start_index + 1
+    config = replace(config, num_hidden_layers=min(config.num_hidden_layers, layers))
     lowering = build(config, CudaGraphBackend(), Target(("cuda:0",), dtype)).lowering
     bindings = {"P": config.max_position_embeddings, "R": 1 << 16, "S": rows}
     inputs = DecodeInputs(rows, rows, META)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
@@ -76,6 +76,15 @@ class EagerBackend(BackendBase):
         return EagerExecutable(lowerings, weights, target, limits, self.functions)
 
 
+@runtime_checkable
+class TensorSource(WeightSource, Protocol):
+    """A source that also fills tensors where they lie, on whatever device."""
+
+    def fill_tensor(self, weight: Weight, out: Tensor) -> None:
+        """Write a stored weight into `out`, which has its shape and dtype."""
+        ...
+
+
 class EagerExecutable(ExecutableBase):
     """Tensors on one device, a paged cache, and an Interpreter for each graph."""
 
@@ -144,7 +153,9 @@ class EagerExecutable(ExecutableBase):
         """The weight on the device, gate and up apart in memory; through a buffer of one slice when that is not main
         memory."""
         logical = empty_weight(weight, bindings, self._device)
-        if self._device.type == "cpu":
+        if isinstance(source, TensorSource) and weight.storage.stored:
+            source.fill_tensor(weight, logical)
+        elif self._device.type == "cpu":
             source.fill(weight, "data", _numpy_view(logical))
         else:
             leading = logical.shape[: -3 if weight.paired else -2]

@@ -14,9 +14,9 @@ from ernie_rt.sampling.philox import noise_at
 from ernie_rt.sampling.sampler import penalise, sample
 from ernie_rt.sampling.state import SamplerState
 from ernie_rt_eager import sampler as ours
+from support.devices import DEVICES
 from support.sampling import state_of
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"temperature": 1.0},

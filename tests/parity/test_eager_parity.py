@@ -9,6 +9,7 @@ import pytest
 
 import ernie_rt
 from support.checkpoints import NAMES
+from support.devices import DEVICES
 
 if TYPE_CHECKING:
     from support.judge import Oracle
@@ -17,43 +18,47 @@ WITHIN_FLOAT32 = 2e-5
 TIMES_BFLOAT16 = 3.0
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", NAMES)
 def test_float32_logits(
-    name: str, oracle_of: Callable[[str], Oracle], measured: Callable[[str, float, float], None]
+    name: str, device: str, oracle_of: Callable[[str], Oracle], measured: Callable[[str, float, float], None]
 ) -> None:
     from support.judge import worst
 
     oracle = oracle_of(name)
-    with ernie_rt.load(oracle.folder, backend="eager", device="cpu", dtype="float32") as model:
+    with ernie_rt.load(oracle.folder, backend="eager", device=device, dtype="float32") as model:
         for length, ids in oracle.prompts.items():
             error = worst(model.logits(ids), oracle.logits[length])
             measured(f"eager float32, {length} tokens", error, WITHIN_FLOAT32)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", NAMES)
-def test_float32_greedy_continuation(name: str, oracle_of: Callable[[str], Oracle]) -> None:
+def test_float32_greedy_continuation(name: str, device: str, oracle_of: Callable[[str], Oracle]) -> None:
     oracle = oracle_of(name)
-    with ernie_rt.load(oracle.folder, backend="eager", device="cpu", dtype="float32") as model:
+    with ernie_rt.load(oracle.folder, backend="eager", device=device, dtype="float32") as model:
         for length, ids in oracle.prompts.items():
             tokens = model.generate_ids(ids, max_new_tokens=48, temperature=0, ignore_eos=True)
             assert tokens == oracle.greedy[length], f"after {length} tokens"
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_logits(
-    name: str, oracle_of: Callable[[str], Oracle], measured: Callable[[str, float, float], None]
+    name: str, device: str, oracle_of: Callable[[str], Oracle], measured: Callable[[str, float, float], None]
 ) -> None:
     oracle = oracle_of(name)
-    compare_bfloat16(oracle, oracle.spec.prompts[1], measured)
+    compare_bfloat16(oracle, device, oracle.spec.prompts[1], measured)
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_logits_of_the_longest_prompt(
-    name: str, oracle_of: Callable[[str], Oracle], measured: Callable[[str, float, float], None]
+    name: str, device: str, oracle_of: Callable[[str], Oracle], measured: Callable[[str, float, float], None]
 ) -> None:
     oracle = oracle_of(name)
-    compare_bfloat16(oracle, oracle.spec.prompts[-1], measured)
+    compare_bfloat16(oracle, device, oracle.spec.prompts[-1], measured)
 
 
 @pytest.mark.long
@@ -72,12 +77,12 @@ def test_transformers_in_float32_agrees(
         assert judge.greedy(ids)[0] == oracle.greedy[length], f"after {length} tokens"
 
 
-def compare_bfloat16(oracle: Oracle, length: int, measured: Callable[[str, float, float], None]) -> None:
+def compare_bfloat16(oracle: Oracle, device: str, length: int, measured: Callable[[str, float, float], None]) -> None:
     from support.judge import Judge, noise
 
     ids, expected = oracle.prompts[length], oracle.logits[length]
     yardstick = noise(Judge(oracle.folder, "bfloat16").logits(ids), expected)
-    with ernie_rt.load(oracle.folder, backend="eager", device="cpu", dtype="bfloat16") as model:
+    with ernie_rt.load(oracle.folder, backend="eager", device=device, dtype="bfloat16") as model:
         error = noise(model.logits(ids), expected)
     measured(f"eager bfloat16, {length} tokens, noise", error, TIMES_BFLOAT16 * yardstick)
     measured(f"eager bfloat16, {length} tokens, noise over transformers'", error / yardstick, TIMES_BFLOAT16)

@@ -1,0 +1,67 @@
+"""Models of the published shapes with random weights, which are drawn where they are to lie."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ernie_rt.graph.types import Weight
+from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.families import find
+from ernie_rt.weights.synthetic import Synthetic, distribution
+from gpu_parts.card import Card
+
+
+class Drawn(Synthetic):
+    """Synthetic weights of the same distributions and other numbers: a GPU draws 20 billion of them in seconds.
+
+    They depend on the seed, each weight's name, and the kind of device.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self._number = seed
+        self.weights: dict[int, Weight] = {}
+        """Those that were filled, by the address where their memory begins."""
+
+    def fill_tensor(self, weight: Weight, out: Tensor) -> None:
+        mean, std = distribution(weight)
+        seed = zlib.crc32(f"{self._number}:{weight.name}".encode())
+        out.normal_(mean, std, generator=torch.Generator(out.device).manual_seed(seed))
+        self.weights[out.untyped_storage().data_ptr()] = weight
+
+
+def published(name: str, card: Card) -> ModelConfig:
+    """The config of a published model; or a small one of its kind."""
+    family = find(name)
+    assert family is not None
+    return small(family.config) if card.small else family.config
+
+
+def small(config: ModelConfig) -> ModelConfig:
+    """Two layers of a few numbers, the second with experts if the model has some."""
+    moe = config.moe
+    if moe is not None:
+        shared = min(1, moe.moe_num_shared_experts)
+        moe = replace(moe, moe_num_experts=8, moe_k=2, moe_intermediate_size=16, moe_num_shared_experts=shared)
+    config = replace(
+        config,
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=64,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=1024,
+        moe=moe,
+    )
+    return two_layers(config)
+
+
+def two_layers(config: ModelConfig) -> ModelConfig:
+    """One layer with a dense MLP, then one with experts if the model has some."""
+    moe = config.moe and replace(config.moe, moe_layer_start_index=1, moe_layer_end_index=1)
+    return replace(config, num_hidden_layers=2, moe=moe)
