@@ -15,11 +15,12 @@ from ernie_rt.graph.types import FLOATS, DType
 from ernie_rt.hooks import BackendInfo
 from ernie_rt.host import PluginHost
 
-PREFERENCE: Final = ("cudagraph", "onnx", "eager", "reference")
-"""What `auto` tries, in this order; backends of other names are used when they are asked for."""
-ON_GPUS: Final = ("cudagraph", "eager", "onnx", "reference")
-"""The order on devices that are no CPU: onnx gives each sequence a slot of the longest context there, and reads prompts
-one at a time, so it comes after eager, whose cache has pages. It holds quantised weights that eager widens."""
+PREFERENCE: Final = ("onnx", "eager", "reference")
+"""What `auto` tries on a CPU, in this order; backends of other names are used when they are asked for."""
+ON_GPUS: Final = ("eager", "cudagraph", "onnx", "reference")
+"""The order on other devices. eager has passed the conformance suite there; cudagraph, made to come first, and onnx
+have not met a GPU yet. onnx gives each sequence a slot of the longest context, and reads prompts one at a time; it
+holds quantised weights that eager widens."""
 DRIVERS: Final = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")
 """Libraries that come with drivers of GPUs: they tell at once whether PyTorch, which takes seconds, need be asked."""
 

@@ -59,7 +59,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
 def test_auto_takes_the_first_of_its_order(fakes: Fakes) -> None:
     for name in ("another", *reversed(PREFERENCE)):
         fakes.add(name)
-    assert PREFERENCE == ("cudagraph", "onnx", "eager", "reference")
+    assert PREFERENCE == ("onnx", "eager", "reference")
     for name in PREFERENCE:
         assert choose(fakes.host()).backend == name
         fakes.infos = [info for info in fakes.infos if info.name != name]
@@ -69,12 +69,12 @@ def test_auto_takes_the_first_of_its_order(fakes: Fakes) -> None:
 
 
 def test_auto_says_what_it_passed_over_and_why(fakes: Fakes) -> None:
-    fakes.add("cudagraph", devices=RuntimeError("driver too old")).add("eager", requires=("absent-package",))
+    fakes.add("onnx", devices=RuntimeError("driver too old")).add("eager", requires=("absent-package",))
     fakes.add("reference")
     choice = choose(fakes.host())
     assert (choice.backend, choice.device, choice.dtype) == ("reference", "cpu", "bfloat16")
     assert choice.reason == (
-        "the first usable; cudagraph: backend 'cudagraph' cannot name its devices: RuntimeError: driver too old; "
+        "the first usable; onnx: backend 'onnx' cannot name its devices: RuntimeError: driver too old; "
         "eager: backend 'eager' cannot be used: it needs absent-package"
     )
 
@@ -90,7 +90,7 @@ def test_auto_prefers_a_gpu_to_an_earlier_backend(fakes: Fakes, monkeypatch: pyt
 @pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0"])
 def test_the_order_on_a_gpu_is_its_own(device: str, fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ernie_rt.choice.accelerators", lambda: ("cuda",))
-    for name in ("onnx", "eager", "cudagraph"):
+    for name in ("onnx", "cudagraph", "eager"):
         fakes.add(name, ("cuda:0", "cpu"), GPU)
         assert choose(fakes.host(), device=device).backend == name
     assert choose(fakes.host(), device="cuda", attempt=large("cudagraph", "eager")).backend == "onnx"

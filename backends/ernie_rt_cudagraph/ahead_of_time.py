@@ -61,6 +61,8 @@ class Compiled:
     shared: int
     wide_loads: int
     """Instructions that load 16 bytes."""
+    made_for: str
+    """The constants that it was compiled for."""
 
 
 def decode_launches(config: ModelConfig, dtype: DType, rows: int, *, greedy: bool, pdl: bool) -> list[Launch]:
@@ -128,6 +130,7 @@ def compile_for(launch: Launch, capability: tuple[int, int]) -> Compiled:
         int(spilled[1]) + int(spilled[2]),
         found.metadata.shared,
         len(WIDE_LOAD.findall(found.asm["ptx"])),
+        " ".join(f"{name}={value}" for name, value in launch.arguments.items() if name.isupper()),
     )
 
 

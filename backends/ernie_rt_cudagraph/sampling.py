@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def _drawn(logits: Tensor, largest: Tensor, draws: DeviceDraws, sizes: kernels.T
     counts, weights = (empty(dtype, chunks, kernels.BINS.value) for dtype in (torch.int32, torch.int64))
     members, borders, totals = empty(torch.int32, vocabulary), empty(torch.int32, 3), empty(torch.int64)
     drawn = torch.empty_like(largest)
-    filters = {
+    filters: dict[str, Any] = {
         "largest": largest, "knowns": draws.known, "temperatures": draws.temperature, "top_ks": draws.top_k,
         "top_ps": draws.top_p, "min_ps": draws.min_p, "counts": counts, "V": vocabulary, "CHUNKS": chunks,
         "MANY": triton.next_power_of_2(chunks), "PDL": pdl,
@@ -71,7 +72,7 @@ def _drawn(logits: Tensor, largest: Tensor, draws: DeviceDraws, sizes: kernels.T
     each_chunk = {**filters, "logits": logits, "CHUNK": sizes.chunk}
     launch(kernels.split, (rows, chunks), **each_chunk, weights=weights, BLOCK=sizes.block)
     for weighed in (False, True):
-        found = {"weights": weights, "members": members, "totals": totals, "WEIGHED": weighed}
+        found: dict[str, Any] = {"weights": weights, "members": members, "totals": totals, "WEIGHED": weighed}
         launch(kernels.gather, (rows, chunks), **each_chunk, **found)
         launch(kernels.settle, (rows,), **filters, **found, borders=borders, BLOCK=sizes.members, WAYS=sizes.ways)
     launch(

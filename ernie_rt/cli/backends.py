@@ -21,23 +21,26 @@ def backends(context: typer.Context, as_json: Json = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from ernie_rt.choice import PREFERENCE
+    from ernie_rt.choice import PREFERENCE, accelerators
     from ernie_rt.cli.output import say, table, write
     from ernie_rt.display import printable
     from ernie_rt.host import PluginHost
 
     host = PluginHost()
     host.examine()
+    kinds = {"cpu", *accelerators()}
     order = {name: place for place, name in enumerate(PREFERENCE)}
     found: list[dict[str, Any]] = []
     for name in sorted(host.backends, key=lambda name: (order.get(name, len(order)), name)):
         info = host.backends[name]
-        lack = host.missing(name)
+        lack, hint = host.missing(name), info.hint
+        if lack is None and not kinds & info.dtypes.keys():
+            lack, hint = f"needs a device of {' or '.join(info.dtypes)}, of which this machine shows no sign", ""
         found.append(
             {
                 "name": name,
                 "usable": lack is None,
-                "status": "usable" if lack is None else f"{lack}: {info.hint}" if info.hint else lack,
+                "status": "usable" if lack is None else f"{lack}: {hint}" if hint else lack,
                 "dtypes": {kind: list(dtypes) for kind, dtypes in info.dtypes.items()},
                 "summary": info.summary,
                 "overlap": host.overlap(name),

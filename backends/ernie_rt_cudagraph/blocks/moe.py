@@ -60,7 +60,10 @@ def moe_experts(
 
 def refusal(node: Node) -> str | None:
     """Why a `moe_block` is not computed here, or None."""
-    experts = node.operands["gate"].type.dims[0]
+    gate = node.operands["gate"]
+    assert gate is not None
+    experts = gate.type.dims[0]
+    assert isinstance(experts, int)
     if experts > MAX_EXPERTS:
         return f"{experts} experts; the kernels choose among {MAX_EXPERTS} at most"
     return None
