@@ -60,7 +60,8 @@ def moe_experts(
 
 def refusal(node: Node) -> str | None:
     """Why a `moe_block` is not computed here, or None."""
-    experts = node.operands["gate"].type.dims[0]
-    if experts > MAX_EXPERTS:
+    gate = node.operands["gate"]
+    experts = None if gate is None else gate.type.dims[0]
+    if isinstance(experts, int) and experts > MAX_EXPERTS:
         return f"{experts} experts; the kernels choose among {MAX_EXPERTS} at most"
     return None
