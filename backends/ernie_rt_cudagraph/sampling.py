@@ -34,19 +34,15 @@ def draw(
     rows, vocabulary = logits.shape
     sizes = kernels.tiles(vocabulary)
     chunks = triton.cdiv(vocabulary, sizes.chunk)
-
-    def empty(dtype: torch.dtype, *shape: int) -> Tensor:
-        return torch.empty(rows, *shape, dtype=dtype, device=logits.device)
-
     if largest is None or not greedy:
-        largest = empty(torch.int64, chunks)
+        largest = _empty(logits, torch.int64, chunks)
         launch(
             kernels.find_largest, (rows, chunks), logits=logits, knowns=draws.known, largest=largest,
             V=vocabulary, CHUNKS=chunks, CHUNK=sizes.chunk, PDL=pdl,
         )  # fmt: skip
     if not greedy:
         largest = _drawn(logits, largest, draws, sizes, pdl)
-    tokens = empty(torch.int32)
+    tokens = _empty(logits, torch.int32)
     launch(
         kernels.find_token, (rows,), num_warps=8, largest=largest, tokens=tokens, COUNT=largest.shape[1],
         BLOCK=min(4096, triton.next_power_of_2(largest.shape[1])), PDL=pdl,
@@ -57,12 +53,9 @@ def draw(
 def _drawn(logits: Tensor, largest: Tensor, draws: DeviceDraws, sizes: kernels.Tiles, pdl: bool) -> Tensor:
     """What noise makes the largest in each chunk of each row, ranked with its id `[L, CHUNKS]`."""
     (rows, vocabulary), chunks = logits.shape, largest.shape[1]
-
-    def empty(dtype: torch.dtype, *shape: int) -> Tensor:
-        return torch.empty(rows, *shape, dtype=dtype, device=logits.device)
-
-    counts, weights = (empty(dtype, chunks, kernels.BINS.value) for dtype in (torch.int32, torch.int64))
-    members, borders, totals = empty(torch.int32, vocabulary), empty(torch.int32, 3), empty(torch.int64)
+    counts, weights = (_empty(logits, dtype, chunks, kernels.BINS.value) for dtype in (torch.int32, torch.int64))
+    members, borders = (_empty(logits, torch.int32, width) for width in (vocabulary, 3))
+    totals = _empty(logits, torch.int64)
     drawn = torch.empty_like(largest)
     filters: dict[str, Any] = {
         "largest": largest, "knowns": draws.known, "temperatures": draws.temperature, "top_ks": draws.top_k,
@@ -80,6 +73,11 @@ def _drawn(logits: Tensor, largest: Tensor, draws: DeviceDraws, sizes: kernels.T
         members=members, borders=borders, drawn=drawn, BLOCK=sizes.members,
     )  # fmt: skip
     return drawn
+
+
+def _empty(logits: Tensor, dtype: torch.dtype, *shape: int) -> Tensor:
+    """Something of each row of logits, where they are."""
+    return torch.empty(len(logits), *shape, dtype=dtype, device=logits.device)
 
 
 @torch.inference_mode()
