@@ -184,13 +184,16 @@ def sanitize(report: Report, *, dry: bool) -> None:
         command = child if program is None else [program, "--tool", tool, "--error-exitcode", "9", *child]
         before = report.left
         try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=max(report.left, 1))
-        except subprocess.TimeoutExpired:
-            table.row(tool, Measured(before), "not done in time")
-            continue
-        said = [line for line in (done.stdout + done.stderr).splitlines() if "=========" in line]
-        table.row(tool, Measured(before - report.left), said[-1] if said else f"exit code {done.returncode}")
-        if done.returncode:
-            report.fail(f"{tool}: exit code {done.returncode}")
-            for line in said[:40] or done.stderr.splitlines()[-20:]:
+            done = subprocess.run(command, env=environment, capture_output=True, timeout=max(before, 1))
+            output, ended = done.stdout + done.stderr, f"exit code {done.returncode}"
+            good = done.returncode == 0
+        except subprocess.TimeoutExpired as stopped:
+            output, ended = (stopped.stdout or b"") + (stopped.stderr or b""), "not done in time"
+            good = b"ERROR" not in output and b"FAILED" not in output
+        lines = output.decode(errors="replace").splitlines()
+        said = [line for line in lines if line.startswith("=========")]
+        table.row(tool, Measured(before - report.left), said[-1] if said else ended)
+        if not good:
+            report.fail(f"{tool}: {ended}")
+            for line in said[:40] or lines[-20:]:
                 report.note(line)
