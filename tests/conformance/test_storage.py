@@ -88,7 +88,7 @@ def test_trained_weights(storage: str) -> None:
     report = Suite("mutant", host_of(BlocksBackend), storage=storage).run(["L2", "L3", "L4", "L5"])
     assert report.ok, report.table()
     changed = {r.check: r.figures["kl_plain"] for r in report.results if "kl_plain" in r.figures}
-    assert len(changed) == 3 and all(1e-4 < value < 2 for value in changed.values())
+    assert len(changed) == 3 and all(1e-5 < value < 2 for value in changed.values()), "weights were quantised, not lost"
     assert not any("kl_plain" in r.figures for r in Suite("mutant", host_of(NumpyBackend)).run(["L4"]).results)
 
 
