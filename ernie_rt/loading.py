@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ernie_rt.build import Build, build
 from ernie_rt.choice import Choice, choose
+from ernie_rt.contract.bases import ExecutableBase
 from ernie_rt.contract.memory import check_memory
 from ernie_rt.contract.protocols import Limits, Target
 from ernie_rt.display import shown
@@ -51,6 +52,7 @@ def load(
     sources: Sources = SOURCES,
     host: PluginHost | None = None,
     progress: Progress | None = None,
+    preparing: Progress | None = None,
 ) -> Model:
     """Load a model, ready to run; use it in a `with` block, or call `close`.
 
@@ -58,7 +60,7 @@ def load(
     returned. With `weights` (such as `Synthetic`), which are closed when they are read, the name of a published model
     needs no checkpoint; without, the folder's are opened by the first of the `sources` that they fit. `taps` are scopes
     whose values `Model.tapped` returns. `host` has the plugins (None: those that are installed). `progress` is told of
-    bytes of weights, as the graph stores them.
+    bytes of weights, as the graph stores them, `preparing` of what a backend does after that, such as recording graphs.
 
     `max_context` counts the tokens of prompt and answer together; it is at most the model's own, and 32,768 when not
     given. The cache has room for `max_sequences` of that length; further ones wait. `max_batch_tokens` enter one step,
@@ -106,6 +108,8 @@ def load(
         with blame(choice.backend):
             reported = source if progress is None else _Reported(source, progress, built.graph)
             executable = built.compile(reported, limits)
+            if isinstance(executable, ExecutableBase):
+                executable.prepare(preparing)
     finally:
         source.close()
     unused, notes = (tuple(source.unused), tuple(source.notes)) if isinstance(source, StoredSource) else ((), ())

@@ -29,7 +29,7 @@ from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.families import find
 from ernie_rt_cudagraph.backend import PROGRAMMATIC, CudaGraphBackend
 from ernie_rt_cudagraph.blocks import functions
-from ernie_rt_cudagraph.blocks.head import Largest
+from ernie_rt_cudagraph.blocks.head import HeadOutput
 from ernie_rt_cudagraph.executable import SAID
 from ernie_rt_cudagraph.inputs import DecodeInputs
 from ernie_rt_cudagraph.launch import Launch, listed
@@ -87,11 +87,11 @@ def decode_launches(config: ModelConfig, dtype: DType, rows: int, *, greedy: boo
         "rows": torch.arange(rows, dtype=torch.int32, device=META),
     }
     draws = inputs.draws(rows)
-    largest = Largest(draws.known if greedy else None)
+    output = HeadOutput(known=draws.known if greedy else None)
     with listed() as launches:
-        interpreter = Interpreter(lowering, functions(inputs.live, largest, pdl=pdl), weights, states)
+        interpreter = Interpreter(lowering, functions(inputs.live, output, pdl=pdl), weights, states)
         outputs, _ = interpreter.run(given, {"N": rows, "L": rows})
-        draw(outputs["logits"], draws, greedy=greedy, largest=largest.found, pdl=pdl)
+        draw(outputs["logits"], draws, greedy=greedy, largest=output.largest, pdl=pdl)
     return launches
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 
-from ernie_rt.contract import Accept, Limits, Lowering, Node, Reject, Target, WeightSource
+from ernie_rt.contract import Accept, Limits, Lowering, MemoryReport, Node, Reject, Target, WeightSource
 from ernie_rt_cudagraph.blocks import REFUSALS
 from ernie_rt_cudagraph.executable import CudaGraphExecutable
 from ernie_rt_cudagraph.kernels.language import INTERPRETED
-from ernie_rt_cudagraph.replay import CudaGraphs, Directly, Recorder
+from ernie_rt_cudagraph.replay import CudaGraphs, Directly, Recorder, buckets
 from ernie_rt_eager.backend import EagerBackend
 
 OLDEST = (8, 0)
@@ -37,6 +38,12 @@ class CudaGraphBackend(EagerBackend):
             return super().claims(node, target)
         refusal = REFUSALS[node.op](node)
         return Accept() if refusal is None else Reject(refusal)
+
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        """Beside weights and cache the logits of recorded steps; what else they take is known once they are."""
+        report, rows = super().bill(lowerings, target, limits), buckets(limits.max_sequences)[-1]
+        widths = [value.type.dims[-1] for each in lowerings.values() for _, value in each.graph.outputs]
+        return replace(report, workspace_bytes=4 * rows * max(width for width in widths if isinstance(width, int)))
 
     def compile(
         self,

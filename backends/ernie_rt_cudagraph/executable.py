@@ -25,13 +25,15 @@ from ernie_rt.contract import (
 )
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import BackendError
+from ernie_rt.files import Progress
 from ernie_rt_cudagraph.blocks import functions
-from ernie_rt_cudagraph.blocks.head import Largest
+from ernie_rt_cudagraph.blocks.head import HeadOutput
 from ernie_rt_cudagraph.inputs import DecodeInputs, Tables, device_draws, to_device
 from ernie_rt_cudagraph.replay import Recorder, buckets
 from ernie_rt_cudagraph.sampling import draw, is_greedy
 from ernie_rt_eager.backend import EagerExecutable, to_numpy
 from ernie_rt_eager.ops import FUNCTIONS
+from ernie_rt_eager.products import exact_sums
 
 MAIN: Final = "main"
 SAID: Final = frozenset(
@@ -66,32 +68,67 @@ class CudaGraphExecutable(EagerExecutable):
         device = torch.device(target.device)
         self._buckets = buckets(limits.max_sequences)
         self._inputs = DecodeInputs(self._buckets[-1], limits.max_sequences, device)
-        self._pdl, self._largest = pdl, Largest()
-        blocks = functions(self._inputs.live, self._largest, pdl=pdl)
+        self._pdl, self._output = pdl, HeadOutput()
+        blocks = functions(self._inputs.live, self._output, pdl=pdl)
         super().__init__(lowerings, source, target, limits, {**FUNCTIONS, **blocks})
         self.admits = replace(self.admits, mixed=False)
         self._tables = Tables(limits.max_sequences, -(-limits.max_context // self.cache.page_size), device)
         self._last = torch.zeros(limits.max_sequences + 1, dtype=torch.int32, device=device)  # by seat; one for padding
         self._every_row = torch.arange(self._buckets[-1], dtype=torch.int32, device=device)
         self._replays: dict[tuple[int, bool], Callable[[], Drawn]] = {}
+        self._recorder: Recorder | None = recorder
         why_not = obstacle(lowerings)
-        if why_not is None:
-            self._record(recorder)
-        else:
+        if why_not is not None:
+            self._recorder = None
             self._note(f"steps run block by block: {why_not}")
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Record a graph for each number of rows, the largest first: the others find room in its memory."""
+        recorder, self._recorder = self._recorder, None
+        if recorder is None:
+            return
+        began, free = time.perf_counter(), self._free()
+        vocabulary = dict(self._graphs[MAIN].outputs)["logits"].type.dims[-1]
+        assert isinstance(vocabulary, int)
+        logits = torch.empty(self._buckets[-1], vocabulary, dtype=torch.float32, device=self._device)
+        self._output.logits = logits
+        self._inputs.clear()
+        wanted = [(rows, greedy) for rows in reversed(self._buckets) for greedy in (True, False)]
+        for done, (rows, greedy) in enumerate(wanted, 1):
+            try:
+                with exact_sums(self._device):
+                    self._replays[rows, greedy] = recorder.record(partial(self._decodes, rows, greedy))
+            except Exception as problem:
+                raise BackendError(
+                    "a step could not be recorded as a CUDA graph",
+                    where=f"{rows} sequences",
+                    found=f"{type(problem).__name__}: {problem}",
+                    hint="Load with graphs=False (--no-graphs), which runs the same kernels one by one",
+                ) from problem
+            if progress is not None:
+                progress(done, len(wanted))
+        self._output.logits = None
+        taken = max(logits.nbytes, free - self._free())
+        self._report = replace(self._report, workspace_bytes=self._report.workspace_bytes + taken)
+        self._note(
+            f"{len(wanted)} graphs of steps, recorded in {time.perf_counter() - began:.1f} s, take {human_bytes(taken)}"
+        )
 
     def close(self) -> None:
         self._replays = {}
         super().close()
 
     def _run(self, step: Step) -> Read:
+        self.prepare()
         if self._is_recorded(step):
             return self._replay(step)
         self._inputs.all_live()
         outputs, taps = self._compute(step)
         logits = outputs.get("logits")
         tokens = None if logits is None else self._draw(step, logits)
-        return self._read(step, logits, tokens, to_numpy(taps))
+        if logits is not None and step.fetch is not None:
+            logits = self._some(logits, step.fetch)
+        return Read(logits, tokens, to_numpy(taps))
 
     def _is_recorded(self, step: Step) -> bool:
         """Whether it brings one token for each of its sequences, and nothing that the graphs do not take in."""
@@ -112,29 +149,8 @@ class CudaGraphExecutable(EagerExecutable):
         count = len(step.ids)
         rows = next(rows for rows in self._buckets if rows >= count)
         drawn = self._replays[rows, is_greedy(step.draws)]()
-        return self._read(step, drawn.logits.index_select(0, self._rows(step.rows)), drawn.tokens[:count], {})
-
-    def _record(self, recorder: Recorder) -> None:
-        """Make the graphs, the largest first: the others find room in its memory."""
-        began, free = time.perf_counter(), self._free()
-        self._inputs.clear()
-        for rows in reversed(self._buckets):
-            for greedy in (True, False):
-                try:
-                    self._replays[rows, greedy] = recorder.record(partial(self._decodes, rows, greedy))
-                except Exception as problem:
-                    raise BackendError(
-                        "a step could not be recorded as a CUDA graph",
-                        where=f"{rows} sequences",
-                        found=f"{type(problem).__name__}: {problem}",
-                        hint="Load with graphs=False (--no-graphs), which runs the same kernels one by one",
-                    ) from problem
-        taken = max(0, free - self._free())
-        self._report = replace(self._report, workspace_bytes=self._report.workspace_bytes + taken)
-        self._note(
-            f"{len(self._replays)} graphs of steps, recorded in {time.perf_counter() - began:.1f} s, "
-            f"take {human_bytes(taken)}"
-        )
+        wanted = step.rows if step.fetch is None else step.rows[step.fetch]
+        return Read(self._some(drawn.logits, wanted), drawn.tokens[:count], {})
 
     @torch.inference_mode()
     def _decodes(self, rows: int, greedy: bool) -> Drawn:
@@ -147,10 +163,10 @@ class CudaGraphExecutable(EagerExecutable):
             "rows": self._every_row[:rows],
         }
         draws = self._inputs.draws(rows)
-        self._largest.known = draws.known if greedy else None
+        self._output.known = draws.known if greedy else None
         outputs, _ = self._interpreters[MAIN].run(inputs, {"N": rows, "L": rows})
-        self._largest.known = None
-        tokens = draw(outputs["logits"], draws, greedy=greedy, largest=self._largest.found, pdl=self._pdl)
+        self._output.known = None
+        tokens = draw(outputs["logits"], draws, greedy=greedy, largest=self._output.largest, pdl=self._pdl)
         self._last.index_copy_(0, self._inputs.drawn_seat(rows), tokens)
         return Drawn(outputs["logits"], tokens)
 
@@ -174,11 +190,9 @@ class CudaGraphExecutable(EagerExecutable):
             self._last.index_copy_(0, self._rows(step.seats[sequences]).long(), drawn)
         return tokens
 
-    def _read(self, step: Step, logits: Tensor | None, tokens: Tensor | None, taps: Mapping[str, np.ndarray]) -> Read:
-        """Have what the step gave copied to main memory: `logits [L, V]` of its rows, `tokens [B]`."""
-        if logits is not None and step.fetch is not None:
-            logits = logits.index_select(0, self._rows(step.fetch)) if len(step.fetch) else None
-        return Read(logits, tokens, taps)
+    def _some(self, logits: Tensor, rows: npt.NDArray[np.int32]) -> Tensor | None:
+        """Those of some rows; None of none, for which nothing need be copied."""
+        return logits.index_select(0, self._rows(rows)) if len(rows) else None
 
     def _rows(self, rows: npt.NDArray[np.int32]) -> Tensor:
         return to_device(rows, self._device)

@@ -18,7 +18,7 @@ from ernie_rt.graph.types import DType
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt_cudagraph.backend import CudaGraphBackend
 from ernie_rt_cudagraph.blocks import functions
-from ernie_rt_cudagraph.blocks.head import Largest
+from ernie_rt_cudagraph.blocks.head import HeadOutput
 from ernie_rt_cudagraph.inputs import DecodeInputs, Tables
 from ernie_rt_eager.attention import Context, LayerCache
 from ernie_rt_eager.backend import empty_weight
@@ -133,7 +133,7 @@ class Block:
         return self._call(setting, pdl=pdl)
 
     def _call(self, setting: Setting, *, pdl: bool) -> Tensor:
-        return self._run(functions(setting.inputs.live, Largest(), pdl=pdl), setting.padded)
+        return self._run(functions(setting.inputs.live, HeadOutput(), pdl=pdl), setting.padded)
 
     def _run(self, table: Mapping[str, Callable[..., Any]], operands: Mapping[str, Any]) -> Tensor:
         output: Tensor = evaluate(self.node, table, {**self.weights, **operands})

@@ -100,7 +100,7 @@ class Loaded:
             return output
 
         executable = self.executable
-        blocks = functions(executable._inputs.live, executable._largest, pdl=executable._pdl)
+        blocks = functions(executable._inputs.live, executable._output, pdl=executable._pdl)
         block = blocks["moe_block"]
         with self._interpreter({**FUNCTIONS, **blocks, "moe_block": moe_block}):
             executable._tables.update(step)

@@ -44,7 +44,7 @@ def loaded(
     from ernie_rt.loading import load
 
     with answers_alone():
-        with progress_bar("loading") as progress:
+        with progress_bar("loading") as progress, progress_bar("recording") as preparing:
             model = load(
                 located,
                 backend=backend,
@@ -57,6 +57,7 @@ def loaded(
                 memory_bytes=None if memory is None else parse_size(memory),
                 weights=weights,
                 progress=progress,
+                preparing=preparing,
             )
         with model:
             if verbose or (model.choice.passed_over and not quiet):

@@ -16,6 +16,7 @@ from ernie_rt.contract.protocols import (
     Target,
 )
 from ernie_rt.contract.step import Pending, Step
+from ernie_rt.files import Progress
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
 from ernie_rt.graph.types import Storage
@@ -28,6 +29,11 @@ class ExecutableBase(ABC):
     cache: CacheShape
     admits: StepLimits
     ahead: int = 0
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Do what can be done before the first step, such as recording steps, and tell `progress` how many parts of it
+        are done, of how many. `load` calls it once; where nobody does, the first step sees to it."""
+        return
 
     @abstractmethod
     def submit(self, step: Step) -> Pending: ...

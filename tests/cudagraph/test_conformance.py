@@ -1,6 +1,8 @@
-"""The conformance suite, through Triton's interpreter."""
+"""The conformance suite, through Triton's interpreter; by default what takes it seconds."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 
@@ -8,21 +10,24 @@ from ernie_rt.conformance.suite import Suite
 from ernie_rt.host import PluginHost
 
 pytestmark = pytest.mark.usefixtures("coarse")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
-def check(dtype: str, levels: list[str]) -> None:
-    report = Suite("cudagraph", PluginHost(), "cpu", dtype).run(levels)
-    assert report.ok, report.table()
-    print(report.table())
+def check(dtype: str, levels: list[str], wanted: Callable[[str], bool] = lambda name: True) -> None:
+    suite = Suite("cudagraph", PluginHost(), "cpu", dtype)
+    results = [check.run() for check in suite.checks(levels) if wanted(str(check))]
+    assert results and all(result.status in ("passed", "skipped") for result in results), [
+        result for result in results if result.status not in ("passed", "skipped")
+    ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_metadata_and_ops(dtype: str) -> None:
-    check(dtype, ["L0", "L1"])
+@pytest.mark.parametrize("dtype", DTYPES[:2])
+def test_blocks(dtype: str) -> None:
+    check(dtype, ["L1"], lambda name: "block" in name or "head" in name)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("level", ["L2", "L3", "L4", "L5"])
-def test_models(dtype: str, level: str) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", ["L0", "L1", "L2", "L3", "L4", "L5"])
+def test_every_level(level: str, dtype: str) -> None:
     check(dtype, [level])

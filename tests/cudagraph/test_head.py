@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ernie_rt.sampling.draws import Draws, draw
 from ernie_rt_cudagraph import sampling
 from ernie_rt_cudagraph.blocks.embed import embed
-from ernie_rt_cudagraph.blocks.head import Largest, head
+from ernie_rt_cudagraph.blocks.head import HeadOutput, head
 from ernie_rt_cudagraph.inputs import device_draws
 from ernie_rt_cudagraph.launch import listed
 from support.kernels import check_near, meaning, normal
@@ -37,28 +37,28 @@ def test_logits_and_the_largest(data: st.DataObject) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ernie_rt_cudagraph.blocks.head.FEW_ROWS", 0)
-        largest = Largest(known)
+        output = HeadOutput(known=known)
         with listed() as launches:
-            rough = head(x, norm, weight, bias, picked, eps=EPS, largest=largest)
-        assert not launches and largest.found is None
-    logits = head(x, norm, weight, bias, picked, eps=EPS, largest=largest)
+            rough = head(x, norm, weight, bias, picked, eps=EPS, output=output)
+        assert not launches and output.largest is None
+    logits = head(x, norm, weight, bias, picked, eps=EPS, output=output)
     check_near(logits, rough, meaning("head", x, norm, weight, bias, picked.numpy(), eps=EPS))
 
     draws = replace(Draws.greedy(len(picked), 0), known=known.numpy())
     told = device_draws(draws, x.device)
     with listed() as launches:
-        sampling.draw(logits, told, greedy=True, largest=largest.found)
+        sampling.draw(logits, told, greedy=True, largest=output.largest)
     assert len(launches) == 1
-    chosen = sampling.draw(logits, told, greedy=True, largest=largest.found)
+    chosen = sampling.draw(logits, told, greedy=True, largest=output.largest)
     assert chosen.tolist() == draw(logits.numpy(), draws).tolist()
 
 
 def test_nothing_is_looked_for_unasked() -> None:
     x, norm, weight = normal(3, 16, seed=0), torch.ones(16), normal(40, 16, seed=1)
-    rows, largest = torch.arange(3, dtype=torch.int32), Largest(found=torch.zeros(3, 1, dtype=torch.int64))
-    logits = head(x, norm, weight, None, rows, eps=EPS, largest=largest)
-    assert largest.found is None
-    assert torch.equal(logits, head(x, norm, weight, None, rows, eps=EPS))
+    rows, output = torch.arange(3, dtype=torch.int32), HeadOutput(largest=torch.zeros(3, 1, dtype=torch.int64))
+    logits = head(x, norm, weight, None, rows, eps=EPS, output=output)
+    assert output.largest is None
+    assert torch.equal(logits, head(x, norm, weight, None, rows, eps=EPS, output=HeadOutput()))
 
 
 @pytest.mark.parametrize(("rows", "count"), [(1, 1), (4, 1), (5, 2), (128, 2)])
@@ -68,7 +68,8 @@ def test_launches(rows: int, count: int) -> None:
 
     picked = empty(rows, dtype=torch.int32)
     with listed() as launches:
-        logits = head(empty(rows, 2560), empty(2560), empty(103_424, 2560), None, picked, eps=EPS, pdl=True)
+        x, norm, weight = empty(rows, 2560), empty(2560), empty(103_424, 2560)
+        logits = head(x, norm, weight, None, picked, eps=EPS, output=HeadOutput(), pdl=True)
     assert len(launches) == count and all(launch.arguments["PDL"] for launch in launches)
     assert logits.shape == (rows, 103_424) and logits.dtype is torch.float32
 

@@ -21,11 +21,10 @@ REFUSALS: Final[Mapping[str, Callable[[Node], str | None]]] = {
 """Why a block cannot be run in one go, in words; None: it can."""
 
 
-def functions(live: Tensor, largest: head.Largest, *, pdl: bool) -> Mapping[str, Callable[..., Any]]:
+def functions(live: Tensor, output: head.HeadOutput, *, pdl: bool) -> Mapping[str, Callable[..., Any]]:
     """The functions by op, for work of which the first `live [1]` rows are no padding.
 
-    `largest` says whether the head is to look for its largest logits, and gets what it found. With `pdl` a kernel may
-    begin before the one in front of it has ended.
+    `output` is the head's. With `pdl` a kernel may begin before the one in front of it has ended.
     """
     return {
         "embed": embed.embed,
@@ -33,5 +32,5 @@ def functions(live: Tensor, largest: head.Largest, *, pdl: bool) -> Mapping[str,
         "mlp_block": partial(mlp.mlp_block, pdl=pdl),
         "moe_block": partial(moe.moe_block, live=live, pdl=pdl),
         "moe_experts": partial(moe.moe_experts, pdl=pdl),
-        "head": partial(head.head, largest=largest, pdl=pdl),
+        "head": partial(head.head, output=output, pdl=pdl),
     }

@@ -13,13 +13,16 @@ from ernie_rt_eager import ops
 
 
 @dataclass(slots=True)
-class Largest:
-    """Has the head look for the largest logits as it makes them, which is all that a greedy choice asks for."""
+class HeadOutput:
+    """Where the head of recorded steps puts its logits, and whether it looks for the largest of them on the way, which
+    is all that a greedy choice asks for."""
 
+    logits: Tensor | None = None
+    """Room for them `[rows, V]`, of which the first are written (None: new memory)."""
     known: Tensor | None = None
-    """Among how many ids `[L]`, from the first on; None: it does not look."""
-    found: Tensor | None = None
-    """What the last head found, as `sampling.draw` takes it, `[L, parts]`; None where it did not look."""
+    """Among how many ids the largest is looked for `[L]`, from the first on (None: it is not)."""
+    largest: Tensor | None = None
+    """What the last head found, as `sampling.draw` takes it `[L, parts]` (None: it did not look)."""
 
 
 def refusal(node: Node) -> str | None:
@@ -35,15 +38,15 @@ def head(
     rows: Tensor,
     *,
     eps: float,
-    largest: Largest | None = None,
+    output: HeadOutput,
     pdl: bool = False,
 ) -> Tensor:
     """The block of this name."""
-    known, found = None if largest is None else largest.known, None
     if len(rows) <= FEW_ROWS:
-        logits, found = kernels.head(x, norm, weight, bias, rows, eps=eps, known=known, pdl=pdl)
-    else:
-        logits = ops.linear(ops.rms_norm(ops.take_rows(x, rows), norm, eps=eps), weight, bias).float()
-    if largest is not None:
-        largest.found = found
-    return logits
+        logits, output.largest = kernels.head(
+            x, norm, weight, bias, rows, eps=eps, known=output.known, out=output.logits, pdl=pdl
+        )
+        return logits
+    output.largest = None
+    logits = ops.linear(ops.rms_norm(ops.take_rows(x, rows), norm, eps=eps), weight, bias).float()
+    return logits if output.logits is None else output.logits[: len(rows)].copy_(logits)

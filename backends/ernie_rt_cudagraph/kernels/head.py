@@ -69,9 +69,10 @@ def head(
     *,
     eps: float,
     known: Tensor | None = None,
+    out: Tensor | None = None,
     pdl: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Logits `[L, V]` of the rows `[L]` of `x [N, K]`, in float32.
+    """Logits `[L, V]` of the rows `[L]` of `x [N, K]`, in float32; they are the first rows of `out`, if that is given.
 
     Where `known [L]` says how many ids may be chosen, they come with the largest of each part of them, ranked with its
     id, as `sampling.draw` takes them: `[L, parts]`, int64.
@@ -79,7 +80,7 @@ def head(
     n, (vocabulary, width) = len(rows), weight.shape
     sizes = tiles(n, width, x.element_size())
     parts = triton.cdiv(vocabulary, sizes.ROWS)
-    logits = torch.empty(n, vocabulary, dtype=torch.float32, device=x.device)
+    logits = torch.empty(n, vocabulary, dtype=torch.float32, device=x.device) if out is None else out[:n]
     largest = None if known is None else torch.empty(n, parts, dtype=torch.int64, device=x.device)
     fused = sizes.M == 1  # programs of one row pick and norm it as they read it
     launch(
