@@ -50,9 +50,9 @@ def test_a_stranger_is_imported_when_it_is_asked_for(site: Path) -> None:
     assert imported(site) == ["good"] and "good" not in sys.modules
     assert host.backend("good").devices() == ("cpu",)
     assert host.backend("good") is host.backend("good")
-    assert [plugin.status for plugin in host.examine()] == 5 * ["ok"]
+    assert [plugin.status for plugin in host.examine()] == 6 * ["ok"]
     assert sorted(imported(site)) == ["good", "other"]
-    assert set(host.backends) == {"eager", "good", "onnx", "other", "reference"}
+    assert set(host.backends) == {"cudagraph", "eager", "good", "onnx", "other", "reference"}
 
 
 def test_a_plugin_that_is_broken_is_named_with_its_remedy(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:

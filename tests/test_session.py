@@ -254,7 +254,7 @@ def test_the_context_bounds_prompt_and_answer() -> None:
         ({"max_sequences": 0}, "max_sequences must be a whole number above 0; found 0"),
         ({"max_batch_tokens": -1}, "max_batch_tokens must be a whole number above 0; found -1"),
         ({"dtype": "fp32"}, "unknown dtype 'fp32'"),
-        ({"backend": "nope"}, "no backend 'nope'; expected one of eager, onnx, reference"),
+        ({"backend": "nope"}, "no backend 'nope'; expected one of cudagraph, eager, onnx, reference"),
         ({"taps": ["layers.7.mlp"]}, "no scope 'layers.7.mlp' to tap"),
     ],
 )

@@ -21,7 +21,7 @@ def backends(context: typer.Context, as_json: Json = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from ernie_rt.choice import PREFERENCE, accelerators
+    from ernie_rt.choice import ON_GPUS, PREFERENCE, accelerators
     from ernie_rt.cli.output import say, table, write
     from ernie_rt.display import printable
     from ernie_rt.host import PluginHost
@@ -29,13 +29,13 @@ def backends(context: typer.Context, as_json: Json = False) -> None:
     host = PluginHost()
     host.examine()
     kinds = {"cpu", *accelerators()}
-    order = {name: place for place, name in enumerate(PREFERENCE)}
+    order = {name: place for place, name in enumerate(dict.fromkeys((*PREFERENCE, *ON_GPUS)))}
     found: list[dict[str, Any]] = []
     for name in sorted(host.backends, key=lambda name: (order.get(name, len(order)), name)):
         info = host.backends[name]
         lack, hint = host.missing(name), info.hint
         if lack is None and not kinds & info.dtypes.keys():
-            lack, hint = f"needs a device of {' or '.join(info.dtypes)}, of which this machine shows no sign", ""
+            lack, hint = f"needs a {' or '.join(info.dtypes)} device, and none is to be seen here", ""
         found.append(
             {
                 "name": name,

@@ -19,7 +19,7 @@ def test_json() -> None:
     assert eager["dtypes"]["cpu"] == ["float32", "bfloat16", "float16"]
     assert (reference["name"], reference["usable"]) == ("reference", True)
     assert (cudagraph["name"], cudagraph["usable"]) == ("cudagraph", False)
-    assert cudagraph["status"] == "needs a device of cuda, of which this machine shows no sign"
+    assert cudagraph["status"] == "needs a cuda device, and none is to be seen here"
 
 
 def test_table() -> None:
@@ -28,7 +28,9 @@ def test_table() -> None:
     assert ran.code == 0 and header.split() == ["NAME", "STATUS", "DEVICES", "SUMMARY"]
     assert eager.split()[:5] == ["eager", "usable", "cpu,", "cuda,", "mps"] and reference.startswith("reference ")
     assert onnx.split()[:4] == ["onnx", "usable", "cpu,", "cuda"]
-    assert cudagraph.split()[:3] == ["cudagraph", "lacking", "cuda"] and lack.startswith("cudagraph needs a device")
+    assert cudagraph.split()[:3] == ["cudagraph", "lacking", "cuda"] and lack.startswith(
+        "cudagraph needs a cuda device"
+    )
 
 
 def test_what_is_missing_and_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

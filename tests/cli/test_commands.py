@@ -66,7 +66,8 @@ def test_what_a_shell_offers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert completion.models("models/") == ["models/ERNIE/"] and completion.models("nowhere/x") == []
     assert f"{tmp_path}/models/" in completion.models(f"{tmp_path}/mo")
     assert {"0.3B", "0.3B-Base", "21B-A3B", "demo"} <= set(completion.models(""))
-    assert completion.backends("") == ["auto", "eager", "onnx", "reference"] and completion.backends("e") == ["eager"]
+    assert completion.backends("") == ["auto", "cudagraph", "eager", "onnx", "reference"]
+    assert completion.backends("e") == ["eager"]
     assert completion.formats("") == ["onnx"]
     store = Store(tmp_path / "state" / "ernie-rt" / "chat")
     assert completion.conversations("") == []

@@ -98,7 +98,7 @@ def test_a_terminal_gets_bars_and_progress(untrained: Path) -> None:
         (("eager", "eager", "-p", "x"), "Missing option '--model'"),
         (
             ("eager", "nope", "-m", "{untrained}", "-p", "x"),
-            "no backend 'nope'; expected one of eager, onnx, reference",
+            "no backend 'nope'; expected one of cudagraph, eager, onnx, reference",
         ),
         (
             ("eager@", "eager", "-m", "{untrained}", "-p", "x"),

@@ -76,7 +76,7 @@ def test_what_is_not_whole(tmp_path: Path) -> None:
         (("onnx", "demo", "{there}"), "cannot be written; found File exists"),
         (("onnx", "demo", "{there}/no/where"), "cannot be written; found No such file or directory"),
         (("eager", "demo", "{out}"), "backend 'eager' has no format to export to; expected one of onnx"),
-        (("nope", "demo", "{out}"), "no backend 'nope'; expected one of eager, onnx, reference"),
+        (("nope", "demo", "{out}"), "no backend 'nope'; expected one of cudagraph, eager, onnx, reference"),
         (("onnx", "demo", "{out}", "--dtype", "int4"), "unknown dtype 'int4'"),
         (("onnx", "demo", "{out}", "--dtype", "float64"), "no ONNX graph computes in float64"),
         (("onnx", "demo", "{out}", "--weights", "int4", "--block", "128"), "choose a smaller block"),

@@ -102,7 +102,7 @@ def test_the_context_is_that_of_the_cost() -> None:
     ("arguments", "message"),
     [
         (("0.3B", "--level", "atom"), "Invalid value for '--level'"),
-        (("0.3B", "--lowered", "nope"), "no backend 'nope'; expected one of eager, onnx, reference"),
+        (("0.3B", "--lowered", "nope"), "no backend 'nope'; expected one of cudagraph, eager, onnx, reference"),
         (
             ("0.3B", "--lowered", "eager", "--level", "block"),
             "--level and --lowered exclude one another. Leave one out",

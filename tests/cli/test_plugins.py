@@ -79,7 +79,7 @@ def test_every_command_works_beside_them(site: Path, untrained: Path) -> None:
     backends = command("-p", "no:endless", "backends", "--json")
     assert backends.code == 0
     names = [row["name"] for row in json.loads(backends.out)]
-    assert names == ["onnx", "eager", "reference", "close", "constructor", "noisy", "submit"]
+    assert names == ["onnx", "eager", "reference", "cudagraph", "close", "constructor", "noisy", "submit"]
     assert "plugin shadow" not in backends.err
     assert "plugin eager: shadows a built-in: 'eager' is a built-in plugin, which stays\n" in backends.err
     assert "plugin leaves: broken: SystemExit: 3\n" in backends.err and "endless" not in backends.err
@@ -113,10 +113,11 @@ def test_the_table(site: Path) -> None:
     install(site, "otherapi", TWELVE["otherapi"])
     ran = command("plugins")
     assert (ran.code, ran.err) == (0, "")
-    header, eager, onnx, reference, good, other, *causes = ran.out.splitlines()
+    header, cudagraph, eager, onnx, reference, good, other, *causes = ran.out.splitlines()
     assert header.split() == ["NAME", "STATUS", "DISTRIBUTION", "API", "IMPORT", "HOOKS"]
     assert (
         eager.split()[:5] == ["eager", "ok", "ernie-rt", "0.1.0", "2"]
+        and cudagraph.startswith("cudagraph ")
         and onnx.startswith("onnx ")
         and reference.startswith("reference ")
     )
@@ -160,7 +161,8 @@ def test_leaving_plugins_out(site: Path, untrained: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("ERNIE_RT_PLUGINS", "")
     row = listed()["good"]
     assert (row["status"], row["failure"]) == ("off", "switched off by -p or ERNIE_RT_PLUGINS")
-    assert [row["name"] for row in json.loads(command("backends", "--json").out)] == ["onnx", "eager", "reference"]
+    names = [row["name"] for row in json.loads(command("backends", "--json").out)]
+    assert names == ["onnx", "eager", "reference", "cudagraph"]
     assert imported(site) == set()
     monkeypatch.setenv("ERNIE_RT_PLUGINS", "good")
     assert listed()["good"]["status"] == "ok"

@@ -142,7 +142,10 @@ def refused(ran: Outcome, message: str) -> None:
         (("{untrained}", "x", "--threads", "0"), "greater than or equal to 1"),
         (("{untrained}", "x", "--memory", "12 parsecs"), "not a size; expected a number such as 4096, 32k or 12GiB"),
         (("{untrained}", "x", "--dtype", "fp8"), "unknown dtype 'fp8'"),
-        (("{untrained}", "x", "--backend", "nope"), "no backend 'nope'; expected one of eager, onnx, reference"),
+        (
+            ("{untrained}", "x", "--backend", "nope"),
+            "no backend 'nope'; expected one of cudagraph, eager, onnx, reference",
+        ),
         (("no such model", "x"), "'no such model': no such model; expected a folder, demo, 0.3B"),
         (("{untrained}/config.json", "x"), "this is a file of a model; expected a folder. Name the folder it lies in"),
     ],
