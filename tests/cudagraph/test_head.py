@@ -26,7 +26,8 @@ DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16])
 @given(st.data())
 def test_logits_and_the_largest(data: st.DataObject) -> None:
     dtype = data.draw(DTYPES)
-    tokens, width, vocabulary = (data.draw(st.integers(1, most)) for most in (9, 90, 300))
+    # So many logits that their errors are not those of one sum that happens to be nearly 0.
+    tokens, width, vocabulary = (data.draw(st.integers(*sizes)) for sizes in ((1, 9), (1, 90), (40, 300)))
     picked = torch.tensor(data.draw(st.lists(st.integers(0, tokens - 1), min_size=1, max_size=20)), dtype=torch.int32)
     known = torch.tensor([data.draw(st.integers(0, vocabulary)) for _ in picked], dtype=torch.int32)
     x, norm = normal(tokens, width, seed=0, dtype=dtype), normal(width, seed=1, dtype=dtype, mean=1, scale=0.2)
