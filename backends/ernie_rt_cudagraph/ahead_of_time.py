@@ -102,11 +102,12 @@ def source_of(launch: Launch) -> ASTSource:
     attributes: dict[tuple[int], list[list[Any]]] = {}
     for place, parameter in enumerate(launch.kernel.params):
         value = launch.arguments[parameter.name]
-        if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
+        special = type(value) is int and not parameter.do_not_specialize
+        if parameter.is_constexpr or value is None or (special and value == 1):
             signature[parameter.name], constants[parameter.name] = "constexpr", value
             continue
         signature[parameter.name] = _type(value)
-        if isinstance(value, Tensor) or (type(value) is int and value % 16 == 0):
+        if isinstance(value, Tensor) or (special and value % 16 == 0):
             attributes[(place,)] = [["tt.divisibility", 16]]
     return ASTSource(launch.kernel, signature, constants, attributes)
 
