@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,10 @@ from ernie_rt.weights.source import Place, PlacedSource, StoredSource, WeightSou
 DEFAULT_CONTEXT = 32768
 """What `max_context` is when nobody says, if the model has as much: a cache of 131,072 tokens is seldom needed."""
 
+BATCH_TOKENS: Final = 512
+CUDA_BATCH_TOKENS: Final = 4096
+"""A GPU reads a mixture of experts' weights anew for each step, so few tokens a step leave it waiting for memory."""
+
 MOST_THREADS: Final = 1024
 
 
@@ -41,7 +46,7 @@ def load(
     dtype: str = "auto",
     max_context: int | None = None,
     max_sequences: int = 1,
-    max_batch_tokens: int = 512,
+    max_batch_tokens: int | None = None,
     threads: int | None = None,
     memory_bytes: int | None = None,
     cache_tokens: int | None = None,
@@ -64,12 +69,12 @@ def load(
 
     `max_context` counts the tokens of prompt and answer together; it is at most the model's own, and 32,768 when not
     given. The cache has room for `max_sequences` of that length; further ones wait. `max_batch_tokens` enter one step,
-    so a longer prompt takes several. `cache_tokens` gives the cache room for so many tokens of all sequences together,
-    in place of the worst case: sequences that find none wait, or are computed anew. `memory_bytes` bounds weights and
-    cache together (None: what the device has free); `threads` are the backend's on the CPU (None: as many as it likes).
-    With `reuse` a prompt that begins like an earlier one goes on from the rows that are left of it; without, it is
-    computed anew, which gives the same bits each time. Without `graphs` a backend that would record steps and replay
-    them, as CUDA graphs, runs each one kernel by kernel.
+    so a longer prompt takes several (None: 512, on CUDA 4,096). `cache_tokens` gives the cache room for so many tokens
+    of all sequences together, in place of the worst case: sequences that find none wait, or are computed anew.
+    `memory_bytes` bounds weights and cache together (None: what the device has free); `threads` are the backend's on
+    the CPU (None: as many as it likes). With `reuse` a prompt that begins like an earlier one goes on from the rows
+    that are left of it; without, it is computed anew, which gives the same bits each time. Without `graphs` a backend
+    that would record steps and replay them, as CUDA graphs, runs each one kernel by kernel.
 
     Raises OptionError for an argument that is impossible, what `locate` raises, and CheckpointError or FileFormatError
     for weights that are broken or of another model; PluginError or BackendError for a backend that cannot be used, or
@@ -94,17 +99,19 @@ def load(
     source = weights if weights is not None else located.weights()
     try:
         plugins = host or PluginHost()
-        builds: dict[Choice, Build] = {}
+        builds: dict[Choice, tuple[Build, Limits]] = {}
 
         def attempt(choice: Choice) -> None:
             target = Target((choice.device,), choice.dtype, threads, graphs)
+            wide = max_batch_tokens is None and choice.device.partition(":")[0] == "cuda"
+            bounds = replace(limits, max_batch_tokens=CUDA_BATCH_TOKENS) if wide else limits
             with blame(choice.backend):
                 built = build(config, plugins.backend(choice.backend), target, storages_of(source), taps)
-                check_memory(built.bill(limits), limits.memory_bytes)
-            builds[choice] = built
+                check_memory(built.bill(bounds), bounds.memory_bytes)
+            builds[choice] = built, bounds
 
         choice = choose(plugins, backend=backend, device=device, dtype=dtype, stored=config.dtype, attempt=attempt)
-        built = builds[choice]
+        built, limits = builds[choice]
         with blame(choice.backend):
             reported = source if progress is None else _Reported(source, progress, built.graph)
             executable = built.compile(reported, limits)
@@ -163,7 +170,7 @@ def _limits(
     config: ModelConfig,
     max_context: int | None,
     max_sequences: int,
-    max_batch_tokens: int,
+    max_batch_tokens: int | None,
     memory_bytes: int | None,
     cache_tokens: int | None,
 ) -> Limits:
@@ -173,7 +180,8 @@ def _limits(
         raise OptionError(
             "max_context is not possible", expected=f"1 to {longest}, the model's longest context", found=context
         )
-    sequences, tokens = positive("max_sequences", max_sequences), positive("max_batch_tokens", max_batch_tokens)
+    sequences = positive("max_sequences", max_sequences)
+    tokens = BATCH_TOKENS if max_batch_tokens is None else positive("max_batch_tokens", max_batch_tokens)
     memory = None if memory_bytes is None else positive("memory_bytes", memory_bytes)
     if cache_tokens is not None and positive("cache_tokens", cache_tokens) < context:
         raise OptionError(

@@ -29,7 +29,7 @@ def loaded(
     device: str,
     dtype: str,
     max_context: int | None,
-    max_batch_tokens: int,
+    max_batch_tokens: int | None,
     threads: int | None,
     graphs: bool,
     memory: str | None,

@@ -43,7 +43,9 @@ Backend = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
 Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16 or float16.")]
-BatchTokens = Annotated[int, typer.Option(min=1, help="Prompt tokens that enter one step.")]
+BatchTokens = Annotated[
+    int | None, typer.Option(min=1, help="Prompt tokens that enter one step; 512 when not given, on CUDA 4096.")
+]
 
 
 def _check_threads(threads: int | None) -> int | None:

@@ -45,7 +45,7 @@ def run(
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
     max_context: opt.MaxContext = None,
-    max_batch_tokens: opt.BatchTokens = 512,
+    max_batch_tokens: opt.BatchTokens = None,
     threads: opt.Threads = None,
     graphs: opt.Graphs = True,
     memory: opt.Memory = None,

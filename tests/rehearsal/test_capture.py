@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import ModuleType, SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 
 import ernie_rt
 from ernie_rt.contract import LAST_DRAWN
+from ernie_rt.hooks import hookimpl
 from ernie_rt.host import PluginHost
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request
@@ -138,3 +143,17 @@ def test_logits_beside_sampled_tokens() -> None:
     assert error(np.concatenate(wanted.logits), expected_logits("moe", PROMPTS[3])) < TOLERANCE
     fetched = [len(step.fetch) / max(len(step.rows), 1) for step in executable.steps if step.fetch is not None]
     assert min(fetched) == 0 and max(fetched) > 0.5
+
+
+def test_prompts_enter_in_longer_steps_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    (info,) = capture_backend.ernie_rt_backends()
+    on_gpus = SimpleNamespace(PLUGIN_API=capture_backend.PLUGIN_API, __name__="on_gpus")
+    on_gpus.ernie_rt_backends = hookimpl(lambda: [replace(info, dtypes={"cuda": ("float64",)})])
+    monkeypatch.setattr(CaptureBackend, "devices", lambda self: ("cuda:0",))
+    for given, tokens in ((None, 4096), (20, 20)):
+        model = ernie_rt.load(
+            MODELS["dense"], backend="capture", host=PluginHost(extra=[cast(ModuleType, on_gpus)]), weights=Weights(),
+            max_context=CONTEXT, max_batch_tokens=given,
+        )  # fmt: skip
+        assert model.limits.max_batch_tokens == tokens
+    assert ernie_rt.load(MODELS["dense"], weights=Weights(), max_context=CONTEXT).limits.max_batch_tokens == 512
