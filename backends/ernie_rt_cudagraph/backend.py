@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from ernie_rt.contract import Accept, Limits, Lowering, MemoryReport, Node, Reject, Target, WeightSource
-from ernie_rt_cudagraph.blocks import REFUSALS
+from ernie_rt_cudagraph.blocks import REFUSALS, moe
 from ernie_rt_cudagraph.executable import CudaGraphExecutable
 from ernie_rt_cudagraph.kernels.language import INTERPRETED
 from ernie_rt_cudagraph.replay import CudaGraphs, Directly, Recorder, buckets
@@ -40,10 +40,15 @@ class CudaGraphBackend(EagerBackend):
         return Accept() if refusal is None else Reject(refusal)
 
     def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
-        """Beside weights and cache the logits of recorded steps; what else they take is known once they are."""
-        report, rows = super().bill(lowerings, target, limits), buckets(limits.max_sequences)[-1]
-        widths = [value.type.dims[-1] for each in lowerings.values() for _, value in each.graph.outputs]
-        return replace(report, workspace_bytes=4 * rows * max(width for width in widths if isinstance(width, int)))
+        """Beside weights and cache the logits of recorded steps, and what experts leave of the longest step. What else
+        graphs take is known once they are recorded."""
+        graphs, rows = [each.graph for each in lowerings.values()], buckets(limits.max_sequences)[-1]
+        logits = [rows * v.type.nbytes({"L": 1}) for g in graphs for name, v in g.outputs if name == "logits"]
+        experts = [
+            moe.scratch_bytes(n, limits.max_batch_tokens) for g in graphs for n in g.nodes if n.op == "moe_block"
+        ]
+        report = super().bill(lowerings, target, limits)
+        return replace(report, workspace_bytes=max(logits, default=0) + max(experts, default=0))
 
     def compile(
         self,
