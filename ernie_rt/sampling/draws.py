@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,8 @@ def draw(logits: Array, draws: Draws) -> Int32:
     This is the meaning of sampling on a device.
     """
     assert len(logits) == len(draws.known), "a draw for each row"
-    return draw_each(logits.__getitem__, draws)
+    within = np.minimum(draws.known, np.int32(logits.shape[1]))  # or there would be scratch for ids without a logit
+    return draw_each(logits.__getitem__, replace(draws, known=within))
 
 
 def draw_each(row_of: Callable[[int], Array], draws: Draws) -> Int32:
