@@ -29,6 +29,7 @@ from ernie_rt.files import Progress
 from ernie_rt_cudagraph.blocks import functions
 from ernie_rt_cudagraph.blocks.head import HeadOutput
 from ernie_rt_cudagraph.inputs import DecodeInputs, Tables, device_draws, to_device
+from ernie_rt_cudagraph.launch import current
 from ernie_rt_cudagraph.replay import Recorder, buckets
 from ernie_rt_cudagraph.sampling import draw, is_greedy
 from ernie_rt_eager.backend import EagerExecutable, to_numpy
@@ -96,7 +97,7 @@ class CudaGraphExecutable(EagerExecutable):
         wanted = [(rows, greedy) for rows in reversed(self._buckets) for greedy in (True, False)]
         for done, (rows, greedy) in enumerate(wanted, 1):
             try:
-                with exact_sums(self._device):
+                with current(self._device), exact_sums(self._device):
                     self._replays[rows, greedy] = recorder.record(partial(self._decodes, rows, greedy))
             except Exception as problem:
                 raise BackendError(
@@ -120,8 +121,11 @@ class CudaGraphExecutable(EagerExecutable):
 
     def _run(self, step: Step) -> Read:
         self.prepare()
-        if self._is_recorded(step):
-            return self._replay(step)
+        with current(self._device):
+            return self._replay(step) if self._is_recorded(step) else self._compute_all(step)
+
+    def _compute_all(self, step: Step) -> Read:
+        """Block by block."""
         self._inputs.all_live()
         outputs, taps = self._compute(step)
         logits = outputs.get("logits")

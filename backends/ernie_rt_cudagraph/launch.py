@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 _receiver: ContextVar[Callable[[Launch], None] | None] = ContextVar("_receiver", default=None)
 
@@ -38,6 +40,11 @@ def launch(kernel: Any, grid: tuple[int, ...], *, num_warps: int = 4, num_stages
         asked.start()
     else:
         receive(asked)
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Kernels start on this GPU while the block runs, whichever the thread works on otherwise."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @contextmanager

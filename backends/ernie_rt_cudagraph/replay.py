@@ -32,22 +32,20 @@ class Directly:
 
 
 class CudaGraphs:
-    """Records CUDA graphs, which share one pool of memory: they are replayed one after the other."""
+    """Records CUDA graphs of the current GPU, which share one pool of memory: they are replayed one after the other."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, work: Callable[[], T]) -> Callable[[], T]:
-        with torch.cuda.device(self._device):
-            beside = torch.cuda.Stream()
-            beside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(beside):
-                work()  # compiles kernels and makes libraries ready, which a capture does not allow
-            torch.cuda.current_stream().wait_stream(beside)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
-                result = work()
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            work()  # compiles kernels and makes libraries ready, which a capture does not allow
+        torch.cuda.current_stream().wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            result = work()
 
         def replay() -> T:
             graph.replay()

@@ -14,7 +14,7 @@ from ernie_rt.contract import Draws
 from ernie_rt.sampling.state import SamplerState
 from ernie_rt_cudagraph.inputs import DeviceDraws, device_draws
 from ernie_rt_cudagraph.kernels import sampling as kernels
-from ernie_rt_cudagraph.launch import launch
+from ernie_rt_cudagraph.launch import current, launch
 from ernie_rt_eager.sampler import penalise
 
 
@@ -87,4 +87,5 @@ def sample_rows(logits: np.ndarray, states: Sequence[SamplerState], device: str)
     for row, state in zip(scores, states, strict=True):
         penalise(row, state)
     draws = Draws.of(states, scores.shape[1])
-    return draw(scores, device_draws(draws, scores.device), greedy=is_greedy(draws)).cpu().numpy()
+    with current(scores.device):
+        return draw(scores, device_draws(draws, scores.device), greedy=is_greedy(draws)).cpu().numpy()
