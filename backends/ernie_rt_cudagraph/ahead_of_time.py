@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", choices=MODELS, help="may be given again; all when not given")
     parser.add_argument("--rows", type=int, action="append", help="sequences of a step; may be given again")
     parser.add_argument("--sm", type=int, action="append", help="80, 90 or 120; all when not given")
+    parser.add_argument("--pdl", action="store_true", help="with programmatic dependent launch, from 90 on")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     capabilities = [divmod(number, 10) for number in given.sm] if given.sm else CAPABILITIES
@@ -167,7 +168,7 @@ def main() -> None:
         compile_for(launch, capability)
         for capability in capabilities
         for launch in step_launches(
-            given.model or MODELS, "bfloat16", given.rows or ROWS, pdl=capability >= PROGRAMMATIC
+            given.model or MODELS, "bfloat16", given.rows or ROWS, pdl=given.pdl and capability >= PROGRAMMATIC
         )
     ]
     if given.json:

@@ -58,7 +58,7 @@ class CudaGraphBackend(EagerBackend):
         limits: Limits,
     ) -> CudaGraphExecutable:
         on_gpu = target.device != "cpu"
-        recorder = CudaGraphs() if on_gpu and target.graphs else Directly()
+        recorder = CudaGraphs(torch.device(target.device)) if on_gpu and target.graphs else Directly()
         pdl = self.pdl and on_gpu and _capability(target.device) >= PROGRAMMATIC
         return CudaGraphExecutable(lowerings, weights, target, limits, self.recorder or recorder, pdl=pdl)
 

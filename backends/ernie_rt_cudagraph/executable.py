@@ -30,7 +30,7 @@ from ernie_rt_cudagraph.blocks import functions
 from ernie_rt_cudagraph.blocks.head import HeadOutput
 from ernie_rt_cudagraph.inputs import DecodeInputs, Tables, device_draws, to_device
 from ernie_rt_cudagraph.launch import current
-from ernie_rt_cudagraph.replay import Recorder, buckets
+from ernie_rt_cudagraph.replay import Directly, Recorder, buckets
 from ernie_rt_cudagraph.sampling import draw, is_greedy
 from ernie_rt_eager.backend import EagerExecutable, to_numpy
 from ernie_rt_eager.ops import FUNCTIONS
@@ -85,30 +85,37 @@ class CudaGraphExecutable(EagerExecutable):
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Record a graph for each number of rows, the largest first: the others find room in its memory."""
-        recorder, self._recorder = self._recorder, None
-        if recorder is None:
+        if self._recorder is None:
+            return
+        wanted = [(rows, greedy) for rows in reversed(self._buckets) for greedy in (True, False)]
+        if isinstance(self._recorder, Directly):
+            self._replays = {key: partial(self._decodes, *key) for key in wanted}
+            self._recorder = None
             return
         began, free = time.perf_counter(), self._free()
         vocabulary = dict(self._graphs[MAIN].outputs)["logits"].type.dims[-1]
         assert isinstance(vocabulary, int)
         logits = torch.empty(self._buckets[-1], vocabulary, dtype=torch.float32, device=self._device)
-        self._output.logits = logits
         self._inputs.clear()
-        wanted = [(rows, greedy) for rows in reversed(self._buckets) for greedy in (True, False)]
-        for done, (rows, greedy) in enumerate(wanted, 1):
-            try:
+        replays: dict[tuple[int, bool], Callable[[], Drawn]] = {}
+        self._output.logits = logits
+        try:
+            for rows, greedy in wanted:
                 with current(self._device), exact_sums(self._device):
-                    self._replays[rows, greedy] = recorder.record(partial(self._decodes, rows, greedy))
-            except Exception as problem:
-                raise BackendError(
-                    "a step could not be recorded as a CUDA graph",
-                    where=f"{rows} sequences",
-                    found=f"{type(problem).__name__}: {problem}",
-                    hint="Load with graphs=False (--no-graphs), which runs the same kernels one by one",
-                ) from problem
-            if progress is not None:
-                progress(done, len(wanted))
-        self._output.logits = None
+                    replays[rows, greedy] = self._recorder.record(partial(self._decodes, rows, greedy))
+                if progress is not None:
+                    progress(len(replays), len(wanted))
+        except Exception as problem:
+            cause = first_of(problem)
+            raise BackendError(
+                "a step could not be recorded as a CUDA graph",
+                where=f"{rows} sequences",
+                found=f"{type(cause).__name__}: {cause}",
+                hint="Load with graphs=False (--no-graphs), which runs the same kernels one by one",
+            ) from problem
+        finally:
+            self._output.logits = None
+        self._replays, self._recorder = replays, None
         taken = max(logits.nbytes, free - self._free())
         self._report = replace(self._report, workspace_bytes=self._report.workspace_bytes + taken)
         self._note(
@@ -168,10 +175,12 @@ class CudaGraphExecutable(EagerExecutable):
         }
         draws = self._inputs.draws(rows)
         self._output.known = draws.known if greedy else None
-        outputs, _ = self._interpreters[MAIN].run(inputs, {"N": rows, "L": rows})
-        self._output.known = None
+        try:
+            outputs, _ = self._interpreters[MAIN].run(inputs, {"N": rows, "L": rows})
+        finally:
+            self._output.known = None
         tokens = draw(outputs["logits"], draws, greedy=greedy, largest=self._output.largest, pdl=self._pdl)
-        self._last.index_copy_(0, self._inputs.drawn_seat(rows), tokens)
+        self._last.index_copy_(0, self._inputs.drawn_seat(rows), tokens.clamp_min(0))  # of no number any token will do
         return Drawn(outputs["logits"], tokens)
 
     def _input(self, step: Step, value: Value) -> Tensor:
@@ -191,7 +200,7 @@ class CudaGraphExecutable(EagerExecutable):
             chosen, drawn_by = logits.index_select(0, self._rows(places)), device_draws(draws, self._device)
             drawn = draw(chosen, drawn_by, greedy=is_greedy(draws), pdl=self._pdl)
             tokens.index_copy_(0, self._rows(sequences).long(), drawn)
-            self._last.index_copy_(0, self._rows(step.seats[sequences]).long(), drawn)
+            self._last.index_copy_(0, self._rows(step.seats[sequences]).long(), drawn.clamp_min(0))
         return tokens
 
     def _some(self, logits: Tensor, rows: npt.NDArray[np.int32]) -> Tensor | None:
@@ -231,6 +240,13 @@ def _fetched(tensor: Tensor | None) -> Tensor | None:
     if tensor is None or not tensor.is_cuda:
         return None if tensor is None else tensor.clone()
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+
+
+def first_of(problem: BaseException) -> BaseException:
+    """What went wrong before it did: ending a capture that failed fails too, and hides why."""
+    while problem.__context__ is not None:
+        problem = problem.__context__
+    return problem
 
 
 def obstacle(lowerings: Mapping[str, Lowering]) -> str | None:

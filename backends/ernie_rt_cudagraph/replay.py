@@ -32,20 +32,24 @@ class Directly:
 
 
 class CudaGraphs:
-    """Records CUDA graphs of the current GPU, which share one pool of memory: they are replayed one after the other."""
+    """Records CUDA graphs, which share one pool of memory: they are replayed one after the other.
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    Its GPU must be the current one.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
     def record(self, work: Callable[[], T]) -> Callable[[], T]:
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            work()  # compiles kernels and makes libraries ready, which a capture does not allow
-        torch.cuda.current_stream().wait_stream(beside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            result = work()
+        graph, usual = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        with torch.cuda.stream(usual):  # which is the current one again, however the capture ends
+            self._stream.wait_stream(usual)
+            with torch.cuda.stream(self._stream):
+                work()  # compiles kernels and makes libraries ready, which a capture does not allow
+            usual.wait_stream(self._stream)
+            # What other threads do on this GPU meanwhile, for another model perhaps, is no business of the capture's.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                result = work()
 
         def replay() -> T:
             graph.replay()

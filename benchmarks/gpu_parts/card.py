@@ -50,7 +50,7 @@ class Card:
         return sheet_of(self.name)
 
     def recorder(self, *, graphs: bool = True) -> Recorder:
-        return CudaGraphs() if graphs and not self.small else Directly()
+        return CudaGraphs(self.device) if graphs and not self.small else Directly()
 
     def wait(self) -> None:
         """Until the device has done all that it was asked."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 if find_spec("triton") is None:
-    collect_ignore_glob = ["test_*.py"]  # tests/backends/test_without_triton.py says so
+    collect_ignore_glob = ["test_*.py"]  # tests/backends/test_cudagraph_absent.py says so
 else:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")

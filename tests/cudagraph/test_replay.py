@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import ernie_rt
+from ernie_rt.contract import LAST_DRAWN, NO_NUMBER, Draws, Step
 from ernie_rt.errors import BackendError
 from ernie_rt.generation.options import GenerateOptions
 from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.sequence import Request
+from ernie_rt.sampling.params import SamplingParams
 from ernie_rt.session import Model
 from ernie_rt_cudagraph.backend import CudaGraphBackend
 from ernie_rt_cudagraph.executable import CudaGraphExecutable
@@ -54,7 +58,10 @@ def test_every_graph_while_sequences_come_and_go_and_pages_move() -> None:
     ]
     drive(engine, "moe", visits)
     assert admitted(engine) > len(visits), "none gave way"
-    assert all(recorder.replayed[::2]), "some graph was not replayed"
+    hot = SamplingParams(temperature=1.0, seed=1)
+    for _ in engine.run(*[engine.submit(Request(PROMPTS[2], 2 + i, sampling=hot)) for i in range(SEQUENCES)]):
+        pass
+    assert all(recorder.replayed), "some graph was not replayed"
 
 
 @pytest.mark.long
@@ -80,10 +87,44 @@ def test_bitwise_the_same_with_and_without_graphs() -> None:
     assert np.array_equal(logits, logits_directly)
 
 
-def test_what_fails_while_it_is_recorded_is_named() -> None:
-    class Failing:
-        def record(self, work: object) -> object:
-            raise RuntimeError("operation not permitted when stream is capturing")
+@pytest.mark.parametrize("recorder", [Recorder(), Directly()])
+def test_a_sequence_of_no_number_goes_wrong_alone(recorder: Recorder | Directly) -> None:
+    """The next step is under way when the host reads that the last one drew nothing."""
+    _, executable = load("dense", recorder, sequences=2)
+    draws = Draws.greedy(2, 61)
 
-    with pytest.raises(BackendError, match=r"3 sequences.*not permitted.*--no-graphs"):
-        load("dense", Failing())  # type: ignore[arg-type]
+    def step(ids: list[int], past: int) -> Step:
+        each = np.arange(2, dtype=np.int32)
+        return Step(
+            ids=np.array(ids, np.int32), query_start=np.arange(3, dtype=np.int32) * (len(ids) // 2),
+            past=np.full(2, past, np.int32), tables=each[:, None], page_size=executable.cache.page_size, seats=each,
+            rows=(each + 1) * (len(ids) // 2) - 1, fetch=np.zeros(0, np.int32), draws=draws,
+        )  # fmt: skip
+
+    def drawn(ids: list[int], past: int) -> list[int]:
+        tokens = executable.submit(step(ids, past)).result().tokens
+        assert tokens is not None
+        return tokens.ravel().tolist()
+
+    drawn([1, 2, 3, 4], 0)
+    for cache in executable._caches.values():
+        cache.v[executable.cache.page_size] = torch.nan  # the first row of the second sequence
+    told = [drawn([LAST_DRAWN, LAST_DRAWN], past) for past in (2, 3)]
+    assert [wrong for _, wrong in told] == [NO_NUMBER, NO_NUMBER]
+    assert all(fine != NO_NUMBER for fine, _ in told)
+
+
+def test_what_fails_while_it_is_recorded_is_named_and_leaves_nothing() -> None:
+    class Failing(Recorder):
+        """As PyTorch does: a capture that went wrong cannot be ended either."""
+
+        def record(self, work: object) -> object:
+            if len(self.replayed) < 2:
+                return super().record(work)  # type: ignore[type-var,arg-type]
+            try:
+                raise RuntimeError("operation not permitted when stream is capturing")
+            finally:
+                raise RuntimeError("operation failed due to a previous error during capture")
+
+    with pytest.raises(BackendError, match=r"2 sequences.*not permitted.*--no-graphs"):
+        load("dense", Failing())

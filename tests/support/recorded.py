@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,6 +18,11 @@ from torch.utils._pytree import tree_leaves
 from ernie_rt_cudagraph.launch import received
 
 T = TypeVar("T")
+WAITING = {
+    torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.masked_select.default,
+    torch.ops.aten.equal.default, torch.ops.aten.repeat_interleave.Tensor,
+}  # fmt: skip
+"""Operations whose result, or whose shape, the host has to know."""
 
 
 class Recording(TorchDispatchMode):
@@ -28,7 +34,7 @@ class Recording(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        assert func is not torch.ops.aten._local_scalar_dense.default, "the host waits for a number of the device"
+        assert func not in WAITING, f"{func}: the host waits for the device"
         results = func(*args, **kwargs)
 
         def again() -> None:
@@ -47,8 +53,13 @@ class Recorder:
     replayed: list[int] = field(default_factory=list)
 
     def record(self, work: Callable[[], T]) -> Callable[[], T]:
-        with Recording() as recording, received(lambda launch: recording.done.append(launch.start)):
-            result = work()
+        def staged(array: object, device: object) -> None:
+            raise AssertionError("the host sends something to the device")
+
+        with pytest.MonkeyPatch.context() as patch, Recording() as recording:
+            patch.setattr("ernie_rt_cudagraph.inputs.staged", staged)
+            with received(lambda launch: recording.done.append(launch.start)):
+                result = work()
         place = len(self.replayed)
         self.replayed.append(0)
 

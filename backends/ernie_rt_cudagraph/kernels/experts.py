@@ -72,7 +72,7 @@ def _down_tile(
     A: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """The tile of a step of `_down`, 0 after the last one; `ids` points at the token's."""
-    steps: tl.constexpr = tl.cdiv(WIDTH, BLOCK_K)
+    steps: tl.constexpr = (WIDTH + BLOCK_K - 1) // BLOCK_K  # a number in Triton 3.6 too, which tl.cdiv is not
     expert = tl.load(ids + step // steps, mask=step < A * steps, other=0).to(tl.int64)
     rows = down + (expert * H + row) * WIDTH
     return weight_tile(rows, (row < H) & (step < A * steps), step % steps * BLOCK_K, WIDTH, BLOCK_K)
@@ -96,7 +96,7 @@ def _down(
     token = tl.program_id(0).to(tl.int64)
     if token >= tl.load(live):
         return
-    steps: tl.constexpr = tl.cdiv(WIDTH, BLOCK_K)
+    steps: tl.constexpr = (WIDTH + BLOCK_K - 1) // BLOCK_K  # a number in Triton 3.6 too, which tl.cdiv is not
     every = tl.zeros((ROWS, 1), tl.int32)
     each = tl.zeros((ROWS, BLOCK_K), tl.float32)
     tile = _down_tile(ids + token * A, down, row, 0, A, H, WIDTH, BLOCK_K)

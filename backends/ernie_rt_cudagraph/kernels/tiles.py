@@ -2,7 +2,8 @@
 
 An expert's pairs fill as many tiles as they need, its last one in part, so that there are never more than pairs / M
 tiles and one for each expert. Grids have room for that many, whatever was chosen, and what is left over ends at once:
-nobody has to know on the host. Neighbours in a grid read the same weights when they are tiles of one expert.
+nobody has to know on the host. Neighbours in a grid have the same pairs, and all tiles of an expert come one after the
+other, so that both stay in the L2 cache.
 """
 
 from __future__ import annotations
@@ -69,11 +70,11 @@ def _gate_up_tiles(
 ):  # fmt: skip
     wait(PDL)
     release(PDL)
-    expert, place, held = _pairs_of(starts, tl.program_id(0), E, EXPERTS, M)
+    expert, place, held = _pairs_of(starts, tl.program_id(1), E, EXPERTS, M)
     if expert >= E:
         return
     token = tl.load(order + place, mask=held, other=0).to(tl.int64) // A
-    first = tl.program_id(1) * (ROWS // 2)
+    first = tl.program_id(0) * (ROWS // 2)
     rows, wanted = paired_rows(
         gate_up + expert.to(tl.int64) * stride_expert, first, stride_row, stride_half, WIDTH, ROWS // 2
     )
@@ -91,11 +92,11 @@ def _down_tiles(
 ):  # fmt: skip
     wait(PDL)
     release(PDL)
-    expert, place, held = _pairs_of(starts, tl.program_id(0), E, EXPERTS, M)
+    expert, place, held = _pairs_of(starts, tl.program_id(1), E, EXPERTS, M)
     if expert >= E:
         return
     pair = tl.load(order + place, mask=held, other=0).to(tl.int64)
-    column = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     wanted = column < H
     rows = down + (expert.to(tl.int64) * H + column) * WIDTH
     inputs = inner + place.to(tl.int64) * WIDTH
@@ -136,7 +137,7 @@ def many_rows(
     pdl: bool,
 ) -> Tensor:
     """The sum over a of weights[n, a] · expert ids[n, a] of `x [N, H]`, an id of -1 being none, and of what is given
-    `beside [N, H]`. All of an expert's tiles read its weights at about the same time."""
+    `beside [N, H]`."""
     count, top_k = ids.shape
     experts, width, _, hidden = gate_up.shape
     pairs = count * top_k
@@ -146,14 +147,14 @@ def many_rows(
     common = {"order": order, "starts": starts, "E": experts, "EXPERTS": triton.next_power_of_2(experts)}
     sizes = tile_sizes(pairs / experts, hidden, x.element_size())
     launch(
-        _gate_up_tiles, (tiles(pairs, experts, sizes.M), triton.cdiv(width, sizes.ROWS // 2)),
+        _gate_up_tiles, (triton.cdiv(width, sizes.ROWS // 2), tiles(pairs, experts, sizes.M)),
         x=x, gate_up=gate_up, inner=inner,
         stride_expert=stride_expert, stride_row=stride_row, stride_half=stride_half,
         A=top_k, H=hidden, WIDTH=width, PDL=pdl, **common, **sizes._asdict(),
     )  # fmt: skip
     sizes = tile_sizes(pairs / experts, width, x.element_size())
     launch(
-        _down_tiles, (tiles(pairs, experts, sizes.M), triton.cdiv(hidden, sizes.ROWS)),
+        _down_tiles, (triton.cdiv(hidden, sizes.ROWS), tiles(pairs, experts, sizes.M)),
         inner=inner, down=down, out=each, H=hidden, WIDTH=width, PDL=pdl, **common, **sizes._asdict(),
     )  # fmt: skip
     out, block = torch.empty_like(x), min(triton.next_power_of_2(hidden), COMBINED)
