@@ -17,6 +17,7 @@ from ernie_rt.hooks import BackendInfo, hookimpl
 from ernie_rt.host import PluginHost
 from support.broken_plugins import ENGINE, GOOD, PLUGIN, Stranger, forget, install, raising
 from support.commands import command
+from support.installed import CUDAGRAPH
 
 
 @pytest.fixture

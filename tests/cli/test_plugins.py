@@ -124,7 +124,7 @@ def test_the_table(site: Path) -> None:
     assert good.split()[:5] == ["good", "ok", "good-plugin", "1.5", "2"]
     assert good.split()[6:] == ["ms", "ernie_rt_backends"]
     assert other.split()[:6] == ["otherapi", "other", "api", "otherapi-plugin", "1.5", "3"]
-    assert causes == [
+    assert causes[-2:] == [
         "otherapi (otherapi-plugin 1.5): speaks another plugin API; expected PLUGIN_API = 2; found 3",
         "  pip install --upgrade ernie-rt",
     ]
