@@ -84,7 +84,7 @@ class DecodeInputs:
     """
 
     def __init__(self, rows: int, seats: int, device: torch.device) -> None:
-        names = {"ids": np.int32, "index": np.int32, "seat": np.int32, "drawn_seat": np.int32, **DRAWS}
+        names = {"ids": np.int32, "index": np.int32, "seat": np.int32, "drawn_seat": np.int64, **DRAWS}
         self._packed = Packed({**{name: (dtype, rows) for name, dtype in names.items()}, "live": (np.int32, 1)}, device)
         self._idle_seat = seats
         self.live = self._packed.device["live"]
@@ -128,7 +128,7 @@ class DecodeInputs:
 
     def drawn_seat(self, rows: int) -> Tensor:
         """Whose last token each row draws `[rows]`, int64; nobody's where it draws none."""
-        return self._packed.device["drawn_seat"][:rows].long()
+        return self._packed.device["drawn_seat"][:rows]
 
 
 class Tables:
