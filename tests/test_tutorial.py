@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from support.installed import TRITON
+
 ROOT = Path(__file__).parents[1]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 SOURCES = ("ernie_rt", "backends", "plugins", "pyproject.toml", "README.md", "LICENSE")
@@ -84,6 +86,7 @@ def test_counts_are_exact_and_figures_are_not() -> None:
     assert not re.fullmatch(pattern(shown.replace("85", "78").replace("14", "12")), other)
 
 
+@pytest.mark.skipif(not TRITON, reason="the page is of a machine with Triton")
 def test_what_is_shown_is_what_happens(environment: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path
     for language, text in steps():
