@@ -42,10 +42,23 @@ def poisoned() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def coarse() -> Iterator[None]:
     """Whole models in a few large programs: the interpreter takes its time for each one, whatever it computes."""
-    from ernie_rt_cudagraph.kernels import attention, linear
+    from ernie_rt_cudagraph.kernels import attention, experts, head, linear, routing
 
-    tiles, split = linear.Tiles.of, attention.Split.of
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linear.Tiles, "of", lambda *shape: tiles(*shape)._replace(ROWS=64))
-        patch.setattr(attention.Split, "of", lambda *shape: split(*shape)._replace(SPLITS=2))
+
+        def enlarge(where: object, name: str, **sizes: int) -> None:
+            of = getattr(where, name)
+
+            def enlarged(*shape: object) -> object:
+                found = of(*shape)
+                return found._replace(**{size: max(number, getattr(found, size)) for size, number in sizes.items()})
+
+            patch.setattr(where, name, enlarged)
+
+        enlarge(linear.Tiles, "of", ROWS=128)
+        enlarge(experts, "gate_up_sizes", ROWS=128)
+        enlarge(experts, "down_sizes", ROWS=128)
+        enlarge(head, "tiles", ROWS=1024)
+        enlarge(routing, "begin_sizes", PAIRS=64, GATES=64)
+        patch.setattr(attention, "MAX_SPLITS", 2)
         yield
