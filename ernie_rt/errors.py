@@ -21,13 +21,14 @@ ErnieRtError                     exit code 1
 ├── PluginError                  a plugin that is broken or speaks another API
 ├── ConformanceError             a backend that fails a check of the suite
 ├── CapacityError                a request or model that exceeds the limits it was given
+├── OverloadError                a request that was turned away: the queue is full, it waited too long, or serving ends
 ├── ForkError                    a model used in a process that was forked after it was loaded
 └── WriteError                   an output that could not be written; nothing half-written stays
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 LONGEST_PART: Final = 2000
 """Characters of each part of an error."""
@@ -153,6 +154,21 @@ class ConformanceError(ErnieRtError):
 
 class CapacityError(ErnieRtError):
     """A request or model exceeds the limits it was given."""
+
+
+class OverloadError(ErnieRtError):
+    """A request is turned away, and nothing was computed for it.
+
+    `reason` is "full" where too many wait, "expired" where it waited too long, "draining" where serving comes to its
+    end. `retry_after` is in how many seconds it may go better.
+    """
+
+    def __init__(
+        self, what: str, reason: Literal["full", "expired", "draining"] = "full", retry_after: float = 1.0
+    ) -> None:
+        super().__init__(what, hint=f"Try again in {retry_after:.0f} s, or elsewhere")
+        self.reason = reason
+        self.retry_after = retry_after
 
 
 class ForkError(ErnieRtError):

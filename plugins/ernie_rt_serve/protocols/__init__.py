@@ -1,0 +1,1 @@
+"""What each protocol calls things: bodies to tasks, and answers to bodies and events."""
