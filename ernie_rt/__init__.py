@@ -11,19 +11,24 @@ from typing import TYPE_CHECKING
 from ernie_rt.errors import ErnieRtError
 
 if TYPE_CHECKING:
+    from ernie_rt.async_model import AsyncModel, AsyncStream, Caller
     from ernie_rt.generation.stream import Generation, Piece, Stream
     from ernie_rt.loading import load
     from ernie_rt.location import Located, locate
+    from ernie_rt.runtime.statistics import Stats
     from ernie_rt.session import Model
     from ernie_rt.text.messages import Message, ToolCall
 
-__all__ = ["ErnieRtError", "Generation", "Located", "Message", "Model", "Piece", "Stream", "ToolCall", "load", "locate"]
+__all__ = [
+    "AsyncModel", "AsyncStream", "Caller", "ErnieRtError", "Generation", "Located", "Message", "Model", "Piece",
+    "Stats", "Stream", "ToolCall", "load", "locate",
+]  # fmt: skip
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AsyncModel": "async_model", "AsyncStream": "async_model", "Caller": "async_model", "Stats": "runtime.statistics",
     "Generation": "generation.stream", "Piece": "generation.stream", "Stream": "generation.stream", "load": "loading",
-    "Located": "location",
-    "locate": "location", "Model": "session", "Message": "text.messages", "ToolCall": "text.messages",
+    "Located": "location", "locate": "location", "Model": "session", "Message": "text.messages", "ToolCall": "text.messages",
 }  # fmt: skip
 
 

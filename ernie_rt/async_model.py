@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Unpack
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Final, NoReturn, Unpack
 
-from ernie_rt.generation.options import GenerateOptions
-from ernie_rt.generation.stream import Generation, Piece
-from ernie_rt.session import Model
+from ernie_rt.errors import ErnieRtError, OptionError, OverloadError
+from ernie_rt.generation.options import GenerateOptions, positive
+from ernie_rt.generation.stream import Answer, Generation, Piece
+from ernie_rt.host import blame
+from ernie_rt.runtime.driver import Driver
+from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.sequence import Event, SequenceState
+from ernie_rt.runtime.statistics import Stats
+from ernie_rt.session import Model, Prepared
 from ernie_rt.text.chat import ChatPrompt
 from ernie_rt.text.messages import Message
+
+RECENT: Final = 32
+"""So many of the last answers tell how long a place is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,53 +40,259 @@ class Caller:
     salt: bytes = b""
 
 
+ANYBODY: Final = Caller()
+
+
 class AsyncModel:
-    """Answers many requests at once, in tasks of asyncio; use it in an `async with` block."""
+    """Answers many requests at once, in the tasks of one event loop. Use it in an `async with` block, or `close` it.
+
+        async with AsyncModel(model) as served:
+            async with served.chat([{"role": "user", "content": "How many grams are in 5 kilograms?"}]) as stream:
+                async for piece in stream:
+                    print(piece.text, end="")
+
+    Its engine runs in a thread of its own, and the model may still be used by other threads; it is left open. As many
+    sequences are at work at once as the model was loaded for (`max_sequences`). Further ones wait.
+    """
 
     def __init__(self, model: Model, *, max_queue: int | None = None, queue_seconds: float | None = None) -> None:
+        """At most `max_queue` requests wait (None: any number), and for at most `queue_seconds`."""
+        if max_queue is not None and max_queue != 0:
+            max_queue = positive("max_queue", max_queue)
+        if queue_seconds is not None and not 0 < queue_seconds < float("inf"):
+            raise OptionError("queue_seconds is not possible", expected="a number above 0", found=repr(queue_seconds))
         self.model = model
+        self._engine: Engine = model.engine
+        self._max_queue = max_queue
+        self._queue_seconds = queue_seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._streams: dict[SequenceState, weakref.ref[AsyncStream]] = {}
+        self._driver = Driver(self._engine, self._deliver)
+        self._draining = False
+        self._closed = False
+        self._taken: deque[float] = deque(maxlen=RECENT)  # seconds from the first token to the last
 
     async def __aenter__(self) -> AsyncModel:
-        raise NotImplementedError
+        self._started()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
     def generate(
         self,
         prompt: str | Iterable[int],
         *,
-        caller: Caller = Caller(),
+        caller: Caller = ANYBODY,
         like: AsyncStream | None = None,
         **options: Unpack[GenerateOptions],
     ) -> AsyncStream:
-        raise NotImplementedError
+        """Queue the continuation of a text or token ids, as `Model.generate` has it.
+
+        Checked at once: OptionError or PromptError for what cannot be done, OverloadError where too many wait, or
+        serving has come to its end. With `like`, a stream of the same prompt, that prompt is computed once for both.
+        """
+        return self._submit(self.model.prepare(prompt, options), caller, like)
 
     def chat(
         self,
         messages: ChatPrompt | Iterable[Message | Mapping[str, Any]],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
-        caller: Caller = Caller(),
+        caller: Caller = ANYBODY,
         like: AsyncStream | None = None,
         **options: Unpack[GenerateOptions],
     ) -> AsyncStream:
-        raise NotImplementedError
+        """Queue the answer to a conversation, as `Model.chat` has it; else as `generate`."""
+        return self._submit(self.model.prepare_chat(messages, tools, options), caller, like)
+
+    def stats(self) -> Stats:
+        """What was done so far, and how things are."""
+        return self._engine.stats()
 
     async def drain(self, seconds: float | None = None) -> None:
-        raise NotImplementedError
+        """Take no more requests, turn away those that wait, and let those at work come to their ends.
+
+        What is still at work after so many `seconds` is cancelled.
+        """
+        self._draining = True
+        for stream in self._open_streams():
+            if stream.waits:
+                stream.fail(OverloadError("serving has come to its end", "draining"))
+        ends = [stream.ended.wait() for stream in self._open_streams()]
+        try:
+            await asyncio.wait_for(asyncio.gather(*ends), seconds)
+        except TimeoutError:
+            for stream in self._open_streams():
+                stream.cancel()
+
+    async def close(self) -> None:
+        """Cancel what is at work, and end the thread; calling it twice is harmless."""
+        self._draining = True
+        for stream in self._open_streams():
+            stream.cancel()
+        if self._loop is not None and not self._closed:
+            self._closed = True
+            await asyncio.to_thread(self._driver.end)
+
+    def _submit(self, prepared: Prepared, caller: Caller, like: AsyncStream | None) -> AsyncStream:
+        loop = self._started()
+        if self._draining:
+            raise OverloadError("serving has come to its end", "draining")
+        stats = self._engine.stats()
+        most = None if self._max_queue is None else self._engine.places + self._max_queue
+        if most is not None and stats.running + stats.waiting >= most:
+            raise OverloadError("too many requests wait", "full", self._seconds_to_wait(stats.waiting))
+        request = replace(
+            prepared.request,
+            tenant=caller.tenant,
+            priority=caller.priority,
+            namespace=prepared.request.namespace + caller.salt,
+            like=None if like is None else like.sequence,
+        )
+        prepared.answer.begin()
+        sequence = self._engine.submit(request, prepared.text.push, listener=self._driver.post)
+        stream = AsyncStream(self._engine, sequence, prepared.answer, self.model.choice.backend)
+        self._streams[sequence] = weakref.ref(stream, lambda _: self._driver.wake())
+        self._driver.wake()
+        if self._queue_seconds is not None:
+            loop.call_later(self._queue_seconds, _expire, weakref.ref(stream), self._queue_seconds)
+        return stream
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        """The event loop that everything is delivered to; the first use begins the thread."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+            self._driver.start()
+        elif self._loop is not loop:
+            raise OptionError("an AsyncModel serves one event loop", hint="Make one for each loop, of the same model")
+        return loop
+
+    def _deliver(self, events: list[Event]) -> None:
+        """In the engine's thread: hand the events of a step to the loop."""
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._receive, events)
+        except RuntimeError:  # the loop is closed, and nobody waits any more
+            for event in events:
+                self._engine.cancel(event.sequence)
+
+    def _receive(self, events: list[Event]) -> None:
+        for event in events:
+            reference = self._streams.get(event.sequence)
+            stream = None if reference is None else reference()
+            if event.finish is not None:
+                self._streams.pop(event.sequence, None)
+            if stream is not None:
+                stream.receive(event)
+                if event.finish in ("stop", "length"):
+                    self._taken.append(time.perf_counter() - stream.began)
+            elif event.finish is None:
+                self._engine.cancel(event.sequence)  # its stream was dropped
+
+    def _open_streams(self) -> list[AsyncStream]:
+        return [stream for reference in self._streams.values() if (stream := reference()) is not None]
+
+    def _seconds_to_wait(self, waiting: int) -> float:
+        """When a place in the queue may be free, by what the last answers took."""
+        each = sum(self._taken) / len(self._taken) if self._taken else 1.0
+        return min(max(1.0, each * (waiting + 1) / self._engine.places), 600.0)
 
 
 class AsyncStream(AsyncIterator[Piece]):
-    """The pieces of an answer, as they come."""
+    """The pieces of an answer, as they come. Use it in an `async with` block: leaving that cancels what is not done.
+
+    One that is dropped is cancelled as well.
+    """
+
+    def __init__(self, engine: Engine, sequence: SequenceState, answer: Answer, backend: str) -> None:
+        self.sequence = sequence
+        self.began = time.perf_counter()
+        self.ended = asyncio.Event()
+        self._engine = engine
+        self._answer = answer
+        self._backend = backend
+        self._pieces: deque[Piece] = deque()
+        self._news = asyncio.Event()
+        self._error: BaseException | None = None
 
     async def __anext__(self) -> Piece:
-        raise NotImplementedError
+        """The next piece; what went wrong with the request is raised here."""
+        while not self._pieces:
+            if self._error is not None:
+                with blame(self._backend):
+                    raise self._error
+            if self.ended.is_set():
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        return self._pieces.popleft()
 
-    def take(self) -> list[Piece]:
-        """The pieces that are there, without waiting."""
-        raise NotImplementedError
+    async def __aenter__(self) -> AsyncStream:
+        return self
 
-    def cancel(self) -> None:
-        raise NotImplementedError
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def __del__(self) -> None:
+        self._engine.cancel(self.sequence)
+
+    def __reduce__(self) -> NoReturn:
+        raise OptionError(
+            "a stream cannot be copied or sent to another process",
+            hint="What has come of it can be sent: its pieces, and `generation`",
+        )
 
     @property
     def generation(self) -> Generation:
-        raise NotImplementedError
+        """What has come so far, read or not; its `finish` is "cancelled" where the end has not."""
+        return self._answer.generation
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing of it was computed yet."""
+        return self.sequence.cached is None and not self.ended.is_set()
+
+    def take(self) -> list[Piece]:
+        """The pieces that are there and were not read, without waiting."""
+        pieces = [*self._pieces]
+        self._pieces.clear()
+        return pieces
+
+    def cancel(self) -> None:
+        """End it; what has come can still be read."""
+        self._engine.cancel(self.sequence)
+
+    def fail(self, error: ErnieRtError) -> None:
+        """End it with an error."""
+        if not self.ended.is_set():
+            self._error = error
+            self._end()
+            self._engine.cancel(self.sequence, error)
+
+    def receive(self, event: Event) -> None:
+        """Take what became of the sequence."""
+        if self.ended.is_set():
+            return
+        if event.finish == "error":
+            self._error = event.sequence.error
+        else:
+            self._pieces.append(self._answer.take(event))
+        if event.finish is not None:
+            self._end()
+        self._news.set()
+
+    def _end(self) -> None:
+        self.ended.set()
+        self._news.set()
+
+
+def _expire(reference: weakref.ref[AsyncStream], seconds: float) -> None:
+    stream = reference()
+    if stream is not None and stream.waits:
+        stream.fail(OverloadError(f"the request waited {seconds:g} s, and was not begun", "expired"))

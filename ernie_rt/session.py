@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Unpack, overload
 
@@ -25,7 +25,7 @@ from ernie_rt.generation.options import (
     check_options,
     positive,
 )
-from ernie_rt.generation.stream import Generation, Stream
+from ernie_rt.generation.stream import Answer, Generation, Stream
 from ernie_rt.host import blame
 from ernie_rt.location import Located
 from ernie_rt.runtime.engine import Engine
@@ -36,6 +36,15 @@ from ernie_rt.text.parsers import OutputParser
 from ernie_rt.text.stops import TextStream
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.weights.hub import model_name
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that was checked, the text that its tokens are pushed into, and the answer that will come of it."""
+
+    request: Request
+    text: TextStream
+    answer: Answer
 
 
 class Model:
@@ -85,6 +94,13 @@ class Model:
             found=repr(self),
             hint="Its weights are memory of this process: load it in each one. Its tokenizer and answers can be sent",
         )
+
+    @property
+    def engine(self) -> Engine:
+        """What runs its requests; OptionError once it is closed."""
+        if self._closed:
+            raise OptionError("the model is closed", hint="Load it again, or use it inside its `with` block")
+        return self._engine
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -179,15 +195,7 @@ class Model:
         apart from the text. PromptError where the model has no chat template, or the template no place for such
         messages.
         """
-        if isinstance(messages, ChatPrompt):
-            if tools:
-                raise OptionError("a prompt that is rendered takes no more tools", hint="Give them to the template")
-            prompt = messages
-        elif self.template is None:
-            raise PromptError("the model has no chat template", hint="`generate` completes plain text")
-        else:
-            prompt = self.template.prompt(messages, self.tokenizer, tools)
-        answer = self._stream(prompt.ids, options, NEW_CHAT_TOKENS, prompt.parser(), prompt.stop_ids)
+        answer = self._start(self.prepare_chat(messages, tools, options))
         return answer if stream else _whole(answer)
 
     @overload
@@ -206,8 +214,29 @@ class Model:
         self, prompt: str | Iterable[int], *, stream: bool = False, **options: Unpack[GenerateOptions]
     ) -> Generation | Stream:
         """Continue a text, or token ids, as they are; with `stream`, piece by piece."""
-        continuation = self._stream(self._ids(prompt), options, NEW_TOKENS)
+        continuation = self._start(self.prepare(prompt, options))
         return continuation if stream else _whole(continuation)
+
+    def prepare(self, prompt: str | Iterable[int], options: GenerateOptions) -> Prepared:
+        """What `generate` runs: for whoever runs it otherwise."""
+        return self._prepared(self._ids(prompt), options, NEW_TOKENS)
+
+    def prepare_chat(
+        self,
+        messages: ChatPrompt | Iterable[Message | Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        options: GenerateOptions,
+    ) -> Prepared:
+        """What `chat` runs: for whoever runs it otherwise."""
+        if isinstance(messages, ChatPrompt):
+            if tools:
+                raise OptionError("a prompt that is rendered takes no more tools", hint="Give them to the template")
+            prompt = messages
+        elif self.template is None:
+            raise PromptError("the model has no chat template", hint="`generate` completes plain text")
+        else:
+            prompt = self.template.prompt(messages, self.tokenizer, tools)
+        return self._prepared(prompt.ids, options, NEW_CHAT_TOKENS, prompt.parser(), prompt.stop_ids)
 
     def generate_ids(self, ids: Iterable[int], **options: Unpack[GenerateOptions]) -> list[int]:
         """Continue `ids` by what the options say, greedily without any, and by no defaults of the checkpoint.
@@ -268,23 +297,24 @@ class Model:
         return sequences
 
     def _submit(self, request: Request, text: TextStream | None) -> SequenceState:
-        if self._closed:
-            raise OptionError("the model is closed", hint="Load it again, or use it inside its `with` block")
-        return self._engine.submit(request, None if text is None else text.push)
+        return self.engine.submit(request, None if text is None else text.push)
 
     def _events(self, request: Request, text: TextStream | None) -> Generator[Event, None, None]:
         sequence = self._submit(request, text)
         with blame(self.choice.backend):
             yield from self._engine.run(sequence)
 
-    def _stream(
+    def _start(self, prepared: Prepared) -> Stream:
+        return Stream(lambda: self._events(prepared.request, prepared.text), prepared.answer)
+
+    def _prepared(
         self,
         ids: Iterable[int],
         options: GenerateOptions,
         new_tokens: int,
         parser: OutputParser | None = None,
         stop_ids: Sequence[int] = (),
-    ) -> Stream:
+    ) -> Prepared:
         """A generation by the given options over the checkpoint's (Defaults.settle); `stop_ids` are no text."""
         numbers = self._check(ids)
         room = self.capacity + 1 - len(numbers)
@@ -292,7 +322,7 @@ class Model:
         settled = self._checked(chosen)
         text = TextStream(self.tokenizer, settled.stop, stop_ids)
         request = settled.request(numbers, self._located.known_ids)
-        return Stream(lambda: self._events(request, text), text, len(numbers), parser)
+        return Prepared(request, text, Answer(text, len(numbers), parser))
 
     def _checked(self, options: GenerateOptions) -> CheckedOptions:
         return check_options(self.config.eos_token_id, self.config.vocab_size, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import NoReturn
 
@@ -41,7 +41,7 @@ class Generation:
     The text ends before a stop string, the ids with the token that completes it. Reasoning and tool calls are told
     apart in answers of `chat`; `faults` say of what looks like a tool call, and is in the text, why it is none.
     `cached_tokens` of the prompt were in the cache already, from an earlier one that began likewise. `prefill_seconds`
-    run up to the first token, `decode_seconds` from there to the last.
+    run up to the first token, the time in a queue included, `decode_seconds` from there to the last.
     """
 
     text: str
@@ -62,23 +62,61 @@ class Generation:
         return Message("assistant", self.text, self.reasoning or None, self.tool_calls)
 
 
+class Answer:
+    """An answer as it comes about: it takes events in and gives pieces out."""
+
+    def __init__(self, text: TextStream, prompt_tokens: int, parser: OutputParser | None = None) -> None:
+        """Tokens are pushed into `text` as they come; `parser` tells the parts of the answer apart."""
+        self._text = text
+        self._parser = parser
+        self._prompt_tokens = prompt_tokens
+        self._cached_tokens = 0
+        self._pieces: list[Piece] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Time counts from now."""
+        self._began = self._first = self._last = time.perf_counter()
+
+    def take(self, event: Event) -> Piece:
+        """The piece that an event adds."""
+        self._last = time.perf_counter()
+        if not self._pieces:
+            self._first = self._last
+            self._cached_tokens = event.sequence.cached or 0
+        self._pieces.append(_piece(event, self._text, self._parser))
+        return self._pieces[-1]
+
+    @property
+    def generation(self) -> Generation:
+        """What has come so far; its `finish` is "cancelled" where the end has not."""
+        pieces = self._pieces
+        return Generation(
+            text="".join(piece.text for piece in pieces),
+            ids=tuple(piece.id for piece in pieces if piece.id is not None),
+            finish=(pieces[-1].finish if pieces else None) or "cancelled",
+            prompt_tokens=self._prompt_tokens,
+            prefill_seconds=self._first - self._began,
+            decode_seconds=self._last - self._first,
+            logprobs=tuple(piece.logprobs for piece in pieces if piece.logprobs is not None),
+            reasoning="".join(piece.reasoning for piece in pieces),
+            tool_calls=tuple(call for piece in pieces for call in piece.tool_calls),
+            cached_tokens=self._cached_tokens,
+            faults=tuple(fault for piece in pieces for fault in piece.faults),
+        )
+
+
 class Stream(Iterator[Piece]):
     """Yields a Piece for every token. Nothing is computed until the first is asked for.
 
     Closing it early (`close`, or the end of its `with` block) frees its cache; `generation` is what came until then.
     """
 
-    def __init__(
-        self,
-        events: Callable[[], Generator[Event, None, None]],
-        text: TextStream,
-        prompt_tokens: int,
-        parser: OutputParser | None = None,
-    ) -> None:
-        """`events` begins the generation, whose tokens are pushed into `text`; `parser` tells its parts apart."""
-        self._record = _Record(prompt_tokens)
+    def __init__(self, events: Callable[[], Generator[Event, None, None]], answer: Answer) -> None:
+        """`events` begins the generation."""
+        self._answer = answer
         # The generator knows nothing of this object: a stream that is dropped, read or not, is closed at once.
-        self._pieces = _run(events, text, parser, self._record)
+        self._pieces = _run(events, answer)
 
     def __next__(self) -> Piece:
         return next(self._pieces)
@@ -103,47 +141,14 @@ class Stream(Iterator[Piece]):
     @property
     def generation(self) -> Generation:
         """What has come so far; its `finish` is "cancelled" where the end has not."""
-        record = self._record
-        pieces = record.pieces
-        return Generation(
-            text="".join(piece.text for piece in pieces),
-            ids=tuple(piece.id for piece in pieces if piece.id is not None),
-            finish=(pieces[-1].finish if pieces else None) or "cancelled",
-            prompt_tokens=record.prompt_tokens,
-            prefill_seconds=record.first - record.began,
-            decode_seconds=record.last - record.first,
-            logprobs=tuple(piece.logprobs for piece in pieces if piece.logprobs is not None),
-            reasoning="".join(piece.reasoning for piece in pieces),
-            tool_calls=tuple(call for piece in pieces for call in piece.tool_calls),
-            cached_tokens=record.cached_tokens,
-            faults=tuple(fault for piece in pieces for fault in piece.faults),
-        )
+        return self._answer.generation
 
 
-@dataclass(slots=True)
-class _Record:
-    """What has come, and when: the beginning, the first piece, the last."""
-
-    prompt_tokens: int
-    cached_tokens: int = 0
-    pieces: list[Piece] = field(default_factory=list)
-    began: float = 0.0
-    first: float = 0.0
-    last: float = 0.0
-
-
-def _run(
-    events: Callable[[], Generator[Event, None, None]], text: TextStream, parser: OutputParser | None, record: _Record
-) -> Generator[Piece, None, None]:
-    record.began = record.first = record.last = time.perf_counter()
+def _run(events: Callable[[], Generator[Event, None, None]], answer: Answer) -> Generator[Piece, None, None]:
+    answer.begin()
     with closing(events()) as source:
         for event in source:
-            record.last = time.perf_counter()
-            if not record.pieces:
-                record.first = record.last
-                record.cached_tokens = event.sequence.cached or 0
-            record.pieces.append(_piece(event, text, parser))
-            yield record.pieces[-1]
+            yield answer.take(event)
 
 
 def _piece(event: Event, text: TextStream, parser: OutputParser | None) -> Piece:

@@ -17,6 +17,7 @@ from ernie_rt.graph.types import TensorType
 from ernie_rt.runtime.batch import Batch, make_step
 from ernie_rt.runtime.scheduler import Drafter, Scheduler
 from ernie_rt.runtime.sequence import Event, Finish, Request, SequenceState
+from ernie_rt.runtime.statistics import Stats
 from ernie_rt.runtime.turns import Turns
 from ernie_rt.sampling.sampler import Logprobs, Sampled, sample_rows
 
@@ -60,10 +61,40 @@ class Engine:
         """The most tokens that one sequence can have in the cache."""
         return self._scheduler.capacity
 
-    def submit(self, request: Request, ends: Callable[[int], bool] | None = None) -> SequenceState:
+    @property
+    def places(self) -> int:
+        """How many sequences can be at work at once."""
+        return len(self._scheduler.seats.sequences)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        return self._scheduler.busy or bool(self._steps) or bool(self._leaving)
+
+    def stats(self) -> Stats:
+        """What was done so far, and how things are; any thread may ask, and may see a step half done."""
+        scheduler, counters = self._scheduler, self._scheduler.counters
+        cache = scheduler.cache
+        return Stats(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            cache_rows=cache.pages * cache.page_size,
+            held_rows=scheduler.rows.pages_held * cache.page_size,
+            **{name: getattr(counters, name) for name in counters.__slots__ if name != "finished"},
+            finished=dict(counters.finished),
+        )
+
+    def submit(
+        self,
+        request: Request,
+        ends: Callable[[int], bool] | None = None,
+        *,
+        listener: Callable[[Event], None] | None = None,
+    ) -> SequenceState:
         """Queue a request; PromptError when it is empty or could never fit.
 
-        `ends` is told every new token and says whether the sequence ends with it, beside the stop ids.
+        `ends` is told every new token and says whether the sequence ends with it, beside the stop ids. A `listener`
+        is told the sequence's events, by whichever thread makes a step.
         """
         self._check_process()
         if not request.ids:
@@ -87,33 +118,44 @@ class Engine:
             problem = given.problem(len(request.ids), self._inputs[name])
             if problem is not None:
                 raise PromptError(f"the input {name!r} {problem}")
-        sequence = SequenceState(request, ends)
-        self._scheduler.add(sequence)  # at the end of a queue, which threads may do beside a step
+        sequence = SequenceState(request, ends, listener)
+        self._scheduler.waiting.add(sequence)
         return sequence
 
-    def cancel(self, sequence: SequenceState) -> None:
-        """End a sequence; one that has ended already is left alone.
+    def cancel(self, sequence: SequenceState, error: Exception | None = None) -> None:
+        """End a sequence, with an error if there is one; one that has ended already is left alone.
 
         Its rows are free at once or, while a step is made, when that is done. This neither waits nor calls the
         executable, since Python may collect a generator anywhere, and so cancel its sequence.
         """
         if sequence.finish is not None or os.getpid() != self._process:
             return
-        self._leaving.append((sequence, "cancelled", None))
+        self._leaving.append((sequence, "cancelled" if error is None else "error", error))
         if self._turns.taken_if_free():
             try:
                 self._let_go()
             finally:
                 self._turns.release()
 
+    def let_go(self) -> None:
+        """End the sequences that were cancelled while a step was made; `step` does it as well."""
+        with self._turns:
+            self._let_go()
+
     def close(self) -> None:
         """End every sequence, and close the executable; in a process that was forked, which has none, do nothing."""
         if os.getpid() == self._process:
             with self._turns:
                 self._steps.clear()
-                for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
-                    self._end(sequence, "cancelled")
+                self._end_all("cancelled")
                 self._executable.close()
+
+    def fail(self, error: Exception) -> None:
+        """End every sequence with an error: something went wrong that no step accounts for."""
+        with self._turns:
+            self._steps.clear()
+            self._end_all("error", error)
+            self._scheduler.rows.forget()
 
     def step(self) -> None:
         """Submit the next step, if any sequence is ready, and read the oldest result that is due.
@@ -176,6 +218,10 @@ class Engine:
             self._leaving.append((sequence, "error", error))
             return ()
 
+    def _end_all(self, finish: Finish, error: Exception | None = None) -> None:
+        for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
+            self._end(sequence, finish, error, sound=False)
+
     def _end(
         self, sequence: SequenceState, finish: Finish, error: BaseException | None = None, *, sound: bool = True
     ) -> None:
@@ -183,7 +229,7 @@ class Engine:
         if sequence.finish is None:
             sequence.error = error
             self._scheduler.release(sequence, finish, sound=sound)
-            sequence.events.append(Event(sequence, None, finish))
+            sequence.tell(Event(sequence, None, finish))
 
     def _submit(self, batch: Batch) -> None:
         scheduler = self._scheduler
@@ -201,6 +247,8 @@ class Engine:
             self._fail(batch.sequences, error)
             return
         scheduler.enter(batch)
+        scheduler.counters.steps += 1
+        scheduler.counters.batched += len(batch.seats)
         self._steps.append((batch, pending))
 
     def _fail(self, sequences: Collection[SequenceState], error: BaseException, forget: bool = False) -> None:
@@ -209,6 +257,7 @@ class Engine:
         With `forget` no row of the cache is trusted any more.
         """
         failed = isinstance(error, Exception | SystemExit)
+        self._scheduler.counters.failures += failed
         for sequence in sequences:
             self._end(sequence, "error" if failed else "cancelled", error if failed else None, sound=False)
         if forget:
@@ -342,7 +391,8 @@ class Engine:
             return
         if finish is not None:
             self._scheduler.release(sequence, finish)
-        sequence.events.append(Event(sequence, token, finish, logprobs))
+        self._scheduler.counters.generated_tokens += 1
+        sequence.tell(Event(sequence, token, finish, logprobs))
 
 
 def _check(batch: Batch, result: StepResult) -> None:

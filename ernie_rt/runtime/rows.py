@@ -37,6 +37,11 @@ class Rows(Protocol):
     copies: list[Copy]
     changes: int
 
+    @property
+    def pages_held(self) -> int:
+        """How many pages, or slots, the seats hold; one that several share counts once."""
+        ...
+
     def admit(self, seat: int, sequence: SequenceState) -> bool:
         """Give a seat rows for all tokens of a sequence, whose `reused` then says how many are there already. False,
         and nothing has changed, where there are too few."""
@@ -76,6 +81,10 @@ class PagedRows:
         self.held = np.zeros(seats, np.int32)
         self.copies: list[Copy] = []
         self.changes = 0
+
+    @property
+    def pages_held(self) -> int:
+        return len(self.pool.references) - self.pool.free - self.pool.idle
 
     def admit(self, seat: int, sequence: SequenceState) -> bool:
         pages, partly = self._known(sequence)

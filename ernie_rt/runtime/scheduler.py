@@ -2,13 +2,12 @@
 
 A sequence that brings one token is a decode, one that brings more a prefill. Decodes come first in a mixed step, then
 prefills in the order of arrival; where they do not mix, they alternate. Rows for a whole prompt are taken when a
-sequence is admitted, and a page at a time after that; when none is left, the sequence admitted last gives back all of
-its own and waits to be computed anew.
+sequence is admitted, and a page at a time after that; when none is left, the sequence of the lowest rank (of the
+highest `priority`, and of those the one admitted last) gives back all of its own and waits to be computed anew.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,6 +19,8 @@ from ernie_rt.runtime.rows import PagedRows, Rows
 from ernie_rt.runtime.seats import Seats
 from ernie_rt.runtime.sequence import Finish, SequenceState
 from ernie_rt.runtime.slots import SlotRows
+from ernie_rt.runtime.statistics import Counters
+from ernie_rt.runtime.waiting import Waiting
 
 Drafter = Callable[[SequenceState, int], Sequence[int]]
 """Guesses how a sequence goes on: at most so many tokens, perhaps none. What it guesses changes no answer."""
@@ -45,7 +46,8 @@ class Scheduler:
         self._drafter = drafter if admits.max_drafts else None
         slots = cache.kind == "slots"
         self.capacity = min(max_context, cache.page_size * (1 if slots else cache.pages))
-        self.waiting: deque[SequenceState] = deque()
+        self.waiting = Waiting()
+        self.counters = Counters()
         # No more sequences than tokens in a step, so that every decode has its place in each.
         count = min(admits.max_sequences, admits.max_tokens)
         self.seats = Seats(count)
@@ -64,9 +66,6 @@ class Scheduler:
     def busy(self) -> bool:
         """Whether any sequence waits or runs."""
         return bool(self.waiting or self._order)
-
-    def add(self, sequence: SequenceState) -> None:
-        self.waiting.append(sequence)
 
     def compose(self) -> Batch | None:
         """The next step, or None when no sequence has a token ready. Takes the rows that it needs."""
@@ -106,23 +105,28 @@ class Scheduler:
     def release(self, sequence: SequenceState, finish: Finish, *, sound: bool = True) -> None:
         """End a sequence, and take back what it holds; `sound` rows may be found by others."""
         sequence.finish = finish
+        self.counters.finished[finish] += 1
+        self.waiting.serve(sequence, len(sequence.tokens) - len(sequence.request.ids))
         self._refused = None
         if sequence.seat < 0:
             self.waiting.remove(sequence)
         else:
             self._vacate(sequence, sound=sound)
+        self.waiting.leave(sequence)
 
     def _admit(self) -> None:
-        while self.waiting and self.seats.next is not None:
-            sequence = self.waiting[0]
+        while self.seats.next is not None and (sequence := self.waiting.first()) is not None:
             if self._refused == (sequence, self.rows.changes):
                 return  # nothing has changed since
             if not self.rows.admit(self.seats.next, sequence):
                 self._refused = sequence, self.rows.changes
                 return
-            self.waiting.popleft()
+            self.waiting.remove(sequence)
             if sequence.cached is None:
                 sequence.cached = sequence.reused
+                self.waiting.serve(sequence, len(sequence.tokens))
+                self.counters.prompt_tokens += len(sequence.tokens)
+                self.counters.cached_tokens += sequence.reused
             self._order.append(self.seats.next)
             self.seats.take(sequence, draws=self._ahead > 0, leads=self._drafter is None)
 
@@ -161,14 +165,19 @@ class Scheduler:
         return np.array([seat for seat in decodes.tolist() if seat not in left_out], np.int32)
 
     def _reserve(self, seat: int, rows: int, left_out: set[int]) -> bool:
-        """Make sure of so many rows; preempt from the back when there are none. False: not in this step."""
+        """Make sure of so many rows; preempt who has the lowest rank when there are none. False: not in this step."""
         while not self.rows.grow(seat, rows):
-            last = self._order[-1]
+            last = self._lowest()
             left_out.add(last)  # it has gone, or can go once its tokens are known and takes no more now
             if last == seat or self.seats.unread[last]:
                 return False
             self._preempt(last)
         return True
+
+    def _lowest(self) -> int:
+        """The seat of the lowest rank."""
+        priorities = [sequence.request.priority for sequence in self.running]
+        return self._order[len(priorities) - 1 - priorities[::-1].index(max(priorities))]
 
     def _preempt(self, seat: int) -> None:
         sequence = self.seats.sequences[seat]
@@ -176,7 +185,8 @@ class Scheduler:
         self._vacate(sequence, sound=True)
         sequence.logits.clear()
         sequence.taps.clear()
-        self.waiting.appendleft(sequence)
+        self.waiting.add_again(sequence)
+        self.counters.preemptions += 1
 
     def _vacate(self, sequence: SequenceState, *, sound: bool) -> None:
         seat = sequence.seat

@@ -29,6 +29,9 @@ class Request:
 
     Rows of the cache are reused between requests of one `namespace`: whatever else than tokens and inputs decides what
     K and V are, such as an adapter, or who may profit from whose prompts, has to be in it.
+
+    Where sequences wait, a lower `priority` goes first, and tenants take turns. With `like`, a sequence of the same
+    prompt, a request waits until that one's prompt is computed, and shares its rows.
     """
 
     ids: tuple[int, ...]
@@ -41,6 +44,9 @@ class Request:
     taps: bool = False
     inputs: Mapping[str, TokenInput] = field(default_factory=dict)
     namespace: bytes = b""
+    tenant: str = ""
+    priority: int = 0
+    like: SequenceState | None = None
 
     @property
     def most_entered(self) -> int:
@@ -69,13 +75,16 @@ class SequenceState:
     `tokens` are the prompt and what was sampled and is known. `ends` says of every further token whether the sequence
     ends with it. `seat` is its place in the scheduler's arrays while it runs, else -1; `reused` of its tokens were
     found in the cache when it was admitted last, `cached` when it first was; `entered` have entered steps when it has
-    ended. `events` is where whoever waits for the sequence finds what became of it. `error` is what ended it when its
-    `finish` is "error".
+    ended. `error` is what ended it when its `finish` is "error".
+
+    `events` is where whoever waits for the sequence finds what became of it; a `listener` is told in their place, by
+    the thread that made the step.
     """
 
     request: Request
     tokens: list[int] = field(init=False)
     ends: Callable[[int], bool] | None = None
+    listener: Callable[[Event], None] | None = None
     sampler: SamplerState = field(init=False)
     seat: int = -1
     reused: int = 0
@@ -96,6 +105,18 @@ class SequenceState:
     @property
     def generated(self) -> list[int]:
         return self.tokens[len(self.request.ids) :]
+
+    @property
+    def shareable(self) -> bool:
+        """Whether the rows of its prompt are there, or never will be."""
+        return self.finish is not None or len(self.tokens) > len(self.request.ids)
+
+    def tell(self, event: Event) -> None:
+        """Say what became of it."""
+        if self.listener is None:
+            self.events.append(event)
+        else:
+            self.listener(event)
 
     def identity(self, count: int) -> npt.NDArray[np.void]:
         """What the K and V rows of the first `count` tokens follow from, within the namespace: an item a token, equal

@@ -43,6 +43,10 @@ class SlotRows:
         self._working = 0
         self._time = 0
 
+    @property
+    def pages_held(self) -> int:
+        return self._working
+
     def admit(self, seat: int, sequence: SequenceState) -> bool:
         slot = self._working
         if slot == len(self._slots):

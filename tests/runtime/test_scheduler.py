@@ -190,7 +190,7 @@ def scheduled(admits: StepLimits, *sequences: SequenceState, pages: int = 100, p
     cache = CacheShape("paged", page_size, pages)
     scheduler = Scheduler(cache, admits, page_size * pages, ahead=1, reuse=False)
     for each in sequences:
-        scheduler.add(each)
+        scheduler.waiting.add(each)
     return scheduler
 
 
@@ -219,8 +219,8 @@ def test_decodes_come_first_and_prefills_share_what_is_left() -> None:
     first, second, third = sequence(3), sequence(9), sequence(4)
     scheduler = scheduled(StepLimits(6, 4), first)
     assert play(scheduler) == [(first, 3)]
-    scheduler.add(second)
-    scheduler.add(third)
+    scheduler.waiting.add(second)
+    scheduler.waiting.add(third)
     assert play(scheduler) == [(first, 1), (second, 5)]
     assert play(scheduler) == [(first, 1), (second, 4), (third, 1)]
     assert play(scheduler) == [(first, 1), (second, 1), (third, 3)]
@@ -230,8 +230,8 @@ def test_without_mixing_prefills_and_decodes_alternate_and_no_rest_of_one_token_
     first, second, third = sequence(3), sequence(5), sequence(5)
     scheduler = scheduled(StepLimits(6, 3, mixed=False), first)
     play(scheduler)
-    scheduler.add(second)
-    scheduler.add(third)
+    scheduler.waiting.add(second)
+    scheduler.waiting.add(third)
     assert play(scheduler) == [(first, 1)]
     assert play(scheduler) == [(second, 5)]
     assert play(scheduler) == [(first, 1), (second, 1)]
@@ -244,10 +244,10 @@ def test_an_answer_goes_on_while_prompts_keep_coming(kind: Literal["paged", "slo
     cache = CacheShape("paged", 4, 200) if kind == "paged" else CacheShape("slots", 64, 4)
     scheduler = Scheduler(cache, StepLimits(6, 4, mixed=False, max_prefills=1), 64)
     told = sequence(3, new=40)
-    scheduler.add(told)
+    scheduler.waiting.add(told)
     for number in range(90):
         if number % 2 and len(scheduler.running) < 4:
-            scheduler.add(sequence(12, new=1))
+            scheduler.waiting.add(sequence(12, new=1))
         play(scheduler)
         for each in scheduler.running:
             if len(each.generated) >= each.request.max_new_tokens:
@@ -283,7 +283,7 @@ def test_the_sequence_admitted_last_gives_way() -> None:
     scheduler = scheduled(StepLimits(9, 2), old, young, pages=2)
     assert play(scheduler) == [(old, 4), (young, 4)]
     newcomer = sequence(1)
-    scheduler.add(newcomer)
+    scheduler.waiting.add(newcomer)
     assert play(scheduler) == [(old, 1)]
     assert (young.seat, len(young.tokens)) == (-1, 5)
     assert list(scheduler.waiting) == [young, newcomer]
