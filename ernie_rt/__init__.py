@@ -28,7 +28,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "AsyncModel": "async_model", "AsyncStream": "async_model", "Caller": "async_model", "Stats": "runtime.statistics",
     "Generation": "generation.stream", "Piece": "generation.stream", "Stream": "generation.stream", "load": "loading",
-    "Located": "location", "locate": "location", "Model": "session", "Message": "text.messages", "ToolCall": "text.messages",
+    "Located": "location", "locate": "location", "Model": "session",
+    "Message": "text.messages", "ToolCall": "text.messages",
 }  # fmt: skip
 
 

@@ -25,9 +25,7 @@ class Counters:
     generated_tokens: int = 0
     preemptions: int = 0
     failures: int = 0
-    finished: dict[Finish, int] = field(
-        default_factory=lambda: dict.fromkeys(("stop", "length", "cancelled", "error"), 0)
-    )
+    finished: dict[Finish, int] = field(default_factory=lambda: dict.fromkeys(get_args(Finish), 0))
 
 
 @dataclass(frozen=True, slots=True)
