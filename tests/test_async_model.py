@@ -252,17 +252,19 @@ def test_closing_ends_what_is_at_work(model: Model, monkeypatch: pytest.MonkeyPa
     run(body)
 
 
-def test_closing_in_the_middle_of_a_step(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_while_another_thread_makes_a_step(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         async with held_up(model, monkeypatch) as (served, gate):
-            stream = served.generate("1", max_new_tokens=100)
+            beside = asyncio.ensure_future(asyncio.to_thread(model.chat, ask(5)))
             await until(lambda: served.stats().running == 1)
+            stream = served.chat(ask(6))
             closed = asyncio.ensure_future(served.close())
             await asyncio.sleep(0.02)
             gate.open.set()
             await closed
             await text(stream)
-            assert stream.generation.finish == "cancelled" and free(model)
+            assert stream.generation.finish == "cancelled"
+            assert (await beside).text == "5 kilograms = 5000 grams"
 
     run(body)
 
