@@ -17,6 +17,9 @@ import pluggy
 from ernie_rt.graph.types import DType
 
 NAMESPACE: Final = "ernie_rt"
+COMMANDS: Final = "ernie_rt.commands"
+"""The group of entry points that lead to commands of the command line, a function or a `typer.Typer` each."""
+
 PLUGIN_API: Final = 2
 """Raised only when an older backend would break; a plugin writes down the number that it was written for.
 
@@ -24,7 +27,7 @@ docs/backends.md says, under `What changed`, what each number brought.
 """
 
 NAME: Final = "[a-z][a-z0-9_-]{0,31}"
-"""What a plugin, and a backend, may be called; "auto" alone means something else."""
+"""What a plugin, and with it a backend or a command, may be called; "auto" alone means something else."""
 
 hookspec = pluggy.HookspecMarker(NAMESPACE)
 hookimpl = pluggy.HookimplMarker(NAMESPACE)

@@ -48,6 +48,15 @@ app.add_typer(backends.app, name="backends")
 app.add_typer(cache.app, name="cache")
 
 
+def _leave_out(plugins: list[str] | None) -> list[str] | None:
+    if plugins:
+        from ernie_rt.discovery.installed import switch
+
+        for text in plugins:
+            switch(text)
+    return plugins
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"ernie-rt {__version__}")
@@ -60,14 +69,18 @@ def _root(
         bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     plugin: Annotated[
-        list[str] | None, typer.Option("-p", metavar="no:NAME", help="Leave a plugin out; may be given several times.")
+        list[str] | None,
+        # Before the commands are looked for, some of which are plugins.
+        typer.Option(
+            "-p",
+            metavar="no:NAME",
+            callback=_leave_out,
+            is_eager=True,
+            help="Leave a plugin out; may be given several times.",
+        ),
     ] = None,
 ) -> None:
-    if plugin:
-        from ernie_rt.discovery.installed import switch
-
-        for text in plugin:
-            switch(text)
+    """Its options act by themselves."""
 
 
 def main() -> None:

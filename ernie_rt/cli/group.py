@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
+from ernie_rt.cli.lazy import Lazy, failure
 from ernie_rt.cli.output import say
+from ernie_rt.display import did_you_mean
+from ernie_rt.errors import PluginError
+
+if TYPE_CHECKING:
+    from ernie_rt.discovery.installed import Plugin
 
 LISTS: Final = "`ernie-rt models` lists the known models, `ernie-rt cache` the quantised ones that are kept"
 FETCHES: Final = "A model is downloaded when it is first used: ernie-rt run MODEL"
@@ -18,13 +24,34 @@ ELSEWHERE: Final = {
     "download": FETCHES,
     "rm": "`ernie-rt cache remove` removes quantised models; `hf cache rm` those of the Hugging Face hub",
     "show": "`ernie-rt graph MODEL` prints a model, `ernie-rt models` the figures of all",
-    "serve": "There is no server yet. `ernie-rt chat` talks in the terminal",
 }
 """Commands of other programs, and where to go with what they do."""
 
 
 class Commands(TyperGroup):
-    """`help` and `version` work as the options do; commands of other programs lead to those of this one."""
+    """The commands of ernie-rt, and those of plugins.
+
+    `help` and `version` work as the options do; commands of other programs lead to those of this one.
+    """
+
+    def plugins(self, ctx: Any) -> tuple[Plugin, ...]:
+        """The commands of plugins, by metadata; none has the name of one that is built in."""
+        from ernie_rt.discovery.installed import discover
+        from ernie_rt.hooks import COMMANDS
+
+        if COMMANDS not in ctx.meta:  # read once, for all who ask within one call
+            ctx.meta[COMMANDS] = discover(COMMANDS, {*self.commands, "help", "version"})
+        found: tuple[Plugin, ...] = ctx.meta[COMMANDS]
+        return found
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*self.commands, *(plugin.name for plugin in self.plugins(ctx) if plugin.status == "found")]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in self.commands:
+            return self.commands[cmd_name]
+        found = self._plugin(ctx, cmd_name)
+        return Lazy(found) if found is not None and found.status == "found" else None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         match args:
@@ -35,8 +62,14 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] in ELSEWHERE:
-            ctx.fail(f"No such command {args[0]!r}. {ELSEWHERE[args[0]]}")
+        name = args[0]
+        if self.get_command(ctx, name) is None and not ctx.resilient_parsing:
+            unusable = self._plugin(ctx, name)
+            if unusable is not None:
+                cause = f"command {name!r} cannot be used: {unusable.cause}"
+                raise PluginError(cause, where=unusable.distribution, hint="`ernie-rt plugins` says more")
+            hint = ELSEWHERE.get(name) or did_you_mean(name, self.list_commands(ctx))
+            ctx.fail(f"No such command {name!r}. {hint}".strip())
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -45,6 +78,14 @@ class Commands(TyperGroup):
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # as pydantic begins them
             raise
+        except ImportError as error:
+            plugin = self._plugin(ctx, ctx.invoked_subcommand)
+            if ctx.invoked_subcommand in self.commands or plugin is None:
+                raise
+            raise failure(plugin, error) from error
         except KeyboardInterrupt:
             say("ernie-rt: interrupted")
             raise typer.Exit(130) from None
+
+    def _plugin(self, ctx: Any, name: str) -> Plugin | None:
+        return next((plugin for plugin in self.plugins(ctx) if plugin.name == name), None)

@@ -7,7 +7,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ernie_rt.cli.options import Weights, describe
 from ernie_rt.cli.output import answers_alone, parse_size, say
@@ -23,42 +24,23 @@ if TYPE_CHECKING:
 
 @contextmanager
 def loaded(
-    located: Located,
+    ref: str | Path | Located,
     *,
-    backend: str,
-    device: str,
-    dtype: str,
-    max_context: int | None,
-    max_batch_tokens: int | None,
-    threads: int | None,
-    graphs: bool,
-    memory: str | None,
-    weights: WeightSource | None = None,
+    memory: str | None = None,
     verbose: bool = False,
     quiet: bool = False,
+    **options: Any,
 ) -> Iterator[Model]:
-    """`ernie_rt.load` with the options of the command line; the model is closed at the end of the block.
+    """`ernie_rt.load` with its `options`, and `memory` as a size in words; the model is closed at the end of the block.
 
     Said is where `auto` passed a backend over, or a backend does not take weights as they are; all, when `verbose`.
     """
     from ernie_rt.loading import load
 
+    memory_bytes = None if memory is None else parse_size(memory)
     with answers_alone():
         with progress_bar("loading") as progress, progress_bar("recording") as preparing:
-            model = load(
-                located,
-                backend=backend,
-                device=device,
-                dtype=dtype,
-                max_context=max_context,
-                max_batch_tokens=max_batch_tokens,
-                threads=threads,
-                graphs=graphs,
-                memory_bytes=None if memory is None else parse_size(memory),
-                weights=weights,
-                progress=progress,
-                preparing=preparing,
-            )
+            model = load(ref, memory_bytes=memory_bytes, progress=progress, preparing=preparing, **options)
         with model:
             if verbose or (model.choice.passed_over and not quiet):
                 say(f"backend {model.choice.backend} ({model.choice.reason})")

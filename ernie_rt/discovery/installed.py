@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import Distribution
 from typing import Final, Literal
@@ -14,7 +14,7 @@ from typing import Final, Literal
 from packaging.utils import canonicalize_name
 
 from ernie_rt.errors import OptionError
-from ernie_rt.hooks import NAME, NAMESPACE, BackendInfo, is_name
+from ernie_rt.hooks import COMMANDS, NAME, NAMESPACE, BackendInfo, is_name
 
 SWITCH: Final = "ERNIE_RT_PLUGINS"
 """The environment variable that says which plugins may be used: `a,b` those alone, `no:a` all others; empty none.
@@ -33,7 +33,7 @@ Status = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A plugin and what is known of it.
+    """A plugin and what is known of it: one that announces backends, or a command.
 
     `module` is what its entry point leads to ("package.module" or "package.module:object"), `seconds` what importing it
     took; `cause` says in one line why it is not `ok`, and `fix` is the command that helps.
@@ -51,15 +51,26 @@ class Plugin:
     hooks: tuple[str, ...] = ()
     backends: tuple[BackendInfo, ...] = ()
     seconds: float | None = None
+    group: str = NAMESPACE
+
+    @property
+    def kind(self) -> str:
+        return "command" if self.group == COMMANDS else "backend"
+
+    @property
+    def source(self) -> str:
+        """The distribution that it is from, with its version."""
+        return " ".join(part for part in (self.distribution, self.version) if part is not None) or "-"
 
 
-def discover() -> tuple[Plugin, ...]:
-    """Every plugin that is installed, the built-in ones first, in an order that does not depend on the system's.
+def discover(group: str = NAMESPACE, reserved: Collection[str] = ()) -> tuple[Plugin, ...]:
+    """Every plugin of a group that is installed, the built-in ones first, in an order that does not depend on the
+    system's.
 
-    Those that metadata alone rule out say so in their status.
+    Those that metadata alone rule out say so in their status. `reserved` are names that are taken without a plugin.
     """
-    found = sorted(_installed(), key=lambda p: (not p.built_in, p.name, p.distribution or ""))
-    reserved = {plugin.name for plugin in found if plugin.built_in}
+    found = sorted(_installed(group), key=lambda p: (not p.built_in, p.name, p.distribution or ""))
+    reserved = {*reserved, *(plugin.name for plugin in found if plugin.built_in)}
     count = Counter(plugin.name for plugin in found)
     allowed, blocked = _switches()
     return tuple(_judge(plugin, reserved, count, allowed, blocked) for plugin in found)
@@ -77,14 +88,14 @@ def uninstall(distribution: str | None) -> str | None:
     return None if distribution is None else f"pip uninstall {distribution}"
 
 
-def _installed() -> Iterator[Plugin]:
+def _installed(group: str) -> Iterator[Plugin]:
     seen: set[str] = set()
     for distribution in importlib.metadata.distributions():
         try:
             text = distribution.read_text("entry_points.txt") or ""
         except UnicodeDecodeError as error:
             text = error.object.decode("latin-1")
-        if f"[{NAMESPACE}]" not in text:
+        if f"[{group}]" not in text:
             continue
         name, version = _name(distribution), _version(distribution)
         # A distribution that is installed twice counts where Python finds it first.
@@ -92,16 +103,18 @@ def _installed() -> Iterator[Plugin]:
             if canonicalize_name(name) in seen:
                 continue
             seen.add(canonicalize_name(name))
-        fix = uninstall(name) or f"delete its folder in {distribution.locate_file('')}"
         built_in = name is not None and canonicalize_name(name) == OWN
+        fix = uninstall(name) or f"delete its folder in {distribution.locate_file('')}"
+        if built_in:
+            fix = f"pip install --force-reinstall {OWN}"
         try:
-            points = [(point.name, point.value) for point in distribution.entry_points.select(group=NAMESPACE)]
+            points = [(point.name, point.value) for point in distribution.entry_points.select(group=group)]
         except Exception as error:  # each version of Python stumbles in its own way
             cause = f"its entry_points.txt cannot be read ({type(error).__name__})"
-            yield Plugin(name or "?", "", name, version, built_in, "broken", cause, fix)
+            yield Plugin(name or "?", "", name, version, built_in, "broken", cause, fix, group=group)
             continue
         for point, value in points:
-            plugin = Plugin(ascii(point[:40])[1:-1], value, name, version, built_in, fix=fix)
+            plugin = Plugin(ascii(point[:40])[1:-1], value, name, version, built_in, fix=fix, group=group)
             if name is None:
                 plugin = replace(plugin, status="broken", cause="its METADATA cannot be read")
             elif not re.fullmatch(r"[\w.]+(\s*:\s*[\w.]+)?", value):
@@ -120,7 +133,8 @@ def _judge(
     if not is_name(plugin.name):
         return replace(plugin, status="broken", cause=f"{plugin.name!r} is no name for a plugin; expected {NAME}")
     if plugin.name in reserved:
-        return replace(plugin, status="shadows a built-in", cause=f"{plugin.name!r} is a built-in plugin, which stays")
+        what = "command" if plugin.group == COMMANDS else "plugin"
+        return replace(plugin, status="shadows a built-in", cause=f"{plugin.name!r} is a built-in {what}, which stays")
     if count[plugin.name] > 1:
         cause = "another distribution has a plugin of this name; neither is used"
         return replace(plugin, status="duplicate", cause=cause)

@@ -9,6 +9,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ernie_rt.discovery.announcement import alternatives
 from ernie_rt.hooks import BackendInfo
@@ -45,6 +46,23 @@ def overlap(info: BackendInfo) -> str | None:
             names = " ".join(each.name for each in alternatives(text))
             fault = f"{' and '.join(map(_spoken, found))} share their files, so that removing one breaks the other"
             return f"{fault}: keep one (`pip uninstall -y {names}`, then install it)"
+    return None
+
+
+def bringing(name: str, module: str) -> str | None:
+    """The command that installs what a distribution says that it, or an extra of it, needs of this module; or None.
+
+    A module is taken for the distribution of its name.
+    """
+    wanted = canonicalize_name(module.partition(".")[0])
+    metadata = importlib.metadata.metadata(name)
+    needs = [Requirement(text) for text in metadata.get_all("Requires-Dist") or ()]
+    markers = [each.marker for each in needs if canonicalize_name(each.name) == wanted]
+    if any(marker is None or marker.evaluate() for marker in markers):
+        return f"pip install {name}"
+    for extra in metadata.get_all("Provides-Extra") or ():
+        if any(marker is not None and marker.evaluate({"extra": extra}) for marker in markers):
+            return f"pip install '{name}[{extra}]'"
     return None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_rt.discovery.requirements import lack, overlap
+from ernie_rt.discovery.requirements import bringing, lack, overlap
 from ernie_rt.hooks import BackendInfo, hookimpl
 from ernie_rt.host import PluginHost
 from support.commands import command
@@ -90,3 +90,17 @@ def test_where_it_is_said(broken: bool, put: Install, monkeypatch: pytest.Monkey
     assert said in (done.out if broken else done.err)
     ran = command("run", "demo", "Hello", "--backend", "reference", "-n", "1")
     assert ran.code == int(broken) and said in ran.err
+
+
+def test_what_brings_a_module(put: Install) -> None:
+    put("strange_command")
+    metadata = next(iter(put("other").parents[1].glob("strange_command-*"))) / "METADATA"
+    needs = (
+        "Provides-Extra: docs", "Provides-Extra: web", "Requires-Dist: Prometheus.Client>=2",
+        "Requires-Dist: far_off; python_version < '3'", "Requires-Dist: starlette>=1; extra == 'web'",
+        "Requires-Dist: starlette; extra == 'web' and python_version < '3'",
+    )  # fmt: skip
+    metadata.write_text(metadata.read_text() + "".join(f"{line}\n" for line in needs))
+    assert bringing("strange-command", "prometheus_client.core") == "pip install strange-command"
+    assert bringing("strange-command", "starlette.routing") == "pip install 'strange-command[web]'"
+    assert bringing("strange-command", "far_off") is None and bringing("strange-command", "unknown") is None

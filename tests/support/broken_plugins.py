@@ -35,13 +35,18 @@ def raising(method: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """A plugin: the source of its module, which may be missing, and of its backend; what becomes of it, and why."""
+    """A plugin: the source of its module, which may be missing, and of its backend; what becomes of it, and why.
+
+    `needs` are further lines of its distribution's metadata.
+    """
 
     source: str | None
     status: str
     cause: str | None
     engine: str = ENGINE
     entry: str = "NAME = NAME"
+    group: str = "ernie_rt"
+    needs: str = ""
 
 
 TWELVE: Mapping[str, Stranger] = {
@@ -82,8 +87,8 @@ def install(site: Path, name: str, stranger: Stranger, distribution: str = "") -
     distribution = distribution or f"{name}-plugin"
     info = site / f"{distribution.replace('-', '_')}-1.5.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n")
-    (info / "entry_points.txt").write_text(f"[ernie_rt]\n{stranger.entry.replace('NAME', name)}\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n{stranger.needs}")
+    (info / "entry_points.txt").write_text(f"[{stranger.group}]\n{stranger.entry.replace('NAME', name)}\n")
 
 
 def forget(site: Path) -> None:
