@@ -211,6 +211,7 @@ def test_its_steps_make_a_server_that_ends_when_it_is_told(tmp_path: Path) -> No
     for folder in (cache, scratch):
         folder.mkdir()
     image = {k: here(v).replace("$PATH", os.environ["PATH"]) for k, v in environment(stages[-1]).items()}
+    before = {path: path.stat().st_mtime for path in tmp_path.rglob("*")}
     (program,) = stages[-1].all("ENTRYPOINT")[-1].arguments
     start = [program, "serve", "demo"]
     with subprocess.Popen(start, env=outside | image, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as server:
@@ -224,5 +225,8 @@ def test_its_steps_make_a_server_that_ends_when_it_is_told(tmp_path: Path) -> No
                 pytest.fail("it never gets ready")
             server.send_signal(signal.SIGTERM)
             assert server.wait(20) == 0
+            now = {path: path.stat().st_mtime for path in tmp_path.rglob("*")}
+            written = {path for path, time in now.items() if before.get(path) != time}
+            assert all(path.is_relative_to(cache) or path.is_relative_to(scratch) for path in written), "a root to read"
         finally:
             server.kill()
