@@ -1,0 +1,171 @@
+"""The answers to one request, as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol
+
+from ernie_rt import AsyncStream
+from ernie_rt.errors import OverloadError
+from ernie_rt.generation.stream import Generation, Piece
+from ernie_rt.runtime.sequence import Finish
+
+Batch = tuple[int, list[Piece]]
+"""Which answer, counted from 0, and what has come of it since the last batch: at least one piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How many tokens a request took. Prompts count once, however many answers each got.
+
+    `cached_tokens` of the prompts were in the cache; `reasoning_tokens` of the answers were reasoning.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    answer_tokens: int
+    reasoning_tokens: int
+
+
+class Observer(Protocol):
+    """Who is told how answers go: their first token, further ones, the end."""
+
+    def begun(self, seconds: float) -> None: ...
+    def went_on(self, tokens: int, seconds: float) -> None: ...
+    def ended(self, answer: Answer) -> None: ...
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer. `leads` says whether it is the first one to its prompt."""
+
+    stream: AsyncStream
+    leads: bool = True
+    observer: Observer | None = None
+    tokens: int = 0
+    reasoning_tokens: int = 0
+    finish: Finish | None = None
+    began: float = field(default_factory=time.perf_counter)
+    first: float = 0.0
+    last: float = 0.0
+
+    async def next(self) -> list[Piece]:
+        """The next piece, and those that lie behind it already."""
+        try:
+            piece = await anext(self.stream)
+        except Exception:
+            self.finish = "error"
+            raise
+        pieces = [piece, *self.stream.take()]
+        self._count(pieces)
+        if self.finish == "cancelled":  # and not by whoever reads it
+            raise OverloadError("the answer was ended before its time, since the server ends", "draining")
+        return pieces
+
+    def end(self) -> None:
+        """Cancel what has not ended, and tell who observes."""
+        if self.finish is None:
+            self.stream.cancel()
+            self.finish = "cancelled"
+        if self.observer is not None:
+            self.observer.ended(self)
+
+    def _count(self, pieces: Sequence[Piece]) -> None:
+        now, before = time.perf_counter(), self.tokens
+        for piece in pieces:
+            self.tokens += piece.id is not None
+            if piece.reasoning:
+                self.reasoning_tokens = self.tokens
+        self.finish = pieces[-1].finish
+        if not before:
+            self.first = self.last = now
+        if self.observer is not None and self.tokens:
+            if not before:
+                self.observer.begun(now - self.began)
+            self.observer.went_on(self.tokens - max(before, 1), now - self.last)
+        self.last = now
+
+
+class Answers:
+    """Iterate over it, once, in its `with` block: batches of all answers, in the order in which they come.
+
+    Whoever is slow to ask for the next batch finds all in it that has come meanwhile. The end of the block cancels
+    what has not ended. An error of one answer is raised, and ends all of them.
+    """
+
+    def __init__(self, answers: Sequence[Answer]) -> None:
+        self._answers = answers
+        self._batches = self._merged() if len(answers) > 1 else self._single()
+        self._begun: list[Batch] = []
+
+    def __enter__(self) -> Answers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for answer in self._answers:
+            answer.end()
+
+    async def begin(self) -> None:
+        """Wait for the first batch, which stays; what goes wrong before is raised while a status can still say so."""
+        self._begun.append(await anext(self._batches))
+
+    async def __aiter__(self) -> AsyncIterator[Batch]:
+        while self._begun:
+            yield self._begun.pop()
+        async for batch in self._batches:
+            yield batch
+
+    async def finish(self) -> None:
+        """Wait for all of all answers."""
+        async for _ in self:
+            pass
+
+    @property
+    def generations(self) -> list[Generation]:
+        """What has come of each answer."""
+        return [answer.stream.generation for answer in self._answers]
+
+    @property
+    def usage(self) -> Usage:
+        """What was used so far."""
+        leading = [answer.stream.generation for answer in self._answers if answer.leads]
+        return Usage(
+            prompt_tokens=sum(generation.prompt_tokens for generation in leading),
+            cached_tokens=sum(generation.cached_tokens for generation in leading),
+            answer_tokens=sum(answer.tokens for answer in self._answers),
+            reasoning_tokens=sum(answer.reasoning_tokens for answer in self._answers),
+        )
+
+    async def _single(self) -> AsyncIterator[Batch]:
+        (answer,) = self._answers
+        while answer.finish is None:
+            yield 0, await answer.next()
+
+    async def _merged(self) -> AsyncIterator[Batch]:
+        def ask(index: int) -> None:
+            waiting[asyncio.ensure_future(self._answers[index].next())] = index
+
+        waiting: dict[asyncio.Future[list[Piece]], int] = {}
+        for index in range(len(self._answers)):
+            ask(index)
+        try:
+            while waiting:
+                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for future in sorted(done, key=waiting.__getitem__):
+                    index = waiting.pop(future)
+                    pieces = future.result()
+                    if pieces[-1].finish is None:
+                        ask(index)
+                    yield index, pieces
+        finally:
+            for future in waiting:
+                future.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(*waiting, return_exceptions=True)

@@ -1,0 +1,93 @@
+"""The body of a request: JSON within limits of size, depth and time, as a msgspec Struct."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from ernie_rt.untrusted_json import parse_json
+from ernie_rt_serve.events import ClientGone
+from ernie_rt_serve.faults import Fault
+from ernie_rt_serve.settings import Settings
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+LONG: Final = 64 << 10
+"""Longer bodies are parsed in a thread, beside the event loop."""
+IGNORED: Final = "x-ernie-rt-ignored"
+NAME: Final = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
+"""What a header can say of a field's name."""
+PLACE: Final = re.compile(r" - at `\$\.?([^`]*)`$")
+"""Where msgspec puts a fault: at `$.messages[0].role`."""
+CLOSE: Final = {"Connection": "close"}
+"""Of a connection on which the rest of a body would come."""
+
+
+async def read(
+    request: Request, kind: type[S], settings: Settings, undone: Mapping[str, str] | None = None
+) -> tuple[S, dict[str, str]]:
+    """The body as a `kind`, and headers that name the fields of it that nobody reads, if there are any.
+
+    `undone` are fields that the protocol has and this server does not do, each with what to do instead; one that asks
+    for something is a Fault, as is everything else that is wrong with a body.
+    """
+    undone = undone or {}
+    data = await _bytes(request, settings)
+    if len(data) > LONG:
+        tree, body = await asyncio.to_thread(_parse, data, kind, settings.json_depth)
+    else:
+        tree, body = _parse(data, kind, settings.json_depth)
+    for name, instead in undone.items():
+        if tree.get(name) not in (None, False, "", [], {}):
+            raise Fault(400, f"{name} is not supported. {instead}", name, "unsupported_parameter")
+    return body, _ignored(tree.keys() - {field.encode_name for field in msgspec.structs.fields(kind)} - undone.keys())
+
+
+async def _bytes(request: Request, settings: Settings) -> bytes:
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json" or "content-encoding" in request.headers:
+        raise Fault(415, "A body must be JSON, not compressed, and say Content-Type: application/json", headers=CLOSE)
+    try:
+        async with asyncio.timeout(settings.body_seconds):
+            return await _received(request, settings.body_bytes)
+    except TimeoutError:
+        message = f"The body was not there after {settings.body_seconds:g} s"
+        raise Fault(408, message, code="body_timeout", headers=CLOSE) from None
+
+
+async def _received(request: Request, most: int) -> bytes:
+    large = Fault(413, f"The body is longer than {most:,} bytes", code="body_too_large", headers=CLOSE)
+    length = request.headers.get("content-length", "0")
+    if len(length) > 19 or int(length) > most:  # digits: any other is refused before a request gets here
+        raise large
+    data = bytearray()
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        data += message.get("body", b"")
+        if len(data) > most:
+            raise large
+        if not message.get("more_body", False):
+            return bytes(data)
+
+
+def _parse(data: bytes, kind: type[S], depth: int) -> tuple[dict[str, Any], S]:
+    tree = parse_json(data, where="the body", depth=depth)
+    try:
+        return tree, msgspec.convert(tree, kind)
+    except msgspec.ValidationError as error:
+        place = PLACE.search(str(error))
+        param = place[1] if place is not None and place[1] else None
+        message = PLACE.sub("", str(error))
+        raise Fault(400, message if param is None else f"{param[:80]}: {message}", param and param[:80]) from None
+
+
+def _ignored(names: Iterable[str]) -> dict[str, str]:
+    shown = [name if NAME.fullmatch(name) else "?" for name in sorted(names)[:32]]
+    return {IGNORED: ", ".join(dict.fromkeys(shown))} if shown else {}

@@ -1,0 +1,52 @@
+"""What every request passes before a route is looked for: the size of its headers, and who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ernie_rt_serve.faults import Fault, Shape, openai_error
+from ernie_rt_serve.routing import Entry, failure
+from ernie_rt_serve.settings import Settings
+
+CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
+
+
+class Gate:
+    """Lets a request through that may use its path, which is what the router goes by, whatever a `Host` header says.
+
+    Paths that no route has are for nobody without a key, as if there was something.
+    """
+
+    def __init__(self, app: ASGIApp, entries: Iterable[Entry], settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._public = {entry.path for entry in entries if entry.access == "public"}
+        self._shapes: dict[str, Shape] = {entry.path: entry.shape for entry in entries}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._admit(scope)
+        except Fault as fault:
+            await failure(fault, self._shapes.get(scope["path"], openai_error))(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _admit(self, scope: Scope) -> None:
+        most = self._settings.header_bytes
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > most:
+            raise Fault(431, f"The headers are longer than {most:,} bytes", headers={"Connection": "close"})
+        headers = Headers(scope=scope)
+        if "content-length" in headers and "transfer-encoding" in headers:
+            raise Fault(400, "Content-Length and Transfer-Encoding exclude each other", headers={"Connection": "close"})
+        tenant = self._settings.keys.tenant(headers)
+        if tenant is None and scope["path"] not in self._public:
+            message = "No valid API key: send `Authorization: Bearer KEY`, or `x-api-key: KEY`"
+            raise Fault(401, message, code="invalid_api_key", headers=CHALLENGE)
+        scope["state"]["tenant"] = tenant or ""

@@ -1,0 +1,147 @@
+"""OpenAI's `/v1/chat/completions`, with what vLLM and its clients have added to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ernie_rt_serve import body, events, routing
+from ernie_rt_serve.access import caller
+from ernie_rt_serve.faults import Fault
+from ernie_rt_serve.protocols import openai
+from ernie_rt_serve.protocols.openai_chat_answer import ChatAnswer
+from ernie_rt_serve.service import Service
+from ernie_rt_serve.task import Task
+
+UNDONE: Final = {
+    "functions": "Use tools",
+    "function_call": "Use tool_choice",
+    "audio": "Answers are text",
+    "prediction": "Leave it out",
+    "web_search_options": "Give a tool that searches",
+    "chat_template": "The model's own is used",
+    "chat_template_kwargs": "reasoning_effort and thinking_budget say how long to think",
+    "documents": "Put them into messages",
+    "continue_final_message": "/v1/completions continues text",
+    "prompt_embeds": "Prompts are text",
+    "best_of": "Use n, and choose",
+    "use_beam_search": "Leave it out",
+    "echo": "/v1/completions has it",
+}
+
+
+class Function(Struct, kw_only=True, omit_defaults=True):
+    name: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Struct, kw_only=True):
+    type: Literal["function"]
+    function: Function
+
+
+class FunctionName(Struct, kw_only=True):
+    name: str
+
+
+class ToolChoice(Struct, kw_only=True):
+    type: Literal["function"]
+    function: FunctionName
+
+
+class CalledFunction(Struct, kw_only=True):
+    name: str
+    arguments: str | dict[str, Any] = "{}"
+
+
+class Called(Struct, kw_only=True):
+    function: CalledFunction
+    id: str | None = None
+    type: Literal["function"] = "function"
+
+
+class ChatMessage(Struct, kw_only=True, omit_defaults=True):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[Called] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+
+class ChatBody(openai.Body, kw_only=True):
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    max_completion_tokens: openai.Positive | None = None
+    logprobs: bool | None = None
+    top_logprobs: openai.TopLogprobs | None = None
+    tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
+    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    thinking_budget: Annotated[int, Meta(ge=0)] | None = None
+
+    def task(self) -> Task:
+        if self.top_logprobs and not self.logprobs:
+            raise Fault(400, "top_logprobs needs logprobs to be true", "top_logprobs")
+        options = self.options(
+            self.max_completion_tokens or self.max_tokens, (self.top_logprobs or 0) if self.logprobs else None
+        )
+        budget = self.thinking_budget
+        if budget is None and self.reasoning_effort is not None:
+            budget = openai.EFFORTS[self.reasoning_effort]
+        if budget is not None:
+            options["thinking_budget"] = budget
+        return Task(
+            prompt=plain_messages(self.messages),
+            tools=plain_tools(self.tools),
+            tool_choice=self._tool_choice(),
+            parallel_tool_calls=self.parallel_tool_calls is not False,
+            format=self.format,
+            options=options,
+            n=self.n or 1,
+            priority=self.priority or 0,
+        )
+
+    def _tool_choice(self) -> Literal["auto", "none", "required"] | tuple[str]:
+        choice = self.tool_choice or "auto"
+        if not self.tools and choice not in ("auto", "none"):
+            raise Fault(400, "tool_choice wants a tool, and there are no tools", "tool_choice")
+        if not isinstance(choice, ToolChoice):
+            return choice
+        name = choice.function.name
+        if name not in [tool.function.name for tool in self.tools or ()]:
+            raise Fault(400, "tool_choice names a tool that is not among tools", "tool_choice")
+        return (name,)
+
+
+def plain_messages(messages: Sequence[ChatMessage]) -> tuple[Mapping[str, Any], ...]:
+    """As the core takes them, which knows no developers: they are the system."""
+    plain: list[dict[str, Any]] = [msgspec.to_builtins(message) for message in messages]
+    return tuple(each | {"role": "system"} if each["role"] == "developer" else each for each in plain)
+
+
+def plain_tools(tools: Sequence[Tool] | None) -> tuple[Mapping[str, Any], ...]:
+    return tuple(msgspec.to_builtins(tool) for tool in tools or ())
+
+
+async def complete(request: Request, service: Service) -> Response:
+    chat, headers = await body.read(request, ChatBody, service.settings, UNDONE)
+    service.check_model(chat.model)
+    task = chat.task()
+    who = caller(request, task.priority, chat.cache_salt)
+    answers = await service.dispatcher.start(task, caller=who)
+    answer = ChatAnswer(openai.head(service, "chatcmpl"), service.served.model.tokenizer, task.parallel_tool_calls)
+    if chat.stream:
+        return await events.stream(request, answers, answer.events(answers, chat.wants_usage), openai.failed, headers)
+    await events.whole(request, answers)
+    return routing.json(answer.whole(answers), headers=headers)
+
+
+ENTRIES = (routing.Entry("POST", "/v1/chat/completions", "key", complete),)
