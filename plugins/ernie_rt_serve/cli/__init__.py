@@ -1,0 +1,1 @@
+"""The plugin's commands. What they need is imported when they run, so `--help` stays quick."""

@@ -1,0 +1,148 @@
+"""`ernie-rt serve`: answer requests over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from ernie_rt.cli import options as opt
+
+if TYPE_CHECKING:
+    from ernie_rt.session import Model
+    from ernie_rt_serve.access import Keys
+
+KEY_VARIABLE: Final = "ERNIE_RT_API_KEY"
+CONTEXT: Final = 8192
+
+
+def serve(
+    model: opt.Ref,
+    host: Annotated[str, typer.Option(help="The address to listen at; this machine alone can reach the default.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
+    name: Annotated[
+        str | None, typer.Option("--served-model-name", help="What clients call the model; MODEL when not given.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help=f"API keys, one a line, of which a client needs one; else {KEY_VARIABLE} may hold one."),
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines ask without any key.")] = False,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="Let web pages of this origin ask; may be given several times, or *.")
+    ] = None,
+    max_sequences: Annotated[int, typer.Option(min=1, help="So many answers are computed at once.")] = 8,
+    max_queue: Annotated[int, typer.Option(min=0, help="So many more requests wait; others are turned away.")] = 64,
+    queue_seconds: Annotated[
+        float | None, typer.Option(min=0.001, help="Turn a request away that has waited so long; when not given, none.")
+    ] = None,
+    max_context: Annotated[
+        str | None, typer.Option(help="Tokens of a prompt and its answer together, such as 32k; 8k when not given.")
+    ] = None,
+    cache_tokens: Annotated[
+        str | None, typer.Option(help="Tokens of all sequences in the cache; when not given, of the longest ones.")
+    ] = None,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0, help="How long answers may still take when the server is told to end.")
+    ] = 30,
+    weights: opt.Quantize = None,
+    backend: opt.Backend = "auto",
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    max_batch_tokens: opt.BatchTokens = None,
+    threads: opt.Threads = None,
+    graphs: opt.Graphs = True,
+    memory: opt.Memory = None,
+    verbose: opt.Verbose = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line for each request, nor remarks.")] = False,
+) -> None:
+    """Answer requests over HTTP, in the protocols of OpenAI and Anthropic, and show a page at /.
+
+    SIGTERM or Ctrl-C ends it gently: requests that wait are turned away, answers that are under way come to their ends.
+    A second one ends it at once. Prompts and answers are never written to the log.
+    """
+    import asyncio
+
+    from ernie_rt.cli.loaded import loaded, quantized
+    from ernie_rt.cli.output import parse_size, say
+    from ernie_rt.errors import OptionError
+    from ernie_rt.location import locate
+    from ernie_rt_serve import running
+    from ernie_rt_serve.settings import Settings
+
+    keys = _keys(api_key_file)
+    if not keys and not insecure and not running.is_loopback(host):
+        raise OptionError(
+            "other machines could use this server without a key", where=f"--host {host}",
+            hint=f"Give keys with --api-key-file or {KEY_VARIABLE}, or say --insecure",
+        )  # fmt: skip
+    located = locate(model)
+    longest = located.config.max_position_embeddings
+    context = min(longest, CONTEXT) if max_context is None else parse_size(max_context)
+    settings = Settings(name or _name(model), keys, tuple(cors_origin or ()), drain_seconds=drain_seconds)
+    listener = running.bind(host, port)
+    _log(quiet)
+
+    def load() -> AbstractContextManager[Model]:
+        return loaded(
+            located, backend=backend, device=device, dtype=dtype, max_context=context, max_sequences=max_sequences,
+            cache_tokens=None if cache_tokens is None else parse_size(cache_tokens), max_batch_tokens=max_batch_tokens,
+            threads=threads, graphs=graphs, memory=memory, verbose=verbose, quiet=quiet,
+            weights=quantized(located, weights, threads, backend=backend, device=device, dtype=dtype),
+        )  # fmt: skip
+
+    def ready(loaded: Model) -> None:
+        choice = loaded.choice
+        say(f"serving {settings.model} on {choice.backend}, {choice.device}, {choice.dtype}")
+        for line in _greeting(listener.getsockname(), bool(keys), loaded.template is not None):
+            say(line)
+
+    asyncio.run(running.run(listener, settings, load, ready, max_queue=max_queue, queue_seconds=queue_seconds))
+
+
+def _keys(file: Path | None) -> Keys:
+    """Those of the file, else that of the environment; a variable that is set and empty is an error as well."""
+    from ernie_rt_serve.access import NO_KEYS, Keys
+
+    if file is not None:
+        return Keys.read(file)
+    return Keys.of([os.environ[KEY_VARIABLE]]) if KEY_VARIABLE in os.environ else NO_KEYS
+
+
+def _name(model: str) -> str:
+    """What clients call a model that nobody has named: a folder's own name, whatever it lies in."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def _greeting(address: tuple[Any, ...], keys: bool, chats: bool) -> list[str]:
+    """Where the server is, and how to ask it something."""
+    host, port = str(address[0]), address[1]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    key = " -H 'Authorization: Bearer YOUR-KEY'" if keys else ""
+    path, body = "completions", '{"prompt": "Once upon a time"}'
+    if chats:
+        path, body = "chat/completions", '{"messages": [{"role": "user", "content": "Hello"}]}'
+    return [
+        f"open {url}, or ask:",
+        f"curl {url}/v1/{path} -H 'Content-Type: application/json'{key} -d '{body}'",
+    ]
+
+
+def _log(quiet: bool) -> None:
+    """A line on standard error for each request, unless `quiet`, and for what goes wrong."""
+    from ernie_rt.cli.output import say
+
+    class Said(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(self.format(record))
+
+    log = logging.getLogger("ernie_rt_serve")
+    log.handlers, log.propagate = [Said()], False
+    log.setLevel(logging.ERROR if quiet else logging.INFO)

@@ -1,0 +1,78 @@
+"""uvicorn's connections, with an end to the patience for clients that send or read next to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from ernie_rt_serve.settings import Settings
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.h11_impl import H11Protocol as Base
+else:
+    Base = AutoHTTPProtocol
+
+LEAST_RATE: Final = 1024
+"""Bytes a second that a client reads at least, once it has left its connection full."""
+
+
+class Connection(Base):
+    """Closed where headers take too long, and where a full one does not empty.
+
+    A body that takes too long is answered (`body.py`), and between requests uvicorn has a limit of its own.
+    """
+
+    settings: Settings
+    _headers_due: asyncio.TimerHandle | None = None
+    _reading_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            _cancel(self._headers_due)
+            self._headers_due = None
+        elif self._headers_due is None:
+            self._expect_headers()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        _cancel(self._reading_due)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        _cancel(self._headers_due)
+        _cancel(self._reading_due)
+
+    def _expect_headers(self) -> None:
+        self._headers_due = self.loop.call_later(self.settings.header_seconds, self.transport.abort)
+
+    def _expect_reading(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+        self._reading_due = self.loop.call_later(self.settings.stall_seconds, self._check_reading, unread)
+
+    def _check_reading(self, before: int) -> None:
+        read = before - self.transport.get_write_buffer_size()
+        if read < LEAST_RATE * self.settings.stall_seconds:
+            self.transport.abort()
+        else:
+            self._expect_reading()
+
+
+def connections(settings: Settings) -> type[Connection]:
+    """The class of a server's connections."""
+    return type("Connection", (Connection,), {"settings": settings})
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -1,0 +1,118 @@
+"""A server from its first moment to its last: it answers while the model loads, serves, drains and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Final
+
+import uvicorn
+
+from ernie_rt import AsyncModel, Model
+from ernie_rt.errors import OptionError
+from ernie_rt_serve.app import make_app
+from ernie_rt_serve.connection import connections
+from ernie_rt_serve.service import Service
+from ernie_rt_serve.settings import Settings
+
+BACKLOG: Final = 2048
+FLUSH_SECONDS: Final = 5
+"""How long the last bytes of answers may take on their way."""
+MOST_INCOMPLETE: Final = 256 << 10
+"""Bytes of headers that h11 reads before it refuses them itself; below, the gate does, and says why."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens; OptionError where that cannot be."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise OptionError(
+            "cannot listen there", where=f"{host}, port {port}", found=getattr(error, "strerror", None) or str(error),
+            hint="Another program may have that port: choose one with --port, or 0 for any",
+        ) from None  # fmt: skip
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this machine alone can reach a host's address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def run(
+    listener: socket.socket,
+    settings: Settings,
+    load: Callable[[], AbstractContextManager[Model]],
+    ready: Callable[[Model], None],
+    *,
+    max_queue: int,
+    queue_seconds: float | None,
+) -> None:
+    """Serve until a signal says to end, then let answers come to their ends; a second signal ends the process at once.
+
+    `load` gives the model, in a thread; `ready` is told of it when requests are welcome.
+    """
+    app = make_app(None, settings)
+    config = uvicorn.Config(
+        app, http=connections(settings), ws="none", lifespan="off", log_config=None, access_log=False,
+        server_header=False, proxy_headers=False, timeout_graceful_shutdown=FLUSH_SECONDS,
+        h11_max_incomplete_event_size=MOST_INCOMPLETE,
+    )  # fmt: skip
+    server = _Server(config)
+    service: Service = app.state.service
+    with _told_to_end(lambda: service.unready == "loading") as told:
+        serving = asyncio.create_task(server.serve([listener]))
+        loading = load()
+        try:
+            model = await asyncio.to_thread(loading.__enter__)
+            try:
+                async with AsyncModel(model, max_queue=max_queue, queue_seconds=queue_seconds) as served:
+                    service.open(served)
+                    ready(model)
+                    await told.wait()
+                    service.draining = True
+                    await served.drain(settings.drain_seconds)
+                    server.should_exit = True
+                    await serving
+            finally:
+                await asyncio.to_thread(loading.__exit__, None, None, None)
+        finally:
+            server.should_exit = True
+            await serving
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `run`: whoever waits is to be told, and not to find the port closed."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+        yield
+
+
+@contextmanager
+def _told_to_end(loading: Callable[[], bool]) -> Iterator[asyncio.Event]:
+    """Set by SIGTERM or SIGINT; the second of them ends the process, as does the first while the model is `loading`."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def tell(number: int) -> None:
+        if told.is_set() or loading():
+            os._exit(128 + number)
+        told.set()
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, tell, number)
+    try:
+        yield told
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
