@@ -112,6 +112,15 @@ class AsyncModel:
         """What was done so far, and how things are."""
         return self._engine.stats()
 
+    def check_room(self) -> None:
+        """Raise the OverloadError that a request would meet now, so that nobody need prepare one for nothing."""
+        if self._draining:
+            raise OverloadError("serving has come to its end", "draining")
+        stats = self._engine.stats()
+        most = None if self._max_queue is None else self._engine.places + self._max_queue
+        if most is not None and stats.running + stats.waiting >= most:
+            raise OverloadError("too many requests wait", "full", self._seconds_to_wait(stats.waiting))
+
     async def drain(self, seconds: float | None = None) -> None:
         """Take no more requests, turn away those that wait, and let those at work come to their ends.
 
@@ -139,12 +148,7 @@ class AsyncModel:
 
     def _submit(self, prepared: Prepared, caller: Caller, like: AsyncStream | None) -> AsyncStream:
         loop = self._started()
-        if self._draining:
-            raise OverloadError("serving has come to its end", "draining")
-        stats = self._engine.stats()
-        most = None if self._max_queue is None else self._engine.places + self._max_queue
-        if most is not None and stats.running + stats.waiting >= most:
-            raise OverloadError("too many requests wait", "full", self._seconds_to_wait(stats.waiting))
+        self.check_room()
         request = replace(
             prepared.request,
             tenant=caller.tenant,

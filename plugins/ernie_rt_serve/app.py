@@ -15,17 +15,25 @@ from ernie_rt import AsyncModel
 from ernie_rt_serve import management
 from ernie_rt_serve.faults import Fault, openai_error
 from ernie_rt_serve.gate import Gate
+from ernie_rt_serve.openapi import describe
 from ernie_rt_serve.protocols import openai_chat, openai_completions, tokens
 from ernie_rt_serve.request_log import ID_HEADER, RequestLog
-from ernie_rt_serve.routing import Entry, failure
+from ernie_rt_serve.routing import Entry, failure, json
 from ernie_rt_serve.service import Service
 from ernie_rt_serve.settings import Settings
+
+
+async def _openapi(request: Request, service: Service) -> Response:
+    """This description."""
+    return json(describe(ENTRIES))
+
 
 ENTRIES: Final[tuple[Entry, ...]] = (
     *management.ENTRIES,
     *openai_chat.ENTRIES,
     *openai_completions.ENTRIES,
     *tokens.ENTRIES,
+    Entry("GET", "/openapi.json", "key", _openapi),
 )
 """Every route there is."""
 

@@ -31,6 +31,7 @@ class Dispatcher:
 
         Raises what `AsyncModel.chat` does; nothing of the request stays queued then.
         """
+        self._served.check_room()
         answers: list[Answer] = []
         try:
             for task in tasks:

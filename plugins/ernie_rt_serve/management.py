@@ -22,18 +22,22 @@ async def ready(request: Request, service: Service) -> Response:
 
 
 async def metrics(request: Request, service: Service) -> Response:
+    """How the server fares, for Prometheus."""
     return Response(service.metrics.prometheus(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def stats(request: Request, service: Service) -> Response:
+    """How the server fares, for the page."""
     return json(service.metrics.summary(service.served))
 
 
 async def models(request: Request, service: Service) -> Response:
+    """The one model that is served."""
     return json({"object": "list", "data": [_card(service)]})
 
 
 async def model(request: Request, service: Service) -> Response:
+    """The model of that name."""
     service.check_model(request.path_params["name"])
     return json(_card(service))
 

@@ -21,13 +21,14 @@ Endpoint = Callable[[Request, Service], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A route. What `answer` raises becomes an answer in the protocol's `shape`."""
+    """A route. What `answer` raises becomes an answer in the protocol's `shape`; `body` is what it reads."""
 
     method: Literal["GET", "POST"]
     path: str
     access: Access
     answer: Endpoint
     shape: Shape = openai_error
+    body: type[msgspec.Struct] | None = None
 
     def route(self, service: Service) -> Route:
         async def endpoint(request: Request) -> Response:

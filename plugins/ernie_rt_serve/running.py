@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 import uvicorn
+from starlette.applications import Starlette
 
 from ernie_rt import AsyncModel, Model
 from ernie_rt.errors import OptionError
@@ -47,6 +48,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def make_server(app: Starlette, settings: Settings) -> uvicorn.Server:
+    """What serves an application until its `should_exit` is set; signals are left to others."""
+    config = uvicorn.Config(
+        app, http=connections(settings), ws="none", lifespan="off", log_config=None, access_log=False,
+        server_header=False, proxy_headers=False, timeout_graceful_shutdown=FLUSH_SECONDS,
+        h11_max_incomplete_event_size=MOST_INCOMPLETE,
+    )  # fmt: skip
+    return _Server(config)
+
+
 async def run(
     listener: socket.socket,
     settings: Settings,
@@ -61,12 +72,7 @@ async def run(
     `load` gives the model, in a thread; `ready` is told of it when requests are welcome.
     """
     app = make_app(None, settings)
-    config = uvicorn.Config(
-        app, http=connections(settings), ws="none", lifespan="off", log_config=None, access_log=False,
-        server_header=False, proxy_headers=False, timeout_graceful_shutdown=FLUSH_SECONDS,
-        h11_max_incomplete_event_size=MOST_INCOMPLETE,
-    )  # fmt: skip
-    server = _Server(config)
+    server = make_server(app, settings)
     service: Service = app.state.service
     with _told_to_end(lambda: service.unready == "loading") as told:
         serving = asyncio.create_task(server.serve([listener]))
@@ -90,7 +96,7 @@ async def run(
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to `run`: whoever waits is to be told, and not to find the port closed."""
+    """uvicorn closes its port at the first signal; here who asks in the meantime is to be told why not."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:  # type: ignore[override]

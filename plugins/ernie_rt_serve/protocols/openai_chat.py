@@ -132,6 +132,7 @@ def plain_tools(tools: Sequence[Tool] | None) -> tuple[Mapping[str, Any], ...]:
 
 
 async def complete(request: Request, service: Service) -> Response:
+    """Answer a conversation."""
     chat, headers = await body.read(request, ChatBody, service.settings, UNDONE)
     service.check_model(chat.model)
     task = chat.task()
@@ -144,4 +145,4 @@ async def complete(request: Request, service: Service) -> Response:
     return routing.json(answer.whole(answers), headers=headers)
 
 
-ENTRIES = (routing.Entry("POST", "/v1/chat/completions", "key", complete),)
+ENTRIES = (routing.Entry("POST", "/v1/chat/completions", "key", complete, body=ChatBody),)

@@ -64,6 +64,7 @@ class CompletionBody(openai.Body, kw_only=True):
 
 
 async def complete(request: Request, service: Service) -> Response:
+    """Continue texts, or token ids."""
     completion, headers = await body.read(request, CompletionBody, service.settings, UNDONE)
     service.check_model(completion.model)
     tasks = completion.tasks()
@@ -147,4 +148,4 @@ def _scored(pieces: Sequence[Piece]) -> list[tuple[int, Logprobs]]:
     return [(piece.id, piece.logprobs) for piece in pieces if piece.id is not None and piece.logprobs is not None]
 
 
-ENTRIES = (routing.Entry("POST", "/v1/completions", "key", complete),)
+ENTRIES = (routing.Entry("POST", "/v1/completions", "key", complete, body=CompletionBody),)

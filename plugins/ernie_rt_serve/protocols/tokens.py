@@ -39,6 +39,7 @@ class DetokenizeBody(Struct, kw_only=True):
 
 
 async def tokenize(request: Request, service: Service) -> Response:
+    """The token ids of a text, or of a conversation."""
     asked, headers = await body.read(request, TokenizeBody, service.settings, UNDONE)
     service.check_model(asked.model)
     if (asked.prompt is None) == (asked.messages is None):
@@ -57,6 +58,7 @@ async def tokenize(request: Request, service: Service) -> Response:
 
 
 async def detokenize(request: Request, service: Service) -> Response:
+    """The text of token ids."""
     asked, headers = await body.read(request, DetokenizeBody, service.settings)
     service.check_model(asked.model)
     tokenizer = service.served.model.tokenizer
@@ -67,6 +69,6 @@ async def detokenize(request: Request, service: Service) -> Response:
 
 
 ENTRIES = (
-    routing.Entry("POST", "/tokenize", "key", tokenize),
-    routing.Entry("POST", "/detokenize", "key", detokenize),
+    routing.Entry("POST", "/tokenize", "key", tokenize, body=TokenizeBody),
+    routing.Entry("POST", "/detokenize", "key", detokenize, body=DetokenizeBody),
 )
