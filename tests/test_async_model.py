@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,8 @@ import pytest
 
 import ernie_rt
 from ernie_rt import AsyncModel, AsyncStream, Caller, Model
-from ernie_rt.contract import Step
 from ernie_rt.errors import BackendError, OptionError, OverloadError, PromptError
+from support.held_up import free, held_up, until
 
 SEQUENCES = 4
 
@@ -36,47 +34,6 @@ def run(body: Callable[[], Awaitable[None]]) -> None:
 
 async def text(stream: AsyncStream) -> str:
     return "".join([piece.text async for piece in stream])
-
-
-class Gate:
-    """Holds up the steps of a model: each waits until it is let through, or fails."""
-
-    def __init__(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.open = threading.Event()
-        self.once = threading.Semaphore(0)
-        self.error: BaseException | None = None
-        submit = model.engine._executable.submit
-
-        def gated(step: Step) -> Any:
-            while not (self.open.is_set() or self.once.acquire(timeout=0.01)):
-                pass
-            error, self.error = self.error, None
-            if error is not None:
-                raise error
-            return submit(step)
-
-        monkeypatch.setattr(model.engine._executable, "submit", gated)
-
-
-@asynccontextmanager
-async def held_up(
-    model: Model, monkeypatch: pytest.MonkeyPatch, **options: Any
-) -> AsyncIterator[tuple[AsyncModel, Gate]]:
-    with monkeypatch.context() as patch:
-        gate = Gate(model, patch)
-        async with AsyncModel(model, **options) as served:
-            yield served, gate
-            gate.open.set()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.002)
-
-
-def free(model: Model) -> bool:
-    stats = model.engine.stats()
-    return (stats.running, stats.waiting, stats.held_rows) == (0, 0, 0)
 
 
 def test_answers_are_those_of_the_model_alone(model: Model) -> None:
