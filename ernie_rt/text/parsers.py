@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -50,7 +51,8 @@ class OutputParser:
     Newlines next to a tag belong to it and are left out, with the space that the Thinking model's tokenizer has between
     a tag and a newline; other text comes as soon as it cannot be the beginning of a tag. An answer without tags comes
     as it is. A tag within a string of a call's JSON is a part of that string, provided that all of it makes a call.
-    Takes time linear in the text.
+    Calls within the reasoning are a part of it where text or calls follow. Where nothing does, they were meant, and come
+    at the end. Takes time linear in the text.
     """
 
     def __init__(self, thinking: bool = False) -> None:
@@ -68,10 +70,12 @@ class OutputParser:
         """What came after `<tool_call>`."""
         self._seek = OUTSIDE
         """What decides how the body goes on; once it can be no JSON, any tag."""
+        self._reasoned: list[str] | None = []
+        """The reasoning; None once there was anything else."""
 
     def push(self, text: str) -> list[Part]:
         """Take more of the answer, and return what is certain now."""
-        return [part for part in self._push(text) if part.text or part.call]
+        return self._noted(self._push(text))
 
     def flush(self) -> list[Part]:
         """End the answer: what was held back, half a tag included, is text; a call without its end counts if whole."""
@@ -85,7 +89,17 @@ class OutputParser:
         parts += self._write(rest)
         if not self._tagged:
             parts.append(Part("text", "\n" * self._newlines))
-        return [part for part in parts if part.text or part.call]
+        noted = self._noted(parts)
+        return noted if self._reasoned is None else [*noted, *_calls_within("".join(self._reasoned))]
+
+    def _noted(self, parts: Iterable[Part]) -> list[Part]:
+        """Those of the parts that say something."""
+        said = [part for part in parts if part.text or part.call]
+        if any(part.kind != "reasoning" for part in said):
+            self._reasoned = None
+        if self._reasoned is not None:
+            self._reasoned += [part.text for part in said]
+        return said
 
     def _push(self, text: str) -> Iterator[Part]:
         text = self._pending + text
@@ -162,6 +176,13 @@ class OutputParser:
         self._newlines = len(text) - len(text.rstrip("\n"))
         self._after_tag = False
         return [Part(KINDS[self._section], "\n" * before + body)]
+
+
+def _calls_within(reasoning: str) -> Iterator[Part]:
+    for behind in reasoning.split(OPEN)[1:]:
+        body = behind.partition(CLOSE)[0]
+        with suppress(JsonError):
+            yield from [Part("tool_call", body.strip(), call) for call in read_calls(body)]
 
 
 def _half_tag(text: str, tags: Iterable[str]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import TYPE_CHECKING
 
 from ernie_rt import AsyncModel, AsyncStream, Caller
 from ernie_rt.errors import PromptError
@@ -10,6 +12,9 @@ from ernie_rt.generation.options import GenerateOptions
 from ernie_rt.text.chat import ChatPrompt
 from ernie_rt_serve.answers import Answer, Answers, Observer
 from ernie_rt_serve.task import Task
+
+if TYPE_CHECKING:
+    from ernie_rt_serve.grammars import Grammars
 
 Prompt = ChatPrompt | tuple[int, ...]
 """What a model answers, or continues: token ids, and for a conversation how to read the answer."""
@@ -21,6 +26,13 @@ class Dispatcher:
     def __init__(self, served: AsyncModel, observer: Observer | None = None) -> None:
         self._served = served
         self._observer = observer
+        self._lock = threading.Lock()
+        self._made: Grammars | None = None
+
+    def close(self) -> None:
+        """End what compiles grammars."""
+        if self._made is not None:
+            self._made.close()
 
     async def prompt(self, task: Task) -> Prompt:
         """The prompt of a task as a model takes it. PromptError, or what a chat template raises."""
@@ -49,11 +61,20 @@ class Dispatcher:
 
     def _prepare(self, task: Task) -> tuple[Prompt, GenerateOptions]:
         options = GenerateOptions(**task.options)
-        if task.format is not None:
+        if task.format is not None or task.tool_choice not in ("auto", "none"):
             from ernie_rt_serve.structured import constraint
 
-            options["constraint"] = constraint(task.format, self._served.model.tokenizer)
+            options["constraint"] = constraint(task, self._grammars())
         return self._prompt(task), options
+
+    def _grammars(self) -> Grammars:
+        """Made when first needed: most servers never need it."""
+        from ernie_rt_serve.grammars import Grammars
+
+        with self._lock:
+            if self._made is None:
+                self._made = Grammars(self._served.model.tokenizer)
+            return self._made
 
     def _prompt(self, task: Task) -> Prompt:
         model, prompt = self._served.model, task.prompt

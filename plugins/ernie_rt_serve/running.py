@@ -89,6 +89,7 @@ async def run(
                     server.should_exit = True
                     await serving
             finally:
+                service.close()
                 await asyncio.to_thread(loading.__exit__, None, None, None)
         finally:
             server.should_exit = True

@@ -42,6 +42,11 @@ class Service:
         self._model = served, Dispatcher(served, self.metrics)
         self.metrics.observe(served)
 
+    def close(self) -> None:
+        """The model is about to end."""
+        if self._model is not None:
+            self._model[1].close()
+
     @property
     def served(self) -> AsyncModel:
         """The model; a Fault while it loads."""

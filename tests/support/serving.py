@@ -68,6 +68,7 @@ def serving(model: Model, settings: Settings = SETTINGS, **options: Any) -> Iter
     finally:
         server.should_exit = True
         thread.join()
+        app.state.service.close()
 
 
 @dataclass

@@ -14,6 +14,9 @@ from ernie_rt.text.messages import Message, ToolCall, message_context, parse_mes
 from ernie_rt.text.parsers import OutputParser, Part
 
 CALL = '{"name": "look_up", "arguments": {"what": "上 </think> <x>", "n": 1}}'
+INNER = '{"name": "f", "arguments": {"n": 1}}'
+WITHIN = f"<tool_call>{INNER}</tool_call>"
+F = Part("tool_call", INNER, ToolCall("f", {"n": 1}))
 TAGS = ["<think>", "</think>", "<response>", "</response>", "<tool_call>", "</tool_call>"]
 
 
@@ -71,6 +74,12 @@ CASES = [
     ),
     ("<think>\n\n</think>\n\nYes\n", False, [Part("text", "Yes")]),
     (f"r</think>\n\n<tool_call>\n{CALL}\n</tool_call>\n", True, [Part("reasoning", "r"), look_up()]),
+    # Calls within the reasoning count where nothing else came of it.
+    (f"r{WITHIN}\n", True, [Part("reasoning", f"r{WITHIN}"), F]),
+    (f"r{WITHIN}\n</think>\n", True, [Part("reasoning", f"r{WITHIN}"), F]),
+    (f"r{WITHIN}</think>a", True, [Part("reasoning", f"r{WITHIN}"), Part("text", "a")]),
+    (f"r{WITHIN}</think>{WITHIN}", True, [Part("reasoning", f"r{WITHIN}"), F]),
+    ("r<tool_call>{}</tool_call>", True, [Part("reasoning", "r<tool_call>{}</tool_call>")]),
     (f"<tool_call>{CALL}</tool_call><tool_call>{CALL}</tool_call>", False, [look_up(), look_up()]),
     (f"a<tool_call>{CALL}", False, [Part("text", "a"), look_up()]),
     (
