@@ -24,7 +24,15 @@ def demo() -> Iterator[Model]:
 @pytest.fixture(scope="session")
 def server(demo: Model) -> Iterator[Served]:
     """Serves the demo model to everybody."""
-    with serving(demo, Settings("demo", body_seconds=1, header_seconds=1), max_queue=64) as served:
+    with serving(demo, max_queue=64) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def impatient(demo: Model) -> Iterator[Served]:
+    """Serves it to clients that are quick."""
+    settings = Settings("demo", header_seconds=0.4, body_seconds=0.4, stall_seconds=0.3)
+    with serving(demo, settings) as served:
         yield served
 
 

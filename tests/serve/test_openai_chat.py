@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -78,7 +77,7 @@ def calls(given: Any) -> list[tuple[str, Any]]:
         (f"I look.\n</think>\n\n{CALL}\n", "I look.", "", [LOOKED_UP]),
         (f"I look.\n{CALL}\n", f"I look.\n{CALL}", "", [LOOKED_UP]),
         (f"I could {OTHER}.\n</think>\n{CALL}\n", f"I could {OTHER}.", "", [LOOKED_UP]),
-        (f"I look.\n</think>\n<response>\nWait.\n</response>\n{CALL}\n\n{OTHER}\n", "I look.", "Wait.", [LOOKED_UP, ADDED]),
+        (f"So.\n</think>\n<response>\nWait.\n</response>\n{CALL}\n\n{OTHER}\n", "So.", "Wait.", [LOOKED_UP, ADDED]),
     ],
     ids=["answer", "call", "call-inside-reasoning", "call-considered", "text-and-calls"],
 )  # fmt: skip

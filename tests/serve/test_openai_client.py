@@ -74,9 +74,7 @@ def test_several_answers_share_a_prompt_and_differ(client: openai.OpenAI) -> Non
 
 def test_a_seed_gives_the_same_answer_again(client: openai.OpenAI) -> None:
     def answer(seed: int) -> str | None:
-        asked = client.chat.completions.create(
-            model="demo", messages=GRAMS, temperature=2.0, seed=seed, max_tokens=12
-        )
+        asked = client.chat.completions.create(model="demo", messages=GRAMS, temperature=2.0, seed=seed, max_tokens=12)
         return asked.choices[0].message.content
 
     assert answer(-3) == answer(-3) != answer(4)

@@ -47,6 +47,7 @@ class Served:
 def serving(model: Model, settings: Settings = SETTINGS, **options: Any) -> Iterator[Served]:
     """Serve a model at a free port until the end of the block; `options` are AsyncModel's."""
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)  # so that who reads nothing is noticed soon
     begun = threading.Event()
     app, server = None, None
 

@@ -1,0 +1,93 @@
+"""Bodies: what they may be, how large, how deep, and how soon."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from contextlib import suppress
+
+import httpx2
+import pytest
+
+from support.serving import Served
+
+PATH = "/v1/chat/completions"
+ASK = {"messages": [{"role": "user", "content": "How many grams are in 5 kilograms?"}], "max_tokens": 1}
+
+
+def post(server: Served, content: bytes, media: str = "application/json", **headers: str) -> httpx2.Response:
+    return httpx2.post(f"{server.url}{PATH}", content=content, headers={"content-type": media, **headers}, timeout=20)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"x", b"null", b"[]", b'"a"', b"1", b"{", b"\xff", b"{}", b"[" * 100_000, b'{"a":' * 100_000,
+        b'{"messages": NaN}', b'{"temperature": Infinity}', b'{"temperature": 1e999}', b"9" * 5000,
+        b'{"n": ' + b"9" * 5000 + b"}", b'{"n": 1, "n": 1}', b'{"model": "\\ud800"}', b'{"\\udc00": 1}',
+        b"\xef\xbb\xbf{}", json.dumps(ASK).encode("utf-16"), b'{"a": 1}{"b": 2}', b"{'a': 1}", b'{"a": 1,}',
+        b'{"x": ' + b"[" * 70 + b"]" * 70 + b"}",
+    ],
+    ids=lambda body: ascii(body[:16]),
+)  # fmt: skip
+def test_hostile_json_is_refused(server: Served, body: bytes) -> None:
+    before = time.monotonic()
+    reply = post(server, body)
+    assert reply.status_code == 400 and time.monotonic() - before < 1
+    error = reply.json()["error"]
+    assert error["type"] == "invalid_request_error" and len(error["message"]) < 500
+    assert not re.search(r"0x[0-9a-f]{8,}|/[a-z]+/[a-z]+\.py", error["message"])
+
+
+@pytest.mark.parametrize("media", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data", "x", ""])
+def test_bodies_are_json(server: Served, media: str) -> None:
+    assert post(server, json.dumps(ASK).encode(), media).status_code == 415
+
+
+def test_bodies_are_not_compressed(server: Served) -> None:
+    assert post(server, b"x", **{"content-encoding": "gzip"}).status_code == 415
+    assert post(server, json.dumps(ASK).encode(), "Application/JSON; charset=utf-8").status_code == 200
+
+
+def test_large_bodies_are_refused_with_and_without_a_length(server: Served) -> None:
+    large = json.dumps(ASK | {"user": "x" * (5 << 20)}).encode()
+    assert post(server, large).status_code == 413
+
+    def chunks():  # type: ignore[no-untyped-def]
+        yield from (large[at : at + 65536] for at in range(0, len(large), 65536))
+
+    reply = httpx2.post(f"{server.url}{PATH}", content=chunks(), headers={"content-type": "application/json"})
+    assert reply.status_code == 413 and reply.json()["error"]["code"] == "body_too_large"
+    long = ASK | {"user": "x" * (3 << 20)}
+    assert post(server, json.dumps(long).encode()).status_code == 200
+
+
+def test_slow_bodies_time_out(impatient: Served) -> None:
+    with impatient.connect() as connection:
+        head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+        connection.sendall(head.encode())
+        began = time.monotonic()
+        connection.settimeout(0.05)
+        answer = b""
+        while not answer and time.monotonic() - began < 5:
+            connection.send(b" ")
+            with suppress(TimeoutError):
+                answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 408 ") and time.monotonic() - began > 0.35
+        assert b"connection: close" in answer.lower()
+
+
+def test_a_client_that_leaves_in_the_middle_is_no_error(server: Served) -> None:
+    with server.connect() as connection:
+        head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
+        connection.sendall(head.encode())
+    assert httpx2.get(f"{server.url}/health").status_code == 200
+
+
+def test_what_nobody_reads_is_named_and_nothing_else(server: Served) -> None:
+    fields = {f"field{n}": 1 for n in range(100)} | {"é": 1, "a\r\nset-cookie: b": 1}
+    reply = post(server, json.dumps(ASK | fields).encode())
+    assert reply.status_code == 200 and "set-cookie" not in reply.headers
+    assert len(reply.headers["x-ernie-rt-ignored"]) < 500
+    assert "x-ernie-rt-ignored" not in post(server, json.dumps(ASK).encode()).headers
