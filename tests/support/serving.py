@@ -142,9 +142,9 @@ async def ask(
 
 
 class ScriptedStream(AsyncIterator[Piece]):
-    """Gives pieces one by one; an exception among them is raised, an awaitable awaited."""
+    """Gives pieces one by one; an exception among them is raised, an event waited for."""
 
-    def __init__(self, script: Sequence[Piece | BaseException | Awaitable[None]], prompt_tokens: int) -> None:
+    def __init__(self, script: Sequence[Piece | BaseException | asyncio.Event], prompt_tokens: int) -> None:
         self._script = list(script)
         self._came: list[Piece] = []
         self._prompt_tokens = prompt_tokens
@@ -158,7 +158,7 @@ class ScriptedStream(AsyncIterator[Piece]):
             if isinstance(step, Piece):
                 self._came.append(step)
                 return step
-            await step
+            await step.wait()
         raise StopAsyncIteration
 
     def take(self) -> list[Piece]:
@@ -188,7 +188,7 @@ class ScriptedStream(AsyncIterator[Piece]):
 class ScriptedModel:
     """In the place of an AsyncModel: each answer follows a script, which may be an exception that refuses it."""
 
-    def __init__(self, model: Model, *scripts: Sequence[Piece | BaseException | Awaitable[None]] | Exception) -> None:
+    def __init__(self, model: Model, *scripts: Sequence[Piece | BaseException | asyncio.Event] | Exception) -> None:
         self.model = model
         self.streams: list[ScriptedStream] = []
         self.asked: list[SimpleNamespace] = []
