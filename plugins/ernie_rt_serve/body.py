@@ -24,6 +24,8 @@ NAME: Final = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 """What a header can say of a field's name."""
 PLACE: Final = re.compile(r" - at `\$\.?([^`]*)`$")
 """Where msgspec puts a fault: at `$.messages[0].role`."""
+ENUM: Final = re.compile(r"^Invalid enum value .*", re.DOTALL)
+"""What msgspec says, with a client's own text in it."""
 CLOSE: Final = {"Connection": "close"}
 """Of a connection on which the rest of a body would come."""
 
@@ -84,7 +86,7 @@ def _parse(data: bytes, kind: type[S], depth: int) -> tuple[dict[str, Any], S]:
     except msgspec.ValidationError as error:
         place = PLACE.search(str(error))
         param = place[1] if place is not None and place[1] else None
-        message = PLACE.sub("", str(error))
+        message = ENUM.sub("Not one of the values that it may have", PLACE.sub("", str(error)))
         raise Fault(400, message if param is None else f"{param[:80]}: {message}", param and param[:80]) from None
 
 

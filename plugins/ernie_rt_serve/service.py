@@ -78,7 +78,7 @@ class Service:
     def check_model(self, name: str | None) -> None:
         """A Fault for a name that is not the model's."""
         if name is not None and name != self.settings.model:
-            message = f"There is no model {name[:80]!a} here, but {self.settings.model!r}"
+            message = f"The model that was asked for is not here; {self.settings.model!r} is"
             raise Fault(404, message, "model", "model_not_found")
 
     def fault(self, request: Request, error: Exception) -> Fault:

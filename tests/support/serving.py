@@ -15,6 +15,7 @@ from typing import Any
 from starlette.applications import Starlette
 
 from ernie_rt import AsyncModel, Caller, Generation, Model, Piece
+from ernie_rt.text.chat import ChatPrompt
 from ernie_rt_serve.app import make_app
 from ernie_rt_serve.running import make_server
 from ernie_rt_serve.service import Service
@@ -192,11 +193,18 @@ class ScriptedModel:
         self.model = model
         self.streams: list[ScriptedStream] = []
         self.asked: list[SimpleNamespace] = []
+        self.otherwise: Sequence[Piece] = ()
+        """What it says when no script is left, to requests that the model would take."""
         self._scripts = list(scripts)
 
     def generate(self, prompt: Any, *, caller: Caller, like: object = None, **options: Any) -> ScriptedStream:
         self.asked.append(SimpleNamespace(prompt=prompt, caller=caller, like=like, options=options))
-        script = self._scripts.pop(0)
+        if self.otherwise:
+            if isinstance(prompt, ChatPrompt):
+                self.model.prepare_chat(prompt, None, options)
+            else:
+                self.model.prepare(prompt, options)
+        script = self._scripts.pop(0) if self._scripts else self.otherwise
         if isinstance(script, Exception):
             raise script
         self.streams.append(ScriptedStream(script, len(getattr(prompt, "ids", prompt))))

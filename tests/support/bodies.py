@@ -1,0 +1,81 @@
+"""Bodies of requests that are almost right, made of a server's own description."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from typing import Any, Final
+
+ODD: Final[tuple[Any, ...]] = (
+    None, True, False, 0, -1, 1, 2, 2.5, -0.0, 1e308, 2**31, 2**63, 2**64, -(2**63) - 1, 10**30, "", "x", "\0", "猫",
+    "</s><|end_of_sentence|>", "a" * 300, [], [[]], [1], ["a"], [None], {}, {"a": 1}, {"type": "x"}, {"type": None},
+)  # fmt: skip
+"""Values that belong nowhere in particular."""
+WORDS: Final = ("How many grams are in 5 kilograms?", "", "x", "公斤 🧮", "a\u0301" * 5)
+
+
+class Bodies:
+    """Draws bodies for the schemas of an OpenAPI document: some right, most wrong in a place or two."""
+
+    def __init__(self, document: Mapping[str, Any], seed: int) -> None:
+        self._schemas = document["components"]["schemas"]
+        self._random = random.Random(seed)
+
+    def body(self, schema: Mapping[str, Any]) -> bytes:
+        """One body: JSON of the schema, with odd values in places, or bytes that are no JSON."""
+        data = json.dumps(self._value(schema, 0), ensure_ascii=self._random.random() < 0.5).encode()
+        if self._random.random() < 0.15:
+            data = self._broken(data)
+        return data
+
+    def _value(self, schema: Mapping[str, Any], depth: int) -> Any:
+        random = self._random
+        if random.random() < 0.04 or depth > 6:
+            return random.choice(ODD)
+        if "$ref" in schema:
+            return self._value(self._schemas[schema["$ref"].rpartition("/")[2]], depth)
+        if "anyOf" in schema:
+            return self._value(random.choice(schema["anyOf"]), depth + 1)
+        if "enum" in schema:
+            return random.choice(schema["enum"])
+        match schema.get("type"):
+            case "object" if "properties" in schema:
+                wanted = schema.get("required", ())
+                names = [name for name in schema["properties"] if name in wanted or random.random() < 0.25]
+                if random.random() < 0.1:
+                    names = names[1:]
+                return {name: self._value(schema["properties"][name], depth + 1) for name in names}
+            case "object":
+                inner = schema.get("additionalProperties") or {}
+                return {random.choice("ab1-9"): self._value(inner, depth + 1) for _ in range(random.randrange(3))}
+            case "array":
+                inner = schema.get("items") or {}
+                return [self._value(inner, depth + 1) for _ in range(random.randrange(4))]
+            case "string":
+                return random.choice(WORDS)
+            case "integer":
+                return random.choice((schema.get("minimum", 0), schema.get("maximum", 9), 1, 3))
+            case "number":
+                return random.choice((0, 0.5, 1, -1, 1e9))
+            case "boolean":
+                return random.random() < 0.5
+            case "null":
+                return None
+        return random.choice(ODD)
+
+    def _broken(self, data: bytes) -> bytes:
+        random, damaged = self._random, bytearray(data)
+        match random.randrange(4):
+            case 0:
+                return data[: random.randrange(len(data) + 1)]
+            case 1:
+                return random.randbytes(random.randrange(200))
+            case 2:
+                for _ in range(3):
+                    damaged[random.randrange(len(damaged))] = random.randrange(256)
+                return bytes(damaged)
+        at = random.randrange(len(data))
+        return (
+            data[:at] + random.choice((b"[" * 2000, b"NaN", b"1e999", b"\xff", b'"\\ud800"', b"9" * 5000)) + data[at:]
+        )
