@@ -172,3 +172,16 @@ def test_several_answers_are_told_apart(folder: Path) -> None:
         assert [choice["message"]["content"] for choice in whole.json["choices"]] == ["A.", "A."]
 
     run(body)
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "add"}}], ids=str)
+def test_a_call_that_must_come(folder: Path, choice: object) -> None:
+    async def body() -> None:
+        other = OTHER.replace("{}", '{"a": 1}')
+        async with saying(folder, f"Hm.\n</think>\n\n{other}") as (app, _):
+            reply = await ask(app, "POST", "/v1/chat/completions", ASK | {"tool_choice": choice, "max_tokens": 100})
+            app.state.service.close()
+        (answer,) = reply.json["choices"]
+        assert calls(answer["message"]["tool_calls"])[0][0] == "add" and answer["message"]["content"] is None
+
+    run(body)

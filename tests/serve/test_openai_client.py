@@ -231,3 +231,55 @@ def test_fields_that_nobody_reads_are_named(client: openai.OpenAI) -> None:
         model="demo", messages=GRAMS, user="me", extra_body={"shape": 1, "a\nb": 2}
     )
     assert answer.headers["x-ernie-rt-ignored"] == "?, shape, user"
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"grams": {"type": "integer"}, "unit": {"enum": ["kg", "lb"]}},
+    "required": ["grams", "unit"],
+    "additionalProperties": False,
+}
+
+
+def test_an_answer_follows_a_schema(client: openai.OpenAI) -> None:
+    wish = {"type": "json_schema", "json_schema": {"name": "weight", "schema": SCHEMA, "strict": True}}
+    ask = {"model": "demo", "messages": GRAMS, "max_tokens": 100, "response_format": wish}
+    (choice,) = client.chat.completions.create(**ask).choices  # type: ignore[call-overload]
+    answer = json.loads(choice.message.content)
+    assert isinstance(answer["grams"], int) and answer["unit"] in ("kg", "lb") and choice.finish_reason == "stop"
+    chunks = client.chat.completions.create(**ask, stream=True)  # type: ignore[call-overload]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == choice.message.content
+    (choice,) = client.chat.completions.create(**ask | {"response_format": {"type": "text"}}).choices
+    assert choice.message.content == ANSWER
+
+
+@pytest.mark.parametrize(
+    ("structured", "pattern"),
+    [({"regex": "[0-9]{4} g"}, "[0-9]{4} g"), ({"choice": ["50.0", "50+0"]}, r"50\.0|50\+0"),
+     ({"grammar": 'start: "a" "b"+ "c"'}, "ab+c"), ({"json": {"enum": [7]}}, "7")],
+    ids=str,
+)  # fmt: skip
+def test_answers_follow_what_vllm_has_too(client: openai.OpenAI, structured: dict[str, object], pattern: str) -> None:
+    import re
+
+    fields = {"structured_outputs": structured}
+    (choice,) = client.completions.create(model="demo", prompt="5 kg =", max_tokens=40, extra_body=fields).choices
+    assert re.fullmatch(pattern, choice.text) or choice.finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"response_format": {"type": "json_schema"}},
+        {"response_format": {"type": "xml"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "wrong"}}}},
+        {"extra_body": {"structured_outputs": {"regex": "("}}},
+        {"extra_body": {"structured_outputs": {"grammar": "start"}}},
+        {"extra_body": {"structured_outputs": {"regex": "a", "grammar": "b"}}},
+        {"extra_body": {"thinking_budget": 5}},
+    ],
+    ids=str,
+)
+def test_impossible_formats(client: openai.OpenAI, wrong: dict[str, object]) -> None:
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(**{"model": "demo", "messages": GRAMS} | wrong)  # type: ignore[call-overload]
