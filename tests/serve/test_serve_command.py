@@ -1,0 +1,158 @@
+"""`ernie-rt serve`: its options, and the process that it is."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ernie_rt.errors import ErnieRtError, OptionError
+from ernie_rt_serve import running
+from ernie_rt_serve.cli.serve import serve
+from ernie_rt_serve.settings import Settings
+
+PROGRAM = """
+import sys, typer
+from ernie_rt_serve.cli.serve import serve
+app = typer.Typer(); app.command()(serve); app()
+"""
+
+
+def invoke(*arguments: str) -> None:
+    app = typer.Typer()
+    app.command()(serve)
+    result = CliRunner().invoke(app, arguments)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, dict[str, Any]]]:
+    """What the command would have run."""
+    seen: list[tuple[Settings, dict[str, Any]]] = []
+
+    async def note(listener: Any, settings: Settings, load: object, ready: object, **options: Any) -> None:
+        listener.close()
+        seen.append((settings, options))
+
+    monkeypatch.setattr(running, "run", note)
+    monkeypatch.delenv("ERNIE_RT_API_KEY", raising=False)
+    return seen
+
+
+def test_what_is_said_on_the_command_line_is_set(ran: list[tuple[Settings, dict[str, Any]]], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("sk-a\nsk-b\n")
+    invoke(
+        "demo", "--port", "0", "--host", "0.0.0.0", "--api-key-file", str(keys), "--served-model-name", "mine",
+        "--cors-origin", "http://a", "--max-queue", "3", "--queue-seconds", "2", "--drain-seconds", "5",
+    )  # fmt: skip
+    ((settings, options),) = ran
+    assert (settings.model, settings.cors_origins, settings.drain_seconds) == ("mine", ("http://a",), 5)
+    assert len(settings.keys.digests) == 2 and options == {"max_queue": 3, "queue_seconds": 2}
+
+
+def test_nobody_else_gets_in_unless_that_is_said(
+    ran: list[tuple[Settings, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OptionError, match="without a key") as caught:
+        invoke("demo", "--port", "0", "--host", "0.0.0.0")
+    assert caught.value.exit_code == 2 and not ran
+    invoke("demo", "--port", "0", "--host", "0.0.0.0", "--insecure")
+    invoke("demo", "--port", "0")
+    monkeypatch.setenv("ERNIE_RT_API_KEY", "sk-a")
+    invoke("demo", "--port", "0", "--host", "0.0.0.0")
+    assert [bool(settings.keys) for settings, _ in ran] == [False, False, True]
+    monkeypatch.setenv("ERNIE_RT_API_KEY", "")
+    with pytest.raises(OptionError, match="API key"):
+        invoke("demo", "--port", "0")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("no such model",),
+        ("demo", "--max-context", "x"),
+        ("demo", "--api-key-file", "/nowhere"),
+        ("demo", "--port", "1"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_said_before_anything_is_loaded(
+    ran: list[tuple[Settings, dict[str, Any]]], arguments: tuple[str, ...]
+) -> None:
+    with pytest.raises(ErnieRtError):
+        invoke(*arguments)
+    assert not ran
+
+
+def test_the_command_is_light() -> None:
+    program = "import sys, ernie_rt_serve.cli.serve; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"starlette", "uvicorn", "msgspec", "numpy", "prometheus_client"} & set(loaded)
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
+    """The command in a process of its own, its URL, and what it has said."""
+    command = [sys.executable, "-c", PROGRAM, "demo", "--port", "0", *arguments]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    said: list[str] = []
+    assert server.stderr is not None
+    try:
+        for line in server.stderr:
+            said.append(line)
+            if line.startswith("curl"):
+                break
+        found = re.search(r"http://[\d.:]+", said[-1])
+        assert found is not None, said
+        yield server, found[0], said
+    finally:
+        server.kill()
+        said += server.stderr.readlines()
+        server.stderr.close()
+        server.wait()
+
+
+@pytest.mark.long
+def test_a_process_from_start_to_end() -> None:
+    with process() as (server, url, said):
+        curl = said[-1]
+        body = re.search(r"-d '(.*)'", curl)
+        assert body is not None
+        told = httpx2.post(f"{url}/v1/chat/completions", json=json.loads(body[1]), timeout=30)
+        assert told.status_code == 200
+        sockets = [line for line in Path(f"/proc/{server.pid}/net/tcp").read_text().splitlines() if " 0A " in line]
+        inodes = {str(entry.readlink()) for entry in Path(f"/proc/{server.pid}/fd").iterdir() if entry.exists()}
+        assert sum(f"socket:[{line.split()[9]}]" in inodes for line in sockets) == 1, "one port, and no other"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+    assert any("POST /v1/chat/completions 200" in line for line in said) and "Hello" not in "".join(said[3:])
+
+
+@pytest.mark.long
+def test_a_second_signal_ends_it_at_once() -> None:
+    with process("--quiet", "--max-context", "2048") as (server, url, said):
+        wish = {"prompt": "x", "max_tokens": 2000, "ignore_eos": True, "stream": True}
+        with httpx2.stream("POST", f"{url}/v1/completions", json=wish, timeout=30) as reply:
+            next(reply.iter_lines())
+            server.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            assert server.poll() is None, "it waits for the answer"
+            began = time.monotonic()
+            server.send_signal(signal.SIGINT)
+            assert server.wait(2) == 130 and time.monotonic() - began < 2
+    assert not any("/v1/completions" in line for line in said if not line.startswith("curl"))
