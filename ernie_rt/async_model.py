@@ -262,6 +262,12 @@ class AsyncStream(AsyncIterator[Piece]):
         """Whether nothing of it was computed yet."""
         return self.sequence.cached is None and not self.ended.is_set()
 
+    @property
+    def queue_seconds(self) -> float:
+        """How long it has waited to be begun."""
+        ended = time.perf_counter() if self.waits else max(self.sequence.admitted, self.began)
+        return ended - self.began
+
     def take(self) -> list[Piece]:
         """The pieces that are there and were not read, without waiting."""
         pieces = [*self._pieces]

@@ -309,3 +309,19 @@ def test_one_loop_each(model: Model) -> None:
 
     run(first)
     run(second)
+
+
+def test_it_says_how_long_a_request_has_waited(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        async with held_up(model, monkeypatch) as (served, gate):
+            streams = [served.chat(ask(number)) for number in range(SEQUENCES + 1)]
+            gate.once.release()
+            await until(lambda: served.stats().running == SEQUENCES)
+            await asyncio.sleep(0.05)
+            waited = [stream.queue_seconds for stream in streams]
+            assert streams[-1].waits and waited[-1] >= 0.05 and waited[0] < waited[-1]
+            gate.open.set()
+            await text(streams[-1])
+            assert streams[-1].queue_seconds >= 0.05
+
+    run(body)

@@ -8,6 +8,7 @@ highest `priority`, and of those the one admitted last) gives back all of its ow
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -124,6 +125,7 @@ class Scheduler:
             self.waiting.remove(sequence)
             if sequence.cached is None:
                 sequence.cached = sequence.reused
+                sequence.admitted = time.perf_counter()
                 self.waiting.serve(sequence, len(sequence.tokens))
                 self.counters.prompt_tokens += len(sequence.tokens)
                 self.counters.cached_tokens += sequence.reused

@@ -74,8 +74,8 @@ class SequenceState:
 
     `tokens` are the prompt and what was sampled and is known. `ends` says of every further token whether the sequence
     ends with it. `seat` is its place in the scheduler's arrays while it runs, else -1; `reused` of its tokens were
-    found in the cache when it was admitted last, `cached` when it first was; `entered` have entered steps when it has
-    ended. `error` is what ended it when its `finish` is "error".
+    found in the cache when it was admitted last, `cached` when it first was, at the time `admitted`; `entered` have
+    entered steps when it has ended. `error` is what ended it when its `finish` is "error".
 
     `events` is where whoever waits for the sequence finds what became of it; a `listener` is told in their place, by
     the thread that made the step.
@@ -89,6 +89,7 @@ class SequenceState:
     seat: int = -1
     reused: int = 0
     cached: int | None = None
+    admitted: float = 0.0
     entered: int = 0
     finish: Finish | None = None
     error: BaseException | None = None

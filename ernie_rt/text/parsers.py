@@ -51,8 +51,8 @@ class OutputParser:
     Newlines next to a tag belong to it and are left out, with the space that the Thinking model's tokenizer has between
     a tag and a newline; other text comes as soon as it cannot be the beginning of a tag. An answer without tags comes
     as it is. A tag within a string of a call's JSON is a part of that string, provided that all of it makes a call.
-    Calls within the reasoning are a part of it where text or calls follow. Where nothing does, they were meant, and come
-    at the end. Takes time linear in the text.
+    Calls within the reasoning are a part of it where text or calls follow. Where nothing does, they were meant, and
+    come at the end. Takes time linear in the text.
     """
 
     def __init__(self, thinking: bool = False) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
@@ -33,9 +32,9 @@ class Usage:
 
 
 class Observer(Protocol):
-    """Who is told how answers go: their first token, further ones, the end."""
+    """Who is told how answers go: the first token, and how long it took to be begun; further ones; the end."""
 
-    def begun(self, seconds: float) -> None: ...
+    def begun(self, seconds: float, queued: float) -> None: ...
     def went_on(self, tokens: int, seconds: float) -> None: ...
     def ended(self, answer: Answer) -> None: ...
 
@@ -86,7 +85,7 @@ class Answer:
             self.first = self.last = now
         if self.observer is not None and self.tokens:
             if not before:
-                self.observer.begun(now - self.began)
+                self.observer.begun(now - self.began, self.stream.queue_seconds)
             self.observer.went_on(self.tokens - max(before, 1), now - self.last)
         self.last = now
 
@@ -102,6 +101,8 @@ class Answers:
         self._answers = answers
         self._batches = self._merged() if len(answers) > 1 else self._single()
         self._begun: list[Batch] = []
+        self._asking: dict[asyncio.Future[list[Piece]], int] = {}
+        """Who waits for the next pieces of which answer."""
 
     def __enter__(self) -> Answers:
         return self
@@ -109,6 +110,9 @@ class Answers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for future in self._asking:
+            if not future.cancel():
+                future.exception()  # it failed as well: to look is to say that this is known
         for answer in self._answers:
             answer.end()
 
@@ -149,23 +153,16 @@ class Answers:
             yield 0, await answer.next()
 
     async def _merged(self) -> AsyncIterator[Batch]:
-        def ask(index: int) -> None:
-            waiting[asyncio.ensure_future(self._answers[index].next())] = index
-
-        waiting: dict[asyncio.Future[list[Piece]], int] = {}
         for index in range(len(self._answers)):
-            ask(index)
-        try:
-            while waiting:
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for future in sorted(done, key=waiting.__getitem__):
-                    index = waiting.pop(future)
-                    pieces = future.result()
-                    if pieces[-1].finish is None:
-                        ask(index)
-                    yield index, pieces
-        finally:
-            for future in waiting:
-                future.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.gather(*waiting, return_exceptions=True)
+            self._ask(index)
+        while self._asking:
+            done, _ = await asyncio.wait(self._asking, return_when=asyncio.FIRST_COMPLETED)
+            for future in sorted(done, key=self._asking.__getitem__):
+                index = self._asking.pop(future)
+                pieces = future.result()
+                if pieces[-1].finish is None:
+                    self._ask(index)
+                yield index, pieces
+
+    def _ask(self, index: int) -> None:
+        self._asking[asyncio.ensure_future(self._answers[index].next())] = index

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
 
 from ernie_rt import AsyncModel, AsyncStream, Caller
 from ernie_rt.errors import PromptError
@@ -14,10 +16,15 @@ from ernie_rt_serve.answers import Answer, Answers, Observer
 from ernie_rt_serve.task import Task
 
 if TYPE_CHECKING:
+    from ernie_rt.generation.constrained import ToolCalls
+    from ernie_rt.sampling.constraint import Constraint
     from ernie_rt_serve.grammars import Grammars
 
 Prompt = ChatPrompt | tuple[int, ...]
 """What a model answers, or continues: token ids, and for a conversation how to read the answer."""
+
+COMPILERS: Final = 2
+"""Threads that compile grammars: what a stranger's takes holds up others, and no request without one."""
 
 
 class Dispatcher:
@@ -26,11 +33,13 @@ class Dispatcher:
     def __init__(self, served: AsyncModel, observer: Observer | None = None) -> None:
         self._served = served
         self._observer = observer
+        self._compilers = ThreadPoolExecutor(COMPILERS, "grammars")
         self._lock = threading.Lock()
         self._made: Grammars | None = None
 
     def close(self) -> None:
         """End what compiles grammars."""
+        self._compilers.shutdown(cancel_futures=True)
         if self._made is not None:
             self._made.close()
 
@@ -48,6 +57,9 @@ class Dispatcher:
         try:
             for task in tasks:
                 prompt, options = await asyncio.to_thread(self._prepare, task)
+                if task.format is not None or task.tool_choice not in ("auto", "none"):
+                    loop = asyncio.get_running_loop()
+                    options["constraint"] = await loop.run_in_executor(self._compilers, self._constraint, task)
                 first: AsyncStream | None = None
                 for number in range(task.n):
                     stream = self._queue(prompt, _nth(options, number), caller, first)
@@ -60,12 +72,12 @@ class Dispatcher:
         return Answers(answers)
 
     def _prepare(self, task: Task) -> tuple[Prompt, GenerateOptions]:
-        options = GenerateOptions(**task.options)
-        if task.format is not None or task.tool_choice not in ("auto", "none"):
-            from ernie_rt_serve.structured import constraint
+        return self._prompt(task), GenerateOptions(**task.options)
 
-            options["constraint"] = constraint(task, self._grammars())
-        return self._prompt(task), options
+    def _constraint(self, task: Task) -> Constraint | ToolCalls | None:
+        from ernie_rt_serve.structured import constraint
+
+        return constraint(task, self._grammars())
 
     def _grammars(self) -> Grammars:
         """Made when first needed: most servers never need it."""
@@ -77,15 +89,16 @@ class Dispatcher:
             return self._made
 
     def _prompt(self, task: Task) -> Prompt:
-        model, prompt = self._served.model, task.prompt
-        if isinstance(prompt, str):
-            return tuple(model.tokenizer.encode(prompt))
-        if not prompt or isinstance(prompt[0], int):
-            return prompt
+        model = self._served.model
+        if isinstance(task.prompt, str):
+            return tuple(model.tokenizer.encode(task.prompt))
+        messages = [message for message in task.prompt if isinstance(message, Mapping)]
+        if not messages:
+            return tuple(id for id in task.prompt if isinstance(id, int))
         if model.template is None:
             raise PromptError("the model has no chat template", hint="/v1/completions continues plain text")
         tools = () if task.tool_choice == "none" else task.tools
-        return model.template.prompt(prompt, model.tokenizer, tools)
+        return model.template.prompt(messages, model.tokenizer, tools)
 
     def _queue(self, prompt: Prompt, options: GenerateOptions, caller: Caller, like: AsyncStream | None) -> AsyncStream:
         if isinstance(prompt, ChatPrompt):

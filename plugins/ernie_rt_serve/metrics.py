@@ -34,6 +34,7 @@ class Metrics:
         self._first_seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._token_seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._first = self._histogram("time_to_first_token_seconds", "From a request to its first token", SECONDS)
+        self._queue = self._histogram("request_queue_time_seconds", "From a request to its beginning", SECONDS)
         self._between = self._histogram("inter_token_latency_seconds", "From a token to the next", BETWEEN)
         self._each = self._histogram("time_per_output_token_seconds", "The same, an answer's mean", BETWEEN)
         self._whole = self._histogram("e2e_request_latency_seconds", "From a request to its last token", SECONDS)
@@ -48,7 +49,8 @@ class Metrics:
         """From now on the engine's own numbers are those of `served`."""
         self._served = served
 
-    def begun(self, seconds: float) -> None:
+    def begun(self, seconds: float, queued: float) -> None:
+        self._queue.observe(queued)
         self._first.observe(seconds)
         self._first_seconds.append(seconds)
 

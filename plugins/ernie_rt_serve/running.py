@@ -100,7 +100,7 @@ class _Server(uvicorn.Server):
     """uvicorn closes its port at the first signal; here who asks in the meantime is to be told why not."""
 
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from typing import Any
 
@@ -102,6 +103,17 @@ def test_one_of_several_answers_that_fails_ends_all(demo: Model) -> None:
         assert served.streams[0].cancelled, "what was queued is taken back"
 
     run(body)
+
+
+def test_several_failures_at_once_are_one(demo: Model, caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        app, _ = scripted_app(demo, *[[BackendError("x")] for _ in range(4)])
+        assert (await ask(app, "POST", CHAT, STREAM | {"n": 4})).status == 500
+        gc.collect()
+        await asyncio.sleep(0)
+
+    run(body)
+    assert [record.name for record in caplog.records if record.levelname == "ERROR"] == ["ernie_rt_serve"]
 
 
 def test_a_slow_reader_gets_fewer_and_longer_events(demo: Model) -> None:

@@ -80,6 +80,7 @@ def test_metrics(demo: Model, server: Served) -> None:
         ends = {reason: values["ernie_rt:request_success_total", reason] for reason in ("stop", "length", "error")}
         assert ends == {"stop": 1, "length": 1, "error": 1}
         assert values["ernie_rt:time_to_first_token_seconds_count", None] == 2
+        assert values["ernie_rt:request_queue_time_seconds_sum", None] == 0.5
         assert values["ernie_rt:inter_token_latency_seconds_count", None] == 2
         assert values["ernie_rt:time_per_output_token_seconds_count", None] == 1
         assert values["ernie_rt:request_generation_tokens_sum", None] == 4

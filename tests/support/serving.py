@@ -150,6 +150,7 @@ class ScriptedStream(AsyncIterator[Piece]):
         self._came: list[Piece] = []
         self._prompt_tokens = prompt_tokens
         self.cancelled = False
+        self.queue_seconds = 0.25
 
     async def __anext__(self) -> Piece:
         while self._script:
