@@ -87,7 +87,6 @@ def test_nobody_else_gets_in_unless_that_is_said(
         ("no such model",),
         ("demo", "--max-context", "x"),
         ("demo", "--api-key-file", "/nowhere"),
-        ("demo", "--port", "1"),
     ],
     ids=str,
 )
