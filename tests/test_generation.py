@@ -77,7 +77,7 @@ def test_stop_strings(model: Model) -> None:
         stop = whole.text[first : first + 3]
         at = whole.text.find(stop)
         stopped = model.generate(TEXT, stop=["never comes", stop], **options)
-        assert stopped.text == whole.text[:at] and stopped.finish == "stop"
+        assert (stopped.text, stopped.finish, stopped.stopped) == (whole.text[:at], "stop", stop)
         assert stopped.ids == whole.ids[: len(stopped.ids)]
         assert stop in model.tokenizer.decode(stopped.ids)
         assert stop not in model.tokenizer.decode(stopped.ids[:-1])
@@ -85,7 +85,7 @@ def test_stop_strings(model: Model) -> None:
         shown = ""
         for piece in pieces:
             shown += piece.text
-            assert whole.text[:at].startswith(shown)
+            assert whole.text[:at].startswith(shown) and piece.stopped == (stop if piece.finish else "")
         ids = model.tokenizer.encode(TEXT)
         assert model.generate_batch([ids], stop=[stop], **options) == [list(stopped.ids)]
         assert list(model.stream_ids(ids, stop=[stop], **options)) == list(stopped.ids)
@@ -95,7 +95,7 @@ def test_what_was_held_back_is_shown_at_the_end(model: Model) -> None:
     options = SAMPLED | {"max_new_tokens": 10, "ignore_eos": True}
     whole = model.generate(TEXT, **options)
     held = model.generate(TEXT, stop=[whole.text[-2:] + "and on"], **options)
-    assert (held.text, held.finish) == (whole.text, "length")
+    assert (held.text, held.finish, held.stopped) == (whole.text, "length", "")
 
 
 def test_two_streams_with_stops_take_turns(model: Model) -> None:

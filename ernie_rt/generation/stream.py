@@ -22,7 +22,7 @@ class Piece:
     """What one more token adds: its id (None in a last piece that only ends), text, reasoning and tool calls.
 
     The text lags behind where it may be the beginning of a stop string or of a tag. `finish` says why the last piece is
-    the last. `logprobs` are there when asked for.
+    the last; `stopped` is the stop string that came, in the last piece. `logprobs` are there when asked for.
     """
 
     id: int | None
@@ -32,16 +32,17 @@ class Piece:
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     faults: tuple[str, ...] = ()
+    stopped: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
     """An answer: text, ids, why it ended, and how long its parts took.
 
-    The text ends before a stop string, the ids with the token that completes it. Reasoning and tool calls are told
-    apart in answers of `chat`; `faults` say of what looks like a tool call, and is in the text, why it is none.
-    `cached_tokens` of the prompt were in the cache already, from an earlier one that began likewise. `prefill_seconds`
-    run up to the first token, the time in a queue included, `decode_seconds` from there to the last.
+    The text ends before a stop string, which is `stopped`, the ids with the token that completes it. Reasoning and
+    tool calls are told apart in answers of `chat`; `faults` say of what looks like a tool call, and is in the text, why
+    it is none. `cached_tokens` of the prompt were in the cache already, from an earlier one that began likewise.
+    `prefill_seconds` run up to the first token, the time in a queue included, `decode_seconds` from there to the last.
     """
 
     text: str
@@ -55,6 +56,7 @@ class Generation:
     tool_calls: tuple[ToolCall, ...] = ()
     cached_tokens: int = 0
     faults: tuple[str, ...] = ()
+    stopped: str = ""
 
     @property
     def message(self) -> Message:
@@ -103,6 +105,7 @@ class Answer:
             tool_calls=tuple(call for piece in pieces for call in piece.tool_calls),
             cached_tokens=self._cached_tokens,
             faults=tuple(fault for piece in pieces for fault in piece.faults),
+            stopped=pieces[-1].stopped if pieces else "",
         )
 
 
@@ -155,8 +158,9 @@ def _piece(event: Event, text: TextStream, parser: OutputParser | None) -> Piece
     shown = "" if event.token is None else text.take()
     if event.finish:
         shown += text.flush()
+    stopped = text.stopped if event.finish else ""
     if parser is None:
-        return Piece(event.token, shown, event.finish, event.logprobs)
+        return Piece(event.token, shown, event.finish, event.logprobs, stopped=stopped)
     parts = parser.push(shown)
     if event.finish:
         parts += parser.flush()
@@ -168,6 +172,7 @@ def _piece(event: Event, text: TextStream, parser: OutputParser | None) -> Piece
         _joined(parts, "reasoning"),
         tuple(part.call for part in parts if part.call is not None),
         tuple(part.fault for part in parts if part.fault),
+        stopped,
     )
 
 

@@ -24,7 +24,8 @@ class StopMatcher:
     """
 
     def __init__(self, stops: Iterable[str]) -> None:
-        self.stopped = False
+        self.stopped = ""
+        """The stop string that came, once one has."""
         self._stops = tuple(stops)
         self._borders = [_borders(stop) for stop in self._stops]
         self._matched = [0] * len(self._stops)  # how much of each stop string the text ends with
@@ -46,7 +47,7 @@ class StopMatcher:
                 if matched == len(stop):
                     found = max(found, matched)
             if found:
-                self.stopped = True
+                self.stopped = held[place - found : place]
                 self._held = ""
                 return held[: place - found]
         keep = max(self._matched, default=0)
@@ -74,6 +75,11 @@ class TextStream:
         """Take a token; whether it completes a stop string."""
         text = "" if token in self._unseen else self._detokenizer.push(token)
         self._texts.append(self._matcher.push(text))
+        return bool(self._matcher.stopped)
+
+    @property
+    def stopped(self) -> str:
+        """The stop string that came, or nothing."""
         return self._matcher.stopped
 
     def take(self) -> str:

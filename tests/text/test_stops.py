@@ -12,13 +12,13 @@ from ernie_rt.errors import OptionError
 from ernie_rt.text.stops import StopMatcher, check_stops
 
 
-def oracle(text: str, stops: list[str]) -> tuple[str, bool]:
-    """Up to where the first complete stop string begins."""
+def oracle(text: str, stops: list[str]) -> tuple[str, str]:
+    """Up to where the first complete stop string begins, and that stop string."""
     for end in range(1, len(text) + 1):
-        found = [stop for stop in stops if text[:end].endswith(stop)]
+        found = max((stop for stop in stops if text[:end].endswith(stop)), key=len, default="")
         if found:
-            return text[: end - max(map(len, found))], True
-    return text, False
+            return text[: end - len(found)], found
+    return text, ""
 
 
 def longest_start(text: str, stops: list[str]) -> int:
