@@ -72,7 +72,11 @@ class Dispatcher:
         return Answers(answers)
 
     def _prepare(self, task: Task) -> tuple[Prompt, GenerateOptions]:
-        return self._prompt(task), GenerateOptions(**task.options)
+        options, prompt = GenerateOptions(**task.options), self._prompt(task)
+        if task.up_to is not None:
+            ids = prompt.ids if isinstance(prompt, ChatPrompt) else prompt
+            options["max_new_tokens"] = max(1, min(task.up_to, self._served.model.capacity + 1 - len(ids)))
+        return prompt, options
 
     def _constraint(self, task: Task) -> Constraint | ToolCalls | None:
         from ernie_rt_serve.structured import constraint

@@ -23,7 +23,8 @@ class Task:
     """A prompt, and how it is to be answered.
 
     `prompt` is a conversation (messages as OpenAI has them), or a text or token ids to be continued. `tool_choice` is
-    "auto", "none", "required", or the name of the one tool that must be called. `n` answers are wanted.
+    "auto", "none", "required", or the name of the one tool that must be called. `n` answers are wanted. `up_to` is in
+    place of the option `max_new_tokens` where an answer may be shorter for want of room in the context.
     """
 
     prompt: tuple[Mapping[str, Any], ...] | str | tuple[int, ...]
@@ -32,5 +33,6 @@ class Task:
     parallel_tool_calls: bool = True
     format: Format | None = None
     options: GenerateOptions = field(default_factory=GenerateOptions)
+    up_to: int | None = None
     n: int = 1
     priority: int = 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, cast
 
 from msgspec import Meta, Struct
 
 from ernie_rt.generation.options import GenerateOptions
+from ernie_rt.sampling.sampler import Logprobs
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt_serve.answers import Usage
 from ernie_rt_serve.events import DONE, event
@@ -174,6 +175,21 @@ def token_text(tokenizer: Tokenizer, id: int) -> tuple[str, bytes]:
     """What a token adds to the text, and its bytes, which may be a part of a character."""
     data = tokenizer.pieces[id]
     return data.decode("utf-8", "replace"), data
+
+
+def logprobs(tokenizer: Tokenizer, tokens: Iterable[tuple[int | None, Logprobs | None]]) -> list[dict[str, Any]]:
+    """The log probabilities of tokens as chat completions and responses spell them; those of tokens that have none
+    are left out."""
+
+    def entry(id: int, logprob: float) -> dict[str, Any]:
+        text, data = token_text(tokenizer, id)
+        return {"token": text, "logprob": finite(logprob), "bytes": list(data)}
+
+    return [
+        {**entry(id, told.chosen), "top_logprobs": [entry(*likely) for likely in told.top]}
+        for id, told in tokens
+        if id is not None and told is not None
+    ]
 
 
 def finite(logprob: float) -> float:

@@ -68,9 +68,7 @@ class ChatAnswer:
         if reasoning:
             yield {"reasoning_content": reasoning}, None
         text = "".join(piece.text for piece in pieces)
-        logprobs = self._logprobs(
-            (piece.id, piece.logprobs) for piece in pieces if piece.id is not None and piece.logprobs is not None
-        )
+        logprobs = self._logprobs((piece.id, piece.logprobs) for piece in pieces)
         if text or logprobs:
             yield {"content": text}, logprobs
         calls = [call for piece in pieces for call in piece.tool_calls]
@@ -85,16 +83,9 @@ class ChatAnswer:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return event({**self._head, "object": "chat.completion.chunk", "choices": [choice]})
 
-    def _logprobs(self, tokens: Iterable[tuple[int, Logprobs]]) -> dict[str, Any] | None:
-        content = []
-        for id, logprobs in tokens:
-            top = [self._token(*likely) for likely in logprobs.top]
-            content.append({**self._token(id, logprobs.chosen), "top_logprobs": top})
+    def _logprobs(self, tokens: Iterable[tuple[int | None, Logprobs | None]]) -> dict[str, Any] | None:
+        content = openai.logprobs(self._tokenizer, tokens)
         return {"content": content} if content else None
-
-    def _token(self, id: int, logprob: float) -> dict[str, Any]:
-        text, data = openai.token_text(self._tokenizer, id)
-        return {"token": text, "logprob": openai.finite(logprob), "bytes": list(data)}
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
