@@ -16,7 +16,7 @@ from ernie_rt_serve import management
 from ernie_rt_serve.faults import Fault, openai_error
 from ernie_rt_serve.gate import Gate
 from ernie_rt_serve.openapi import describe
-from ernie_rt_serve.protocols import openai_chat, openai_completions, tokens
+from ernie_rt_serve.protocols import anthropic_messages, openai_chat, openai_completions, openai_responses, tokens
 from ernie_rt_serve.request_log import ID_HEADER, RequestLog
 from ernie_rt_serve.routing import Entry, failure, json
 from ernie_rt_serve.service import Service
@@ -32,6 +32,8 @@ ENTRIES: Final[tuple[Entry, ...]] = (
     *management.ENTRIES,
     *openai_chat.ENTRIES,
     *openai_completions.ENTRIES,
+    *openai_responses.ENTRIES,
+    *anthropic_messages.ENTRIES,
     *tokens.ENTRIES,
     Entry("GET", "/openapi.json", "key", _openapi),
 )
