@@ -76,6 +76,8 @@ class Dispatcher:
         if task.up_to is not None:
             ids = prompt.ids if isinstance(prompt, ChatPrompt) else prompt
             options["max_new_tokens"] = max(1, min(task.up_to, self._served.model.capacity + 1 - len(ids)))
+        if task.effort is not None and isinstance(prompt, ChatPrompt) and prompt.thinking:
+            options["thinking_budget"] = task.effort
         return prompt, options
 
     def _constraint(self, task: Task) -> Constraint | ToolCalls | None:

@@ -24,7 +24,8 @@ class Task:
 
     `prompt` is a conversation (messages as OpenAI has them), or a text or token ids to be continued. `tool_choice` is
     "auto", "none", "required", or the name of the one tool that must be called. `n` answers are wanted. `up_to` is in
-    place of the option `max_new_tokens` where an answer may be shorter for want of room in the context.
+    place of the option `max_new_tokens` where an answer may be shorter for want of room in the context, `effort` in
+    place of `thinking_budget` where a model may as well be one that does not think.
     """
 
     prompt: tuple[Mapping[str, Any], ...] | str | tuple[int, ...]
@@ -34,5 +35,6 @@ class Task:
     format: Format | None = None
     options: GenerateOptions = field(default_factory=GenerateOptions)
     up_to: int | None = None
+    effort: int | None = None
     n: int = 1
     priority: int = 0

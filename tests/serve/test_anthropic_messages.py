@@ -100,17 +100,18 @@ def test_which_tools_are_used(choice: object, expected: object, parallel: bool) 
 
 
 @pytest.mark.parametrize(
-    ("body", "budget"),
+    ("body", "budget", "effort"),
     [
-        ({"thinking": {"type": "enabled", "budget_tokens": 1024}, "output_config": {"effort": "low"}}, 1024),
-        ({"thinking": {"type": "disabled"}}, 0),
-        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, 512),
-        ({"output_config": {"effort": "max"}}, None),
-        ({}, None),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}, "output_config": {"effort": "low"}}, 1024, None),
+        ({"thinking": {"type": "disabled"}}, None, 0),
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, None, 512),
+        ({"output_config": {"effort": "max"}}, None, None),
+        ({}, None, None),
     ],
 )
-def test_thinking_budgets(body: dict[str, Any], budget: int | None) -> None:
-    assert task(read(**body)).options.get("thinking_budget") == budget
+def test_thinking_budgets(body: dict[str, Any], budget: int | None, effort: int | None) -> None:
+    asked = task(read(**body))
+    assert (asked.options.get("thinking_budget"), asked.effort) == (budget, effort)
 
 
 def test_a_format() -> None:
@@ -277,7 +278,7 @@ def test_why_an_answer_ends(plain_folder: Path) -> None:
             message = await client.messages.create(**ASKED | body)
             return message.stop_reason, message.stop_sequence, "".join(block.text for block in message.content)  # type: ignore[union-attr]
 
-        assert await ended() == ("end_turn", None, "One two three four")
+        assert await ended(thinking={"type": "disabled"}) == ("end_turn", None, "One two three four")
         assert await ended(stop_sequences=["never", " three"]) == ("stop_sequence", " three", "One two")
         assert (await ended(max_tokens=2))[:2] == ("max_tokens", None)
         # There is less room in the context than is asked for.

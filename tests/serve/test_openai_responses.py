@@ -94,12 +94,18 @@ def test_formats(body: dict[str, Any], expected: Format | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reasoning", "budget"),
-    [({"effort": "none"}, 0), ({"effort": "low", "summary": "auto"}, 512), ({"effort": "xhigh"}, None), ({}, None),
-     ({"effort": "low", "max_tokens": 7}, 7)],
-)  # fmt: skip
-def test_thinking_budgets(reasoning: dict[str, Any], budget: int | None) -> None:
-    assert task(read(reasoning=reasoning)).options.get("thinking_budget") == budget
+    ("reasoning", "budget", "effort"),
+    [
+        ({"effort": "none"}, None, 0),
+        ({"effort": "low", "summary": "auto"}, None, 512),
+        ({"effort": "xhigh"}, None, None),
+        ({"effort": "low", "max_tokens": 7}, 7, None),
+        (None, None, None),
+    ],
+)
+def test_thinking_budgets(reasoning: dict[str, Any] | None, budget: int | None, effort: int | None) -> None:
+    asked = task(read(reasoning=reasoning))
+    assert (asked.options.get("thinking_budget"), asked.effort) == (budget, effort)
 
 
 def test_tools_and_which_are_called() -> None:
@@ -251,7 +257,7 @@ def test_log_probabilities_and_the_end_of_room(plain_folder: Path) -> None:
         asked: dict[str, Any] = {
             "model": "scripted", "input": "Hi", "top_logprobs": 2, "include": ["message.output_text.logprobs"],
         }  # fmt: skip
-        whole = await client.responses.create(**asked, max_output_tokens=3)
+        whole = await client.responses.create(**asked, max_output_tokens=3, reasoning={"effort": "low"})
         assert whole.status == "incomplete" and whole.incomplete_details
         assert whole.incomplete_details.reason == "max_output_tokens"
         (message,) = whole.output

@@ -125,6 +125,7 @@ def task(request: CountBody) -> Task:
         _format(request.output_config),
         GenerateOptions() if asked is None else _options(asked),
         up_to=None if asked is None else asked.max_tokens,
+        effort=_effort(request),
     )
 
 
@@ -140,14 +141,19 @@ def _options(request: MessagesBody) -> GenerateOptions:
 
 
 def _thinking_budget(request: MessagesBody) -> int | None:
+    thinking = request.thinking
+    if thinking is None or thinking.type != "enabled":
+        return None
+    if thinking.budget_tokens is None:
+        raise Fault(400, "thinking is enabled without budget_tokens", "thinking.budget_tokens")
+    return thinking.budget_tokens
+
+
+def _effort(request: CountBody) -> int | None:
     thinking, config = request.thinking, request.output_config
-    if thinking is not None and thinking.type == "enabled":
-        if thinking.budget_tokens is None:
-            raise Fault(400, "thinking is enabled without budget_tokens", "thinking.budget_tokens")
-        return thinking.budget_tokens
-    if thinking is not None and thinking.type == "disabled":
-        return 0
-    return None if config is None or config.effort is None else openai.EFFORTS.get(config.effort)
+    if thinking is not None and thinking.type in ("enabled", "disabled"):
+        return 0 if thinking.type == "disabled" else None
+    return None if config is None else openai.EFFORTS.get(config.effort or "")
 
 
 def _format(config: OutputConfig | None) -> Format | None:

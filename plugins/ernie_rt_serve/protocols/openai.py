@@ -27,8 +27,8 @@ MAX_BIASES: Final = 1024
 LEAST_LOGPROB: Final = -9999.0
 """Stands for minus infinity, which JSON has no number for."""
 
-EFFORTS: Final[Mapping[str, int | None]] = {"none": 0, "minimal": 128, "low": 512, "medium": 2048, "high": None}
-"""Efforts of reasoning as budgets in tokens; None: as long as the model likes."""
+EFFORTS: Final[Mapping[str, int]] = {"none": 0, "minimal": 128, "low": 512, "medium": 2048}
+"""Efforts of reasoning as budgets in tokens; with more effort, as long as the model likes."""
 
 Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)]

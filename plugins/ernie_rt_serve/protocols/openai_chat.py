@@ -93,11 +93,8 @@ class ChatBody(openai.Body, kw_only=True):
         options = self.options(
             self.max_completion_tokens or self.max_tokens, (self.top_logprobs or 0) if self.logprobs else None
         )
-        budget = self.thinking_budget
-        if budget is None and self.reasoning_effort is not None:
-            budget = openai.EFFORTS[self.reasoning_effort]
-        if budget is not None:
-            options["thinking_budget"] = budget
+        if self.thinking_budget is not None:
+            options["thinking_budget"] = self.thinking_budget
         return Task(
             prompt=plain_messages(self.messages),
             tools=plain_tools(self.tools),
@@ -105,6 +102,7 @@ class ChatBody(openai.Body, kw_only=True):
             parallel_tool_calls=self.parallel_tool_calls is not False,
             format=self.format,
             options=options,
+            effort=openai.EFFORTS.get(self.reasoning_effort or "") if self.thinking_budget is None else None,
             n=self.n or 1,
             priority=self.priority or 0,
         )

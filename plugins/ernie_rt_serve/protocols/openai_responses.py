@@ -133,6 +133,7 @@ def task(request: ResponsesBody) -> Task:
         if entry not in INCLUDABLE:
             raise Fault(400, f"include holds {entry!a:.80}; it can hold {' and '.join(INCLUDABLE)}", "include")
     given, choice = _tools(request)
+    reasoning = request.reasoning or Reasoning()
     return Task(
         tuple(_messages(request)),
         given,
@@ -140,6 +141,7 @@ def task(request: ResponsesBody) -> Task:
         request.parallel,
         _format(None if request.text is None else request.text.format),
         _options(request),
+        effort=None if reasoning.max_tokens is not None else openai.EFFORTS.get(reasoning.effort or ""),
     )
 
 
@@ -149,12 +151,8 @@ def _options(request: ResponsesBody) -> GenerateOptions:
         "temperature": request.temperature,
         "top_p": request.top_p,
         "logprobs": (request.top_logprobs or 0) if request.logprobs else None,
+        "thinking_budget": None if request.reasoning is None else request.reasoning.max_tokens,
     }
-    reasoning = request.reasoning
-    if reasoning is not None:
-        options["thinking_budget"] = reasoning.max_tokens
-        if reasoning.max_tokens is None and reasoning.effort is not None:
-            options["thinking_budget"] = openai.EFFORTS.get(reasoning.effort)
     return cast(GenerateOptions, {name: value for name, value in options.items() if value is not None})
 
 
