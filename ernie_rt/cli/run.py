@@ -68,7 +68,8 @@ def run(
     text = read_prompt(prompt, file)
     options = opt.given_options(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed,
-        repetition_penalty=repetition_penalty, stop=stop, thinking_budget=thinking_budget, ignore_eos=ignore_eos or None,
+        repetition_penalty=repetition_penalty, stop=stop, thinking_budget=thinking_budget,
+        ignore_eos=ignore_eos or None,
     )  # fmt: skip
     # What is wrong is said before the weights are read.
     located = locate(model)
