@@ -32,7 +32,6 @@ from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Event, Finish, Request, SequenceState
 from ernie_rt.text.chat import ChatPrompt, ChatTemplate
 from ernie_rt.text.messages import Message
-from ernie_rt.text.parsers import OutputParser
 from ernie_rt.text.stops import TextStream
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.weights.hub import model_name
@@ -236,7 +235,7 @@ class Model:
             raise PromptError("the model has no chat template", hint="`generate` completes plain text")
         else:
             prompt = self.template.prompt(messages, self.tokenizer, tools)
-        return self._prepared(prompt.ids, options, NEW_CHAT_TOKENS, prompt.parser(), prompt.stop_ids)
+        return self._prepared(prompt.ids, options, NEW_CHAT_TOKENS, prompt)
 
     def generate_ids(self, ids: Iterable[int], **options: Unpack[GenerateOptions]) -> list[int]:
         """Continue `ids` by what the options say, greedily without any, and by no defaults of the checkpoint.
@@ -312,16 +311,18 @@ class Model:
         ids: Iterable[int],
         options: GenerateOptions,
         new_tokens: int,
-        parser: OutputParser | None = None,
-        stop_ids: Sequence[int] = (),
+        prompt: ChatPrompt | None = None,
     ) -> Prepared:
-        """A generation by the given options over the checkpoint's (Defaults.settle); `stop_ids` are no text."""
+        """A generation by the given options over the checkpoint's (Defaults.settle); the stop ids of a conversation's
+        `prompt` are no text."""
         numbers = self._check(ids)
+        parser, stop_ids = (None, ()) if prompt is None else (prompt.parser(), prompt.stop_ids)
         room = self.capacity + 1 - len(numbers)
         chosen = self.defaults.settle(options, room=room, new_tokens=new_tokens, stop_ids=stop_ids)
         settled = self._checked(chosen)
         text = TextStream(self.tokenizer, settled.stop, stop_ids)
-        request = settled.request(numbers, self._located.known_ids)
+        chat = None if prompt is None else (prompt, self.tokenizer)
+        request = settled.request(numbers, self._located.known_ids, chat)
         return Prepared(request, text, Answer(text, len(numbers), parser))
 
     def _checked(self, options: GenerateOptions) -> CheckedOptions:

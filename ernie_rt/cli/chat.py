@@ -44,6 +44,7 @@ def chat(
     seed: opt.Seed = None,
     repetition_penalty: opt.Repetition = None,
     stop: opt.Stop = None,
+    thinking_budget: opt.ThinkingBudget = None,
     weights: opt.Quantize = None,
     backend: opt.Backend = "auto",
     device: opt.Device = "auto",
@@ -72,16 +73,17 @@ def chat(
         raise PromptError("standard input is closed, so there is nobody to talk with", hint="`ernie-rt run` needs none")
     options = opt.given_options(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed,
-        repetition_penalty=repetition_penalty, stop=stop,
+        repetition_penalty=repetition_penalty, stop=stop, thinking_budget=thinking_budget,
     )  # fmt: skip
     # What is wrong is said before the weights are read.
     located = locate(model)
     settled = located.defaults.settle(options, room=NEW_CHAT_TOKENS, new_tokens=NEW_CHAT_TOKENS)
-    check_options(located.config.eos_token_id, located.config.vocab_size, **settled)
+    checked = check_options(located.config.eos_token_id, located.config.vocab_size, **settled)
     template = located.template
     if template is None:
         raise PromptError("the model has no chat template", where=model, hint="`ernie-rt run` continues plain text")
-    template.prompt([{"role": "user", "content": "Hello"}], located.tokenizer)
+    prompt = template.prompt([{"role": "user", "content": "Hello"}], located.tokenizer)
+    checked.request(prompt.ids, located.known_ids, (prompt, located.tokenizer))
     talk = Talk(model, options, user_store() if keep else Store(None), verbose)
     if resume is not None:
         talk.load(resume)

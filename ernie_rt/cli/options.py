@@ -79,6 +79,9 @@ MinP = Annotated[float | None, typer.Option(help="Sample among tokens at least s
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.")]
 Repetition = Annotated[float | None, typer.Option(help="Above 1 makes tokens seen before less likely.")]
 Stop = Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")]
+ThinkingBudget = Annotated[
+    int | None, typer.Option(min=0, help="End a model's reasoning after so many tokens; 0: no reasoning.")
+]
 IgnoreEos = Annotated[bool, typer.Option(help="Go on past an end-of-sequence token.")]
 
 

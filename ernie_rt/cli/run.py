@@ -39,6 +39,7 @@ def run(
     seed: opt.Seed = None,
     repetition_penalty: opt.Repetition = None,
     stop: opt.Stop = None,
+    thinking_budget: opt.ThinkingBudget = None,
     ignore_eos: opt.IgnoreEos = False,
     weights: opt.Quantize = None,
     backend: opt.Backend = "auto",
@@ -67,17 +68,20 @@ def run(
     text = read_prompt(prompt, file)
     options = opt.given_options(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed,
-        repetition_penalty=repetition_penalty, stop=stop, ignore_eos=ignore_eos or None,
+        repetition_penalty=repetition_penalty, stop=stop, thinking_budget=thinking_budget,
+        ignore_eos=ignore_eos or None,
     )  # fmt: skip
     # What is wrong is said before the weights are read.
     located = locate(model)
     vocabulary, longest = located.config.vocab_size, _longest(located.config.max_position_embeddings, max_context)
-    check_options(located.config.eos_token_id, vocabulary, **(located.defaults.options | options))
+    checked = check_options(located.config.eos_token_id, vocabulary, **(located.defaults.options | options))
     template = None if raw else located.template
     if template is not None and prompt in (None, "-"):
         text = text.removesuffix("\n")  # of a file, or of echo
     request = _request(located, template, text, system)
+    chat = None if isinstance(request, list) else (request, located.tokenizer)
     ids = request if isinstance(request, list) else request.ids
+    checked.request(tuple(ids), located.known_ids, chat)
     settled = located.defaults.settle(
         options, room=longest + 1 - len(ids), new_tokens=NEW_TOKENS if template is None else NEW_CHAT_TOKENS
     )

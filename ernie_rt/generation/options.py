@@ -9,9 +9,13 @@ from typing import Any, Final, SupportsIndex, TypedDict, Unpack
 
 from ernie_rt.display import shown
 from ernie_rt.errors import OptionError
+from ernie_rt.generation.constrained import ToolCalls, answer_constraint, plain_constraint
 from ernie_rt.runtime.sequence import Request
+from ernie_rt.sampling.constraint import Constraint
 from ernie_rt.sampling.params import SamplingParams, check_ids
+from ernie_rt.text.chat import ChatPrompt
 from ernie_rt.text.stops import check_stops
+from ernie_rt.text.tokenizer import Tokenizer
 
 NEW_TOKENS: Final = 128
 """How long a continuation may become when nobody says: a base model seldom ends by itself."""
@@ -45,6 +49,10 @@ class GenerateOptions(TypedDict, total=False):
     min_new_tokens: int
     seed: int | None
     logprobs: int | None
+    constraint: Constraint | ToolCalls | None
+    """What the answer must be; `chat` lets reasoning come first, and puts it into the tags that the template has."""
+    thinking_budget: int | None
+    """For `chat` with a template that makes the model think: reasoning is ended after so many tokens, 0 means none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +63,19 @@ class CheckedOptions:
     stop: tuple[str, ...]
     stop_ids: frozenset[int]
     sampling: SamplingParams
+    constraint: Constraint | ToolCalls | None = None
+    thinking_budget: int | None = None
 
-    def request(self, ids: tuple[int, ...], known_ids: int | None) -> Request:
-        return Request(ids, self.max_new_tokens, self.stop_ids, sampling=self.sampling, known_ids=known_ids)
+    def request(
+        self, ids: tuple[int, ...], known_ids: int | None, chat: tuple[ChatPrompt, Tokenizer] | None = None
+    ) -> Request:
+        """The request of a prompt, that of a conversation if `chat` is given; OptionError when it has no place for what
+        its answer must be."""
+        asked = self.constraint, self.thinking_budget
+        constraint = plain_constraint(*asked) if chat is None else answer_constraint(*asked, *chat)
+        return Request(
+            ids, self.max_new_tokens, self.stop_ids, sampling=self.sampling, constraint=constraint, known_ids=known_ids
+        )
 
 
 def positive(name: str, value: object) -> int:
@@ -80,6 +98,14 @@ def check_options(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[Gen
     eos = () if given.pop("ignore_eos", False) else eos_ids
     stop = check_stops(given.pop("stop", ()))
     stop_ids = check_ids("stop_ids", given.pop("stop_ids", ()))
+    constraint = given.pop("constraint", None)
+    if not isinstance(constraint, Constraint | ToolCalls | None):
+        raise OptionError(
+            "constraint is none", expected="an object that has `start`, or ToolCalls", found=shown(constraint)
+        )
+    budget = given.pop("thinking_budget", None)
+    if budget is not None and budget != 0:
+        budget = positive("thinking_budget", budget)
     unknown = given.keys() - SAMPLING
     if unknown:
         raise OptionError(
@@ -87,4 +113,4 @@ def check_options(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[Gen
         )
     sampling = SamplingParams(**given)
     sampling.check_vocabulary(vocab_size)
-    return CheckedOptions(max_new_tokens, stop, frozenset([*eos, *stop_ids]), sampling)
+    return CheckedOptions(max_new_tokens, stop, frozenset([*eos, *stop_ids]), sampling, constraint, budget)

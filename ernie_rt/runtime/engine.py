@@ -12,7 +12,7 @@ import numpy as np
 
 from ernie_rt.contract.protocols import Executable
 from ernie_rt.contract.step import NO_NUMBER, Pending, StepResult
-from ernie_rt.errors import BackendError, ForkError, PromptError
+from ernie_rt.errors import BackendError, ErnieRtError, ForkError, PromptError
 from ernie_rt.graph.types import TensorType
 from ernie_rt.runtime.batch import Batch, make_step
 from ernie_rt.runtime.scheduler import Drafter, Scheduler
@@ -361,10 +361,14 @@ class Engine:
         if isinstance(sampled, Exception):
             self._end(sequence, "error", sampled, sound=not isinstance(sampled, BackendError))
             return
+        try:
+            sequence.sampler.accept(sampled.token)
+        except ErnieRtError as error:  # of a constraint
+            self._end(sequence, "error", error)
+            return
         seats, seat = self._scheduler.seats, sequence.seat
         seats.known[seat] += 1
         seats.last[seat] = sampled.token
-        sequence.sampler.accept(sampled.token)
         self._add(sequence, sampled.token, sampled.logprobs)
 
     def _add(self, sequence: SequenceState, token: int, logprobs: Logprobs | None = None) -> None:
@@ -381,7 +385,7 @@ class Engine:
         finish: Finish | None = None
         try:
             ended = sequence.ends is not None and sequence.ends(token)
-            if ended or token in request.stop_ids:
+            if ended or token in request.stop_ids or sequence.sampler.complete:
                 finish = "stop"
             elif generated >= request.max_new_tokens:
                 finish = "length"

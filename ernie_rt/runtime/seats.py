@@ -54,7 +54,7 @@ class Seats:
         self.end[seat] = request.most_entered
         self.prompt[seat], self.most[seat] = len(request.ids), request.max_new_tokens
         self.chunk[seat], self.last[seat] = request.chunk or ALL, sequence.tokens[-1]
-        self.drawn[seat] = draws and params.drawable
+        self.drawn[seat] = draws and sequence.sampler.drawable
         self.leads[seat], self.guessed[seat] = self.drawn[seat] and leads, False
         self.tenancy[seat] += 1
         kept = self._draws

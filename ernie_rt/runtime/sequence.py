@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ernie_rt.runtime.inputs import TokenInput
+from ernie_rt.sampling.constraint import Constraint
 from ernie_rt.sampling.params import GREEDY, SamplingParams
 from ernie_rt.sampling.sampler import Logprobs
 from ernie_rt.sampling.state import SamplerState
@@ -23,9 +24,10 @@ Finish = Literal["stop", "length", "cancelled", "error"]
 class Request:
     """Continue `ids` by up to `max_new_tokens`, ending after a token of `stop_ids`.
 
-    `known_ids` is how many ids may be chosen (None: all). With `all_logits` the logits after every token are kept,
-    with `taps` the values that the executable is tapped for. `chunk` bounds how many tokens of this request enter
-    one step (None: what the executable admits). `inputs` are what a graph takes in for each token beside its id.
+    `known_ids` is how many ids may be chosen (None: all), `constraint` says which of them at each place. With
+    `all_logits` the logits after every token are kept, with `taps` the values that the executable is tapped for.
+    `chunk` bounds how many tokens of this request enter one step (None: what the executable admits). `inputs` are what
+    a graph takes in for each token beside its id.
 
     Rows of the cache are reused between requests of one `namespace`: whatever else than tokens and inputs decides what
     K and V are, such as an adapter, or who may profit from whose prompts, has to be in it.
@@ -40,6 +42,7 @@ class Request:
     all_logits: bool = False
     chunk: int | None = None
     sampling: SamplingParams = GREEDY
+    constraint: Constraint | None = None
     known_ids: int | None = None
     taps: bool = False
     inputs: Mapping[str, TokenInput] = field(default_factory=dict)
@@ -101,7 +104,9 @@ class SequenceState:
     def __post_init__(self) -> None:
         request = self.request
         self.tokens = list(request.ids)
-        self.sampler = SamplerState(request.sampling, request.ids, request.stop_ids, request.known_ids)
+        self.sampler = SamplerState(
+            request.sampling, request.ids, request.stop_ids, request.known_ids, request.constraint
+        )
 
     @property
     def generated(self) -> list[int]:

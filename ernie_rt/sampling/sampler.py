@@ -47,13 +47,17 @@ def sample_rows(logits: Array | Sequence[Array], states: Sequence[SamplerState])
 
     def adjusted(place: int) -> Array:
         row, state = logits[place], states[place]
-        return row if state.params.drawable else penalise(row, state)
+        return row if state.drawable else penalise(row, state)
 
-    draws = Draws.of(states, len(logits[0]) if states else 0)
+    failures = [_failure(state) for state in states]
+    drawn = [state if failure is None else None for state, failure in zip(states, failures, strict=True)]
+    draws = Draws.of(drawn, len(logits[0]) if states else 0)
     sampled: list[Sampled | ErnieRtError] = []
     for place, token in enumerate(draw_each(adjusted, draws).tolist()):
         known, count = logits[place][: draws.known[place]], states[place].params.logprobs
-        if token < 0:
+        if (failure := failures[place]) is not None:
+            sampled.append(failure)
+        elif token < 0:
             sampled.append(_error(adjusted(place)[: len(known)], known))
         else:
             sampled.append(Sampled(token, None if count is None else _logprobs(known, token, count)))
@@ -62,7 +66,7 @@ def sample_rows(logits: Array | Sequence[Array], states: Sequence[SamplerState])
 
 @np.errstate(over="ignore")  # what overflows is found where the largest is looked at
 def penalise(row: npt.NDArray[Any], state: SamplerState) -> Row:
-    """A copy of the row in float32 after penalties, biases and masks."""
+    """A copy of the row in float32 after penalties, biases, masks and constraint."""
     params = state.params
     scores = row.astype(np.float32)
     if params.penalises:
@@ -80,9 +84,34 @@ def penalise(row: npt.NDArray[Any], state: SamplerState) -> Row:
             allowed = scores[state.allowed]
             scores.fill(-np.inf)
             scores[state.allowed] = allowed
+    if state.constrained:
+        _constrain(scores, state)
     if state.vocab_size is not None:
         scores[state.vocab_size :] = -np.inf
     return scores
+
+
+def _constrain(scores: Row, state: SamplerState) -> None:
+    """Rule out what the constraint of the sequence does."""
+    mask = state.mask()
+    stops = [id for id in state.stop_ids if id < len(scores)]
+    ends = scores[stops] if state.may_end else np.float32(-np.inf)
+    if mask is not None:
+        known = mask[: len(scores)]
+        np.copyto(scores[: len(known)], -np.inf, where=~known)
+        scores[len(known) :] = -np.inf
+    if mask is None or state.may_end:
+        scores[stops] = ends
+
+
+def _failure(state: SamplerState) -> ErnieRtError | None:
+    """What keeps the constraint of a sequence from saying what may come next."""
+    try:
+        state.mask()
+        state.may_end  # noqa: B018
+    except ErnieRtError as error:
+        return error
+    return None
 
 
 def _error(scores: Array, row: Array) -> ErnieRtError:

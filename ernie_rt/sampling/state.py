@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ernie_rt.sampling.constraint import Constraint, Mask, checked_mask, named_errors
 from ernie_rt.sampling.params import SamplingParams
 
 Ids = npt.NDArray[np.int32]
@@ -20,7 +21,7 @@ class SamplerState:
 
     Made from the prompt and told every further token, so it is the same whatever steps the tokens came in, and whether
     the sequence had to be computed anew. `position` is the place of the next token in the sequence. Ids at or above
-    `vocab_size` are never chosen (None: all may be).
+    `vocab_size` are never chosen (None: all may be). What a `constraint` raises is passed on with a name.
     """
 
     def __init__(
@@ -29,13 +30,14 @@ class SamplerState:
         prompt: Sequence[int],
         stop_ids: Iterable[int] = (),
         vocab_size: int | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         self.params = params
         self.vocab_size = vocab_size
         self.seed = secrets.randbits(64) if params.seed is None else params.seed
         self.position = len(prompt)
         self._unstoppable = self.position + params.min_new_tokens
-        self._stop_ids = sorted(stop_ids)
+        self.stop_ids = sorted(stop_ids)
         self.bias_ids = np.fromiter(params.logit_bias, np.int32)
         self.biases = np.fromiter(params.logit_bias.values(), np.float32)
         self.allowed = None if params.allowed_ids is None else np.array(params.allowed_ids, np.int32)
@@ -45,6 +47,29 @@ class SamplerState:
         self._place = {id: place for place, id in enumerate(dict.fromkeys(prompt if params.penalises else ()))}
         self._ids = array("i", self._place)
         self._counts = array("i", bytes(4 * len(self._place)))
+        with named_errors():
+            self._constraint = None if constraint is None else constraint.start()
+
+    @property
+    def drawable(self) -> bool:
+        """Whether a device can choose its tokens by itself (`Draws`)."""
+        return self.params.drawable and not self.constrained
+
+    @property
+    def constrained(self) -> bool:
+        return self._constraint is not None
+
+    @property
+    def may_end(self) -> bool:
+        """Whether a constraint lets the text end here."""
+        with named_errors():
+            return self._constraint is None or self._constraint.may_end
+
+    @property
+    def complete(self) -> bool:
+        """Whether a constraint lets nothing follow."""
+        with named_errors():
+            return self._constraint is not None and self._constraint.complete
 
     def accept(self, token: int) -> None:
         """Take note of the token that was chosen."""
@@ -56,6 +81,14 @@ class SamplerState:
                 self._ids.append(token)
                 self._counts.append(0)
             self._counts[place] += 1
+        if self._constraint is not None and token not in self.stop_ids:
+            with named_errors():
+                self._constraint.accept(token)
+
+    def mask(self) -> Mask | None:
+        """What a constraint lets come next, waited for if need be."""
+        with named_errors():
+            return None if self._constraint is None else checked_mask(self._constraint.mask())
 
     def counted(self) -> tuple[Ids, Ids]:
         """The distinct tokens of the sequence, and how often each was generated; only where penalties need them."""
@@ -65,4 +98,4 @@ class SamplerState:
         """The ids that bad words and `min_new_tokens` rule out for the next token."""
         tail = tuple(self._tail)
         ruled_out = [word[-1] for word in self.params.bad_words if len(word) == 1 or tail[1 - len(word) :] == word[:-1]]
-        return ruled_out + (self._stop_ids if self.position < self._unstoppable else [])
+        return ruled_out + (self.stop_ids if self.position < self._unstoppable else [])

@@ -42,18 +42,18 @@ BRACKETED: Final = re.compile(r"<[^<>]+>|\[[^\[\]]+\]")
 class ChatPrompt:
     """A conversation as a model takes it: token ids, and what to do with the answer.
 
-    `stop_ids` end the answer besides eos. `tagged` says whether it may hold `<think>` and the like, `thinking` whether
-    it begins inside `<think>`.
+    `stop_ids` end the answer besides eos. `tags` are those of `<think>` and the like that the template has a use for,
+    `thinking` says whether the answer begins inside `<think>`.
     """
 
     ids: tuple[int, ...]
     stop_ids: tuple[int, ...] = ()
-    tagged: bool = False
+    tags: frozenset[str] = frozenset()
     thinking: bool = False
 
     def parser(self) -> OutputParser | None:
         """A fresh parser of the answer; None where all of it is text."""
-        return OutputParser(self.thinking) if self.tagged else None
+        return OutputParser(self.thinking) if self.tags or self.thinking else None
 
 
 class ChatTemplate:
@@ -125,8 +125,8 @@ class ChatTemplate:
         return ChatPrompt(
             tuple(encode_spans(spans, tokenizer)),
             self.stop_ids(tokenizer),
-            tagged=thinking or (self.kind != "ernie" and any(tag in self.source for tag in TAGS[""])),
-            thinking=thinking,
+            frozenset(tag for tag in TAGS[""] if tag in self.source) if self.kind != "ernie" else frozenset(),
+            thinking,
         )
 
     def stop_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -41,12 +41,19 @@ class Worker:
     """A Python process that runs a script. It has no packages of its own, no open files and no environment variables
     but `STARTING`, and ends when this process does."""
 
-    def __init__(self, script: Sequence[str], arguments: Sequence[str]) -> None:
+    def __init__(
+        self,
+        script: Sequence[str],
+        arguments: Sequence[str],
+        job: str = "render the chat template",
+        instead: str = "encode the prompt yourself",
+    ) -> None:
         """Start it, and wait until it says that it is ready; ErnieRtError with the causes when it never does.
 
-        `script` is a path, or `-c` and a program.
+        `script` is a path, or `-c` and a program; `job` and `instead` are what it is for, and what does without it.
         """
         self._expired = False
+        self._job, self._instead = job, instead
         command = ["-s", "-P", "-S", "-B", *script, *arguments]
         causes = []
         for python in interpreters():
@@ -55,11 +62,11 @@ class Worker:
                 return
             causes.append(f"{python}: {cause}")
         raise ErnieRtError(
-            "no process could be started to render the chat template in",
+            f"no process could be started to {job} in",
             where=f"sys.executable, {sys.executable!r}",
             expected="a Python interpreter",
             found="; ".join(causes) or "none, nor any beside Python's library",
-            hint="Set sys.executable to the path of one, or encode the prompt yourself",
+            hint=f"Set sys.executable to the path of one, or {instead}",
         )
 
     def _start(self, command: Sequence[str]) -> str | None:
@@ -117,9 +124,9 @@ class Worker:
             clock.start()
         except RuntimeError as error:
             raise ErnieRtError(
-                "no thread could be started that stops a chat template",
+                f"no thread could be started that stops what takes too long to {self._job}",
                 found=str(error),
-                hint="Raise the number of processes that the system allows, or encode the prompt yourself",
+                hint=f"Raise the number of processes that the system allows, or {self._instead}",
             ) from None
         try:
             yield
