@@ -113,7 +113,7 @@ class _ReasoningState:
 
     @property
     def complete(self) -> bool:
-        return self._end.stopped if self._closing is None else self._closing.complete
+        return bool(self._end.stopped) if self._closing is None else self._closing.complete
 
     may_end = complete
 

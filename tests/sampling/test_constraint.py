@@ -78,7 +78,8 @@ def test_a_mask_is_as_allowed_ids_would_be(data: st.DataObject) -> None:
     options = {
         "temperature": data.draw(st.sampled_from([0, 0.7])), "top_p": data.draw(st.sampled_from([1, 0.6])),
         "logit_bias": data.draw(st.dictionaries(ids, st.floats(-20, 20, width=32), max_size=3)), "seed": 5,
-        "min_new_tokens": data.draw(st.sampled_from([0, 2])), "repetition_penalty": data.draw(st.sampled_from([1, 1.4])),
+        "min_new_tokens": data.draw(st.sampled_from([0, 2])),
+        "repetition_penalty": data.draw(st.sampled_from([1, 1.4])),
         "bad_words": data.draw(st.lists(ids, max_size=2).map(lambda bad: tuple((id,) for id in bad))),
     }  # fmt: skip
     state = SamplerState(SamplingParams(**options), [1, 2], stops, VOCAB, OneOf(frozenset(texts)))

@@ -170,13 +170,3 @@ def test_what_a_request_asks_for_arrives(demo: Model) -> None:
         assert (asked.caller.tenant, asked.caller.priority, asked.caller.salt) == ("", -5, b"salt s")
 
     run(body)
-
-
-@pytest.mark.parametrize(("effort", "budget"), [("none", 0), ("low", 512), ("high", None)])
-def test_efforts_are_budgets(demo: Model, effort: str, budget: int | None) -> None:
-    async def body() -> None:
-        app, served = scripted_app(demo, said("a"))
-        await ask(app, "POST", CHAT, ASK | {"reasoning_effort": effort})
-        assert served.asked[0].options.get("thinking_budget") == budget
-
-    run(body)
