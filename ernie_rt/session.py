@@ -29,6 +29,7 @@ from ernie_rt.generation.stream import Answer, Generation, Stream
 from ernie_rt.host import blame
 from ernie_rt.location import Located
 from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.kept_rows import KeptRows
 from ernie_rt.runtime.sequence import Event, Finish, Request, SequenceState
 from ernie_rt.text.chat import ChatPrompt, ChatTemplate
 from ernie_rt.text.messages import Message
@@ -67,6 +68,7 @@ class Model:
         notes: tuple[str, ...] = (),
         *,
         reuse: bool = True,
+        kept: KeptRows | None = None,
     ) -> None:
         self.config = located.config
         self._located = located
@@ -79,7 +81,8 @@ class Model:
         self._conversions = build.notes
         self._executable = executable
         with blame(choice.backend):
-            self._engine = Engine(executable, limits.max_context, reuse=reuse)
+            self._engine = Engine(executable, limits.max_context, reuse=reuse, kept=kept)
+        self._kept = kept
         self._closed = False
 
     def __repr__(self) -> str:
@@ -104,8 +107,11 @@ class Model:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """In what the files of the checkpoint disagree, or what the backend needs is installed twice, without harm."""
-        return (*self._disagreements, *self._located.notes)
+        """In what the files of the checkpoint disagree, or what the backend needs is installed twice, without harm; and
+        why rows could not be kept on disk."""
+        failure = None if self._kept is None else self._kept.failure
+        lost = () if failure is None else (f"rows of the cache were not kept on disk: {failure}",)
+        return (*self._disagreements, *self._located.notes, *lost)
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -49,6 +49,8 @@ def run(
     threads: opt.Threads = None,
     graphs: opt.Graphs = True,
     memory: opt.Memory = None,
+    cache_dir: opt.CacheDir = None,
+    cache_size: opt.CacheSize = None,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
     as_json: opt.Json = False,
@@ -99,6 +101,7 @@ def run(
         loaded(
             located, backend=backend, device=device, dtype=dtype, max_context=needed,
             max_batch_tokens=max_batch_tokens, threads=threads, graphs=graphs, memory=memory,
+            cache_dir=cache_dir, cache_size=cache_size,
             verbose=verbose, quiet=quiet,
             weights=quantized(located, weights, threads, backend=backend, device=device, dtype=dtype),
         ) as ready,

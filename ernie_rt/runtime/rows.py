@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from ernie_rt.contract.protocols import CacheShape
 from ernie_rt.contract.step import Int32
+from ernie_rt.runtime.kept_rows import Chunk, KeptRows, Load
 from ernie_rt.runtime.pages import PagePool
-from ernie_rt.runtime.prefix import Partly, PrefixTree
+from ernie_rt.runtime.prefix import Identity, Partly, PrefixTree
 from ernie_rt.runtime.sequence import SequenceState
 
 
@@ -27,14 +28,14 @@ class Copy:
 class Rows(Protocol):
     """Rows of the cache by seat.
 
-    `tables [S, pages]` are the pages of each seat, the first `held[seat]` of its row, and -1 after them. `copies` are
-    to be made, in their order, before the next step is submitted. `changes` counts what may have made room: rows that
-    were taken back, or can be shared from now on.
+    `tables [S, pages]` are the pages of each seat, the first `held[seat]` of its row, and -1 after them. `copies`, of
+    rows of the cache or from disk, are to be made, in their order, before the next step is submitted. `changes`
+    counts what may have made room: rows that were taken back, or can be shared from now on.
     """
 
     tables: Int32
     held: Int32
-    copies: list[Copy]
+    copies: list[Copy | Load]
     changes: int
 
     @property
@@ -63,6 +64,10 @@ class Rows(Protocol):
         """Take back the rows of a seat; those of its first `length` tokens hold what they should."""
         ...
 
+    def where(self, namespace: bytes, identity: Identity) -> Int32 | None:
+        """The rows of the cache that hold these tokens, one each; None unless all are there."""
+        ...
+
     def forget(self) -> None:
         """No row that no seat has holds what it should, and no copy is to be made any more."""
         ...
@@ -71,15 +76,16 @@ class Rows(Protocol):
 class PagedRows:
     """Pages, handed to seats in any order, and shared where several sequences begin alike."""
 
-    def __init__(self, cache: CacheShape, seats: int, longest: int, reuse: bool) -> None:
-        """For sequences of `longest` tokens at most."""
+    def __init__(self, cache: CacheShape, seats: int, longest: int, reuse: bool, kept: KeptRows | None = None) -> None:
+        """For sequences of `longest` tokens at most; `kept` is what is on disk."""
         self._size = cache.page_size
         self._reuse = reuse
+        self._kept = kept
         self._tree = PrefixTree(cache.page_size)
         self.pool = PagePool(cache.pages, self._tree)
         self.tables = np.full((seats, self._pages_for(longest)), -1, np.int32)
         self.held = np.zeros(seats, np.int32)
-        self.copies: list[Copy] = []
+        self.copies: list[Copy | Load] = []
         self.changes = 0
 
     @property
@@ -97,11 +103,15 @@ class PagedRows:
             partly = None  # without the page to copy from there may be room
         if not self._room(missing, pages):
             return False
+        start = len(pages) * self._size
+        chunks = self._on_disk(sequence, start + (0 if partly is None else partly.rows))
+        if chunks:
+            partly, adopts = None, False
         for page in pages:
             self.pool.hold(page)
         self.tables[seat, : len(pages)] = pages
         self.held[seat] = len(pages)
-        sequence.reused = len(pages) * self._size
+        sequence.reused = start
         if partly is not None:
             sequence.reused += partly.rows
             self.pool.hold(partly.page)
@@ -113,6 +123,10 @@ class PagedRows:
         if partly is not None and not adopts:
             self.copies.append(Copy(partly.page, int(self.tables[seat, len(pages)]), partly.rows))
             self.pool.give_back(partly.page)
+        if chunks:
+            sequence.reused = chunks[-1].stop
+            rows = self._rows_of(self.tables[seat], sequence.reused)[start:]
+            self.copies.append(Load(sequence, start, chunks, rows))
         return True
 
     def short(self, seats: Int32, rows: Int32) -> npt.NDArray[np.bool_]:
@@ -132,6 +146,8 @@ class PagedRows:
         self.changes += 1
         if self._reuse:
             self._add(seat, sequence, len(sequence.request.ids))
+        if self._kept is not None:
+            self._kept.keep(sequence.request.namespace, sequence.identity(len(sequence.request.ids)))
 
     def release(self, seat: int, sequence: SequenceState, length: int) -> None:
         self.changes += 1
@@ -142,6 +158,14 @@ class PagedRows:
             self.pool.give_back(page)
         table[:held] = -1
         self.held[seat] = 0
+
+    def where(self, namespace: bytes, identity: Identity) -> Int32 | None:
+        pages, partly = self._tree.find(namespace, identity)
+        there = len(pages) * self._size + (0 if partly is None else partly.rows)
+        if there < len(identity):
+            return None
+        table = np.array(pages if partly is None else [*pages, partly.page], np.int32)
+        return self._rows_of(table, len(identity))
 
     def forget(self) -> None:
         self.copies.clear()
@@ -156,6 +180,15 @@ class PagedRows:
         if not (self._reuse and sequence.request.reuses):
             return [], None
         return self._tree.find(sequence.request.namespace, sequence.identity(len(sequence.tokens) - 1))
+
+    def _on_disk(self, sequence: SequenceState, there: int) -> list[Chunk]:
+        return [] if self._kept is None else self._kept.beyond(sequence, there)
+
+    def _rows_of(self, table: Int32, count: int) -> Int32:
+        """The rows of the first `count` tokens of a sequence that has these pages."""
+        index = np.arange(count, dtype=np.int32)
+        rows: Int32 = table[index // self._size] * np.int32(self._size) + index % self._size
+        return rows
 
     def _room(self, missing: int, kept: list[int]) -> bool:
         """Whether so many pages can be had without these."""

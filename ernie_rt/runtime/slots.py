@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ernie_rt.contract.protocols import CacheShape
 from ernie_rt.contract.step import Int32
+from ernie_rt.runtime.kept_rows import KeptRows, Load
 from ernie_rt.runtime.prefix import Identity, common
 from ernie_rt.runtime.rows import Copy
 from ernie_rt.runtime.sequence import SequenceState
@@ -31,13 +32,17 @@ class SlotRows:
     that very slot where it is the next one.
     """
 
-    def __init__(self, cache: CacheShape, entered: Int32, computed: Int32, reuse: bool) -> None:
-        """`entered [S]` and `computed [S]` are those of Seats."""
+    def __init__(
+        self, cache: CacheShape, entered: Int32, computed: Int32, reuse: bool, kept: KeptRows | None = None
+    ) -> None:
+        """`entered [S]` and `computed [S]` are those of Seats; `kept` is what is on disk."""
+        self._size = cache.page_size
         self._reuse = reuse
+        self._kept = kept
         self._entered, self._computed = entered, computed
         self.tables = np.full((len(entered), 1), -1, np.int32)
         self.held = np.zeros(len(entered), np.int32)
-        self.copies: list[Copy] = []
+        self.copies: list[Copy | Load] = []
         self.changes = 0
         self._slots: list[Held | None] = [None] * cache.pages
         self._working = 0
@@ -58,6 +63,10 @@ class SlotRows:
         if rows and source != slot:
             self.copies.append(Copy(source, slot, rows))
         sequence.reused = rows
+        chunks = [] if self._kept is None else self._kept.beyond(sequence, rows)
+        if chunks:
+            sequence.reused = chunks[-1].stop
+            self.copies.append(Load(sequence, rows, chunks, self._rows_of(slot, sequence.reused)[rows:]))
         self._slots[slot] = self._now(seat, sequence, len(sequence.request.ids))
         self._working += 1
         self.tables[seat], self.held[seat] = slot, 1
@@ -71,6 +80,8 @@ class SlotRows:
 
     def remember(self, seat: int, sequence: SequenceState) -> None:
         """Prompts of sequences at work are looked at as they are."""
+        if self._kept is not None:
+            self._kept.keep(sequence.request.namespace, sequence.identity(len(sequence.request.ids)))
 
     def release(self, seat: int, sequence: SequenceState, length: int) -> None:
         self.changes += 1
@@ -86,6 +97,12 @@ class SlotRows:
             self.tables[moved.seat] = slot
         self._working -= 1
         self.tables[seat], self.held[seat] = -1, 0
+
+    def where(self, namespace: bytes, identity: Identity) -> Int32 | None:
+        for slot, held in enumerate(self._slots):
+            if held is not None and self._in_common(held, namespace, identity) == len(identity):
+                return self._rows_of(slot, len(identity))
+        return None
 
     def forget(self) -> None:
         self.copies.clear()
@@ -109,13 +126,24 @@ class SlotRows:
             return best
         identity = sequence.identity(len(sequence.tokens) - 1)
         for slot, held in enumerate(self._slots):
-            if held is not None and held.namespace == sequence.request.namespace:
-                there = len(held.identity) if held.seat < 0 else int(self._computed[held.seat])
-                rows = min(common(held.identity, identity), there)
-                # Of equal ones the next slot, which needs no copy.
-                if (rows, slot == self._working) > (best[1], best[0] == self._working):
-                    best = slot, rows
+            rows = 0 if held is None else self._in_common(held, sequence.request.namespace, identity)
+            # Of equal ones the next slot, which needs no copy.
+            if rows and (rows, slot == self._working) > (best[1], best[0] == self._working):
+                best = slot, rows
         return best
+
+    def _in_common(self, held: Held, namespace: bytes, identity: Identity) -> int:
+        """How many of these tokens, from the first one on, have rows in a slot."""
+        if held.namespace != namespace:
+            return 0
+        there = len(held.identity)
+        if held.seat >= 0:
+            loads = [each for each in self.copies if isinstance(each, Load) and each.sequence.seat == held.seat]
+            there = loads[0].start if loads else int(self._computed[held.seat])  # what is to come may be damaged
+        return min(common(held.identity, identity), there)
+
+    def _rows_of(self, slot: int, count: int) -> Int32:
+        return np.arange(slot * self._size, slot * self._size + count, dtype=np.int32)
 
     def _set_aside(self, slot: int, besides: int = -1) -> None:
         """Move what an ended sequence left in a slot to one where something older is, or nothing."""
