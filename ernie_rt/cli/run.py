@@ -165,7 +165,7 @@ def _answer(
 
 
 def _report(answer: Generation, model: Model, peak: int, seed: int | None) -> dict[str, str | int | float | None]:
-    new, entered = len(answer.ids), answer.prompt_tokens - answer.cached_tokens
+    new, entered = len(answer.ids), answer.prompt_tokens - answer.cached_tokens - answer.reused_after_change
     choice, memory = model.choice, model.memory()
     return {
         "prompt_tokens": answer.prompt_tokens,

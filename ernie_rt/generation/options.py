@@ -45,6 +45,9 @@ class GenerateOptions(TypedDict, total=False):
     min_new_tokens: int
     seed: int | None
     logprobs: int | None
+    reuse_after_change: bool
+    """Take from the cache, too, what was computed behind other tokens: of a prompt whose first part changes the parts
+    that stand where they stood. Faster, and approximate: what is taken knows the former first part, not this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,13 @@ class CheckedOptions:
     stop: tuple[str, ...]
     stop_ids: frozenset[int]
     sampling: SamplingParams
+    reuse_after_change: bool = False
 
     def request(self, ids: tuple[int, ...], known_ids: int | None) -> Request:
-        return Request(ids, self.max_new_tokens, self.stop_ids, sampling=self.sampling, known_ids=known_ids)
+        return Request(
+            ids, self.max_new_tokens, self.stop_ids, sampling=self.sampling, known_ids=known_ids,
+            reuse_after_change=self.reuse_after_change,
+        )  # fmt: skip
 
 
 def positive(name: str, value: object) -> int:
@@ -80,6 +87,11 @@ def check_options(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[Gen
     eos = () if given.pop("ignore_eos", False) else eos_ids
     stop = check_stops(given.pop("stop", ()))
     stop_ids = check_ids("stop_ids", given.pop("stop_ids", ()))
+    reuse_after_change = given.pop("reuse_after_change", False)
+    if not isinstance(reuse_after_change, bool):
+        raise OptionError(
+            "reuse_after_change is not possible", expected="True or False", found=shown(reuse_after_change)
+        )
     unknown = given.keys() - SAMPLING
     if unknown:
         raise OptionError(
@@ -87,4 +99,4 @@ def check_options(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[Gen
         )
     sampling = SamplingParams(**given)
     sampling.check_vocabulary(vocab_size)
-    return CheckedOptions(max_new_tokens, stop, frozenset([*eos, *stop_ids]), sampling)
+    return CheckedOptions(max_new_tokens, stop, frozenset([*eos, *stop_ids]), sampling, reuse_after_change)

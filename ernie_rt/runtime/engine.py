@@ -300,7 +300,7 @@ class Engine:
         here = seats.tenancy[batch.seats] == batch.tenancy
         at = batch.seats[here]
         seats.unread[at] -= 1
-        seats.computed[at] += batch.new[here]
+        seats.computed[at] += batch.new[here] + batch.skipped[here]
         seats.flying[at] -= batch.samples[here]
         seats.guessed[at] = False
         if batch.keeps:

@@ -99,7 +99,7 @@ class Scheduler:
     def enter(self, batch: Batch) -> None:
         """The step of a batch is submitted."""
         seats = self.seats
-        seats.entered[batch.seats] += batch.new
+        seats.enter(batch.seats, batch.new, batch.skipped)
         seats.unread[batch.seats] += 1
         seats.flying[batch.seats] += batch.samples
         if batch.guesses:
@@ -120,7 +120,8 @@ class Scheduler:
     def fell_short(self, sequence: SequenceState, rows: int) -> None:
         """Of the rows that a sequence was to have from disk the first ones alone are there."""
         missing = sequence.reused - rows
-        sequence.reused = self.seats.entered[sequence.seat] = self.seats.computed[sequence.seat] = rows
+        sequence.reused = rows
+        self.seats.begin(sequence.seat, rows)
         assert sequence.cached is not None
         sequence.cached = min(sequence.cached, rows)
         self.counters.cached_tokens -= missing
@@ -136,6 +137,7 @@ class Scheduler:
             self.waiting.remove(sequence)
             if sequence.cached is None:
                 sequence.cached = sequence.reused
+                sequence.cached_after_change = sum(stop - start for start, stop in sequence.holes)
                 self.waiting.serve(sequence, len(sequence.tokens))
                 self.counters.prompt_tokens += len(sequence.tokens)
                 self.counters.cached_tokens += sequence.reused
