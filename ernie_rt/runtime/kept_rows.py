@@ -40,6 +40,9 @@ READ_AHEAD: Final = 3
 WRITTEN_AT_ONCE: Final = 2
 """Chunks that wait for the disk; what comes after them waits in the cache."""
 
+APART_NS: Final = 1000
+"""How much earlier than a token the one behind it counts as used."""
+
 PAUSE_SECONDS: Final = 60.0
 """How long nothing is written after a write has failed, as on a full disk."""
 
@@ -48,16 +51,16 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The tokens of a text from `start` to `stop`; `key` are all up to `stop`, as they are compared."""
+    """The tokens of a text from `start` to `stop`; `key` are all up to `stop`, as they are compared.
+
+    It counts as used a little before the chunk in front of it, without which it is worth nothing.
+    """
 
     name: str
     start: int
     stop: int
     key: memoryview
-
-    @property
-    def place(self) -> int:
-        return self.start // CHUNK
+    used_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +180,7 @@ class KeptRows:
             return
         for chunk in self._chunks(namespace, identity):
             if self._store.has(chunk.name):
-                self._store.use(chunk.name, chunk.place)
+                self._store.use(chunk.name, chunk.used_ns)
             elif chunk.name not in self._names:
                 self._names.add(chunk.name)
                 self._due.append((namespace, identity[: chunk.stop], chunk))
@@ -214,11 +217,12 @@ class KeptRows:
         digest = self._store.digest()
         digest.update(self._model)
         digest.update(f"{len(namespace)} {identity.itemsize} ".encode() + namespace)
+        now = time.time_ns()
         key, width = memoryview(identity.tobytes()), identity.itemsize
         for stop in range(CHUNK, len(identity) + 1, CHUNK):
             start = stop - CHUNK
             digest.update(key[start * width : stop * width])
-            yield Chunk(digest.hexdigest(), start, stop, key[: stop * width])
+            yield Chunk(digest.hexdigest(), start, stop, key[: stop * width], now - start * APART_NS)
 
     def _read(self, chunks: Iterable[Chunk]) -> Iterator[Bytes]:
         """The rows of chunks, up to the first that is not as it was written."""
@@ -239,13 +243,13 @@ class KeptRows:
         data = self._store.read(chunk.name, chunk.key, CHUNK * self._row_bytes)
         if data is None:
             return None
-        self._store.use(chunk.name, chunk.place)
+        self._store.use(chunk.name, chunk.used_ns)
         return np.frombuffer(data, np.uint8).reshape(CHUNK, self._row_bytes)
 
     def _write(self, chunk: Chunk, data: Bytes) -> None:
         try:
             if time.monotonic() >= self._resume:
-                self._store.write(chunk.name, chunk.key, np.ascontiguousarray(data).data, chunk.place)
+                self._store.write(chunk.name, chunk.key, np.ascontiguousarray(data).data, chunk.used_ns)
         except WriteError as error:
             self.failure, self._resume = str(error), time.monotonic() + PAUSE_SECONDS
         finally:

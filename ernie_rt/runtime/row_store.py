@@ -33,10 +33,6 @@ STALE_SECONDS: Final = 600
 
 Bytes = bytes | memoryview
 
-APART_NS: Final = 1_000_000
-"""Of the records of one text each counts as used so much before the one in front of it, without which it is worth
-nothing: so the last goes first."""
-
 
 class RowStore:
     """A folder of records, of at most `nbytes` together, for any number of processes.
@@ -73,8 +69,8 @@ class RowStore:
             self._path(name).unlink()
         return None
 
-    def write(self, name: str, key: Bytes, data: Bytes, place: int) -> None:
-        """Keep a record, the one at this place of its text; WriteError when that fails, and nothing of it stays."""
+    def write(self, name: str, key: Bytes, data: Bytes, used_ns: int) -> None:
+        """Keep a record, last used at this time; WriteError when that fails, and nothing of it stays."""
         head, rows = self._head(name, key), memoryview(data)
         size = len(head) + rows.nbytes + DIGEST_BYTES
         if size > self.nbytes:
@@ -88,16 +84,15 @@ class RowStore:
                 file.write(head)
                 file.write(rows)
                 file.write(digest.digest())
-            self.use(name, place)
+            self.use(name, used_ns)
             self._make_room(0)  # others may have written at the same time
         except OSError as error:
             raise WriteError("cannot be written", where=str(self.folder), found=error.strerror) from error
 
-    def use(self, name: str, place: int) -> None:
-        """A record was used, the one at this place of its text."""
-        now = time.time_ns() - place * APART_NS
+    def use(self, name: str, used_ns: int) -> None:
+        """A record was used at this time, in nanoseconds since the epoch."""
         with contextlib.suppress(OSError):
-            os.utime(self._path(name), ns=(now, now))
+            os.utime(self._path(name), ns=(used_ns, used_ns))
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.rows"
