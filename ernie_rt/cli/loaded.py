@@ -49,7 +49,8 @@ def loaded(
         with model:
             if verbose or (model.choice.passed_over and not quiet):
                 say(f"backend {model.choice.backend} ({model.choice.reason})")
-            for note in () if quiet else model.notes:
+            notes = model.notes
+            for note in () if quiet else notes:
                 say(note)
             held = model.memory()
             for note in held.notes:
@@ -59,6 +60,8 @@ def loaded(
             for note in _skipped(model.unused) if verbose else ():
                 say(note)
             yield model
+        for note in () if quiet else model.notes[len(notes) :]:  # what was found when the last rows were written
+            say(note)
 
 
 def quantized(

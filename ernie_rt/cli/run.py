@@ -169,6 +169,7 @@ def _report(answer: Generation, model: Model, peak: int, seed: int | None) -> di
     choice, memory = model.choice, model.memory()
     return {
         "prompt_tokens": answer.prompt_tokens,
+        "cached_tokens": answer.cached_tokens,
         "new_tokens": new,
         "finish": answer.finish,
         "prefill_tokens_per_second": entered / answer.prefill_seconds if new else None,
@@ -197,6 +198,8 @@ def _summary(report: Mapping[str, object]) -> str:
     peak = report["peak_private_bytes"]
     assert isinstance(peak, int)
     parts.append(f"peak {human_bytes(peak)}")
+    if report["cached_tokens"]:
+        parts.insert(0, f"{report['cached_tokens']:,} of {report['prompt_tokens']:,} prompt tokens from the cache")
     if report["experts_from_disk"]:
         parts.append(f"{report['experts_from_disk']:.0%} of experts from disk")
     parts += [str(report[key]) for key in ("backend", "device", "dtype")]
