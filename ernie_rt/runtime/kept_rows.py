@@ -157,6 +157,8 @@ class KeptRows:
         """Chunks on disk that go on where the first `there` tokens of a sequence end, or before that. Its last token
         has to enter in any case."""
         found: list[Chunk] = []
+        if not sequence.request.reuses:
+            return found
         for chunk in self._chunks(sequence.request.namespace, sequence.identity(len(sequence.tokens) - 1)):
             if chunk.stop <= there:
                 continue

@@ -119,12 +119,11 @@ class Scheduler:
 
     def fell_short(self, sequence: SequenceState, rows: int) -> None:
         """Of the rows that a sequence was to have from disk the first ones alone are there."""
-        missing = sequence.reused - rows
+        if sequence.cached == sequence.reused:  # it was never admitted before
+            self.counters.cached_tokens -= sequence.reused - rows
+            sequence.cached = rows
         sequence.reused = rows
         self.seats.begin(sequence.seat, rows)
-        assert sequence.cached is not None
-        sequence.cached = min(sequence.cached, rows)
-        self.counters.cached_tokens -= missing
 
     def admit(self) -> None:
         """Give seats and rows to those that wait, as far as there are any; then `rows.copies` are to be made."""

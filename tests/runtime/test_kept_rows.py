@@ -117,6 +117,16 @@ def test_damage_costs_what_lies_behind_it(opened: Open, tmp_path: Path, which: i
     assert len(records(tmp_path)) == 3, "what was damaged is not kept anew"
 
 
+def test_who_wants_all_logits_computes_them(opened: Open) -> None:
+    first = opened()
+    ask(first)
+    first.close()
+    second = opened()
+    sequence = second.submit(Request(IDS, 0, all_logits=True, reuse_after_change=True))
+    list(second.run(sequence))
+    assert sequence.reused == 0 and sum(map(len, sequence.logits)) == len(IDS)
+
+
 def test_rows_belong_to_model_namespace_and_inputs(opened: Open, tmp_path: Path) -> None:
     first = opened()
     ask(first, namespace=b"mine")
