@@ -125,7 +125,7 @@ def test_a_backend_that_hands_out_no_rows_is_named(tmp_path: Path, monkeypatch: 
     from ernie_rt.contract import ExecutableBase, SimpleExecutable
 
     monkeypatch.setattr(SimpleExecutable, "read_rows", ExecutableBase.read_rows)
-    with pytest.raises(OptionError, match="ReferenceBackend on cpu. Leave cache_dir out, or choose another backend"):
+    with pytest.raises(OptionError, match=r"ReferenceBackend on cpu\. Leave cache_dir out, or choose another backend"):
         model("reference", cache_dir=tmp_path)
 
 

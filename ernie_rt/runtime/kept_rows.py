@@ -177,7 +177,8 @@ class KeptRows:
         return reached
 
     def keep(self, namespace: bytes, identity: Identity) -> None:
-        """The rows of these tokens are whole, and worth keeping."""
+        """The rows of these tokens are whole, and worth keeping. Those that follow from more than these are not found
+        when their time comes."""
         if time.monotonic() < self._resume:
             return
         for chunk in self._chunks(namespace, identity):

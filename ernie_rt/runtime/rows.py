@@ -155,7 +155,7 @@ class PagedRows:
         if self._reuse:
             self._add(seat, sequence, len(sequence.request.ids))
         if self._kept is not None:
-            self._kept.keep(sequence.request.namespace, sequence.identity(sequence.exact(len(sequence.request.ids))))
+            self._kept.keep(sequence.request.namespace, sequence.identity(len(sequence.request.ids)))
 
     def release(self, seat: int, sequence: SequenceState, length: int) -> None:
         self.changes += 1

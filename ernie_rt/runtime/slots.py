@@ -89,7 +89,7 @@ class SlotRows:
     def remember(self, seat: int, sequence: SequenceState) -> None:
         """Prompts of sequences at work are looked at as they are."""
         if self._kept is not None:
-            self._kept.keep(sequence.request.namespace, sequence.identity(sequence.exact(len(sequence.request.ids))))
+            self._kept.keep(sequence.request.namespace, sequence.identity(len(sequence.request.ids)))
 
     def release(self, seat: int, sequence: SequenceState, length: int) -> None:
         self.changes += 1

@@ -100,6 +100,19 @@ def test_what_was_used_longest_ago_gives_way(store: RowStore) -> None:
     assert sum(each.stat().st_size for each in store.folder.glob("*.rows")) <= store.nbytes
 
 
+def test_room_is_made_before_it_is_taken(store: RowStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = files.write_atomic
+
+    def watched(path: Path, **options: int) -> object:
+        assert sum(each.stat().st_size for each in store.folder.glob("*.rows")) <= store.nbytes - RECORD
+        return write(path, **options)
+
+    monkeypatch.setattr(files, "write_atomic", watched)
+    for time, name in enumerate(NAMES):
+        store.write(name, KEY, ROWS, time)
+    assert not store.has(NAMES[1]) and store.has(NAMES[2])
+
+
 def test_what_is_larger_than_all_is_not_written(store: RowStore) -> None:
     store.write(NAMES[0], KEY, bytes(20 * RECORD), 0)
     assert not store.has(NAMES[0])
