@@ -24,6 +24,13 @@ from support.configs import small
 
 IDS = [int(number) for number in np.random.default_rng(0).integers(0, 61, 600)]
 BACKENDS = pytest.mark.parametrize("backend", ["eager", "onnx", "reference"])
+DTYPES = [
+    ("eager", "bfloat16"),
+    ("eager", "float32"),
+    ("onnx", "float16"),
+    ("onnx", "float32"),
+    ("reference", "float64"),
+]
 ROWS = 1024
 
 
@@ -48,14 +55,14 @@ def rows_of(loaded: Model, ids: Sequence[int]) -> np.ndarray:
     return np.array(data)
 
 
-@BACKENDS
-def test_rows_from_disk_are_those_that_were_computed(backend: str, tmp_path: Path) -> None:
-    with model(backend) as plain:
+@pytest.mark.parametrize(("backend", "dtype"), DTYPES)
+def test_rows_from_disk_are_those_that_were_computed(backend: str, dtype: str, tmp_path: Path) -> None:
+    with model(backend, dtype=dtype) as plain:
         computed = ask(plain)
         rows = rows_of(plain, IDS)
-    with model(backend, cache_dir=tmp_path / "cache", max_context=700) as first:
+    with model(backend, dtype=dtype, cache_dir=tmp_path / "cache", max_context=700) as first:
         assert ask(first).cached == 0
-    with model(backend, cache_dir=tmp_path / "cache", max_context=900) as second:
+    with model(backend, dtype=dtype, cache_dir=tmp_path / "cache", max_context=900) as second:
         from_disk = ask(second)
         assert from_disk.cached == 512 and second.notes == ()
         assert from_disk.generated == computed.generated

@@ -15,7 +15,7 @@ import numpy as np
 from ernie_rt.contract.protocols import CacheShape, StepLimits
 from ernie_rt.contract.step import Int32
 from ernie_rt.runtime.batch import Batch, gather_batch
-from ernie_rt.runtime.kept_rows import KeptRows
+from ernie_rt.runtime.kept_rows import KeptRows, Load
 from ernie_rt.runtime.rows import PagedRows, Rows
 from ernie_rt.runtime.seats import Seats
 from ernie_rt.runtime.sequence import Finish, SequenceState
@@ -126,7 +126,10 @@ class Scheduler:
         self.seats.begin(sequence.seat, rows)
 
     def admit(self) -> None:
-        """Give seats and rows to those that wait, as far as there are any; then `rows.copies` are to be made."""
+        """Give seats and rows to those that wait, as far as there are any; then `rows.copies` are to be made.
+
+        At most one of them has rows come from disk.
+        """
         while self.seats.next is not None and (sequence := self.waiting.first()) is not None:
             if self._refused == (sequence, self.rows.changes):
                 return  # nothing has changed since
@@ -142,6 +145,8 @@ class Scheduler:
                 self.counters.cached_tokens += sequence.reused
             self._order.append(self.seats.next)
             self.seats.take(sequence, draws=self._ahead > 0, leads=self._drafter is None)
+            if self.rows.copies and isinstance(self.rows.copies[-1], Load):
+                return  # one a step: others go on meanwhile, and whoever begins alike sees how far it came
 
     def _guesses(self, decodes: Int32, prefills: int) -> dict[int, list[int]]:
         """Drafts by seat, for decodes whose tokens are all known, as far as a step has room for them."""

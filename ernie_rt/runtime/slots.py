@@ -171,10 +171,7 @@ class SlotRows:
 
     def _whole(self, held: Held) -> int:
         """How many of a slot's rows hold what they should."""
-        if held.seat < 0:
-            return len(held.identity)
-        loads = [each for each in self.copies if isinstance(each, Load) and each.sequence.seat == held.seat]
-        return loads[0].start if loads else int(self._computed[held.seat])  # what is to come may be damaged
+        return len(held.identity) if held.seat < 0 else int(self._computed[held.seat])
 
     def _rows_of(self, slot: int, count: int) -> Int32:
         return np.arange(slot * self._size, slot * self._size + count, dtype=np.int32)
