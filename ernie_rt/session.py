@@ -83,6 +83,7 @@ class Model:
         with blame(choice.backend):
             self._engine = Engine(executable, limits.max_context, reuse=reuse, kept=kept)
         self._kept = kept
+        self._deterministic: bool = getattr(build.target, "deterministic", False)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -331,7 +332,13 @@ class Model:
         return Prepared(request, text, Answer(text, len(numbers), parser))
 
     def _checked(self, options: GenerateOptions) -> CheckedOptions:
-        return check_options(self.config.eos_token_id, self.config.vocab_size, **options)
+        checked = check_options(self.config.eos_token_id, self.config.vocab_size, **options)
+        if checked.reuse_after_change and self._deterministic:
+            raise OptionError(
+                "reuse_after_change makes an answer follow from what was asked before, and the model is deterministic",
+                hint="Leave it out, or load the model without `deterministic`",
+            )
+        return checked
 
     def _ids(self, prompt: str | Iterable[int]) -> Iterable[int]:
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt

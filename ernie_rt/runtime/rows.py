@@ -142,10 +142,10 @@ class PagedRows:
 
     def grow(self, seat: int, rows: int) -> bool:
         table, held, wanted = self.tables[seat], int(self.held[seat]), self._pages_for(rows)
-        lacking = held + np.flatnonzero(table[held:wanted] < 0)  # the others are shared, behind a change
+        lacking = [place for place in range(held, wanted) if table[place] < 0]  # the others are shared, behind a change
         if len(lacking) > self.pool.free + self.pool.idle:
             return False
-        for place in lacking.tolist():
+        for place in lacking:
             table[place] = self.pool.take(int(table[place - 1]) if place else None)
         self.held[seat] = max(held, wanted)
         return True

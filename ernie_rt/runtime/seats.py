@@ -35,6 +35,7 @@ class Seats:
         self.entered, self.computed = numbers(), numbers()
         self.end, self.prompt, self.most, self.chunk, self.last = numbers(), numbers(), numbers(), numbers(), numbers()
         self.hole, self.hole_end = numbers(), numbers()
+        self._with_holes: set[int] = set()  # the seats that have one ahead: there seldom are any
         self.drawn, self.leads, self.guessed = (np.zeros(count, bool) for _ in range(3))
         self.tenancy = np.zeros(count, np.int64)
         self._draws = Draws.greedy(count, ALL)
@@ -75,11 +76,14 @@ class Seats:
     def _look_ahead(self, seat: int, rows: int) -> None:
         sequence = self.sequences[seat]
         assert sequence is not None
-        ahead = (hole for hole in sequence.holes if hole[0] >= rows)
-        self.hole[seat], self.hole_end[seat] = next(ahead, (ALL, ALL))
+        ahead = next((hole for hole in sequence.holes if hole[0] >= rows), None)
+        self.hole[seat], self.hole_end[seat] = ahead or (ALL, ALL)
+        (self._with_holes.discard if ahead is None else self._with_holes.add)(seat)
 
     def skipped(self, seats: Int32, new: Int32) -> Int32:
         """How many rows of each are there behind the next `new` tokens."""
+        if not self._with_holes:
+            return np.zeros(len(seats), np.int32)
         skipped: Int32 = np.where(
             self.entered[seats] + new == self.hole[seats], self.hole_end[seats] - self.hole[seats], 0
         )
@@ -88,7 +92,7 @@ class Seats:
     def enter(self, seats: Int32, new: Int32, skipped: Int32) -> None:
         """So many tokens of each have entered a step."""
         self.entered[seats] += new + skipped
-        for seat in seats[skipped > 0].tolist():
+        for seat in seats[skipped > 0].tolist() if self._with_holes else ():
             self._look_ahead(seat, int(self.entered[seat]))
 
     def leave(self, seat: int) -> None:
@@ -97,6 +101,7 @@ class Seats:
         assert sequence is not None
         self.sequences[seat], sequence.seat = None, -1
         self.tenancy[seat] += 1
+        self._with_holes.discard(seat)
         self._free.append(seat)
 
     def total(self, seats: Int32) -> Int32:
@@ -105,7 +110,9 @@ class Seats:
     def ready(self, seats: Int32) -> Int32:
         """How many tokens of each wait to enter a step; those in flight count where the device has them."""
         there = self.known[seats] + np.where(self.leads[seats], self.flying[seats], 0)
-        until = np.minimum(np.minimum(there, self.end[seats]), self.hole[seats])
+        until = np.minimum(there, self.end[seats])
+        if self._with_holes:
+            until = np.minimum(until, self.hole[seats])
         return np.where(self.guessed[seats], 0, until - self.entered[seats])
 
     def samples_after(self, seats: Int32, new: Int32) -> npt.NDArray[np.bool_]:
