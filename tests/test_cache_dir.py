@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ernie_rt.contract import Step
-from ernie_rt.errors import OptionError, UnsafePathError, WriteError
+from ernie_rt.contract import ExecutableBase, SimpleExecutable, Step
+from ernie_rt.errors import BackendError, OptionError, UnsafePathError, WriteError
 from ernie_rt.loading import load
 from ernie_rt.location import Located
 from ernie_rt.runtime.engine import Engine
@@ -129,10 +129,15 @@ def test_weights_without_a_fingerprint_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_backend_that_hands_out_no_rows_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ernie_rt.contract import ExecutableBase, SimpleExecutable
-
     monkeypatch.setattr(SimpleExecutable, "read_rows", ExecutableBase.read_rows)
+
+    def words(self: SimpleExecutable, rows: np.ndarray) -> np.ndarray:
+        return np.zeros((len(rows), 3), np.float32)
+
     with pytest.raises(OptionError, match=r"ReferenceBackend on cpu\. Leave cache_dir out, or choose another backend"):
+        model("reference", cache_dir=tmp_path)
+    monkeypatch.setattr(SimpleExecutable, "read_rows", words)
+    with pytest.raises(BackendError, match=r"expected uint8 \[0, bytes of a row\], of no row; found float32 \[0, 3\]"):
         model("reference", cache_dir=tmp_path)
 
 

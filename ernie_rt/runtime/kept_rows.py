@@ -24,7 +24,7 @@ from ernie_rt.contract.bases import ExecutableBase
 from ernie_rt.contract.protocols import Executable, Limits
 from ernie_rt.contract.step import Int32
 from ernie_rt.display import human_bytes
-from ernie_rt.errors import OptionError, WriteError
+from ernie_rt.errors import BackendError, OptionError, WriteError
 from ernie_rt.graph.json import graph_to_json
 from ernie_rt.runtime.prefix import Identity
 from ernie_rt.runtime.row_store import RowStore
@@ -92,7 +92,7 @@ def keep_rows(
     """The rows of a model that was just compiled from `source`, on disk. `versions` are those of its backend.
 
     OptionError, and the executable is closed, where the backend hands out no rows, nothing tells the weights from
-    others, or the store has no room for a chunk.
+    others, or the store has no room for a chunk; BackendError where it hands out something else.
     """
     try:
         probe = executable.read_rows(np.zeros(0, np.int32)) if isinstance(executable, ExecutableBase) else None
@@ -101,6 +101,12 @@ def keep_rows(
                 "the backend hands out no rows of its cache on this device, so that none can be kept on disk",
                 found=f"{type(build.backend).__name__} on {build.target.device}",
                 hint="Leave cache_dir out, or choose another backend, such as eager",
+            )
+        if probe.dtype != np.uint8 or probe.ndim != 2 or len(probe):
+            raise BackendError(
+                "read_rows does not give the bytes of each row",
+                expected="uint8 [0, bytes of a row], of no row",
+                found=f"{probe.dtype} {list(probe.shape)}",
             )
         if not isinstance(source, Fingerprinted):
             raise OptionError(
