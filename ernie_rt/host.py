@@ -14,7 +14,7 @@ from types import MappingProxyType
 from ernie_rt.contract.protocols import Backend
 from ernie_rt.discovery.announcement import SECONDS, announced, examine
 from ernie_rt.discovery.installed import Plugin, discover
-from ernie_rt.discovery.requirements import lack, overlap
+from ernie_rt.discovery.requirements import lack, overlap, versions
 from ernie_rt.display import did_you_mean
 from ernie_rt.errors import BackendError, ErnieRtError, OptionError, PluginError
 from ernie_rt.hooks import PLUGIN_API, BackendInfo
@@ -69,6 +69,12 @@ class PluginHost:
     def overlap(self, name: str) -> str | None:
         """Which distributions that an announced backend needs are installed over each other, or None."""
         return overlap(self.info(name))
+
+    def versions(self, name: str) -> tuple[str, ...]:
+        """Whose work the numbers of an announced backend are: its distribution, and what it requires, with versions."""
+        info = self.info(name)
+        plugins = [plugin for plugin in self._plugins if info in plugin.backends]
+        return (*(f"{plugin.distribution} {plugin.version}" for plugin in plugins), *versions(info))
 
     def info(self, name: str) -> BackendInfo:
         """The backend of this name.

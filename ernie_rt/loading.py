@@ -24,6 +24,8 @@ from ernie_rt.host import PluginHost, blame
 from ernie_rt.location import Located, locate
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.families import find
+from ernie_rt.runtime.kept_rows import keep_rows
+from ernie_rt.runtime.row_store import RowStore
 from ernie_rt.session import Model
 from ernie_rt.weights.opening import SOURCES, Sources
 from ernie_rt.weights.source import Place, PlacedSource, StoredSource, WeightSource, storages_of
@@ -34,6 +36,9 @@ DEFAULT_CONTEXT = 32768
 BATCH_TOKENS: Final = 512
 CUDA_BATCH_TOKENS: Final = 4096
 """A GPU reads a mixture of experts' weights anew for each step, so few tokens a step leave it waiting for memory."""
+
+KEPT_BYTES: Final = 8 << 30
+"""What a cache on disk may take when nobody says."""
 
 MOST_THREADS: Final = 1024
 
@@ -51,6 +56,8 @@ def load(
     memory_bytes: int | None = None,
     cache_tokens: int | None = None,
     reuse: bool = True,
+    cache_dir: str | Path | None = None,
+    cache_bytes: int | None = None,
     graphs: bool = True,
     taps: Collection[str] = (),
     weights: WeightSource | None = None,
@@ -73,13 +80,16 @@ def load(
     of all sequences together, in place of the worst case: sequences that find none wait, or are computed anew.
     `memory_bytes` bounds weights and cache together (None: what the device has free); `threads` are the backend's on
     the CPU (None: as many as it likes). With `reuse` a prompt that begins like an earlier one goes on from the rows
-    that are left of it; without, it is computed anew, which gives the same bits each time. Without `graphs` a backend
-    that would record steps and replay them, as CUDA graphs, runs each one kernel by kernel.
+    that are left of it; without, it is computed anew, which gives the same bits each time. What is worth it
+    outlives the process in `cache_dir`, a folder that is made for it, in files of at most `cache_bytes` together (None:
+    8 GiB); docs/prefix-cache.md says what lies there, and who can read it. Without `graphs` a backend that would record
+    steps and replay them, as CUDA graphs, runs each one kernel by kernel.
 
     Raises OptionError for an argument that is impossible, what `locate` raises, and CheckpointError or FileFormatError
     for weights that are broken or of another model; PluginError or BackendError for a backend that cannot be used, or
-    fails; LoweringError when it cannot run the model; CapacityError, before anything large is allocated, when model and
-    cache do not fit. `backend` "auto" goes on to the next one then, before it raises that.
+    fails; WriteError or UnsafePathError for a `cache_dir` that cannot be used; LoweringError when
+    it cannot run the model; CapacityError, before anything large is allocated, when model and cache do not fit.
+    `backend` "auto" goes on to the next one then, before it raises that.
     """
     if not isinstance(weights, WeightSource | None):
         raise OptionError(
@@ -95,6 +105,7 @@ def load(
     config = located.config
     limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes, cache_tokens)
     threads = None if threads is None else check_threads(threads)
+    store = _store(cache_dir, cache_bytes, reuse)
     # First the headers of the weights: whatever is wrong with a folder is said before a backend is imported.
     source = weights if weights is not None else located.weights()
     try:
@@ -117,12 +128,26 @@ def load(
             executable = built.compile(reported, limits)
             if isinstance(executable, ExecutableBase):
                 executable.prepare(preparing)
+            kept = None
+            if store is not None:
+                kept = keep_rows(store, executable, built, limits, source, plugins.versions(choice.backend))
     finally:
         source.close()
     unused, notes = (tuple(source.unused), tuple(source.notes)) if isinstance(source, StoredSource) else ((), ())
     overlap = plugins.overlap(choice.backend)
     notes = notes if overlap is None else (*notes, f"backend {choice.backend}: {overlap}")
-    return Model(located, built, choice, limits, executable, unused, notes, reuse=reuse)
+    return Model(located, built, choice, limits, executable, unused, notes, reuse=reuse, kept=kept)
+
+
+def _store(folder: str | Path | None, nbytes: int | None, reuse: bool) -> RowStore | None:
+    """Where rows are kept; None where they are not."""
+    if folder is None:
+        if nbytes is not None:
+            raise OptionError("cache_bytes bounds a cache on disk, and there is none", hint="Give cache_dir as well")
+        return None
+    if not reuse:
+        raise OptionError("a cache on disk is there to be reused", hint="Leave out cache_dir, or reuse=False")
+    return RowStore(Path(folder), KEPT_BYTES if nbytes is None else positive("cache_bytes", nbytes))
 
 
 def check_threads(threads: object) -> int:

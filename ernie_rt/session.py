@@ -29,6 +29,7 @@ from ernie_rt.generation.stream import Answer, Generation, Stream
 from ernie_rt.host import blame
 from ernie_rt.location import Located
 from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.kept_rows import KeptRows
 from ernie_rt.runtime.sequence import Event, Finish, Request, SequenceState
 from ernie_rt.text.chat import ChatPrompt, ChatTemplate
 from ernie_rt.text.messages import Message
@@ -66,6 +67,7 @@ class Model:
         notes: tuple[str, ...] = (),
         *,
         reuse: bool = True,
+        kept: KeptRows | None = None,
     ) -> None:
         self.config = located.config
         self._located = located
@@ -78,7 +80,9 @@ class Model:
         self._conversions = build.notes
         self._executable = executable
         with blame(choice.backend):
-            self._engine = Engine(executable, limits.max_context, reuse=reuse)
+            self._engine = Engine(executable, limits.max_context, reuse=reuse, kept=kept)
+        self._kept = kept
+        self._deterministic: bool = getattr(build.target, "deterministic", False)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -103,8 +107,11 @@ class Model:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """In what the files of the checkpoint disagree, or what the backend needs is installed twice, without harm."""
-        return (*self._disagreements, *self._located.notes)
+        """In what the files of the checkpoint disagree, or what the backend needs is installed twice, without harm; and
+        why rows could not be kept on disk."""
+        failure = None if self._kept is None else self._kept.failure
+        lost = () if failure is None else (f"rows of the cache were not kept on disk: {failure}",)
+        return (*self._disagreements, *self._located.notes, *lost)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -326,7 +333,13 @@ class Model:
         return Prepared(request, text, Answer(text, len(numbers), parser))
 
     def _checked(self, options: GenerateOptions) -> CheckedOptions:
-        return check_options(self.config.eos_token_id, self.config.vocab_size, **options)
+        checked = check_options(self.config.eos_token_id, self.config.vocab_size, **options)
+        if checked.reuse_after_change and self._deterministic:
+            raise OptionError(
+                "reuse_after_change makes an answer follow from what was asked before, and the model is deterministic",
+                hint="Leave it out, or load the model without `deterministic`",
+            )
+        return checked
 
     def _ids(self, prompt: str | Iterable[int]) -> Iterable[int]:
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt

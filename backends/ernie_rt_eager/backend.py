@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -137,6 +138,22 @@ class EagerExecutable(ExecutableBase):
             cache.k[second] = cache.k[first]
             cache.v[second] = cache.v[first]
 
+    @torch.inference_mode()
+    def read_rows(self, rows: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+        index = self._row_index(rows)
+        found = [part.index_select(0, index).flatten(1).view(torch.uint8) for part in self._row_states()]
+        gathered: npt.NDArray[np.uint8] = torch.cat(found, dim=1).cpu().numpy()
+        return gathered
+
+    @torch.inference_mode()
+    def write_rows(self, rows: npt.NDArray[np.int32], data: npt.NDArray[np.uint8]) -> None:
+        index, first = self._row_index(rows), 0
+        packed = torch.from_numpy(data.copy()).to(self._device)
+        for part in self._row_states():
+            last = first + part[0].nbytes
+            part.index_copy_(0, index, packed[:, first:last].contiguous().view(part.dtype).view(-1, *part.shape[1:]))
+            first = last
+
     def memory(self) -> MemoryReport:
         return self._report
 
@@ -144,6 +161,13 @@ class EagerExecutable(ExecutableBase):
         self._interpreters, self._caches = {}, {}
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _row_states(self) -> Iterator[Tensor]:
+        for cache in self._caches.values():
+            yield from (cache.k, cache.v)
+
+    def _row_index(self, rows: npt.NDArray[np.int32]) -> Tensor:
+        return torch.from_numpy(rows.astype(np.int64)).to(self._device)
 
     def _input(self, step: Step, value: Value) -> Tensor:
         array = np.ascontiguousarray(step.input(value.name))

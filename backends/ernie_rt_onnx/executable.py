@@ -89,6 +89,29 @@ class OnnxExecutable(ExecutableBase):
         for cache in self.caches.values():
             self._memory.copy(cache, source, destination, length)
 
+    def read_rows(self, rows: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8] | None:
+        """None where the cache is in memory of a device, which hands out whole slots alone."""
+        slots, places = np.divmod(rows, self.cache.page_size)
+        parts = []
+        for cache in self.caches.values():
+            numbers = self._memory.numbers(cache)
+            if numbers is None:
+                return None
+            _, heads, _, size = cache.shape
+            parts.append(numbers[slots, :, places].reshape(len(rows), heads * size).view(np.uint8))
+        return np.concatenate(parts, axis=1)
+
+    def write_rows(self, rows: npt.NDArray[np.int32], data: npt.NDArray[np.uint8]) -> None:
+        slots, places = np.divmod(rows, self.cache.page_size)
+        first = 0
+        for cache in self.caches.values():
+            _, heads, _, size = cache.shape
+            last = first + heads * size * cache.dtype.itemsize
+            numbers, part = self._memory.numbers(cache), np.ascontiguousarray(data[:, first:last])
+            assert numbers is not None
+            numbers[slots, :, places] = part.view(cache.dtype).reshape(-1, heads, size)
+            first = last
+
     def memory(self) -> MemoryReport:
         share = self._missing / self._chosen if self._chosen and self._is_told else None
         return replace(self._report, experts_from_disk=share)

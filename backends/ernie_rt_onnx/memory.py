@@ -86,6 +86,10 @@ class Memory(ABC):
     def copy(self, cache: Buffer, source: int, destination: int, length: int) -> None:
         """Copy the first `length` rows of a slot, and perhaps more, of a cache `[slots, K, rows, D]`."""
 
+    def numbers(self, cache: Buffer) -> npt.NDArray[Any] | None:
+        """A cache as an array; None where it lies elsewhere than in this process's memory."""
+        return None
+
 
 class HostMemory(Memory):
     provider = Provider()
@@ -102,6 +106,10 @@ class HostMemory(Memory):
 
     def copy(self, cache: Buffer, source: int, destination: int, length: int) -> None:
         cache.owner[destination, :, :length] = cache.owner[source, :, :length]
+
+    def numbers(self, cache: Buffer) -> npt.NDArray[Any]:
+        array: npt.NDArray[Any] = cache.owner
+        return array
 
 
 class DeviceMemory(Memory):

@@ -54,6 +54,8 @@ def chat(
     threads: opt.Threads = None,
     graphs: opt.Graphs = True,
     memory: opt.Memory = None,
+    cache_dir: opt.CacheDir = None,
+    cache_size: opt.CacheSize = None,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -96,6 +98,7 @@ def chat(
             located, backend=backend, device=device, dtype=dtype,
             max_context=None if max_context is None else parse_size(max_context),
             max_batch_tokens=max_batch_tokens, threads=threads, graphs=graphs, memory=memory,
+            cache_dir=cache_dir, cache_size=cache_size,
             verbose=verbose, quiet=quiet,
             weights=quantized(located, weights, threads, backend=backend, device=device, dtype=dtype),
         ) as ready,

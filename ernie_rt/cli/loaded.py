@@ -27,24 +27,30 @@ def loaded(
     ref: str | Path | Located,
     *,
     memory: str | None = None,
+    cache_size: str | None = None,
     verbose: bool = False,
     quiet: bool = False,
     **options: Any,
 ) -> Iterator[Model]:
-    """`ernie_rt.load` with its `options`, and `memory` as a size in words; the model is closed at the end of the block.
+    """`ernie_rt.load` with its `options`, `memory` and `cache_size` as sizes in words; the model is closed at the end
+    of the block.
 
     Said is where `auto` passed a backend over, or a backend does not take weights as they are; all, when `verbose`.
     """
     from ernie_rt.loading import load
 
-    memory_bytes = None if memory is None else parse_size(memory)
+    memory_bytes, cache_bytes = (None if size is None else parse_size(size) for size in (memory, cache_size))
     with answers_alone():
         with progress_bar("loading") as progress, progress_bar("recording") as preparing:
-            model = load(ref, memory_bytes=memory_bytes, progress=progress, preparing=preparing, **options)
+            model = load(
+                ref, memory_bytes=memory_bytes, cache_bytes=cache_bytes, progress=progress, preparing=preparing,
+                **options,
+            )  # fmt: skip
         with model:
             if verbose or (model.choice.passed_over and not quiet):
                 say(f"backend {model.choice.backend} ({model.choice.reason})")
-            for note in () if quiet else model.notes:
+            notes = model.notes
+            for note in () if quiet else notes:
                 say(note)
             held = model.memory()
             for note in held.notes:
@@ -54,6 +60,8 @@ def loaded(
             for note in _skipped(model.unused) if verbose else ():
                 say(note)
             yield model
+        for note in () if quiet else model.notes[len(notes) :]:  # what was found when the last rows were written
+            say(note)
 
 
 def quantized(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
@@ -61,6 +62,11 @@ Graphs = Annotated[
     bool, typer.Option("--graphs/--no-graphs", help="Let a GPU replay recorded steps, or start each kernel anew.")
 ]
 Memory = Annotated[str | None, typer.Option(help="Refuse to load more than this, such as 12GiB.")]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(help="Keep what was computed of long prompts in this folder, for the next time."),
+]
+CacheSize = Annotated[str | None, typer.Option(help="What --cache-dir may take, such as 20GiB; 8GiB when not given.")]
 MaxContext = Annotated[
     str | None, typer.Option(help="At most so many tokens of prompts and answers together, such as 8k.")
 ]

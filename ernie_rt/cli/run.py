@@ -50,6 +50,8 @@ def run(
     threads: opt.Threads = None,
     graphs: opt.Graphs = True,
     memory: opt.Memory = None,
+    cache_dir: opt.CacheDir = None,
+    cache_size: opt.CacheSize = None,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
     as_json: opt.Json = False,
@@ -103,6 +105,7 @@ def run(
         loaded(
             located, backend=backend, device=device, dtype=dtype, max_context=needed,
             max_batch_tokens=max_batch_tokens, threads=threads, graphs=graphs, memory=memory,
+            cache_dir=cache_dir, cache_size=cache_size,
             verbose=verbose, quiet=quiet,
             weights=quantized(located, weights, threads, backend=backend, device=device, dtype=dtype),
         ) as ready,
@@ -166,10 +169,11 @@ def _answer(
 
 
 def _report(answer: Generation, model: Model, peak: int, seed: int | None) -> dict[str, str | int | float | None]:
-    new, entered = len(answer.ids), answer.prompt_tokens - answer.cached_tokens
+    new, entered = len(answer.ids), answer.prompt_tokens - answer.cached_tokens - answer.reused_after_change
     choice, memory = model.choice, model.memory()
     return {
         "prompt_tokens": answer.prompt_tokens,
+        "cached_tokens": answer.cached_tokens,
         "new_tokens": new,
         "finish": answer.finish,
         "prefill_tokens_per_second": entered / answer.prefill_seconds if new else None,
@@ -198,6 +202,8 @@ def _summary(report: Mapping[str, object]) -> str:
     peak = report["peak_private_bytes"]
     assert isinstance(peak, int)
     parts.append(f"peak {human_bytes(peak)}")
+    if report["cached_tokens"]:
+        parts.insert(0, f"{report['cached_tokens']:,} of {report['prompt_tokens']:,} prompt tokens from the cache")
     if report["experts_from_disk"]:
         parts.append(f"{report['experts_from_disk']:.0%} of experts from disk")
     parts += [str(report[key]) for key in ("backend", "device", "dtype")]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+import numpy as np
+import numpy.typing as npt
+
 from ernie_rt.contract.contents import PagedContents
 from ernie_rt.contract.protocols import (
     CacheShape,
@@ -15,7 +18,7 @@ from ernie_rt.contract.protocols import (
     StepLimits,
     Target,
 )
-from ernie_rt.contract.step import Pending, Step
+from ernie_rt.contract.step import Int32, Pending, Step
 from ernie_rt.files import Progress
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
@@ -40,6 +43,20 @@ class ExecutableBase(ABC):
 
     @abstractmethod
     def copy(self, source: int, destination: int, length: int) -> None: ...
+
+    def read_rows(self, rows: Int32) -> npt.NDArray[np.uint8] | None:
+        """What these rows of the cache hold, in every state that has a row for each token: `[n, bytes of a row]`, the
+        caller's. None: this executable hands none out, so nothing of its cache can be kept on disk.
+
+        The core asks first for no row at all, which says how many bytes a row has. How they are laid out in it is the
+        executable's own affair, as long as another one of the same lowerings, target and version takes them in.
+        """
+        return None
+
+    def write_rows(self, rows: Int32, data: npt.NDArray[np.uint8]) -> None:
+        """Write to these rows of the cache what `read_rows` gave of others, perhaps in another process; `data` may be
+        read-only. It takes effect in the order of the calls, as `copy` does."""
+        raise NotImplementedError
 
     @abstractmethod
     def memory(self) -> MemoryReport: ...

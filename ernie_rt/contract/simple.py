@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ernie_rt.contract.bases import BackendBase, ExecutableBase
 from ernie_rt.contract.contents import PagedContents
@@ -18,7 +19,7 @@ from ernie_rt.contract.protocols import (
     OpNumerics,
     Target,
 )
-from ernie_rt.contract.step import Done, Step, StepResult
+from ernie_rt.contract.step import Done, Int32, Step, StepResult
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
 from ernie_rt.graph.types import DType, Weight
@@ -91,6 +92,19 @@ class SimpleExecutable(ExecutableBase):
         first, second = source * self.cache.page_size, destination * self.cache.page_size
         for rows in self._rows:
             rows[second : second + length] = rows[first : first + length]
+
+    def read_rows(self, rows: Int32) -> npt.NDArray[np.uint8]:
+        if not self._rows:
+            return np.empty((len(rows), 0), np.uint8)
+        parts = [state[rows].reshape(len(rows), state[0].size).view(np.uint8) for state in self._rows]
+        return np.concatenate(parts, axis=1)
+
+    def write_rows(self, rows: Int32, data: npt.NDArray[np.uint8]) -> None:
+        first = 0
+        for state in self._rows:
+            part = np.ascontiguousarray(data[:, first : first + state[0].nbytes])
+            state[rows] = part.view(state.dtype).reshape(len(rows), *state.shape[1:])
+            first += state[0].nbytes
 
     def memory(self) -> MemoryReport:
         return self._report

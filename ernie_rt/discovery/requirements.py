@@ -66,6 +66,11 @@ def bringing(name: str, module: str) -> str | None:
     return None
 
 
+def versions(info: BackendInfo) -> list[str]:
+    """What is installed of that which a backend requires, each with its version."""
+    return [_spoken(found) for text in info.requires for found in _installed(text)]
+
+
 def _installed(text: str) -> Iterator[Distribution]:
     """Those of some alternatives that are installed, in whatever version."""
     for requirement in alternatives(text):

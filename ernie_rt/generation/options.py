@@ -53,6 +53,9 @@ class GenerateOptions(TypedDict, total=False):
     """What the answer must be; `chat` lets reasoning come first, and puts it into the tags that the template has."""
     thinking_budget: int | None
     """For `chat` with a template that makes the model think: reasoning is ended after so many tokens, 0 means none."""
+    reuse_after_change: bool
+    """Take from the cache, too, what was computed behind other tokens: of a prompt whose first part changes the parts
+    that stand where they stood. Faster, and approximate: what is taken knows the former first part, not this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class CheckedOptions:
     sampling: SamplingParams
     constraint: Constraint | ToolCalls | None = None
     thinking_budget: int | None = None
+    reuse_after_change: bool = False
 
     def request(
         self, ids: tuple[int, ...], known_ids: int | None, chat: tuple[ChatPrompt, Tokenizer] | None = None
@@ -74,8 +78,9 @@ class CheckedOptions:
         asked = self.constraint, self.thinking_budget
         constraint = plain_constraint(*asked) if chat is None else answer_constraint(*asked, *chat)
         return Request(
-            ids, self.max_new_tokens, self.stop_ids, sampling=self.sampling, constraint=constraint, known_ids=known_ids
-        )
+            ids, self.max_new_tokens, self.stop_ids, sampling=self.sampling, constraint=constraint, known_ids=known_ids,
+            reuse_after_change=self.reuse_after_change,
+        )  # fmt: skip
 
 
 def positive(name: str, value: object) -> int:
@@ -106,6 +111,11 @@ def check_options(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[Gen
     budget = given.pop("thinking_budget", None)
     if budget is not None and budget != 0:
         budget = positive("thinking_budget", budget)
+    reuse_after_change = given.pop("reuse_after_change", False)
+    if not isinstance(reuse_after_change, bool):
+        raise OptionError(
+            "reuse_after_change is not possible", expected="True or False", found=shown(reuse_after_change)
+        )
     unknown = given.keys() - SAMPLING
     if unknown:
         raise OptionError(
@@ -113,4 +123,6 @@ def check_options(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[Gen
         )
     sampling = SamplingParams(**given)
     sampling.check_vocabulary(vocab_size)
-    return CheckedOptions(max_new_tokens, stop, frozenset([*eos, *stop_ids]), sampling, constraint, budget)
+    return CheckedOptions(
+        max_new_tokens, stop, frozenset([*eos, *stop_ids]), sampling, constraint, budget, reuse_after_change
+    )

@@ -41,8 +41,10 @@ class Generation:
 
     The text ends before a stop string, which is `stopped`, the ids with the token that completes it. Reasoning and
     tool calls are told apart in answers of `chat`; `faults` say of what looks like a tool call, and is in the text, why
-    it is none. `cached_tokens` of the prompt were in the cache already, from an earlier one that began likewise.
-    `prefill_seconds` run up to the first token, the time in a queue included, `decode_seconds` from there to the last.
+    it is none. `cached_tokens` of the prompt were in the cache already, from an earlier one that began likewise, and
+    `reused_after_change` more, behind a change, for who asked for that; `not_cached` says in words why the rest of the
+    prompt was computed, and is empty where nothing but its last token was. `prefill_seconds` run up to the first token,
+    the time in a queue included, `decode_seconds` from there to the last.
     """
 
     text: str
@@ -55,6 +57,8 @@ class Generation:
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     cached_tokens: int = 0
+    reused_after_change: int = 0
+    not_cached: str = ""
     faults: tuple[str, ...] = ()
     stopped: str = ""
 
@@ -72,7 +76,8 @@ class Answer:
         self._text = text
         self._parser = parser
         self._prompt_tokens = prompt_tokens
-        self._cached_tokens = 0
+        self._cached_tokens = self._reused_after_change = 0
+        self._not_cached = ""
         self._pieces: list[Piece] = []
         self.begin()
 
@@ -86,6 +91,8 @@ class Answer:
         if not self._pieces:
             self._first = self._last
             self._cached_tokens = event.sequence.cached or 0
+            self._reused_after_change = event.sequence.cached_after_change
+            self._not_cached = event.sequence.not_cached
         self._pieces.append(_piece(event, self._text, self._parser))
         return self._pieces[-1]
 
@@ -104,6 +111,8 @@ class Answer:
             reasoning="".join(piece.reasoning for piece in pieces),
             tool_calls=tuple(call for piece in pieces for call in piece.tool_calls),
             cached_tokens=self._cached_tokens,
+            reused_after_change=self._reused_after_change,
+            not_cached=self._not_cached,
             faults=tuple(fault for piece in pieces for fault in piece.faults),
             stopped=pieces[-1].stopped if pieces else "",
         )

@@ -20,6 +20,7 @@ Bools = npt.NDArray[np.bool_]
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """The sequences of a step: each brings `new` tokens, of which the last `drafts` are guesses, and is owed `rows`.
+    Behind them are `skipped` rows that need no step.
 
     `samples` says which of them get a token, `drawn` which of these from the executable; the others are sampled here.
     A sequence has left meanwhile when the tenancy of its seat has changed.
@@ -29,6 +30,7 @@ class Batch:
     seats: Int32  # [B]
     tenancy: npt.NDArray[np.int64]  # [B]
     new: Int32  # [B]
+    skipped: Int32  # [B]
     drafts: Int32  # [B]
     samples: Bools  # [B]
     drawn: Bools  # [B]
@@ -59,6 +61,7 @@ def gather_batch(seats: Seats, chosen: Int32, new: Int32, ahead: int, guesses: d
         chosen,
         seats.tenancy[chosen],
         new + drafts,
+        seats.skipped(chosen, new),
         drafts,
         samples,
         drawn,

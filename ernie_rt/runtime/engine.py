@@ -15,6 +15,7 @@ from ernie_rt.contract.step import NO_NUMBER, Pending, StepResult
 from ernie_rt.errors import BackendError, ErnieRtError, ForkError, PromptError
 from ernie_rt.graph.types import TensorType
 from ernie_rt.runtime.batch import Batch, make_step
+from ernie_rt.runtime.kept_rows import KeptRows, Load
 from ernie_rt.runtime.scheduler import Drafter, Scheduler
 from ernie_rt.runtime.sequence import Event, Finish, Request, SequenceState
 from ernie_rt.runtime.statistics import Stats
@@ -42,14 +43,16 @@ class Engine:
         reuse: bool = True,
         drafter: Drafter | None = None,
         inputs: Mapping[str, TensorType] = MappingProxyType({}),
+        kept: KeptRows | None = None,
     ) -> None:
         """`inputs` are what the graph takes in, and every request brings, beside ids; see Scheduler for the others."""
         self._executable = executable
         self._ahead = executable.ahead
+        self._kept = kept
         self._inputs = inputs
         guess = None if drafter is None else partial(self._guess, drafter)
         self._scheduler = Scheduler(
-            executable.cache, executable.admits, max_context, ahead=self._ahead, reuse=reuse, drafter=guess
+            executable.cache, executable.admits, max_context, ahead=self._ahead, reuse=reuse, drafter=guess, kept=kept
         )
         self._steps: deque[tuple[Batch, Pending]] = deque()
         self._turns = Turns()
@@ -69,7 +72,8 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
-        return self._scheduler.busy or bool(self._steps) or bool(self._leaving)
+        keeping = self._kept is not None and self._kept.busy
+        return self._scheduler.busy or bool(self._steps) or bool(self._leaving) or keeping
 
     def stats(self) -> Stats:
         """What was done so far, and how things are; any thread may ask, and may see a step half done."""
@@ -148,7 +152,11 @@ class Engine:
             with self._turns:
                 self._steps.clear()
                 self._end_all("cancelled")
-                self._executable.close()
+                try:
+                    if self._kept is not None:
+                        self._kept.close(self._scheduler.rows)
+                finally:
+                    self._executable.close()
 
     def fail(self, error: Exception) -> None:
         """End every sequence with an error: something went wrong that no step accounts for."""
@@ -168,13 +176,18 @@ class Engine:
         self._check_process()
         with self._turns:
             self._let_go()
-            batch = self._scheduler.compose()
-            assert batch or self._steps or not self._scheduler.busy, "sequences wait, and none can go on"
+            self._scheduler.admit()
+            batch = None
+            if self._make_copies():
+                batch = self._scheduler.compose()
+                assert batch or self._steps or not self._scheduler.busy, "sequences wait, and none can go on"
             if batch is not None:
                 self._submit(batch)
             if self._steps and (batch is None or len(self._steps) > self._ahead):
                 self._read(*self._steps.popleft())
             self._let_go()
+            if self._kept is not None:
+                self._kept.work(self._scheduler.rows, patient=not self._scheduler.busy)
 
     def run(self, *sequences: SequenceState) -> Iterator[Event]:
         """Step until these sequences have ended, yielding their events; leaving early cancels the rest.
@@ -231,15 +244,23 @@ class Engine:
             self._scheduler.release(sequence, finish, sound=sound)
             sequence.tell(Event(sequence, None, finish))
 
-    def _submit(self, batch: Batch) -> None:
+    def _make_copies(self) -> bool:
+        """Bring rows to where the next step reads them, from others and from disk; False where that failed."""
         scheduler = self._scheduler
         try:
             for copy in scheduler.rows.copies:
-                self._executable.copy(copy.source, copy.destination, copy.length)
+                if not isinstance(copy, Load):
+                    self._executable.copy(copy.source, copy.destination, copy.length)
+                elif self._kept is not None and (reached := self._kept.load(copy)) < copy.stop:
+                    scheduler.fell_short(copy.sequence, reached)
             scheduler.rows.copies.clear()
         except BaseException as error:
             self._fail(scheduler.running, error, forget=True)  # any row may be wrong now
-            return
+            return False
+        return True
+
+    def _submit(self, batch: Batch) -> None:
+        scheduler = self._scheduler
         try:
             step = make_step(batch, scheduler.seats, scheduler.rows, scheduler.cache.page_size, self._ahead)
             pending = self._executable.submit(step)
@@ -279,7 +300,7 @@ class Engine:
         here = seats.tenancy[batch.seats] == batch.tenancy
         at = batch.seats[here]
         seats.unread[at] -= 1
-        seats.computed[at] += batch.new[here]
+        seats.computed[at] += batch.new[here] + batch.skipped[here]
         seats.flying[at] -= batch.samples[here]
         seats.guessed[at] = False
         if batch.keeps:

@@ -16,6 +16,7 @@ import numpy as np
 from ernie_rt.contract.protocols import CacheShape, StepLimits
 from ernie_rt.contract.step import Int32
 from ernie_rt.runtime.batch import Batch, gather_batch
+from ernie_rt.runtime.kept_rows import KeptRows, Load
 from ernie_rt.runtime.rows import PagedRows, Rows
 from ernie_rt.runtime.seats import Seats
 from ernie_rt.runtime.sequence import Finish, SequenceState
@@ -39,8 +40,10 @@ class Scheduler:
         ahead: int = 0,
         reuse: bool = True,
         drafter: Drafter | None = None,
+        kept: KeptRows | None = None,
     ) -> None:
-        """`ahead` is the executable's; with `reuse` rows of earlier sequences take the place of computing them."""
+        """`ahead` is the executable's; with `reuse` rows of earlier sequences take the place of computing them, those
+        that are `kept` on disk included."""
         self.cache = cache
         self.admits = admits
         self._ahead = ahead
@@ -52,8 +55,8 @@ class Scheduler:
         # No more sequences than tokens in a step, so that every decode has its place in each.
         count = min(admits.max_sequences, admits.max_tokens)
         self.seats = Seats(count)
-        self._slots = SlotRows(cache, self.seats.entered, self.seats.computed, reuse) if slots else None
-        self.rows: Rows = self._slots or PagedRows(cache, count, self.capacity, reuse)
+        self._slots = SlotRows(cache, self.seats.entered, self.seats.computed, reuse, kept) if slots else None
+        self.rows: Rows = self._slots or PagedRows(cache, count, self.capacity, reuse, kept)
         self._order: list[int] = []  # the seats at work in the order of admission
         self._refused: tuple[SequenceState, int] | None = None  # who found too few rows, and when
         self._prefilled = False  # whether the last step that was composed was one of prefills
@@ -69,8 +72,8 @@ class Scheduler:
         return bool(self.waiting or self._order)
 
     def compose(self) -> Batch | None:
-        """The next step, or None when no sequence has a token ready. Takes the rows that it needs."""
-        self._admit()
+        """The next step of those that are admitted, or None when none of them has a token ready. Takes the rows that it
+        needs."""
         if not self._order:
             return None
         order = np.array(self._order, np.int32)
@@ -97,7 +100,7 @@ class Scheduler:
     def enter(self, batch: Batch) -> None:
         """The step of a batch is submitted."""
         seats = self.seats
-        seats.entered[batch.seats] += batch.new
+        seats.enter(batch.seats, batch.new, batch.skipped)
         seats.unread[batch.seats] += 1
         seats.flying[batch.seats] += batch.samples
         if batch.guesses:
@@ -115,7 +118,19 @@ class Scheduler:
             self._vacate(sequence, sound=sound)
         self.waiting.leave(sequence)
 
-    def _admit(self) -> None:
+    def fell_short(self, sequence: SequenceState, rows: int) -> None:
+        """Of the rows that a sequence was to have from disk the first ones alone are there."""
+        if sequence.cached == sequence.reused:  # it was never admitted before
+            self.counters.cached_tokens -= sequence.reused - rows
+            sequence.cached = rows
+        sequence.reused = rows
+        self.seats.begin(sequence.seat, rows)
+
+    def admit(self) -> None:
+        """Give seats and rows to those that wait, as far as there are any; then `rows.copies` are to be made.
+
+        At most one of them has rows come from disk.
+        """
         while self.seats.next is not None and (sequence := self.waiting.first()) is not None:
             if self._refused == (sequence, self.rows.changes):
                 return  # nothing has changed since
@@ -126,11 +141,14 @@ class Scheduler:
             if sequence.cached is None:
                 sequence.cached = sequence.reused
                 sequence.admitted = time.perf_counter()
+                sequence.cached_after_change = sum(stop - start for start, stop in sequence.holes)
                 self.waiting.serve(sequence, len(sequence.tokens))
                 self.counters.prompt_tokens += len(sequence.tokens)
                 self.counters.cached_tokens += sequence.reused
             self._order.append(self.seats.next)
             self.seats.take(sequence, draws=self._ahead > 0, leads=self._drafter is None)
+            if self.rows.copies and isinstance(self.rows.copies[-1], Load):
+                return  # one a step: others go on meanwhile, and whoever begins alike sees how far it came
 
     def _guesses(self, decodes: Int32, prefills: int) -> dict[int, list[int]]:
         """Drafts by seat, for decodes whose tokens are all known, as far as a step has room for them."""

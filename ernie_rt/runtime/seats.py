@@ -22,7 +22,8 @@ class Seats:
     are read, so that their rows hold what they should. The first `prompt` are the prompt, and at most `most` are
     generated. `last` is the last token that is known. `drawn` says that the executable draws its tokens, `leads` that
     it goes on before they are known, `guessed` that a step with its drafts is not read yet. A seat's `tenancy` changes
-    with its sequence.
+    with its sequence. Where its `entered` tokens reach the start of a `hole` they go on at its end: the rows between
+    are there.
     """
 
     def __init__(self, count: int) -> None:
@@ -33,6 +34,8 @@ class Seats:
         self.known, self.flying, self.unread = numbers(), numbers(), numbers()
         self.entered, self.computed = numbers(), numbers()
         self.end, self.prompt, self.most, self.chunk, self.last = numbers(), numbers(), numbers(), numbers(), numbers()
+        self.hole, self.hole_end = numbers(), numbers()
+        self._with_holes: set[int] = set()  # the seats that have one ahead: there seldom are any
         self.drawn, self.leads, self.guessed = (np.zeros(count, bool) for _ in range(3))
         self.tenancy = np.zeros(count, np.int64)
         self._draws = Draws.greedy(count, ALL)
@@ -50,7 +53,7 @@ class Seats:
         self.sequences[seat] = sequence
         sequence.seat = seat
         self.known[seat], self.flying[seat], self.unread[seat] = len(sequence.tokens), 0, 0
-        self.entered[seat] = self.computed[seat] = sequence.reused
+        self.begin(seat, sequence.reused)
         self.end[seat] = request.most_entered
         self.prompt[seat], self.most[seat] = len(request.ids), request.max_new_tokens
         self.chunk[seat], self.last[seat] = request.chunk or ALL, sequence.tokens[-1]
@@ -62,12 +65,43 @@ class Seats:
         kept.temperature[seat], kept.top_k[seat] = params.temperature, params.top_k
         kept.top_p[seat], kept.min_p[seat], kept.seed[seat] = params.top_p, params.min_p, sequence.sampler.seed
 
+    def begin(self, seat: int, rows: int) -> None:
+        """The first `rows` tokens of a seat's sequence have rows, and those in its holes."""
+        self._look_ahead(seat, rows)
+        if self.hole[seat] == rows:
+            rows = int(self.hole_end[seat])
+            self._look_ahead(seat, rows)
+        self.entered[seat] = self.computed[seat] = rows
+
+    def _look_ahead(self, seat: int, rows: int) -> None:
+        sequence = self.sequences[seat]
+        assert sequence is not None
+        ahead = next((hole for hole in sequence.holes if hole[0] >= rows), None)
+        self.hole[seat], self.hole_end[seat] = ahead or (ALL, ALL)
+        (self._with_holes.discard if ahead is None else self._with_holes.add)(seat)
+
+    def skipped(self, seats: Int32, new: Int32) -> Int32:
+        """How many rows of each are there behind the next `new` tokens."""
+        if not self._with_holes:
+            return np.zeros(len(seats), np.int32)
+        skipped: Int32 = np.where(
+            self.entered[seats] + new == self.hole[seats], self.hole_end[seats] - self.hole[seats], 0
+        )
+        return skipped
+
+    def enter(self, seats: Int32, new: Int32, skipped: Int32) -> None:
+        """So many tokens of each have entered a step."""
+        self.entered[seats] += new + skipped
+        for seat in seats[skipped > 0].tolist() if self._with_holes else ():
+            self._look_ahead(seat, int(self.entered[seat]))
+
     def leave(self, seat: int) -> None:
         """The sequence of a seat goes."""
         sequence = self.sequences[seat]
         assert sequence is not None
         self.sequences[seat], sequence.seat = None, -1
         self.tenancy[seat] += 1
+        self._with_holes.discard(seat)
         self._free.append(seat)
 
     def total(self, seats: Int32) -> Int32:
@@ -76,7 +110,10 @@ class Seats:
     def ready(self, seats: Int32) -> Int32:
         """How many tokens of each wait to enter a step; those in flight count where the device has them."""
         there = self.known[seats] + np.where(self.leads[seats], self.flying[seats], 0)
-        return np.where(self.guessed[seats], 0, np.minimum(there, self.end[seats]) - self.entered[seats])
+        until = np.minimum(there, self.end[seats])
+        if self._with_holes:
+            until = np.minimum(until, self.hole[seats])
+        return np.where(self.guessed[seats], 0, until - self.entered[seats])
 
     def samples_after(self, seats: Int32, new: Int32) -> npt.NDArray[np.bool_]:
         """Which of them sample a token at the end of a step that takes `new` more of each."""

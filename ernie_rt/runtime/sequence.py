@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -34,6 +35,10 @@ class Request:
 
     Where sequences wait, a lower `priority` goes first, and tenants take turns. With `like`, a sequence of the same
     prompt, a request waits until that one's prompt is computed, and shares its rows.
+
+    With `reuse_after_change` rows are taken of tokens, too, that were computed behind other ones: where earlier
+    sequences of the namespace had the same tokens at the same places. They are not what computing them would give, so
+    nobody is given what follows from them who does not ask for it.
     """
 
     ids: tuple[int, ...]
@@ -50,6 +55,7 @@ class Request:
     tenant: str = ""
     priority: int = 0
     like: SequenceState | None = None
+    reuse_after_change: bool = False
 
     @property
     def most_entered(self) -> int:
@@ -77,7 +83,8 @@ class SequenceState:
 
     `tokens` are the prompt and what was sampled and is known. `ends` says of every further token whether the sequence
     ends with it. `seat` is its place in the scheduler's arrays while it runs, else -1; `reused` of its tokens were
-    found in the cache when it was admitted last, `cached` when it first was, at the time `admitted`; `entered` have
+    found in the cache when it was admitted last, `cached` when it first was, at the time `admitted`, and those of
+    `holes`, which were computed behind other tokens, as many as `cached_after_change` when it first was; `entered` have
     entered steps when it has ended. `error` is what ended it when its `finish` is "error".
 
     `events` is where whoever waits for the sequence finds what became of it; a `listener` is told in their place, by
@@ -91,8 +98,10 @@ class SequenceState:
     sampler: SamplerState = field(init=False)
     seat: int = -1
     reused: int = 0
+    holes: tuple[tuple[int, int], ...] = ()
     cached: int | None = None
     admitted: float = 0.0
+    cached_after_change: int = 0
     entered: int = 0
     finish: Finish | None = None
     error: BaseException | None = None
@@ -116,6 +125,29 @@ class SequenceState:
     def shareable(self) -> bool:
         """Whether the rows of its prompt are there, or never will be."""
         return self.finish is not None or len(self.tokens) > len(self.request.ids)
+
+    @property
+    def not_cached(self) -> str:
+        """Why not all of its prompt was found in the cache, in words; empty where all was that can be."""
+        cached, total = self.cached or 0, len(self.request.ids)
+        if cached + 1 >= total:
+            return ""
+        if cached == 0:
+            said = "nothing in the cache begins like the prompt"
+        else:
+            said = f"the first difference from what is in the cache is at token {cached + 1:,} of {total:,}"
+        if self.request.reuse_after_change and not self.cached_after_change:
+            said += ", and too little of what comes after it stands where it stood"
+        return said
+
+    def exact(self, length: int) -> int:
+        """How many of its first `length` rows follow from its tokens alone: those before the first hole."""
+        return min(length, self.holes[0][0]) if self.holes else length
+
+    def spans(self, length: int) -> list[tuple[int, int]]:
+        """Its first `length` rows, cut where holes begin and end."""
+        cuts = [0, *(cut for hole in self.holes for cut in hole if cut < length), length]
+        return list(pairwise(cuts))
 
     def tell(self, event: Event) -> None:
         """Say what became of it."""

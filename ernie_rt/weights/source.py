@@ -65,6 +65,18 @@ class WeightSource(Protocol):
         ...
 
 
+@runtime_checkable
+class Fingerprinted(WeightSource, Protocol):
+    """A source that can be told from any other that gives other numbers."""
+
+    def fingerprint(self, progress: Progress | None = None) -> str:
+        """A text that belongs to the numbers alone: what they are called has no part in it.
+
+        It may take as long as reading them all: `progress` is told how far that is.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where bytes lie: in this file, from `offset` on, `nbytes` of them."""
@@ -84,8 +96,9 @@ class PlacedSource(WeightSource, Protocol):
 
 
 @runtime_checkable
-class StoredSource(WeightSource, Protocol):
-    """A source that knows, before a number is read, what it has and how."""
+class StoredSource(Fingerprinted, Protocol):
+    """A source that knows, before a number is read, what it has and how. Its fingerprint is a digest of every byte that
+    it is made of."""
 
     @property
     def storages(self) -> Mapping[str, Storage]:
@@ -100,13 +113,6 @@ class StoredSource(WeightSource, Protocol):
     @property
     def notes(self) -> Sequence[str]:
         """In what its files disagree, without harm, for people to read."""
-        ...
-
-    def fingerprint(self, progress: Progress | None = None) -> str:
-        """A digest of every byte that it is made of, so that other numbers have another; what it is called has no part.
-
-        It may take as long as reading them all: `progress` is told how far that is.
-        """
         ...
 
     def is_still(self, fingerprint: str) -> bool:

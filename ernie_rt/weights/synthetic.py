@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ernie_rt.files import Progress
 from ernie_rt.graph.types import Weight
 from ernie_rt.weights.source import Array, computed, pieces
 
@@ -64,6 +65,9 @@ class Synthetic:
             values = np.take(bits, words, out=scratch[:count], mode="clip").view(out.dtype)
             target = out[block]
             np.copyto(target, values.reshape(target.shape))
+
+    def fingerprint(self, progress: Progress | None = None) -> str:
+        return f"synthetic {self._seed}"
 
     def close(self) -> None:
         pass

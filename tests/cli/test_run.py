@@ -287,3 +287,22 @@ def test_a_terminal_shows_progress_and_the_answer_stays_clean(untrained: Path, e
         with terminal.process.stdout as answer:
             assert answer.read().decode() == expected.text + "\n" and terminal.process.wait(20) == 0
     assert "loading" in shown and "backend reference (asked for)" in shown and "prefill" in shown
+
+
+def test_a_prompt_that_the_last_command_has_computed(untrained: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompt").write_text(PROMPT * 120)
+    kept = ("--cache-dir", tmp_path / "cache", "--cache-size", "64MiB")
+    asked = ("run", untrained, "-f", tmp_path / "prompt", *OPTIONS, *kept, "--json")
+    first, second = (json.loads(command(*asked).out) for _ in range(2))
+    assert first["cached_tokens"] == 0 and second["cached_tokens"] >= 256
+    assert first["ids"] == second["ids"]
+    said = command(*asked[:-1]).err
+    assert f"{second['cached_tokens']:,} of {second['prompt_tokens']:,} prompt tokens from the cache · prefill" in said
+
+
+def test_a_cache_that_cannot_be_kept_is_named(untrained: Path, tmp_path: Path) -> None:
+    ran = command("run", untrained, PROMPT, *OPTIONS, "--cache-size", "1GiB")
+    assert ran.code == 2 and "cache_bytes bounds a cache on disk, and there is none" in ran.err
+    (tmp_path / "file").touch()
+    ran = command("run", untrained, PROMPT, *OPTIONS, "--cache-dir", tmp_path / "file")
+    assert ran.code == 1 and "the folder for the cache cannot be made" in ran.err

@@ -196,6 +196,7 @@ def scheduled(admits: StepLimits, *sequences: SequenceState, pages: int = 100, p
 
 def play(scheduler: Scheduler, *, read: bool = True) -> list[tuple[SequenceState, int]]:
     """Compose a step and do to its sequences what the engine does; `read` its result at once."""
+    scheduler.admit()
     batch = scheduler.compose()
     if batch is None:
         return []

@@ -78,11 +78,14 @@ class ToyExecutable(ExecutableBase):
         ids[asked & (ids == NO_NUMBER)] = 0  # of a sequence that ends when this is read
         assert ((ids >= 0) & (ids < VOCAB)).all()
         error = self.errors.pop("result", None)
-        self._rows[step.write] = -7 if error is not None else ids  # what fails has written nothing
+        if error is not None:
+            self._rows[step.write] = -7  # what fails has written nothing
+        else:
+            self.write(step, ids)
         tokens = np.empty(len(step.rows), np.int32)
         for place, row in enumerate(step.rows):
             own = (step.context_sequence == step.sequence[row]) & (step.context_index <= step.index[row])
-            tokens[place] = next_token(self._rows[step.context[own]].tolist())
+            tokens[place] = self.next(self._rows[step.context[own]].tolist())
         logits = np.zeros((len(tokens), VOCAB), np.float32)
         logits[np.arange(len(tokens)), tokens] = 1.0
         self.spoil(step, logits)
@@ -96,6 +99,13 @@ class ToyExecutable(ExecutableBase):
             value = StepResult(logits[step.fetch] if len(step.fetch) else None, drawn, counts)
         return ToyPending(self, len(self.steps) - 1, value, error)
 
+    def write(self, step: Step, ids: np.ndarray) -> None:
+        self._rows[step.write] = ids
+
+    def next(self, context: list[int]) -> int:
+        """The token after what these rows hold."""
+        return next_token(context)
+
     def spoil(self, step: Step, logits: np.ndarray) -> None:
         """For a test that wants other logits."""
 
@@ -104,6 +114,14 @@ class ToyExecutable(ExecutableBase):
         self.stumble("copy")
         first, second = source * self.cache.page_size, destination * self.cache.page_size
         self._rows[second : second + length] = self._rows[first : first + length]
+
+    def read_rows(self, rows: np.ndarray) -> np.ndarray:
+        self.stumble("read_rows")
+        return self._rows[rows].view(np.uint8).reshape(len(rows), 8)
+
+    def write_rows(self, rows: np.ndarray, data: np.ndarray) -> None:
+        self.stumble("write_rows")
+        self._rows[rows] = np.ascontiguousarray(data).view(np.int64)[:, 0]
 
     def stumble(self, call: str) -> None:
         """Raise what a test has left for this call."""
@@ -138,3 +156,16 @@ class ToyExecutable(ExecutableBase):
             assert step.tables.shape[1] == 1
             if not admits.mixed and (new == 1).all():
                 assert step.tables[:, 0].tolist() == list(range(len(new))), "a decode leaves a slot idle"
+
+
+class DeepToyExecutable(ToyExecutable):
+    """Its rows follow from all tokens before them, as those of a model's deeper layers do; it says the same."""
+
+    def write(self, step: Step, ids: np.ndarray) -> None:
+        for place, (row, index) in enumerate(zip(step.write.tolist(), step.index.tolist(), strict=True)):
+            own = (step.context_sequence == step.sequence[place]) & (step.context_index == index - 1)
+            before = int(self._rows[step.context[own]][0]) if index else 0
+            self._rows[row] = (before * 31 + int(ids[place]) + 1) % 1_000_003
+
+    def next(self, context: list[int]) -> int:
+        return context[-1] % VOCAB
