@@ -79,7 +79,8 @@ def test_a_key_opens(locked: Served) -> None:
     assert knock(locked, request("GET", "/v1/models", "Authorization: Bearer sk-second")) == 200
     assert knock(locked, request("GET", "/health")) == knock(locked, request("GET", "/ready")) == 200
     assert knock(locked, request("GET", "/nothing", f"x-api-key: {KEY}")) == 404
-    assert knock(locked, request("GET", "/v1/models/", f"x-api-key: {KEY}")) == 404, "no redirect either"
+    assert knock(locked, request("GET", "/v1/models/", f"x-api-key: {KEY}")) == 404
+    assert knock(locked, request("POST", "/tokenize/", f"x-api-key: {KEY}")) == 404, "and leads nowhere else"
     assert knock(locked, request("PUT", "/v1/models", f"x-api-key: {KEY}")) == 405
 
 

@@ -42,6 +42,14 @@ def test_slow_headers_end_a_connection(impatient: Served) -> None:
         assert 0.35 < time.monotonic() - began < 4
 
 
+def test_slow_headers_of_a_second_request_end_a_connection(impatient: Served) -> None:
+    with impatient.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET /health HTTP/1.1\r\n")
+        assert closed_after(connection) < 3
+
+
 def test_a_connection_serves_many_requests_with_pauses(impatient: Served) -> None:
     with httpx2.Client(base_url=impatient.url) as client:
         for _ in range(2):
@@ -62,7 +70,7 @@ def test_two_lengths_are_none(server: Served) -> None:
     with server.connect() as connection:
         connection.sendall(
             b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+            b'Transfer-Encoding: chunked\r\n\r\ne\r\n{"prompt":"x"}\r\n0\r\n\r\n'
         )
         assert connection.recv(12) == b"HTTP/1.1 400"
 

@@ -145,7 +145,7 @@ def test_a_process_from_start_to_end() -> None:
 @pytest.mark.long
 def test_a_second_signal_ends_it_at_once() -> None:
     with process("--quiet", "--max-context", "2048") as (server, url, said):
-        wish = {"prompt": "x", "max_tokens": 2000, "ignore_eos": True, "stream": True}
+        wish = {"prompt": "x", "max_tokens": 2000, "n": 16, "ignore_eos": True, "stream": True}
         with httpx2.stream("POST", f"{url}/v1/completions", json=wish, timeout=30) as reply:
             next(reply.iter_lines())
             server.send_signal(signal.SIGTERM)

@@ -12,7 +12,13 @@ ODD: Final[tuple[Any, ...]] = (
     "</s><|end_of_sentence|>", "a" * 300, [], [[]], [1], ["a"], [None], {}, {"a": 1}, {"type": "x"}, {"type": None},
 )  # fmt: skip
 """Values that belong nowhere in particular."""
-WORDS: Final = ("How many grams are in 5 kilograms?", "", "x", "公斤 🧮", "a\u0301" * 5)
+PROSE: Final = ("How many grams are in 5 kilograms?", "", "x", "公斤 🧮", "a\u0301" * 5)
+"""What people write, and no error or log repeats; `TEXTS` are the fields for it."""
+TEXTS: Final = frozenset(
+    {"content", "text", "prompt", "input", "instructions", "system", "arguments", "description", "thinking",
+     "reasoning_content", "stop"}
+)  # fmt: skip
+NAMES: Final = ("text", "", "x", "公斤 🧮")
 
 
 class Bodies:
@@ -29,14 +35,14 @@ class Bodies:
             data = self._broken(data)
         return data
 
-    def _value(self, schema: Mapping[str, Any], depth: int) -> Any:
+    def _value(self, schema: Mapping[str, Any], depth: int, field: str = "") -> Any:
         random = self._random
         if random.random() < 0.04 or depth > 6:
             return random.choice(ODD)
         if "$ref" in schema:
-            return self._value(self._schemas[schema["$ref"].rpartition("/")[2]], depth)
+            return self._value(self._schemas[schema["$ref"].rpartition("/")[2]], depth, field)
         if "anyOf" in schema:
-            return self._value(random.choice(schema["anyOf"]), depth + 1)
+            return self._value(random.choice(schema["anyOf"]), depth + 1, field)
         if "enum" in schema:
             return random.choice(schema["enum"])
         match schema.get("type"):
@@ -45,15 +51,15 @@ class Bodies:
                 names = [name for name in schema["properties"] if name in wanted or random.random() < 0.25]
                 if random.random() < 0.1:
                     names = names[1:]
-                return {name: self._value(schema["properties"][name], depth + 1) for name in names}
+                return {name: self._value(schema["properties"][name], depth + 1, name) for name in names}
             case "object":
                 inner = schema.get("additionalProperties") or {}
                 return {random.choice("ab1-9"): self._value(inner, depth + 1) for _ in range(random.randrange(3))}
             case "array":
                 inner = schema.get("items") or {}
-                return [self._value(inner, depth + 1) for _ in range(random.randrange(4))]
+                return [self._value(inner, depth + 1, field) for _ in range(random.randrange(4))]
             case "string":
-                return random.choice(WORDS)
+                return random.choice(PROSE if field in TEXTS else NAMES)
             case "integer":
                 return random.choice((schema.get("minimum", 0), schema.get("maximum", 9), 1, 3))
             case "number":
