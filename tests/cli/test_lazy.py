@@ -256,6 +256,11 @@ def test_our_own_without_what_an_extra_brings(add: Install) -> None:
     )
 
 
+def test_our_own_without_their_modules(add: Install) -> None:
+    add("greet", None, "ernie-rt")
+    assert command("greet").err.endswith("No module named 'greet'. pip install --force-reinstall ernie-rt\n")
+
+
 def test_plugins_are_not_looked_for_when_a_command_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ernie_rt.discovery.installed.discover", lambda *arguments: pytest.fail("looked for plugins"))
     assert command("models").code == 0
