@@ -177,6 +177,10 @@ def test_commands_that_cannot_be_imported(
     row = rows()["odd-plugin"]
     assert (row["status"], row["fix"]) == ("unmet", fix) if fix else ("broken", "pip uninstall odd-plugin")
     assert cause in row["failure"]
+
+
+def test_a_shell_is_offered_next_to_nothing_of_a_broken_one(add: Install) -> None:
+    add("odd", None)
     assert completed("ernie-rt odd --", 2) == ["--help"]
 
 
@@ -189,10 +193,10 @@ def test_what_is_printed_at_import_is_no_answer(add: Install) -> None:
 
 
 def test_an_import_without_end_is_stopped(add: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(announcement, "SECONDS", 1.5)
+    monkeypatch.setattr(announcement, "SECONDS", 1.0)
     add("endless", "import threading; threading.Event().wait()")
     row = rows()["endless-plugin"]
-    assert (row["status"], row["failure"]) == ("broken", "importing it takes longer than 1.5 s")
+    assert (row["status"], row["failure"]) == ("broken", "importing it takes longer than 1 s")
 
 
 def test_names_that_are_taken(site: Path, add: Install) -> None:
@@ -254,6 +258,11 @@ def test_our_own_without_what_an_extra_brings(add: Install) -> None:
         "ernie-rt: command 'greet' cannot be used: ModuleNotFoundError: No module named 'absent_library'."
         " pip install 'ernie-rt[all]'\n",
     )
+
+
+def test_our_own_without_their_modules(add: Install) -> None:
+    add("greet", None, "ernie-rt")
+    assert command("greet").err.endswith("No module named 'greet'. pip install --force-reinstall ernie-rt\n")
 
 
 def test_plugins_are_not_looked_for_when_a_command_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
