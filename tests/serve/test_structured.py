@@ -299,3 +299,10 @@ def test_a_mask_is_what_trying_every_token_says(grammars: Grammars, untrained: P
             for id, piece in enumerate(tokenizer.pieces)
         ]
         assert walked(tokenizer, regex, said).tolist() == expected
+
+
+def test_no_format_lets_a_special_token_come(grammars: Grammars, untrained: Path) -> None:
+    tokenizer = ernie_rt.locate(untrained).tokenizer
+    anything = walked(tokenizer, format_constraint(Format("regex", r"[\s\S]+"), grammars), "a")
+    refused = {id for id in range(len(tokenizer.pieces)) if not anything[id] and tokenizer.pieces[id][:1] < b"\x80"}
+    assert refused == {id for id, piece in enumerate(tokenizer.pieces) if not piece} | {*tokenizer.reserved.values()}
