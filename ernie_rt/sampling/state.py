@@ -62,14 +62,18 @@ class SamplerState:
     @property
     def may_end(self) -> bool:
         """Whether a constraint lets the text end here."""
+        if self._constraint is None:
+            return True
         with named_errors():
-            return self._constraint is None or self._constraint.may_end
+            return self._constraint.may_end
 
     @property
     def complete(self) -> bool:
         """Whether a constraint lets nothing follow."""
+        if self._constraint is None:
+            return False
         with named_errors():
-            return self._constraint is not None and self._constraint.complete
+            return self._constraint.complete
 
     def accept(self, token: int) -> None:
         """Take note of the token that was chosen."""
@@ -87,8 +91,10 @@ class SamplerState:
 
     def mask(self) -> Mask | None:
         """What a constraint lets come next, waited for if need be."""
+        if self._constraint is None:
+            return None
         with named_errors():
-            return None if self._constraint is None else checked_mask(self._constraint.mask())
+            return checked_mask(self._constraint.mask())
 
     def counted(self) -> tuple[Ids, Ids]:
         """The distinct tokens of the sequence, and how often each was generated; only where penalties need them."""

@@ -33,7 +33,7 @@ def texts_of(constraint: Constraint, length: int) -> set[tuple[int, ...]]:
         if state.may_end:
             found.add(text)
         mask = np.ones(VOCAB, bool) if state.mask() is None else state.mask()
-        assert mask is not None and (not state.complete or (state.may_end and not mask.any()))
+        assert mask is not None and state.complete == (state.may_end and not mask.any())
         for token in np.flatnonzero(mask).tolist() if len(text) < length else ():
             grow((*text, token))
 

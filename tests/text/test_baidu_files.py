@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ernie_rt.errors import PromptError
+from ernie_rt.generation.constrained import answer_constraint
 from ernie_rt.location import Located
 from ernie_rt.modeling.config import ModelConfig, parse_config
-from ernie_rt.text.chat import ChatTemplate
+from ernie_rt.sampling.constraint import Constraint
+from ernie_rt.sampling.phases import Fixed
+from ernie_rt.text.chat import ChatPrompt, ChatTemplate
 from ernie_rt.text.spans import Span, encode_spans, spans_text
 from ernie_rt.text.tokenizer import Detokenizer, Tokenizer
 from ernie_rt_onnx.tokenizer_json import tokenizer_json
@@ -177,3 +181,23 @@ def test_text_of_a_thinking_model(thinking_models: list[Tokenizer]) -> None:
         assert tokenizer.decode([tokenizer.encode_special("<|im_start|>"), *hello]).endswith("Hello")
         assert tokenizer.encode("") == []
         assert {name: tokenizer.reserved[name] for name in baidu.THINKING} == baidu.THINKING
+
+
+def test_what_ends_reasoning_is_spelt_as_published(thinking_models: list[Tokenizer]) -> None:
+    """Newlines behind a tag have a space in front, those behind other text have none."""
+    prompt = ChatPrompt((1,), tags=frozenset({"<response>"}), thinking=True)
+    for tokenizer in thinking_models:
+        assert forced(answer_constraint(None, 0, prompt, tokenizer)) == [23, 100282, 93919, 23]
+        text = answer_constraint(Fixed((700,)), 0, prompt, tokenizer)
+        assert forced(text) == [23, 100282, 93919, 23, 100299, 93919, 23, 700, 23, 100300]
+
+
+def forced(constraint: Constraint | None) -> list[int]:
+    """The tokens that must come, up to where others may come or the text ends."""
+    assert constraint is not None
+    state, ids = constraint.start(), list[int]()
+    while (mask := state.mask()) is not None and not state.complete:
+        (id,) = np.flatnonzero(mask).tolist()
+        ids.append(id)
+        state.accept(id)
+    return ids
