@@ -52,6 +52,7 @@ def load(
     cache_tokens: int | None = None,
     reuse: bool = True,
     graphs: bool = True,
+    deterministic: bool = False,
     taps: Collection[str] = (),
     weights: WeightSource | None = None,
     sources: Sources = SOURCES,
@@ -74,7 +75,8 @@ def load(
     `memory_bytes` bounds weights and cache together (None: what the device has free); `threads` are the backend's on
     the CPU (None: as many as it likes). With `reuse` a prompt that begins like an earlier one goes on from the rows
     that are left of it; without, it is computed anew, which gives the same bits each time. Without `graphs` a backend
-    that would record steps and replay them, as CUDA graphs, runs each one kernel by kernel.
+    that would record steps and replay them, as CUDA graphs, runs each one kernel by kernel. With `deterministic` what a
+    request gets depends, bit by bit, on that request alone, at some cost (docs/determinism.md).
 
     Raises OptionError for an argument that is impossible, what `locate` raises, and CheckpointError or FileFormatError
     for weights that are broken or of another model; PluginError or BackendError for a backend that cannot be used, or
@@ -88,7 +90,7 @@ def load(
             found=repr(weights),
             hint="For a quantised model, write one with `ernie-rt quantize` and load its folder",
         )
-    for name, value in (("reuse", reuse), ("graphs", graphs)):
+    for name, value in (("reuse", reuse), ("graphs", graphs), ("deterministic", deterministic)):
         if not isinstance(value, bool):
             raise OptionError(f"{name} is not possible", expected="True or False", found=repr(value))
     located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights, sources)
@@ -102,7 +104,7 @@ def load(
         builds: dict[Choice, tuple[Build, Limits]] = {}
 
         def attempt(choice: Choice) -> None:
-            target = Target((choice.device,), choice.dtype, threads, graphs)
+            target = Target((choice.device,), choice.dtype, threads, graphs, deterministic)
             wide = max_batch_tokens is None and choice.device.partition(":")[0] == "cuda"
             bounds = replace(limits, max_batch_tokens=CUDA_BATCH_TOKENS) if wide else limits
             with blame(choice.backend):
@@ -110,7 +112,15 @@ def load(
                 check_memory(built.bill(bounds), bounds.memory_bytes)
             builds[choice] = built, bounds
 
-        choice = choose(plugins, backend=backend, device=device, dtype=dtype, stored=config.dtype, attempt=attempt)
+        choice = choose(
+            plugins,
+            backend=backend,
+            device=device,
+            dtype=dtype,
+            stored=config.dtype,
+            deterministic=deterministic,
+            attempt=attempt,
+        )
         built, limits = builds[choice]
         with blame(choice.backend):
             reported = source if progress is None else _Reported(source, progress, built.graph)

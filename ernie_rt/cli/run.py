@@ -49,6 +49,7 @@ def run(
     max_batch_tokens: opt.BatchTokens = None,
     threads: opt.Threads = None,
     graphs: opt.Graphs = True,
+    deterministic: opt.Deterministic = False,
     memory: opt.Memory = None,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
@@ -103,8 +104,10 @@ def run(
         loaded(
             located, backend=backend, device=device, dtype=dtype, max_context=needed,
             max_batch_tokens=max_batch_tokens, threads=threads, graphs=graphs, memory=memory,
-            verbose=verbose, quiet=quiet,
-            weights=quantized(located, weights, threads, backend=backend, device=device, dtype=dtype),
+            deterministic=deterministic, verbose=verbose, quiet=quiet,
+            weights=quantized(
+                located, weights, threads, backend=backend, device=device, dtype=dtype, deterministic=deterministic
+            ),
         ) as ready,
     ):  # fmt: skip
         if verbose:
