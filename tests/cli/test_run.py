@@ -287,3 +287,14 @@ def test_a_terminal_shows_progress_and_the_answer_stays_clean(untrained: Path, e
         with terminal.process.stdout as answer:
             assert answer.read().decode() == expected.text + "\n" and terminal.process.wait(20) == 0
     assert "loading" in shown and "backend reference (asked for)" in shown and "prefill" in shown
+
+
+def test_deterministic_by_a_backend_that_can(untrained: Path) -> None:
+    ran = command("run", untrained, PROMPT, "-n", "2", "--threads", "1", "--deterministic")
+    first, _ = ran.err.splitlines()
+    assert ran.code == 0
+    assert first.startswith(
+        "backend eager (the first usable; onnx: backend 'onnx' cannot be deterministic: its attention"
+    )
+    refused = command("run", untrained, PROMPT, *OPTIONS, "--deterministic")
+    assert refused.code == 1 and "backend 'reference' cannot be deterministic: " in refused.err
