@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from ernie_rt.contract.bases import BackendBase
-from ernie_rt.contract.protocols import Backend
+from ernie_rt.contract.protocols import Backend, Target
 from ernie_rt.errors import BackendError, CapacityError, OptionError
 from ernie_rt.graph.types import FLOATS, DType
 from ernie_rt.hooks import BackendInfo
-from ernie_rt.host import PluginHost
+from ernie_rt.host import PluginHost, blame
 
 PREFERENCE: Final = ("onnx", "eager", "reference")
 """What `auto` tries on a CPU, in this order; backends of other names are used when they are asked for."""
@@ -46,12 +46,14 @@ def choose(
     device: str = "auto",
     dtype: str = "auto",
     stored: DType = "bfloat16",
+    deterministic: bool = False,
     attempt: Callable[[Choice], object] = lambda choice: None,
 ) -> Choice:
     """Settle what is "auto": a device that is no CPU where there is one, and the first of PREFERENCE that runs on it.
 
-    `stored` is the checkpoint's dtype, which is kept where the backend computes in it. `attempt` is given the choice,
-    and raises CapacityError when the model does not fit; "auto" then goes on.
+    `stored` is the checkpoint's dtype, which is kept where the backend computes in it. With `deterministic` only a
+    backend is chosen that can be (`Target.deterministic`). `attempt` is given the choice, and raises CapacityError when
+    the model does not fit; "auto" then goes on.
 
     Raises OptionError for a backend, device or dtype that is not to be had, BackendError when a backend that was named
     is not usable, or none is, CapacityError when the model fits none.
@@ -59,7 +61,7 @@ def choose(
     if dtype != "auto" and dtype not in FLOATS:
         raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(FLOATS)}")
     if backend != "auto":
-        choice = _settle(host, backend, device, dtype, stored, "asked for")
+        choice = _settle(host, backend, device, dtype, stored, deterministic, "asked for")
         attempt(choice)
         return choice
     kinds = accelerators() if device == "auto" else ()
@@ -84,7 +86,7 @@ def choose(
                 skipped.append(f"{name} is {absence}")
             continue
         try:
-            choice = _settle(host, name, place, dtype, stored, reason, skipped)
+            choice = _settle(host, name, place, dtype, stored, deterministic, reason, skipped)
         except (BackendError, OptionError) as error:
             skipped.append(f"{name}: {error.what}")
             continue
@@ -121,7 +123,14 @@ def accelerators() -> tuple[str, ...]:
 
 
 def _settle(
-    host: PluginHost, name: str, device: str, dtype: str, stored: DType, reason: str, skipped: Sequence[str] = ()
+    host: PluginHost,
+    name: str,
+    device: str,
+    dtype: str,
+    stored: DType,
+    deterministic: bool,
+    reason: str,
+    skipped: Sequence[str] = (),
 ) -> Choice:
     info = host.info(name)
     implementation = host.backend(name)
@@ -149,7 +158,22 @@ def _settle(
         raise OptionError(
             f"backend {name!r} does not compute in {dtype} on {wanted[0]}", expected=f"one of {', '.join(computed)}"
         )
+    if deterministic:
+        _check_deterministic(name, implementation, Target((wanted[0],), settled, deterministic=True))
     return Choice(name, wanted[0], settled, "; ".join([reason, *skipped]), tuple(skipped))
+
+
+def _check_deterministic(name: str, implementation: Backend, target: Target) -> None:
+    """BackendError with the reason when a backend cannot be deterministic on a target."""
+    why_not: str | None = "it knows nothing of `Target.deterministic`"
+    if isinstance(implementation, BackendBase):
+        with blame(name):
+            why_not = implementation.not_deterministic(target)
+    if why_not is not None:
+        raise BackendError(
+            f"backend {name!r} cannot be deterministic: {why_not}",
+            hint="Leave out --backend, and one is chosen that can, or do without --deterministic",
+        )
 
 
 def _lacking(implementation: Backend, device: str, devices: Sequence[str]) -> str | None:

@@ -59,6 +59,7 @@ def load(
     cache_dir: str | Path | None = None,
     cache_bytes: int | None = None,
     graphs: bool = True,
+    deterministic: bool = False,
     taps: Collection[str] = (),
     weights: WeightSource | None = None,
     sources: Sources = SOURCES,
@@ -83,7 +84,8 @@ def load(
     that are left of it; without, it is computed anew, which gives the same bits each time. What is worth it
     outlives the process in `cache_dir`, a folder that is made for it, in files of at most `cache_bytes` together (None:
     8 GiB); docs/prefix-cache.md says what lies there, and who can read it. Without `graphs` a backend that would record
-    steps and replay them, as CUDA graphs, runs each one kernel by kernel.
+    steps and replay them, as CUDA graphs, runs each one kernel by kernel. With `deterministic` what a request
+    gets depends, bit by bit, on that request alone, at some cost (docs/determinism.md).
 
     Raises OptionError for an argument that is impossible, what `locate` raises, and CheckpointError or FileFormatError
     for weights that are broken or of another model; PluginError or BackendError for a backend that cannot be used, or
@@ -98,7 +100,7 @@ def load(
             found=repr(weights),
             hint="For a quantised model, write one with `ernie-rt quantize` and load its folder",
         )
-    for name, value in (("reuse", reuse), ("graphs", graphs)):
+    for name, value in (("reuse", reuse), ("graphs", graphs), ("deterministic", deterministic)):
         if not isinstance(value, bool):
             raise OptionError(f"{name} is not possible", expected="True or False", found=repr(value))
     located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights, sources)
@@ -113,7 +115,7 @@ def load(
         builds: dict[Choice, tuple[Build, Limits]] = {}
 
         def attempt(choice: Choice) -> None:
-            target = Target((choice.device,), choice.dtype, threads, graphs)
+            target = Target((choice.device,), choice.dtype, threads, graphs, deterministic)
             wide = max_batch_tokens is None and choice.device.partition(":")[0] == "cuda"
             bounds = replace(limits, max_batch_tokens=CUDA_BATCH_TOKENS) if wide else limits
             with blame(choice.backend):
@@ -121,7 +123,15 @@ def load(
                 check_memory(built.bill(bounds), bounds.memory_bytes)
             builds[choice] = built, bounds
 
-        choice = choose(plugins, backend=backend, device=device, dtype=dtype, stored=config.dtype, attempt=attempt)
+        choice = choose(
+            plugins,
+            backend=backend,
+            device=device,
+            dtype=dtype,
+            stored=config.dtype,
+            deterministic=deterministic,
+            attempt=attempt,
+        )
         built, limits = builds[choice]
         with blame(choice.backend):
             reported = source if progress is None else _Reported(source, progress, built.graph)

@@ -82,7 +82,7 @@ class Model:
         with blame(choice.backend):
             self._engine = Engine(executable, limits.max_context, reuse=reuse, kept=kept)
         self._kept = kept
-        self._deterministic: bool = getattr(build.target, "deterministic", False)
+        self._deterministic = build.target.deterministic
         self._closed = False
 
     def __repr__(self) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from ernie_rt.choice import PREFERENCE, Choice, accelerators, choose
+from ernie_rt.contract import BackendBase, Target
 from ernie_rt.errors import BackendError, CapacityError, OptionError
 from ernie_rt.graph.types import DType
 from ernie_rt.hooks import BackendInfo, hookimpl
@@ -41,6 +43,12 @@ class Fakes:
         setattr(self.module, name, type(name, (), {"devices": asked}))
         self.infos.append(BackendInfo(name, f"fake_engines:{name}", "", dtypes, requires))
         return self
+
+    def derived(self, name: str, not_deterministic: Callable[[Any, Target], str | None]) -> None:
+        """Let a backend be one that inherits from BackendBase, and says this of being deterministic."""
+        here = {"devices": lambda self: ("cpu",), "not_deterministic": not_deterministic}
+        abstract = dict.fromkeys(("claims", "numerics", "compile"))
+        setattr(self.module, name, type(name, (BackendBase,), here | abstract))
 
     def host(self) -> PluginHost:
         plugin = ModuleType("fakes")
@@ -124,6 +132,24 @@ def test_accelerators(
     monkeypatch.setattr("platform.system", lambda: system)
     monkeypatch.setattr("platform.machine", lambda: "arm64")
     assert accelerators() == kinds
+
+
+def test_deterministic_is_asked_for_by_name_or_of_the_first_that_can(fakes: Fakes) -> None:
+    fakes.add("onnx").add("eager").add("reference")  # the first knows nothing of the mode
+    fakes.derived("eager", lambda self, target: f"not on {target.device} in {target.dtype}")
+    fakes.derived("reference", lambda self, target: None)
+    choice = choose(fakes.host(), deterministic=True)
+    assert choice.backend == "reference"
+    assert choice.passed_over == (
+        "onnx: backend 'onnx' cannot be deterministic: it knows nothing of `Target.deterministic`",
+        "eager: backend 'eager' cannot be deterministic: not on cpu in bfloat16",
+    )
+    assert choose(fakes.host()).backend == "onnx"
+    with pytest.raises(BackendError, match=r"'eager' cannot be deterministic: not on cpu in bfloat16.*--backend"):
+        choose(fakes.host(), backend="eager", deterministic=True)
+    fakes.derived("reference", BackendBase.not_deterministic)
+    with pytest.raises(BackendError, match="it does not say that a token's numbers depend on nothing"):
+        choose(fakes.host(), deterministic=True)
 
 
 def test_nothing_usable_lists_every_reason(fakes: Fakes) -> None:

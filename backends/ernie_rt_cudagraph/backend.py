@@ -33,6 +33,9 @@ class CudaGraphBackend(EagerBackend):
         found = [f"cuda:{i}" for i in range(torch.cuda.device_count()) if _capability(f"cuda:{i}") >= OLDEST]
         return (*found, "cpu") if INTERPRETED else tuple(found)
 
+    def not_deterministic(self, target: Target) -> str | None:
+        return "its kernels for few tokens sum in another order than those for many"
+
     def claims(self, node: Node, target: Target) -> Accept | Reject:
         if node.op not in REFUSALS:
             return super().claims(node, target)

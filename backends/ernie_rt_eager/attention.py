@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -69,6 +70,15 @@ class Context:
         return torch.from_numpy(rows).to(self._device)
 
 
+Attend = Callable[[Tensor, LayerCache, Segment, float], Tensor]
+"""Attention of a segment's new tokens `[n, Q, D]` over its rows of the cache, with a scale: `[n, Q·D]`."""
+
+
+def attend_together(q: Tensor, state: LayerCache, segment: Segment, scale: float) -> Tensor:
+    """All new tokens of a segment at once."""
+    return attend(q, state.k[segment.rows], state.v[segment.rows], segment.past, scale)
+
+
 def rope_attention(
     qkv: Tensor,
     cos: Tensor,
@@ -86,12 +96,14 @@ def rope_attention(
     num_kv_heads: int,
     head_dim: int,
     scale: float,
+    attend_segment: Attend = attend_together,
 ) -> Tensor:
     """The composite of this name. The executable passes a Context for `context`; the other index arrays are in it."""
     heads = qkv.unflatten(1, (-1, head_dim))  # [N, Q + 2K, D]
     rotated = rotate(heads[:, : num_heads + num_kv_heads], context.rotation(cos, sin, positions))
     q, k = rotated.split([num_heads, num_kv_heads], dim=1)
-    return attention(q, k, heads[:, num_heads + num_kv_heads :], state, None, context=context, scale=scale)
+    v = heads[:, num_heads + num_kv_heads :]
+    return attention(q, k, v, state, None, context=context, scale=scale, attend_segment=attend_segment)
 
 
 def attention(
@@ -107,6 +119,7 @@ def attention(
     context_index: None = None,
     *,
     scale: float,
+    attend_segment: Attend = attend_together,
 ) -> Tensor:
     """The composite of this name. With a state the executable passes a Context, as above; without, the tensors."""
     if state is None:
@@ -114,12 +127,11 @@ def attention(
         visible = sequence == sequence[:, None]
         if index is not None:
             visible &= index <= index[:, None]
-        return _attend(q, k, v, visible, scale)
+        return attend(q, k, v, visible, scale)
     assert context is not None
     state.k.index_copy_(0, context.write, k)
     state.v.index_copy_(0, context.write, v)
-    segments = context.segments
-    outs = [_attend(q[s.start : s.stop], state.k[s.rows], state.v[s.rows], s.past, scale) for s in segments]
+    outs = [attend_segment(q[segment.start : segment.stop], state, segment, scale) for segment in context.segments]
     return outs[0] if len(outs) == 1 else torch.cat(outs)  # [N, Q·D]
 
 
@@ -129,7 +141,7 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, past: int | Tensor, scale: float) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, past: int | Tensor, scale: float) -> Tensor:
     """One sequence: q `[n, Q, D]`, k and v `[past + n, K, D]`; gives `[n, Q·D]`. In place of `past` a mask may say
     which rows each token sees `[n, C]`.
 

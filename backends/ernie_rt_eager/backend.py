@@ -38,6 +38,7 @@ from ernie_rt.contract import (
     WeightSource,
     check_memory,
 )
+from ernie_rt_eager.alone import FUNCTIONS_ALONE
 from ernie_rt_eager.attention import Context, LayerCache
 from ernie_rt_eager.ops import DTYPES, FUNCTIONS
 from ernie_rt_eager.products import exact_sums
@@ -57,7 +58,13 @@ class EagerBackend(BackendBase):
             found.append("mps")
         return (*found, "cpu")
 
+    def not_deterministic(self, target: Target) -> str | None:
+        kind = target.device.partition(":")[0]
+        return None if kind in ("cpu", "cuda") else f"nobody has seen how PyTorch's kernels for {kind} sum"
+
     def claims(self, node: Node, target: Target) -> Accept | Reject:
+        if target.deterministic and node.op == "attention" and node.operands["state"] is None:
+            return Reject("what tokens that see one another become depends on how many there are")
         return Accept() if node.op in self.functions else Reject("eager runs the composites one by one")
 
     def numerics(self, target: Target) -> Numerics:
@@ -74,7 +81,8 @@ class EagerBackend(BackendBase):
         target: Target,
         limits: Limits,
     ) -> EagerExecutable:
-        return EagerExecutable(lowerings, weights, target, limits, self.functions)
+        functions = FUNCTIONS_ALONE if target.deterministic else self.functions
+        return EagerExecutable(lowerings, weights, target, limits, functions)
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ernie_rt.graph import types
 from ernie_rt_eager.attention import attention, rope_attention
-from ernie_rt_eager.products import product
+from ernie_rt_eager.products import Product, product
 
 DTYPES: Final[Mapping[str, torch.dtype]] = {name: getattr(torch, name) for name in types.DTYPES}
 
@@ -36,7 +36,7 @@ def rms_norm(x: Tensor, weight: Tensor, *, eps: float) -> Tensor:
     return (x * scale).mul_(weight).to(x.dtype)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, product: Product = product) -> Tensor:
     if weight.ndim == 2:
         return product(x, weight, bias)  # [N, O]
     width = weight.shape[0]
@@ -55,9 +55,15 @@ def rope_rows(table: Tensor, positions: Tensor, *, columns: tuple[int, ...]) -> 
 
 
 def moe_route(
-    x: Tensor, gate: Tensor, correction_bias: Tensor | None = None, *, top_k: int, norm_min: float
+    x: Tensor,
+    gate: Tensor,
+    correction_bias: Tensor | None = None,
+    *,
+    top_k: int,
+    norm_min: float,
+    product: Product = product,
 ) -> tuple[Tensor, Tensor]:
-    probabilities = F.linear(x.float(), gate).softmax(-1)  # [N, E]
+    probabilities = product(x.float(), gate).softmax(-1)  # [N, E]
     scores = probabilities if correction_bias is None else probabilities + correction_bias
     ids = scores.sort(dim=-1, descending=True, stable=True).indices[:, :top_k]  # ties to the lowest id, unlike topk
     chosen = probabilities.gather(-1, ids)  # [N, A]
@@ -65,7 +71,15 @@ def moe_route(
 
 
 def moe_experts(
-    x: Tensor, ids: Tensor, weights: Tensor, experts_gate_up: Tensor, experts_down: Tensor, *, top_k: int
+    x: Tensor,
+    ids: Tensor,
+    weights: Tensor,
+    experts_gate_up: Tensor,
+    experts_down: Tensor,
+    *,
+    top_k: int,
+    product: Product = product,
+    swiglu: Callable[[Tensor], Tensor] = swiglu,
 ) -> Tensor:
     pairs = ids.flatten()  # [N * A]
     order = pairs.argsort(stable=True)  # the pairs of one expert side by side
@@ -76,7 +90,7 @@ def moe_experts(
     for expert, count in enumerate(counts[1:]):
         if count:
             rows = slice(start, start + count)
-            inner = swiglu(linear(grouped[rows], experts_gate_up[expert]))  # [n, I]
+            inner = swiglu(linear(grouped[rows], experts_gate_up[expert], product=product))  # [n, I]
             out[rows] = product(inner, experts_down[expert])
             start += count
     y = torch.empty_like(out).index_copy_(0, order, out).unflatten(0, (-1, top_k))  # [N, A, H]

@@ -58,6 +58,9 @@ class OnnxBackend(BackendBase):
     def lacking(self, kind: str) -> str | None:
         return cuda.lacking() if kind == "cuda" else None
 
+    def not_deterministic(self, target: Target) -> str | None:
+        return "its attention sums in another order where more tokens of a prompt enter at once"
+
     def claims(self, node: Node, target: Target) -> Accept | Reject:
         if node.op == "cache_update" or head_dim(node) % HEAD_MULTIPLE:
             return Reject(

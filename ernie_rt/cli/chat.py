@@ -53,6 +53,7 @@ def chat(
     max_batch_tokens: opt.BatchTokens = None,
     threads: opt.Threads = None,
     graphs: opt.Graphs = True,
+    deterministic: opt.Deterministic = False,
     memory: opt.Memory = None,
     cache_dir: opt.CacheDir = None,
     cache_size: opt.CacheSize = None,
@@ -99,8 +100,10 @@ def chat(
             max_context=None if max_context is None else parse_size(max_context),
             max_batch_tokens=max_batch_tokens, threads=threads, graphs=graphs, memory=memory,
             cache_dir=cache_dir, cache_size=cache_size,
-            verbose=verbose, quiet=quiet,
-            weights=quantized(located, weights, threads, backend=backend, device=device, dtype=dtype),
+            deterministic=deterministic, verbose=verbose, quiet=quiet,
+            weights=quantized(
+                located, weights, threads, backend=backend, device=device, dtype=dtype, deterministic=deterministic
+            ),
         ) as ready,
     ):  # fmt: skip
         if verbose:

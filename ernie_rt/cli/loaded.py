@@ -65,7 +65,14 @@ def loaded(
 
 
 def quantized(
-    located: Located, weights: Weights | None, threads: int | None, *, backend: str, device: str, dtype: str
+    located: Located,
+    weights: Weights | None,
+    threads: int | None,
+    *,
+    backend: str,
+    device: str,
+    dtype: str,
+    deterministic: bool = False,
 ) -> WeightSource | None:
     """The model's weights made so, from the cache, as the backend takes them; None when none are asked for."""
     if weights is None or located.folder is None:
@@ -81,7 +88,9 @@ def quantized(
         say(f"quantising to {weights}: {human_bytes(nbytes)}, about {max(seconds, 1):.0f} s, once")
 
     host = PluginHost()
-    choice = choose(host, backend=backend, device=device, dtype=dtype, stored=located.config.dtype)
+    choice = choose(
+        host, backend=backend, device=device, dtype=dtype, stored=located.config.dtype, deterministic=deterministic
+    )
     chosen, target = host.backend(choice.backend), Target((choice.device,), choice.dtype)
     with blame(choice.backend):
         how = Quantization(weights.bits).taken(lambda storage: chosen.accepts(storage, target))

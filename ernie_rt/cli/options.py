@@ -61,6 +61,9 @@ Threads = Annotated[
 Graphs = Annotated[
     bool, typer.Option("--graphs/--no-graphs", help="Let a GPU replay recorded steps, or start each kernel anew.")
 ]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="Answers that depend, bit by bit, on nothing that runs beside them.")
+]
 Memory = Annotated[str | None, typer.Option(help="Refuse to load more than this, such as 12GiB.")]
 CacheDir = Annotated[
     Path | None,

@@ -76,6 +76,11 @@ class BackendBase(ABC):
         """Why `devices` has none of a kind that is announced, and what helps; None: there is no more to say."""
         return None
 
+    def not_deterministic(self, target: Target) -> str | None:
+        """Why it cannot keep what `Target.deterministic` asks for, on the device and in the dtype of this target; None:
+        it can."""
+        return "it does not say that a token's numbers depend on nothing that comes beside it"
+
     def accepts(self, storage: Storage, target: Target) -> bool:
         return False
 

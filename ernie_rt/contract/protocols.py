@@ -18,12 +18,16 @@ class Target:
     """What a model is compiled for: devices such as "cpu" or "cuda:0" (one, today), the activation dtype, threads.
 
     With `graphs` a backend may record steps and replay them, as CUDA graphs do; without, it runs each one anew.
+
+    With `deterministic` what a step gives for a token follows, bit by bit, from that token and those before it in its
+    sequence: not from how many of them enter with it, nor from other sequences, nor from where rows of the cache lie.
     """
 
     devices: tuple[str, ...]
     dtype: DType
     threads: int | None = None
     graphs: bool = True
+    deterministic: bool = False
 
     @property
     def device(self) -> str:

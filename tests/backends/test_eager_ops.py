@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,11 @@ from ernie_rt.contract import Step
 from ernie_rt.graph.ops import OPS
 from ernie_rt.reference.ops import MEANINGS
 from ernie_rt_eager import products
+from ernie_rt_eager.alone import FUNCTIONS_ALONE
 from ernie_rt_eager.attention import Context, LayerCache
 from ernie_rt_eager.ops import FUNCTIONS
+
+Functions = Mapping[str, Callable[..., Any]]
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -32,23 +36,30 @@ def close(result: Tensor, expected: np.ndarray, tolerance: float = 2e-6) -> None
     assert np.abs(result.double().numpy() - expected).max() <= tolerance * scale
 
 
+@pytest.fixture(params=[FUNCTIONS, FUNCTIONS_ALONE], ids=["together", "alone"])
+def functions(request: pytest.FixtureRequest) -> Functions:
+    table: Functions = request.param
+    return table
+
+
 def test_every_function_is_an_op() -> None:
     assert set(FUNCTIONS) <= set(OPS)
 
 
+@pytest.mark.parametrize("product", [products.product, products.product_in_tiles])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rows", [1, 7, 8, 33])
 @pytest.mark.parametrize(("out", "width"), [(5, 3), (70, 40), (1500, 1024)])
 def test_products_through_float32_tiles(
-    monkeypatch: pytest.MonkeyPatch, rows: int, out: int, width: int, bias: bool
+    monkeypatch: pytest.MonkeyPatch, product: products.Product, rows: int, out: int, width: int, bias: bool
 ) -> None:
     """As on a CPU without 16-bit products: rounded once, from the exact sum."""
-    monkeypatch.setattr(products, "_multiplies", lambda dtype: False)
+    monkeypatch.setattr(products, "_cpu_multiplies", lambda dtype: False)
     monkeypatch.setattr(products, "TILE_ELEMENTS", 1 << 16)
     x, weight = normal(rows, width).bfloat16(), normal(out, width, seed=1).bfloat16()
     b = normal(out, seed=2).bfloat16() if bias else None
     exact = meaning("linear", x, weight, b)
-    result = products.product(x, weight, b)
+    result = product(x, weight, b)
     assert result.dtype is torch.bfloat16
     assert result.shape == (rows, out)
     # bfloat16 keeps 8 bits, so a rounding is off by 2^-9 of a value; PyTorch's own product of few rows rounds alike.
@@ -58,33 +69,33 @@ def test_products_through_float32_tiles(
 
 @pytest.mark.parametrize("rows", [1, 9])
 @pytest.mark.parametrize("bias", [False, True])
-def test_linear_of_gate_and_up_in_either_layout(rows: int, bias: bool) -> None:
+def test_linear_of_gate_and_up_in_either_layout(functions: Functions, rows: int, bias: bool) -> None:
     x, logical = normal(rows, 6), normal(4, 2, 6, seed=1)
     b = normal(4, 2, seed=2) if bias else None
     apart = logical.transpose(0, 1).contiguous().transpose(0, 1)  # as the executable keeps it
     for weight in (logical, apart):
-        close(FUNCTIONS["linear"](x, weight, b), meaning("linear", x, logical, b))
+        close(functions["linear"](x, weight, b), meaning("linear", x, logical, b))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rms_norm_of_tiny_and_large_rows(dtype: torch.dtype) -> None:
+def test_rms_norm_of_tiny_and_large_rows(functions: Functions, dtype: torch.dtype) -> None:
     x = (normal(4, 64) * torch.tensor([[1e-6], [1.0], [1e3], [0.0]])).to(dtype)
     weight = normal(64, seed=1).to(dtype)
-    result, expected = FUNCTIONS["rms_norm"](x, weight, eps=1e-5), meaning("rms_norm", x, weight, eps=1e-5)
+    result, expected = functions["rms_norm"](x, weight, eps=1e-5), meaning("rms_norm", x, weight, eps=1e-5)
     tolerance = 2e-6 if dtype is torch.float32 else 2.0**-8
     for row, exact in zip(result, expected, strict=True):
         assert np.abs(row.double().numpy() - exact).max() <= tolerance * max(np.abs(exact).max(), 1e-30)
 
 
-def test_ties_in_the_router_go_to_the_lowest_ids() -> None:
-    ids, weights = FUNCTIONS["moe_route"](torch.ones(3, 4), torch.zeros(8, 4), None, top_k=3, norm_min=1e-12)
+def test_ties_in_the_router_go_to_the_lowest_ids(functions: Functions) -> None:
+    ids, weights = functions["moe_route"](torch.ones(3, 4), torch.zeros(8, 4), None, top_k=3, norm_min=1e-12)
     assert ids.tolist() == [[0, 1, 2]] * 3
     assert weights.tolist() == [pytest.approx([1 / 3] * 3)] * 3
 
 
-def test_the_bias_selects_and_does_not_weigh() -> None:
+def test_the_bias_selects_and_does_not_weigh(functions: Functions) -> None:
     x, gate, bias = normal(40, 16), normal(8, 16, seed=1) * 0.3, normal(8, seed=2) * 0.2
-    ids, weights = FUNCTIONS["moe_route"](x, gate, bias, top_k=3, norm_min=1e-12)
+    ids, weights = functions["moe_route"](x, gate, bias, top_k=3, norm_min=1e-12)
     expected_ids, expected = meaning("moe_route", x, gate, bias, top_k=3, norm_min=1e-12)
     assert ids.tolist() == expected_ids.tolist()
     close(weights, expected)
@@ -92,17 +103,17 @@ def test_the_bias_selects_and_does_not_weigh() -> None:
     assert (np.sort(expected_ids) != np.sort(unbiased)).any()
 
 
-def test_experts_that_nobody_and_everybody_wants_and_ids_of_minus_one() -> None:
+def test_experts_that_nobody_and_everybody_wants_and_ids_of_minus_one(functions: Functions) -> None:
     x, gate_up, down = normal(9, 6), normal(5, 4, 2, 6, seed=1), normal(5, 6, 4, seed=2)
     ids = torch.tensor([[3, 0], [3, -1], [-1, -1], [3, 4], [0, 3], [4, 3], [3, 0], [-1, 3], [3, 0]])
     weights = torch.rand(9, 2, generator=torch.Generator().manual_seed(3))
-    result = FUNCTIONS["moe_experts"](x, ids, weights, gate_up, down, top_k=2)
+    result = functions["moe_experts"](x, ids, weights, gate_up, down, top_k=2)
     close(result, meaning("moe_experts", x, ids, weights, gate_up, down, top_k=2))
     assert not result[2].any()
 
 
 @pytest.mark.parametrize("tables", [[[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[4, 0, 7], [8, 2, 3], [1, 5, 6]]])
-def test_attention_in_pages_side_by_side_and_scattered(tables: list[list[int]]) -> None:
+def test_attention_in_pages_side_by_side_and_scattered(functions: Functions, tables: list[list[int]]) -> None:
     """A chunk after a past, a decode, and a fresh prompt, in one step."""
     heads, kv_heads, size = 6, 2, 8
     step = Step(
@@ -130,7 +141,7 @@ def test_attention_in_pages_side_by_side_and_scattered(tables: list[list[int]]) 
     )
     cache = LayerCache(state[:, 0].clone(), state[:, 1].clone())
     context = Context(step, torch.device("cpu"))
-    result = FUNCTIONS["rope_attention"](
+    result = functions["rope_attention"](
         qkv, angles.cos(), angles.sin(), cache, indices["positions"], None, None, None, context, None, None, **attrs
     )
     close(result, expected)

@@ -306,3 +306,14 @@ def test_a_cache_that_cannot_be_kept_is_named(untrained: Path, tmp_path: Path) -
     (tmp_path / "file").touch()
     ran = command("run", untrained, PROMPT, *OPTIONS, "--cache-dir", tmp_path / "file")
     assert ran.code == 1 and "the folder for the cache cannot be made" in ran.err
+
+
+def test_deterministic_by_a_backend_that_can(untrained: Path) -> None:
+    ran = command("run", untrained, PROMPT, "-n", "2", "--threads", "1", "--deterministic")
+    first, _ = ran.err.splitlines()
+    assert ran.code == 0
+    assert first.startswith(
+        "backend eager (the first usable; onnx: backend 'onnx' cannot be deterministic: its attention"
+    )
+    refused = command("run", untrained, PROMPT, *OPTIONS, "--deterministic")
+    assert refused.code == 1 and "backend 'reference' cannot be deterministic: " in refused.err
