@@ -65,6 +65,14 @@ def test_answers_are_those_of_a_server(tmp_path: Path) -> None:
     assert "3 of 3 were answered before" in again.stderr and again.exit_code == 1
 
 
+def test_responses(tmp_path: Path) -> None:
+    path, answers = tmp_path / "a.jsonl", tmp_path / "answers.jsonl"
+    path.write_text(json.dumps(request(0, url="/v1/responses", body={"model": "demo", "input": GRAMS})))
+    result = run(path, "-o", answers)
+    assert result.exit_code == 0 and "1 requests, 0 with errors; 26 tokens of prompts, " in result.stderr
+    assert "5000 grams" in json.dumps(read(answers.read_text())["r0"]["body"]["output"])
+
+
 def test_from_standard_input_to_standard_output() -> None:
     result = run("-", "-o", "-", "-m", "demo", "-q", stdin=asked(0, GRAMS, model="other"))
     assert result.exit_code == 0 and not result.stderr
