@@ -93,6 +93,11 @@ def member(folder: Path, name: str, *, missing: type[InputError] = FileFormatErr
     return path
 
 
+def open_readonly(path: Path) -> BinaryIO:
+    """A regular file, to be read piece by piece."""
+    return os.fdopen(_open_regular(path), "rb")
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """Return the contents of a regular file of at most `limit` bytes."""
     with os.fdopen(_open_regular(path), "rb") as file:
