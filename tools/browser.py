@@ -55,9 +55,9 @@ class Browser:
 
     def open(
         self, url: str, *, width: int = 1280, height: int = 800, phone: bool = False, language: str = "en",
-        scheme: str = "light", scale: float = 1,
+        scheme: str = "light", scale: float = 1, script: str = "",
     ) -> Page:  # fmt: skip
-        """A page of a profile of its own, with nothing kept from others."""
+        """A page of a profile of its own, with nothing kept from others; `script` runs before those of the page."""
         context = self.call("Target.createBrowserContext")["browserContextId"]
         target = self.call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -72,6 +72,7 @@ class Browser:
         if phone:
             page.call("Emulation.setTouchEmulationEnabled", enabled=True)
         page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        page.call("Page.addScriptToEvaluateOnNewDocument", source=script)
         page.go(url)
         return page
 

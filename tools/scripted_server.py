@@ -80,6 +80,8 @@ class ScriptedServer:
         self.left = threading.Event()
         """Set once a client has left an answer before its end."""
         self.stats: dict[str, Any] = {**STATS, "model": model}
+        self.history: deque[dict[str, Any]] = deque()
+        """What changes in `stats`, each time that they are asked for."""
         self.defaults: dict[str, Any] = {}
         self._key = key
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -119,6 +121,8 @@ class ScriptedServer:
         return self._refusal(request) or JSONResponse(models)
 
     async def _stats(self, request: Request) -> Response:
+        if self.history:
+            self.stats |= self.history.popleft()
         return self._refusal(request) or JSONResponse(self.stats)
 
     async def _complete(self, request: Request) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,3 +107,9 @@ def test_every_picture_and_file_that_is_named_is_there() -> None:
         for name in re.findall(r'(?:icon|iconButton|setIcon)\((?:\w+, )?"([\w-]+)"', script)
     }
     assert icons <= set(re.findall(r'symbol id="icon-([\w-]+)"', INDEX))
+
+
+def test_the_pictures_of_the_docs() -> None:
+    docs = Path(__file__).parents[3] / "docs"
+    named = re.findall(r"images/[\w-]+\.png", (docs / "page.md").read_text())
+    assert sum((docs / name).stat().st_size for name in named) < 600 << 10

@@ -130,7 +130,7 @@ def test_the_state_of_the_server(opened: Open, server: ScriptedServer) -> None:
         "Waiting 21",
         "50.0 %",
         "25.0 %",
-        "0.13 s median · 95 % within 2.50 s",
+        "125 ms median · 95 % within 2.50 s",
         "Time per token –",
         "9,000",
     ):

@@ -56,3 +56,26 @@ def test_an_answer_that_a_reload_cuts_is_kept_as_far_as_it_came(opened: Open, se
     page.reload()
     page.wait("document.querySelector('.answer .markdown')?.innerText === 'One, two'")
     assert "ended before the answer did" in page.text(".trouble")
+
+
+@pytest.mark.long
+def test_a_browser_that_keeps_nothing(opened: Open, server: ScriptedServer) -> None:
+    throw = "{get() { throw new DOMException('blocked', 'SecurityError'); }}"
+    page = opened(
+        script=f"for (const name of ['localStorage', 'sessionStorage']) Object.defineProperty(window, name, {throw})"
+    )
+    ask(page, server, "Hi", Answer(["Hello"]))
+    page.click("#language")
+    assert page.text("#conversations") == "Hi"
+
+
+@pytest.mark.long
+def test_a_browser_without_room(opened: Open, server: ScriptedServer) -> None:
+    page = opened()
+    page.evaluate(
+        "localStorage.setItem('x', 'x'.repeat(5 * 2 ** 20 - 1000)); try { for (;;) localStorage.y += 'y'; } catch {}"
+    )
+    ask(page, server, "Hi", Answer(["Hello"]))
+    assert "no more room" in page.text("#notice")
+    page.click("#language")
+    assert page.text(".answer .markdown") == "Hello"

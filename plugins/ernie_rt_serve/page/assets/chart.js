@@ -14,20 +14,25 @@ export class Chart {
   element = h("section", { className: "chart" });
   #series;
   #format;
+  #axis;
   #most;
   #samples = [];
   #pointed = NOWHERE;
   #values;
   #picture = svg("svg", { role: "img" });
 
-  /** `series` names for each value of a sample the text that tells what it is; `most` is the highest there can be. */
-  constructor(title, series, format, most) {
+  /**
+   * `series` names for each value of a sample the text that tells what it is. `format` makes texts of values in the
+   * legend, `axis` on the axis; `most` is the highest that there can be.
+   */
+  constructor(title, series, format, axis, most) {
     this.#series = Object.keys(series);
     this.#format = format;
+    this.#axis = axis;
     this.#most = most;
     this.#values = this.#series.map(() => h("b"));
     const legend = Object.values(series).map((key, index) =>
-      h("span", { className: `key series-${index}` }, text("span", key), this.#values[index]));
+      h("span", { className: `entry series-${index}` }, text("span", key), this.#values[index]));
     this.element.append(h("header", {}, text("h2", title), h("p", { className: "legend" }, ...legend)), this.#picture);
     this.#picture.onpointermove = ({ offsetX }) => this.#point(offsetX);
     this.#picture.onpointerleave = () => this.#point(NOWHERE);
@@ -61,7 +66,7 @@ export class Chart {
   #grid(top, width, x, y, now) {
     const levels = [0, top / 2, top].flatMap((value) => [
       svg("line", { class: "grid", x1: LEFT, x2: width, y1: y(value), y2: y(value) }),
-      svg("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, this.#format(value)),
+      svg("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, this.#axis(value)),
     ]);
     const times = MINUTES.map((minutes) =>
       svg("text", { x: x(now - minutes * 60_000), y: HEIGHT - 6, "text-anchor": "middle" }, t("chart_past", { minutes })));
@@ -89,7 +94,8 @@ export class Chart {
 }
 
 function marker(sample, x) {
-  return sample ? [svg("line", { class: "marker", x1: x(sample.time), x2: x(sample.time), y1: TOP, y2: HEIGHT - BOTTOM })] : [];
+  if (!sample) return [];
+  return [svg("line", { class: "marker", x1: x(sample.time), x2: x(sample.time), y1: TOP, y2: HEIGHT - BOTTOM })];
 }
 
 /** The least round number that is not below a value. */

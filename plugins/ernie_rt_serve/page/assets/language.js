@@ -1,7 +1,7 @@
 // Every word of the page: a table for each language, and elements that remember which of its words they show.
 import en from "./en.js";
 import zh from "./zh.js";
-import { local } from "./storage.js";
+import { keep, local } from "./storage.js";
 
 const TABLES = { en, zh };
 const KEPT = "ernie-rt/language";
@@ -33,7 +33,7 @@ export function label(element, key) {
 
 /** Say everything anew, in `name` if given, and remember that. */
 export function speak(name = language) {
-  if (name !== language) local.setItem(KEPT, name);
+  if (name !== language) keep(KEPT, name);
   language = name;
   document.documentElement.lang = name === "zh" ? "zh-CN" : name;
   for (const element of document.querySelectorAll("[data-text]"))
@@ -47,8 +47,13 @@ export function count(number) {
   return number.toLocaleString(language);
 }
 
+/** A large number in few letters. */
+export function compact(number) {
+  return number.toLocaleString(language, { notation: "compact" });
+}
+
 /** With as many decimals as make three digits, at most two. */
 export function measure(number) {
-  const decimals = number < 10 ? 2 : number < 100 ? 1 : 0;
+  const decimals = number === 0 ? 0 : number < 10 ? 2 : number < 100 ? 1 : 0;
   return number.toLocaleString(language, { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
 }

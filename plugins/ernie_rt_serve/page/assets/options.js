@@ -2,7 +2,7 @@
 import { byId } from "./dom.js";
 import { t } from "./language.js";
 import { openSettings } from "./panels.js";
-import { local } from "./storage.js";
+import { keep, local } from "./storage.js";
 
 const KEPT = "ernie-rt/options";
 const form = byId("options");
@@ -13,11 +13,11 @@ let defaults = {};
 export function startOptions(onsystem) {
   const kept = read();
   for (const input of inputs) input.value = kept[input.name] ?? "";
-  form.addEventListener("input", keep);
+  form.addEventListener("input", keepOptions);
   system.addEventListener("input", onsystem);
   byId("reset").onclick = () => {
     for (const input of inputs) input.value = "";
-    keep();
+    keepOptions();
   };
   showDefaults();
 }
@@ -30,8 +30,8 @@ function read() {
   }
 }
 
-function keep() {
-  local.setItem(KEPT, JSON.stringify(options()));
+function keepOptions() {
+  keep(KEPT, JSON.stringify(options()));
 }
 
 /** What the fields say, as a request has it; what is empty is left out. */

@@ -1,7 +1,7 @@
 // The frame around the conversation: two views, a panel on either side, light and dark.
 import { byId, setIcon } from "./dom.js";
 import { label } from "./language.js";
-import { local } from "./storage.js";
+import { keep, local } from "./storage.js";
 
 const KEPT = "ernie-rt/theme";
 const THEMES = ["system", "light", "dark"];
@@ -67,7 +67,7 @@ function theme() {
 }
 
 function useTheme(name) {
-  local.setItem(KEPT, name);
+  keep(KEPT, name);
   document.documentElement.dataset.theme = name;
   setIcon(byId("theme"), `theme-${name}`);
   label(byId("theme"), `theme_${name}`);

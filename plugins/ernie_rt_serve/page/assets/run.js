@@ -1,6 +1,8 @@
 // One answer while it comes: it fills a message, and tells whoever looks at it.
 import { Refusal, stream } from "./api.js";
 
+const SHORTEST = 0.1; // seconds below which a speed means nothing
+
 export function emptyAnswer() {
   return { role: "assistant", content: "", reasoning: "", calls: [], finish: "", figures: {}, ignored: "", refusal: null };
 }
@@ -81,7 +83,7 @@ export class Run {
     figures.first = (this.#first - this.#began) / 1000;
     figures.tokens = tokens;
     const seconds = (performance.now() - this.#first) / 1000;
-    if (tokens > 1 && seconds > 0) figures.speed = (tokens - 1) / seconds;
+    if (tokens > 1 && seconds > SHORTEST) figures.speed = (tokens - 1) / seconds;
   }
 
   #count(usage) {

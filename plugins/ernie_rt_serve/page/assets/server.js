@@ -3,13 +3,14 @@ import { get } from "./api.js";
 import { errorKey, keyForm } from "./answer.js";
 import { Chart, SPAN } from "./chart.js";
 import { byId, h, text } from "./dom.js";
-import { count, measure, t } from "./language.js";
+import { compact, count, measure, t } from "./language.js";
 
 const EVERY = 3000; // milliseconds between two questions
 const view = byId("server");
 
 const percent = (share) => `${measure(100 * share)} %`;
-const seconds = (number) => (number === null ? "–" : t("seconds", { seconds: measure(number) }));
+const duration = (seconds) =>
+  seconds < 1 ? t("milliseconds", { number: measure(1000 * seconds) }) : t("seconds", { number: measure(seconds) });
 
 export class ServerView {
   #samples = [];
@@ -19,9 +20,9 @@ export class ServerView {
   #tiles = h("dl", { className: "tiles" });
   #trouble = h("div", { className: "trouble" });
   #charts = [
-    new Chart("chart_throughput", { generation: "generation_tokens", prompt: "prompt_tokens" }, measure),
-    new Chart("chart_queue", { running: "running", waiting: "waiting" }, count),
-    new Chart("chart_cache", { cache: "cache_usage" }, percent, 1),
+    new Chart("chart_throughput", { generation: "generation_tokens", prompt: "prompt_tokens" }, measure, compact),
+    new Chart("chart_queue", { running: "running", waiting: "waiting" }, count, compact),
+    new Chart("chart_cache", { cache: "cache_usage" }, percent, percent, 1),
   ];
   #state = h("div", { hidden: true }, this.#name, this.#facts, this.#tiles,
     h("div", { className: "charts" }, ...this.#charts.map((chart) => chart.element)));
@@ -90,7 +91,8 @@ export class ServerView {
 }
 
 function tiles(stats) {
-  const spread = ({ p95 }) => (p95 === null ? null : text("dd", "spread", { seconds: measure(p95) }, { className: "dim" }));
+  const median = ({ p50 }) => (p50 === null ? "–" : duration(p50));
+  const spread = ({ p95 }) => (p95 === null ? "" : text("dd", "spread", { time: duration(p95) }, { className: "dim" }));
   const { time_to_first_token_seconds: first, time_per_output_token_seconds: each } = stats;
   return [
     tile("running", count(stats.requests_running)),
@@ -98,15 +100,15 @@ function tiles(stats) {
     tile("cache_usage", percent(stats.cache_usage),
       text("dd", "preemptions", { count: count(stats.preemptions_total) }, { className: "dim" })),
     tile("hit_rate", percent(stats.prefix_cache_hit_rate)),
-    tile("time_to_first", seconds(first.p50), spread(first)),
-    tile("per_token", seconds(each.p50), spread(each)),
+    tile("time_to_first", median(first), spread(first)),
+    tile("per_token", median(each), spread(each)),
     tile("prompt_tokens", count(stats.prompt_tokens_total)),
     tile("generation_tokens", count(stats.generation_tokens_total)),
   ];
 }
 
-function tile(key, value, more) {
-  return h("div", {}, text("dt", key), h("dd", {}, value), more ?? "");
+function tile(key, value, more = "") {
+  return h("div", {}, text("dt", key), h("dd", {}, value), more);
 }
 
 function uptime(total) {

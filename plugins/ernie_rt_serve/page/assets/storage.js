@@ -30,3 +30,13 @@ function open(name) {
 export const local = open("localStorage");
 /** Kept as long as this tab. */
 export const session = open("sessionStorage");
+
+/** Keep a text until it is removed; false where there is no more room. */
+export function keep(key, value) {
+  try {
+    local.setItem(key, value);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,7 +1,7 @@
 // Conversations, each kept under a key of its own, so that two tabs do not overwrite each other's.
 import { KINDS } from "./api.js";
 import { notify } from "./dom.js";
-import { local } from "./storage.js";
+import { keep, local } from "./storage.js";
 
 const PREFIX = "ernie-rt/chat/";
 const CUT = { kind: "broken", detail: "", retryAfter: 0 }; // of an answer that was still coming when the page was left
@@ -28,13 +28,9 @@ export function isKept(key) {
 }
 
 export function save(conversation) {
-  try {
-    local.setItem(PREFIX + conversation.id, JSON.stringify(conversation));
-    return true;
-  } catch {
-    notify("not_kept");
-    return false;
-  }
+  const kept = keep(PREFIX + conversation.id, JSON.stringify(conversation));
+  if (!kept) notify("not_kept");
+  return kept;
 }
 
 export function remove(id) {
