@@ -53,6 +53,8 @@ def test_an_answer_that_a_reload_cuts_is_kept_as_far_as_it_came(opened: Open, se
     server.script.append(Answer(["One, two"], endless=True))
     send(page, "Count")
     page.wait("document.querySelector('.answer .markdown').innerText === 'One, two'")
+    page.evaluate("dispatchEvent(new Event('pagehide'))")
+    assert kept(page)[0]["messages"][-1]["content"] == "One, two"
     page.reload()
     page.wait("document.querySelector('.answer .markdown')?.innerText === 'One, two'")
     assert "ended before the answer did" in page.text(".trouble")

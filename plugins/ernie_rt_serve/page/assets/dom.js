@@ -5,11 +5,12 @@ const SVG = "http://www.w3.org/2000/svg";
 
 export const byId = (id) => document.getElementById(id);
 
-/** An element with properties (functions listen to the event `onclick`, …) and children, elements or texts. */
+/** An element with properties (functions listen to the event `onclick`, …) and children: nodes, texts, arrays of them. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) element[name] = value;
-  element.append(...children);
+  // One by one: of an argument for each, a long text has more than a call can take.
+  for (const child of children.flat()) element.append(child);
   return element;
 }
 

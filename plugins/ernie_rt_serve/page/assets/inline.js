@@ -96,7 +96,7 @@ function link(text, at, state) {
   const end = at + whole.length;
   const href = safe(target);
   if (!href) return { node: whole, end };
-  return { node: anchor(href, ...(words ? inline(words, { ...state, linked: true }) : [target])), end };
+  return { node: anchor(href, words ? inline(words, { ...state, linked: true }) : target), end };
 }
 
 function address(text, at, { linked }) {
@@ -114,8 +114,8 @@ function safe(target) {
   return url && ["http:", "https:", "mailto:"].includes(url.protocol) ? url.href : null;
 }
 
-function anchor(href, ...children) {
-  return h("a", { href, target: "_blank", rel: "noopener noreferrer nofollow" }, ...children);
+function anchor(href, children) {
+  return h("a", { href, target: "_blank", rel: "noopener noreferrer nofollow" }, children);
 }
 
 function emphasis(text, at, state) {
@@ -129,7 +129,7 @@ function emphasis(text, at, state) {
     hopeless.add(mark);
     return { node: mark, end: from };
   }
-  return { node: h(EMPHASIS[mark], {}, ...inline(text.slice(from, end), { ...state, depth: depth + 1 })), end: end + mark.length };
+  return { node: h(EMPHASIS[mark], {}, inline(text.slice(from, end), { ...state, depth: depth + 1 })), end: end + mark.length };
 }
 
 /** Where emphasis that began before `from` ends, or -1. */

@@ -20,7 +20,7 @@ export function show(container, text) {
   let same = 0;
   while (same < next.length && same < sources.length && next[same].source === sources[same]) same += 1;
   while (container.childNodes.length > same) container.lastChild.remove();
-  container.append(...next.slice(same).map((block) => block.build()));
+  for (const block of next.slice(same)) container.append(block.build());
   shown.set(container, next.map((block) => block.source));
 }
 
@@ -46,7 +46,7 @@ function block(lines, at, depth) {
   if ((match = FENCE.exec(line))) return fenced(lines, at, match[1], match[2]);
   if ((match = HEADING.exec(line))) {
     const [, marks, words] = match;
-    return [at + 1, () => h(`h${Math.min(marks.length + 2, 6)}`, {}, ...inline(words))];
+    return [at + 1, () => h(`h${Math.min(marks.length + 2, 6)}`, {}, inline(words))];
   }
   if (RULE.test(line)) return [at + 1, () => h("hr")];
   if ((match = MATH.exec(line))) return formula(lines, at, MATH_END[match[1]]);
@@ -55,7 +55,7 @@ function block(lines, at, depth) {
   if (isTable(lines, at)) return table(lines, at);
   let end = at + 1;
   while (end < lines.length && lines[end].trim() && !begins(lines, end, depth)) end += 1;
-  return [end, () => h("p", {}, ...inline(lines.slice(at, end).map((text) => text.trim()).join("\n")))];
+  return [end, () => h("p", {}, inline(lines.slice(at, end).map((text) => text.trim()).join("\n")))];
 }
 
 /** Whether line `at` ends a paragraph above it. */
@@ -92,7 +92,7 @@ function quote(lines, at, depth) {
   let end = at + 1;
   while (end < lines.length && QUOTE.test(lines[end])) end += 1;
   const inside = lines.slice(at, end).map((line) => line.replace(QUOTE, ""));
-  return [end, () => h("blockquote", {}, ...built(inside, depth))];
+  return [end, () => h("blockquote", {}, built(inside, depth))];
 }
 
 function built(lines, depth) {
@@ -125,7 +125,7 @@ function list(lines, at, depth) {
     end += 1;
   }
   const build = () => {
-    const element = h(ordered ? "ol" : "ul", {}, ...items.map((item) => h("li", {}, ...built(item, depth))));
+    const element = h(ordered ? "ol" : "ul", {}, items.map((item) => h("li", {}, built(item, depth))));
     if (ordered) element.start = Number.parseInt(marker, 10);
     return element;
   };
@@ -151,10 +151,10 @@ function table(lines, at) {
   while (end < lines.length && lines[end].trim() && lines[end].includes("|")) end += 1;
   const sides = cells(lines[at + 1]).map((cell) => (cell.endsWith(":") ? (cell.startsWith(":") ? "center" : "right") : "left"));
   const row = (tag, line) =>
-    h("tr", {}, ...sides.map((side, index) => h(tag, { className: side }, ...inline(cells(line)[index] ?? ""))));
+    h("tr", {}, sides.map((side, index) => h(tag, { className: side }, inline(cells(line)[index] ?? ""))));
   const build = () => {
     const head = h("thead", {}, row("th", lines[at]));
-    const body = h("tbody", {}, ...lines.slice(at + 2, end).map((line) => row("td", line)));
+    const body = h("tbody", {}, lines.slice(at + 2, end).map((line) => row("td", line)));
     return h("div", { className: "table", tabIndex: 0 }, h("table", {}, head, body));
   };
   return [end, build];
