@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from browser import Browser, Page, browser, chromium
-from scripted_server import Answer, ScriptedServer
+from page_server import Answer, ScriptedServer
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "images"
 MODEL: Final = "ERNIE-4.5-21B-A3B-Thinking"

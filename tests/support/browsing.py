@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from browser import Page, chromium
-from scripted_server import Answer, Refused, ScriptedServer
+from page_server import Answer, Refused, ScriptedServer
 
 needs_browser = pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine")
 Open = Callable[..., Page]

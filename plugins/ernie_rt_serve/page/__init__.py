@@ -1,4 +1,4 @@
-"""The page at `/`: files for the browser, and the routes that serve them."""
+"""The page at `/`: files for the browser, and the routes of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+
+from ernie_rt_serve.routing import Entry
+from ernie_rt_serve.service import Service
 
 INDEX: Final = "index.html"
 TYPES: Final = {
@@ -37,7 +39,7 @@ HEADERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file as it is sent, and the endpoint that sends it. It needs no key: nothing in it is anybody's."""
+    """A file as it is sent."""
 
     content: bytes
     headers: dict[str, str]
@@ -49,15 +51,19 @@ class Asset:
         tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
         return cls(content, HEADERS | {"content-type": TYPES[suffix], "etag": tag})
 
-    async def respond(self, request: Request) -> Response:
+    async def answer(self, request: Request, service: Service) -> Response:
+        """A file of the page."""
         known = request.headers.get("if-none-match", "")
         if self.headers["etag"] in (tag.strip().removeprefix("W/") for tag in known.split(",")):
             return Response(status_code=304, headers=self.headers)
         return Response(self.content, headers=self.headers)
 
 
-def routes() -> list[Route]:
-    """`/` and the files that it names, below `/page/`; GET and HEAD. They are read once, here."""
+def _entries() -> tuple[Entry, ...]:
     assets = {file.name: Asset.read(file) for file in files(__name__).joinpath("assets").iterdir()}
-    index = Route("/", assets.pop(INDEX).respond, name="page")
-    return [index, *(Route(f"/page/{name}", asset.respond) for name, asset in sorted(assets.items()))]
+    paths = {"/": assets.pop(INDEX)} | {f"/page/{name}": assets[name] for name in sorted(assets)}
+    return tuple(Entry("GET", path, "public", asset.answer) for path, asset in paths.items())
+
+
+ENTRIES: Final = _entries()
+"""`/`, and below `/page/` the files that it names. Nothing in them is anybody's, so they need no key."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from browser import Browser, Page, browser, chromium
-from scripted_server import ScriptedServer
+from page_server import ScriptedServer
 from support.browsing import Open
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from ernie_rt_serve import page
+from ernie_rt_serve.access import Keys
+from ernie_rt_serve.app import make_app
+from ernie_rt_serve.settings import Settings
 
 ASSETS = files("ernie_rt_serve.page").joinpath("assets")
 INDEX = ASSETS.joinpath("index.html").read_text("utf-8")
@@ -33,19 +35,20 @@ def words(language: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def client() -> TestClient:
-    return TestClient(Starlette(routes=page.routes()))
+    return TestClient(make_app(None, Settings("m", Keys.of(["secret"]))))
 
 
 def test_every_file_is_served_with_its_type_and_the_policy(client: TestClient) -> None:
     paths = ["/", *(f"/page/{file.name}" for file in ASSETS.iterdir() if file.name != "index.html")]
-    assert {route.path for route in page.routes()} == set(paths)
+    assert {entry.path for entry in page.ENTRIES} == set(paths)
     for path in paths:
         answer = client.get(path)
         assert answer.status_code == 200
         assert answer.headers["content-type"] == page.TYPES[path[path.rindex(".") :] if "." in path else ".html"]
         assert page.HEADERS.items() <= dict(answer.headers).items()
-    assert client.get("/page/index.html").status_code == 404
-    assert client.get("/page/..%2f__init__.py").status_code == 404
+    for path in ("/page/index.html", "/page/..%2f__init__.py", "/page/"):
+        assert client.get(path).status_code == 401
+        assert client.get(path, headers={"x-api-key": "secret"}).status_code == 404
 
 
 def test_the_policy_allows_nothing_from_outside() -> None:
@@ -61,7 +64,7 @@ def test_a_file_that_is_known_is_not_sent_again(client: TestClient) -> None:
         assert (answer.status_code, answer.content) == (304, b"")
     assert client.get("/page/main.js", headers={"if-none-match": '"other"'}).status_code == 200
     assert client.head("/").status_code == 200
-    assert client.post("/").status_code == 405
+    assert client.post("/", headers={"x-api-key": "secret"}).status_code == 405
 
 
 def test_the_languages_say_the_same_things() -> None:

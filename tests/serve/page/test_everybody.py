@@ -7,7 +7,7 @@ import re
 import pytest
 
 from browser import CTRL, SHIFT
-from scripted_server import Answer, ScriptedServer
+from page_server import Answer, ScriptedServer
 from support.browsing import Open, ask, ended, needs_browser
 
 pytestmark = needs_browser

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from browser import CTRL
-from scripted_server import Answer, ScriptedServer
+from page_server import Answer, ScriptedServer
 from support.browsing import Open, ask, kept, needs_browser, send
 
 pytestmark = needs_browser

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from browser import Browser, Page
-from scripted_server import ScriptedServer
+from page_server import ScriptedServer
 from support.browsing import needs_browser
 
 pytestmark = needs_browser

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from browser import Browser
-from scripted_server import Answer, Refused, ScriptedServer
+from page_server import Answer, Refused, ScriptedServer
 from support.browsing import Open, ask, needs_browser, send
 
 pytestmark = needs_browser

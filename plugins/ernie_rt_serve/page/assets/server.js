@@ -52,7 +52,7 @@ export class ServerView {
   }
 
   #complain(refusal) {
-    const key = refusal.kind === "address" ? "error_stats" : errorKey(refusal);
+    const key = ["address", "forbidden"].includes(refusal.kind) ? "error_stats" : errorKey(refusal);
     const box = h("div", { className: "error" }, text("p", key));
     if (refusal.kind === "key") box.append(keyForm(() => {}));
     this.#trouble.replaceChildren(box);

@@ -20,6 +20,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ernie_rt_serve import page
+from ernie_rt_serve.service import Service
+from ernie_rt_serve.settings import Settings
 
 STATS: Final = {
     "model": "scripted",
@@ -86,8 +88,9 @@ class ScriptedServer:
         self._key = key
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/"
+        service = Service(None, Settings(model))
         routes = [
-            *page.routes(),
+            *(entry.route(service) for entry in page.ENTRIES),
             Route("/v1/models", self._models),
             Route("/v1/chat/completions", self._complete, methods=["POST"]),
             Route("/stats", self._stats),
