@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ernie_rt import AsyncModel
-from ernie_rt_serve import management
+from ernie_rt_serve import management, page
 from ernie_rt_serve.faults import Fault, openai_error
 from ernie_rt_serve.gate import Gate
 from ernie_rt_serve.openapi import describe
@@ -29,6 +29,7 @@ async def _openapi(request: Request, service: Service) -> Response:
 
 
 ENTRIES: Final[tuple[Entry, ...]] = (
+    *page.ENTRIES,
     *management.ENTRIES,
     *openai_chat.ENTRIES,
     *openai_completions.ENTRIES,

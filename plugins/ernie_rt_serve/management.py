@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
@@ -42,13 +44,19 @@ async def model(request: Request, service: Service) -> Response:
     return json(_card(service))
 
 
+SAMPLING: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""What a checkpoint may say and a model's card repeats, by the names that requests have for it."""
+
+
 def _card(service: Service) -> dict[str, object]:
+    defaults = service.served.model.defaults.options
     return {
         "id": service.settings.model,
         "object": "model",
         "created": service.began,
         "owned_by": "ernie-rt",
         "max_model_len": service.served.model.capacity,
+        "defaults": {name: value for name, value in defaults.items() if name in SAMPLING},
     }
 
 

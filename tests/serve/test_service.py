@@ -9,6 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ernie_rt import Model
 from ernie_rt.errors import BackendError
+from ernie_rt.generation.defaults import Defaults
+from ernie_rt.generation.options import GenerateOptions
 from ernie_rt_serve.app import ENTRIES, make_app
 from ernie_rt_serve.service import FAILURES
 from support.serving import SETTINGS, Served, ask, run, said, scripted_app
@@ -127,5 +129,17 @@ def test_texts_to_tokens_and_back(demo: Model) -> None:
             assert (await ask(app, "POST", "/tokenize", wrong)).status in (400, 404)
         for tokens in ([-1], [10**9], ["a"], None):
             assert (await ask(app, "POST", "/detokenize", {"tokens": tokens})).status == 400
+
+    run(body)
+
+
+def test_a_card_says_how_a_model_samples_by_default(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = GenerateOptions(temperature=0.8, top_p=0.9, stop_ids=(2,))
+    monkeypatch.setattr(type(demo), "defaults", property(lambda self: Defaults(options)))
+
+    async def body() -> None:
+        app, _ = scripted_app(demo)
+        (card,) = (await ask(app, "GET", "/v1/models")).json["data"]
+        assert card["defaults"] == {"temperature": 0.8, "top_p": 0.9}
 
     run(body)
