@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 
 from ernie_rt import AsyncModel, Model
 from ernie_rt.contract import Step
+
+MOST_SECONDS = 20
 
 
 class Gate:
@@ -24,8 +27,9 @@ class Gate:
         submit = model.engine._executable.submit
 
         def gated(step: Step) -> Any:
+            until = time.monotonic() + MOST_SECONDS
             while not (self.open.is_set() or self.once.acquire(timeout=0.01)):
-                pass
+                assert time.monotonic() < until, "nobody opened the gate"
             error, self.error = self.error, None
             if error is not None:
                 raise error

@@ -58,11 +58,16 @@ def serve(
     max_batch_tokens: opt.BatchTokens = None,
     threads: opt.Threads = None,
     graphs: opt.Graphs = True,
+    deterministic: opt.Deterministic = False,
     memory: opt.Memory = None,
+    cache_dir: opt.CacheDir = None,
+    cache_size: opt.CacheSize = None,
     verbose: opt.Verbose = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line for each request, nor remarks.")] = False,
 ) -> None:
-    """Answer requests over HTTP, in the protocols of OpenAI and Anthropic, and show a page at /.
+    """Answer requests over HTTP, as OpenAI and Anthropic do.
+
+    A page for the browser is at /.
 
     SIGTERM or Ctrl-C ends it gently: requests that wait are turned away, answers that are under way come to their ends.
     A second one ends it at once. Prompts and answers are never written to the log.
@@ -93,8 +98,11 @@ def serve(
         return loaded(
             located, backend=backend, device=device, dtype=dtype, max_context=context, max_sequences=max_sequences,
             cache_tokens=None if cache_tokens is None else parse_size(cache_tokens), max_batch_tokens=max_batch_tokens,
-            threads=threads, graphs=graphs, memory=memory, verbose=verbose, quiet=quiet,
-            weights=quantized(located, weights, threads, backend=backend, device=device, dtype=dtype),
+            threads=threads, graphs=graphs, deterministic=deterministic, memory=memory, cache_dir=cache_dir,
+            cache_size=cache_size, verbose=verbose, quiet=quiet,
+            weights=quantized(
+                located, weights, threads, backend=backend, device=device, dtype=dtype, deterministic=deterministic
+            ),
         )  # fmt: skip
 
     def ready(loaded: Model) -> None:
