@@ -131,15 +131,17 @@ class SlotRows:
 
     def _alike(self, sequence: SequenceState) -> tuple[int, int]:
         """The slot with most of a sequence's first tokens, and how many; its last token has to enter in any case."""
-        best = (-1, 0)
-        if not (self._reuse and sequence.request.reuses):
+        best, highest = (-1, 0), (0, False)
+        request = sequence.request
+        if not (self._reuse and request.reuses):
             return best
         identity = sequence.identity(len(sequence.tokens) - 1)
         for slot, held in enumerate(self._slots):
-            rows = 0 if held is None else self._in_common(held, sequence.request.namespace, identity)
-            # Of equal ones the next slot, which needs no copy.
-            if rows and (rows, slot == self._working) > (best[1], best[0] == self._working):
-                best = slot, rows
+            rows = 0 if held is None else self._in_common(held, request.namespace, identity)
+            # Of equal ones the next slot, which needs no copy, but another one where rows of a third are to be copied.
+            rank = rows, (slot != self._working) == request.reuse_after_change
+            if rows and rank > highest:
+                best, highest = (slot, rows), rank
         return best
 
     def _in_common(self, held: Held, namespace: bytes, identity: Identity) -> int:

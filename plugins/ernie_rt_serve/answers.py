@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from ernie_rt import AsyncStream
 from ernie_rt.errors import OverloadError
@@ -22,13 +22,22 @@ Batch = tuple[int, list[Piece]]
 class Usage:
     """How many tokens a request took. Prompts count once, however many answers each got.
 
-    `cached_tokens` of the prompts were in the cache; `reasoning_tokens` of the answers were reasoning.
+    `cached_tokens` of the prompts were in the cache, `reused_after_change` more behind a change, and `not_cached` says
+    of each prompt why the rest was computed, as Generation has them; `reasoning_tokens` of the answers were reasoning.
     """
 
     prompt_tokens: int
     cached_tokens: int
     answer_tokens: int
     reasoning_tokens: int
+    reused_after_change: int = 0
+    not_cached: tuple[str, ...] = ()
+
+    @property
+    def cache(self) -> dict[str, Any]:
+        """What no protocol has a field for: a part of `usage` in all of them."""
+        reasons = [reason for reason in dict.fromkeys(self.not_cached) if reason]
+        return {"reused_after_change": self.reused_after_change, "not_cached": "; ".join(reasons)}
 
 
 class Observer(Protocol):
@@ -145,6 +154,8 @@ class Answers:
             cached_tokens=sum(generation.cached_tokens for generation in leading),
             answer_tokens=sum(answer.tokens for answer in self._answers),
             reasoning_tokens=sum(answer.reasoning_tokens for answer in self._answers),
+            reused_after_change=sum(generation.reused_after_change for generation in leading),
+            not_cached=tuple(generation.not_cached for generation in leading),
         )
 
     async def _single(self) -> AsyncIterator[Batch]:

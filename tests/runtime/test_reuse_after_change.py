@@ -123,6 +123,14 @@ def test_a_conversation_goes_on_behind_a_change(kind: str) -> None:
 
 
 @KINDS
+def test_another_conversation_in_between_hides_nothing(kind: str) -> None:
+    engine = Engine(toy(kind), 64)
+    ask(engine, HEAD + BODY)
+    ask(engine, HEAD[:2] + BODY[::-1])
+    assert ask(engine, OTHER + BODY).cached_after_change >= 16
+
+
+@KINDS
 def test_without_a_match_the_reason_says_so(kind: str) -> None:
     engine = Engine(toy(kind), 64)
     assert ask(engine, HEAD + BODY, asks=False).not_cached == "nothing in the cache begins like the prompt"

@@ -112,6 +112,7 @@ class MessagesBody(CountBody, kw_only=True):
     stream: bool | None = None
     metadata: dict[str, Any] | None = None
     service_tier: str | None = None
+    reuse_after_change: bool | None = None
 
 
 def task(request: CountBody) -> Task:
@@ -136,6 +137,7 @@ def _options(request: MessagesBody) -> GenerateOptions:
         "top_k": request.top_k,
         "top_p": request.top_p,
         "thinking_budget": _thinking_budget(request),
+        "reuse_after_change": request.reuse_after_change,
     }
     return cast(GenerateOptions, {name: value for name, value in options.items() if value is not None})
 

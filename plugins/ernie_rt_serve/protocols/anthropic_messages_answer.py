@@ -123,6 +123,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "input_tokens": usage.prompt_tokens - usage.cached_tokens,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": usage.cached_tokens,
+        **usage.cache,
         "output_tokens": usage.answer_tokens,
         "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
     }

@@ -86,7 +86,8 @@ class StructuredOutputs(Struct, kw_only=True):
 
 
 class Body(Struct, kw_only=True):
-    """The fields of both; min_p and those below it are vLLM's. What is null or left out is up to the model."""
+    """The fields of both. From min_p on they are vLLM's, the last is our own. What is null or left out is up to the
+    model."""
 
     model: str | None = None
     n: Annotated[int, Meta(ge=1, le=MAX_ANSWERS)] | None = None
@@ -110,6 +111,7 @@ class Body(Struct, kw_only=True):
     structured_outputs: StructuredOutputs | None = None
     priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
     cache_salt: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    reuse_after_change: bool | None = None
 
     def options(self, max_new_tokens: int | None, logprobs: int | None) -> GenerateOptions:
         given = {
@@ -128,6 +130,7 @@ class Body(Struct, kw_only=True):
             "min_new_tokens": self.min_tokens,
             "seed": None if self.seed is None else self.seed % 2**64,
             "logprobs": logprobs,
+            "reuse_after_change": self.reuse_after_change,
         }
         return cast(GenerateOptions, {name: value for name, value in given.items() if value is not None})
 
@@ -166,7 +169,7 @@ def usage(used: Usage) -> dict[str, Any]:
         "prompt_tokens": used.prompt_tokens,
         "completion_tokens": used.answer_tokens,
         "total_tokens": used.prompt_tokens + used.answer_tokens,
-        "prompt_tokens_details": {"cached_tokens": used.cached_tokens},
+        "prompt_tokens_details": {"cached_tokens": used.cached_tokens, **used.cache},
         "completion_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
     }
 

@@ -115,6 +115,7 @@ class ResponsesBody(Struct, kw_only=True):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
+    reuse_after_change: bool | None = None
 
     @property
     def logprobs(self) -> bool:
@@ -152,6 +153,7 @@ def _options(request: ResponsesBody) -> GenerateOptions:
         "top_p": request.top_p,
         "logprobs": (request.top_logprobs or 0) if request.logprobs else None,
         "thinking_budget": None if request.reasoning is None else request.reasoning.max_tokens,
+        "reuse_after_change": request.reuse_after_change,
     }
     return cast(GenerateOptions, {name: value for name, value in options.items() if value is not None})
 
