@@ -135,7 +135,7 @@ def _make_private(folder: Path) -> None:
         raise WriteError(
             "the folder for the cache cannot be made",
             where=repr(str(folder)),
-            found=getattr(error, "strerror", None) or str(error),
+            found="a file of that name" if folder.is_file() else getattr(error, "strerror", None) or str(error),
             hint="Choose another one",
         ) from error
     if os.name == "posix" and not is_private(status):

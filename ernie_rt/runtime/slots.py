@@ -138,7 +138,7 @@ class SlotRows:
         identity = sequence.identity(len(sequence.tokens) - 1)
         for slot, held in enumerate(self._slots):
             rows = 0 if held is None else self._in_common(held, request.namespace, identity)
-            # Of equal ones the next slot, which needs no copy, but another one where rows of a third are to be copied.
+            # Of equal ones the next slot, which needs no copy; but another one where `_anywhere` is to find more.
             rank = rows, (slot != self._working) == request.reuse_after_change
             if rows and rank > highest:
                 best, highest = (slot, rows), rank

@@ -28,13 +28,17 @@ class Keys:
     digests: tuple[bytes, ...] = ()
 
     @classmethod
-    def of(cls, keys: Iterable[str]) -> Keys:
-        """OptionError for a key that no header can carry, or where there is none."""
+    def of(cls, keys: Iterable[str], where: str | None = None) -> Keys:
+        """OptionError for a key that no header can carry, or where there is none; `where` is whence they come."""
         given = dict.fromkeys(keys)
         if not given:
-            raise OptionError("no API key", expected="at least one", hint="Leave the option out to serve without keys")
+            raise OptionError(
+                "no API key", where=where, expected="at least one", hint="Leave the option out to serve without keys"
+            )
         if not all(key and key.isascii() and key.isprintable() and " " not in key for key in given):
-            raise OptionError("an API key that no header can carry", expected="printable ASCII without spaces")
+            raise OptionError(
+                "an API key that no header can carry", where=where, expected="printable ASCII without spaces"
+            )
         return cls(tuple(hashlib.sha256(key.encode()).digest() for key in given))
 
     @classmethod
@@ -44,7 +48,7 @@ class Keys:
             lines = read_bytes(path, KEY_FILE_BYTES).decode().splitlines()
         except UnicodeDecodeError:
             raise OptionError("the file of API keys is not UTF-8", where=str(path)) from None
-        return cls.of(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+        return cls.of((line.strip() for line in lines if line.strip() and not line.startswith("#")), str(path))
 
     def __bool__(self) -> bool:
         return bool(self.digests)

@@ -67,5 +67,8 @@ def make_app(served: AsyncModel | None, settings: Settings) -> Starlette:
 async def _no_route(request: Request, error: Exception) -> Response:
     """There is no such path, or none with that method."""
     assert isinstance(error, HTTPException)
-    message = f"There is nothing at {request.method} {ascii(request.scope['path'])[1:-1][:200]}"
+    path = ascii(request.scope["path"])[1:-1][:200]
+    message = f"There is nothing at {path}"
+    if error.status_code == 405:
+        message = f"{path} is not for {request.method}, but for {(error.headers or {}).get('Allow', 'another method')}"
     return failure(Fault(error.status_code, message, headers=error.headers or {}), openai_error)

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from ernie_rt.untrusted_json import parse_json
 from ernie_rt_serve.events import ClientGone
 from ernie_rt_serve.faults import Fault
+from ernie_rt_serve.invalid import explain
 from ernie_rt_serve.settings import Settings
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -22,10 +23,6 @@ LONG: Final = 64 << 10
 IGNORED: Final = "x-ernie-rt-ignored"
 NAME: Final = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 """What a header can say of a field's name."""
-PLACE: Final = re.compile(r" - at `\$\.?([^`]*)`$")
-"""Where msgspec puts a fault: at `$.messages[0].role`."""
-ENUM: Final = re.compile(r"^Invalid enum value .*", re.DOTALL)
-"""What msgspec says, with a client's own text in it."""
 CLOSE: Final = {"Connection": "close"}
 """Of a connection on which the rest of a body would come."""
 
@@ -84,10 +81,8 @@ def _parse(data: bytes, kind: type[S], depth: int) -> tuple[dict[str, Any], S]:
     try:
         return tree, msgspec.convert(tree, kind)
     except msgspec.ValidationError as error:
-        place = PLACE.search(str(error))
-        param = place[1] if place is not None and place[1] else None
-        message = ENUM.sub("Not one of the values that it may have", PLACE.sub("", str(error)))
-        raise Fault(400, message if param is None else f"{param[:80]}: {message}", param and param[:80]) from None
+        place, message = explain(error, kind)
+        raise Fault(400, f"{place}: {message}" if place else message, place or None) from None
 
 
 def _ignored(names: Iterable[str]) -> dict[str, str]:

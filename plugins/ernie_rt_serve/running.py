@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -26,6 +27,9 @@ FLUSH_SECONDS: Final = 5
 """How long the last bytes of answers may take on their way."""
 MOST_INCOMPLETE: Final = 256 << 10
 """Bytes of headers that h11 reads before it refuses them itself; below, the gate does, and says why."""
+ENDING: Final = "ending: %d answers are under way, for at most %g s; a second signal ends them at once"
+
+log = logging.getLogger("ernie_rt_serve")
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -91,6 +95,8 @@ async def run(
                     ready(model)
                     await told.wait()
                     service.draining = True
+                    if under_way := served.stats().running:
+                        log.info(ENDING, under_way, settings.drain_seconds)
                     await served.drain(settings.drain_seconds)
                     server.should_exit = True
                     await serving

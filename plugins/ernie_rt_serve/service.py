@@ -78,7 +78,7 @@ class Service:
     def check_model(self, name: str | None) -> None:
         """A Fault for a name that is not the model's."""
         if name is not None and name != self.settings.model:
-            message = f"The model that was asked for is not here; {self.settings.model!r} is"
+            message = f"There is no such model here: ask for {self.settings.model!r}, or leave the name out"
             raise Fault(404, message, "model", "model_not_found")
 
     def fault(self, request: Request, error: Exception) -> Fault:

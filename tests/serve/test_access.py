@@ -123,7 +123,7 @@ def test_keys_of_a_file(tmp_path: Path) -> None:
     assert NO_KEYS.tenant({}) == "" and not NO_KEYS
     for content in (b"", b"# none\n", b"\xff", "schlüssel\n".encode(), b"a b\n", b"a\x00b\n"):
         file.write_bytes(content)
-        with pytest.raises(OptionError):
+        with pytest.raises(OptionError, match=str(file)):
             Keys.read(file)
 
 

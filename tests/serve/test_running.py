@@ -32,7 +32,11 @@ def text(reply: httpx2.Response) -> str:
     return content
 
 
-def test_told_to_end_it_ends_what_it_has_begun(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_told_to_end_it_ends_what_it_has_begun(
+    demo: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(running.log, "propagate", True)
+    caplog.set_level("INFO", "ernie_rt_serve")
     alone = [demo.chat(talk(number)["messages"]).text for number in range(1, 8)]  # type: ignore[arg-type]
 
     async def body() -> None:
@@ -69,6 +73,7 @@ def test_told_to_end_it_ends_what_it_has_begun(demo: Model, monkeypatch: pytest.
             answered = await asyncio.gather(*(asked[number] for number in begun))
             assert [text(reply) for reply in answered] == [alone[number] for number in begun]
         await asyncio.wait_for(serving, 10)
+        assert "ending: 4 answers are under way, for at most 30 s; a second signal" in caplog.text
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=1)
 

@@ -58,10 +58,15 @@ def test_what_is_said_on_the_command_line_is_set(ran: list[tuple[Settings, dict[
     keys.write_text("sk-a\nsk-b\n")
     invoke(
         "demo", "--port", "0", "--host", "0.0.0.0", "--api-key-file", str(keys), "--served-model-name", "mine",
-        "--cors-origin", "http://a", "--max-queue", "3", "--queue-seconds", "2", "--drain-seconds", "5",
+        "--cors-origin", "HTTP://a", "--cors-origin", "https://b:8080",
+        "--max-queue", "3", "--queue-seconds", "2", "--drain-seconds", "5",
     )  # fmt: skip
     ((settings, options),) = ran
-    assert (settings.model, settings.cors_origins, settings.drain_seconds) == ("mine", ("http://a",), 5)
+    assert (settings.model, settings.cors_origins, settings.drain_seconds) == (
+        "mine",
+        ("http://a", "https://b:8080"),
+        5,
+    )
     assert len(settings.keys.digests) == 2 and options == {"max_queue": 3, "queue_seconds": 2}
 
 
@@ -77,7 +82,7 @@ def test_nobody_else_gets_in_unless_that_is_said(
     invoke("demo", "--port", "0", "--host", "0.0.0.0")
     assert [bool(settings.keys) for settings, _ in ran] == [False, False, True]
     monkeypatch.setenv("ERNIE_RT_API_KEY", "")
-    with pytest.raises(OptionError, match="API key"):
+    with pytest.raises(OptionError, match="ERNIE_RT_API_KEY: an API key"):
         invoke("demo", "--port", "0")
 
 
@@ -87,6 +92,8 @@ def test_nobody_else_gets_in_unless_that_is_said(
         ("no such model",),
         ("demo", "--max-context", "x"),
         ("demo", "--api-key-file", "/nowhere"),
+        ("demo", "--cors-origin", "chat.example.org"),
+        ("demo", "--cors-origin", "https://chat.example.org/"),
     ],
     ids=str,
 )

@@ -11,6 +11,7 @@ import msgspec
 
 from ernie_rt.display import human_bytes, listed, shown
 from ernie_rt.errors import FileFormatError, OptionError
+from ernie_rt_serve.invalid import explain
 
 LINE_LIMIT: Final = 64 << 20
 NAMED: Final = 10
@@ -150,6 +151,8 @@ _decode_body = msgspec.json.Decoder(_Body).decode
 def _request(line: bytes) -> Request | Bad:
     try:
         request = _decode(line)
+    except msgspec.ValidationError as error:
+        return Bad(": ".join(filter(None, explain(error, Request))))
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         return Bad(str(error))
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -35,21 +37,28 @@ def serve(
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines ask without any key.")] = False,
     cors_origin: Annotated[
-        list[str] | None, typer.Option(help="Let web pages of this origin ask; may be given several times, or *.")
+        list[str] | None,
+        typer.Option(
+            help="Let web pages of this origin ask: https://chat.example.org, or * for all. May be given several times."
+        ),
     ] = None,
-    max_sequences: Annotated[int, typer.Option(min=1, help="So many answers are computed at once.")] = 8,
-    max_queue: Annotated[int, typer.Option(min=0, help="So many more requests wait; others are turned away.")] = 64,
+    max_sequences: Annotated[int, typer.Option(min=1, help="How many answers are computed at once.")] = 8,
+    max_queue: Annotated[
+        int, typer.Option(min=0, help="How many more may wait; further requests are turned away.")
+    ] = 64,
     queue_seconds: Annotated[
-        float | None, typer.Option(min=0.001, help="Turn a request away that has waited so long; when not given, none.")
+        float | None,
+        typer.Option(min=0.001, help="Turn away a request that has waited so many seconds; when not given, none."),
     ] = None,
     max_context: Annotated[
         str | None, typer.Option(help="Tokens of a prompt and its answer together, such as 32k; 8k when not given.")
     ] = None,
     cache_tokens: Annotated[
-        str | None, typer.Option(help="Tokens of all sequences in the cache; when not given, of the longest ones.")
+        str | None,
+        typer.Option(help="Tokens in the cache, of all answers together; when not given, enough for the longest."),
     ] = None,
     drain_seconds: Annotated[
-        float, typer.Option(min=0, help="How long answers may still take when the server is told to end.")
+        float, typer.Option(min=0, help="How many seconds answers may still take when the server is told to end.")
     ] = 30,
     weights: opt.Quantize = None,
     backend: opt.Backend = "auto",
@@ -90,7 +99,7 @@ def serve(
     located = locate(model)
     longest = located.config.max_position_embeddings
     context = min(longest, CONTEXT) if max_context is None else parse_size(max_context)
-    settings = Settings(name or _name(model), keys, tuple(cors_origin or ()), drain_seconds=drain_seconds)
+    settings = Settings(name or _name(model), keys, _origins(cors_origin or ()), drain_seconds=drain_seconds)
     listener = running.bind(host, port)
     _log(quiet)
 
@@ -120,7 +129,21 @@ def _keys(file: Path | None) -> Keys:
 
     if file is not None:
         return Keys.read(file)
-    return Keys.of([os.environ[KEY_VARIABLE]]) if KEY_VARIABLE in os.environ else NO_KEYS
+    return Keys.of([os.environ[KEY_VARIABLE]], KEY_VARIABLE) if KEY_VARIABLE in os.environ else NO_KEYS
+
+
+def _origins(given: Iterable[str]) -> tuple[str, ...]:
+    """As browsers spell them: a scheme and a host, perhaps a port, and nothing behind."""
+    from ernie_rt.display import shown
+    from ernie_rt.errors import OptionError
+
+    origins = tuple(origin.lower() for origin in given)
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s]+", origin):
+            raise OptionError(
+                "--cors-origin is no origin", expected="such as https://chat.example.org, or *", found=shown(origin)
+            )
+    return origins
 
 
 def _name(model: str) -> str:
