@@ -14,13 +14,17 @@ import pytest
 import yaml
 
 from ernie_rt_serve.app import ENTRIES
-from ernie_rt_serve.cli.serve import serve
+from ernie_rt_serve.cli.serve import _greeting, serve
 from ernie_rt_serve.metrics import PREFIX, Metrics
+from ernie_rt_serve.protocols.openai_chat import ChatBody
+from ernie_rt_serve.protocols.openai_completions import CompletionBody
 from ernie_rt_serve.settings import Settings
 from support.dockerfile import parse
+from support.serving import Served
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "serving.md").read_text("utf-8")
+README = (ROOT / "README.md").read_text("utf-8")
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 SETTINGS = Settings("demo")
 OF_OTHERS = {
@@ -95,6 +99,31 @@ def test_the_options() -> None:
     for option, default in (("max_sequences", "8"), ("max_queue", "64"), ("queue_seconds", "no limit")):
         assert f"| `--{option.replace('_', '-')}` | {default} |" in PAGE
         assert str(known[option].default) == default.replace("no limit", "None")
+
+
+def test_the_fields() -> None:
+    (table,) = re.findall(r"^\| field \| \|\n(.*?)\n\n", PAGE, re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE))))
+    of_completions = set(CompletionBody.__struct_fields__)
+    assert named <= set(ChatBody.__struct_fields__) and named - of_completions == {
+        "reasoning_effort",
+        "thinking_budget",
+    }
+
+
+def test_what_the_readme_shows(server: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    section = README.partition("## Serve\n")[2].partition("\n## ")[0]
+    assert section.count("\n") <= 40
+    shown = "\n".join(_greeting(("127.0.0.1", 8000), keys=False, chats=True))
+    assert f"serving demo on onnx, cpu, float32\n{shown}\n" in section
+    here = section.replace("http://127.0.0.1:8000", server.url)
+    (program,) = re.findall(r"^```python\n(.*?)^```$", here, re.MULTILINE | re.DOTALL)
+    exec(program, {})
+    assert capsys.readouterr().out == "27 + 56 = 77 + 6 = 83\n"
+    if shutil.which("curl") is None or shutil.which("jq") is None:
+        pytest.skip("the page uses curl and jq")
+    ((command, answer),) = re.findall(r"^\$ (curl [^`]*? jq [^\n]*)\n([^`]*)^```$", here, re.MULTILINE)
+    assert subprocess.run(["bash", "-c", command], capture_output=True, text=True).stdout == answer
 
 
 def test_the_metrics() -> None:
