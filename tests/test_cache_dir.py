@@ -115,6 +115,9 @@ def test_what_is_impossible_is_named(tmp_path: Path) -> None:
     (tmp_path / "open").chmod(0o777)
     with pytest.raises(UnsafePathError, match="others can write to"):
         model("eager", cache_dir=tmp_path / "open")
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="cannot be made; found a file of that name"):
+        model("eager", cache_dir=tmp_path / "file")
     with pytest.raises(WriteError, match="cannot be made"):
         model("eager", cache_dir="/proc/nothing")
 

@@ -1,4 +1,4 @@
-"""docs/python.md: its examples, one after the other, print what stands below them."""
+"""What pages show of Python is so: the examples of docs/python.md, and the one of docs/structured-output.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).parents[1] / "docs" / "python.md").read_text("utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "python.md").read_text("utf-8")
 
 
 def test_the_examples_print_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,3 +21,10 @@ def test_the_examples_print_what_is_shown(tmp_path: Path, monkeypatch: pytest.Mo
         with redirect_stdout(printed):
             exec(compile(source, "docs/python.md", "exec"), names)
         assert printed.getvalue() == shown
+
+
+def test_an_answer_by_a_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (DOCS / "structured-output.md").read_text("utf-8")
+    source, *_ = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    exec(compile(source, "docs/structured-output.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == source.rpartition("# ")[2].strip()

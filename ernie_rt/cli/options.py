@@ -71,7 +71,7 @@ CacheDir = Annotated[
 ]
 CacheSize = Annotated[str | None, typer.Option(help="What --cache-dir may take, such as 20GiB; 8GiB when not given.")]
 MaxContext = Annotated[
-    str | None, typer.Option(help="At most so many tokens of prompts and answers together, such as 8k.")
+    str | None, typer.Option(help="How many tokens a prompt and its answer may have together, such as 8k.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but the answer and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was settled for you, and why.")]

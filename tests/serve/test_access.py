@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx2
 import pytest
 from starlette.routing import Route
 
@@ -82,6 +83,8 @@ def test_a_key_opens(locked: Served) -> None:
     assert knock(locked, request("GET", "/v1/models/", f"x-api-key: {KEY}")) == 404
     assert knock(locked, request("POST", "/tokenize/", f"x-api-key: {KEY}")) == 404, "and leads nowhere else"
     assert knock(locked, request("PUT", "/v1/models", f"x-api-key: {KEY}")) == 405
+    reply = httpx2.put(f"{locked.url}/v1/models", headers={"x-api-key": KEY})
+    assert "/v1/models cannot be asked with PUT" in reply.text and "GET" in reply.headers["allow"]
 
 
 def test_a_refusal_tells_what_to_send_and_no_key(locked: Served) -> None:
@@ -95,8 +98,6 @@ def test_a_refusal_tells_what_to_send_and_no_key(locked: Served) -> None:
 
 
 def test_prompts_are_shared_within_one_key_or_salt(locked: Served) -> None:
-    import httpx2
-
     messages = [{"role": "user", "content": "How many metres are in 7 kilometres, and how many in 12?"}]
 
     def cached(key: str, **fields: str) -> int:

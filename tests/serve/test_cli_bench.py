@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from ernie_rt_serve.bench import ceiling
 from ernie_rt_serve.cli.bench import app
+from support.serving import Served
 from support.timed_server import Script, served
 
 
@@ -94,6 +95,12 @@ def test_a_server_that_answers_nothing() -> None:
     assert "the server answers no request" in str(result.exception) and "503: " in str(result.exception)
     result = run(url)
     assert "no server answers" in str(result.exception) and result.exit_code != 0
+
+
+def test_a_server_that_wants_a_key(locked: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    told = str(run(locked.url).exception)
+    assert "refuses the key" in told and "found HTTP 401. Give it with --api-key-file" in told
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,11 @@ async def only_model(client: Client) -> str:
     hint = "Name one by --model"
     try:
         async with client.request("GET", "/models") as response:
+            if response.status in (401, 403):
+                raise OptionError(
+                    "the server refuses the key, or that there is none", where=client.url,
+                    found=f"HTTP {response.status}", hint="Give it with --api-key-file, or in OPENAI_API_KEY",
+                )  # fmt: skip
             names = msgspec.json.decode(await response.read(MODELS_LIMIT), type=_Models).data
     except (OSError, h11.RemoteProtocolError) as error:
         raise OptionError(

@@ -40,7 +40,7 @@ def batch(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out lines that are no requests, instead of answering none.")
     ] = False,
-    max_sequences: Annotated[int, typer.Option(min=1, help="So many answers are computed at once.")] = 8,
+    max_sequences: Annotated[int, typer.Option(min=1, help="How many answers are computed at once.")] = 8,
     max_context: opt.MaxContext = None,
     weights: opt.Quantize = None,
     backend: opt.Backend = "auto",

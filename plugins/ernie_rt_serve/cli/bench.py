@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-app = typer.Typer(help="Measure speed.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Measure a server under load.", no_args_is_help=True, rich_markup_mode=None)
 
 KEY_LIMIT: Final = 1 << 12
 
@@ -24,22 +24,27 @@ def serve(
     base_url: Annotated[str, typer.Option(help="Any server that speaks OpenAI's protocol.")] = (
         "http://127.0.0.1:8000/v1"
     ),
-    model: Annotated[str | None, typer.Option(help="The model's name; that of the server when it has one.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model's name; when not given, the one that the server lists.")
+    ] = None,
     endpoint: Annotated[Literal["chat", "completions"], typer.Option(help="What is asked.")] = "chat",
     api_key_file: Annotated[
         Path | None, typer.Option(help="A file with the key; else it is taken from OPENAI_API_KEY.")
     ] = None,
     concurrency: Annotated[
         str | None,
-        typer.Option(help="Closed loop: so many requests at once, such as 8; several, one after another: 1,8,32."),
+        typer.Option(help="Closed loop: how many requests run at once, 8; or several, one after another: 1,8,32."),
     ] = None,
     rate: Annotated[
         str | None,
-        typer.Option(help="Open loop: so many requests a second, at random times (Poisson), whatever becomes of them."),
+        typer.Option(
+            help="Open loop: how many requests a second begin, at random times, whether others are done or not."
+        ),
     ] = None,
-    requests: Annotated[int | None, typer.Option(min=1, help="So many requests for each load.")] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="How many requests each load has.")] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=0.001, help="Requests begin for so long; 30 when --requests is not given.")
+        float | None,
+        typer.Option(min=0.001, help="For how many seconds requests begin; 30 when --requests is not given."),
     ] = None,
     warmup: Annotated[
         int | None, typer.Option(min=0, help="Requests before each load that do not count; one round when not given.")
@@ -50,10 +55,16 @@ def serve(
         Path | None, typer.Option(help='Prompts of a JSONL file: {"prompt": …} or {"messages": …} a line.')
     ] = None,
     shared_prefix: Annotated[
-        int, typer.Option(min=0, help="Begin every prompt with the same so many tokens, to measure a prefix cache.")
+        int,
+        typer.Option(
+            min=0, help="How many tokens all prompts have in common at their beginning, to measure a prefix cache."
+        ),
     ] = 0,
     slo: Annotated[
-        str | None, typer.Option(help="Limits in seconds, such as ttft=1,tpot=0.05 (or e2e): goodput is what kept all.")
+        str | None,
+        typer.Option(
+            help="Limits in seconds, such as ttft=1,tpot=0.05 (or e2e); requests that keep all of them are goodput."
+        ),
     ] = None,
     body: Annotated[
         str, typer.Option(help='More fields of every request, as JSON: {"temperature": 0}; null takes a field out.')
