@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Final
 
 import uvicorn
@@ -24,6 +24,7 @@ from ernie_rt_serve.settings import Settings
 BACKLOG: Final = 2048
 FLUSH_SECONDS: Final = 5
 """How long the last bytes of answers may take on their way."""
+MOST_FILES: Final = 1 << 16
 MOST_INCOMPLETE: Final = 256 << 10
 """Bytes of headers that h11 reads before it refuses them itself; below, the gate does, and says why."""
 
@@ -44,6 +45,17 @@ def bind(host: str, port: int) -> socket.socket:
             "cannot listen there", where=f"{host}, port {port}", found=getattr(error, "strerror", None) or str(error),
             hint="Another program may have that port: choose one with --port, or 0 for any",
         ) from None  # fmt: skip
+
+
+def allow_connections() -> None:
+    """Each is an open file, of which many systems let a process have 1,024 until it asks for more."""
+    with suppress(ImportError, ValueError, OSError):  # where the system has no such limit, or allows no more
+        import resource
+
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MOST_FILES if most == resource.RLIM_INFINITY else min(most, MOST_FILES)
+        if now != resource.RLIM_INFINITY:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
 
 
 def is_loopback(host: str) -> bool:

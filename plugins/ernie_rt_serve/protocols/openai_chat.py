@@ -125,7 +125,7 @@ def plain_tools(given: Sequence[Tool] | None) -> tuple[Mapping[str, Any], ...]:
 
 async def complete(request: Request, service: Service) -> Response:
     """Answer a conversation."""
-    chat, headers = await body.read(request, ChatBody, service.settings, UNDONE)
+    chat, headers = await body.read(request, ChatBody, service, UNDONE)
     service.check_model(chat.model)
     task = chat.task()
     who = caller(request, task.priority, chat.cache_salt)

@@ -63,7 +63,7 @@ class CompletionBody(openai.Body, kw_only=True):
 
 async def complete(request: Request, service: Service) -> Response:
     """Continue texts, or token ids."""
-    completion, headers = await body.read(request, CompletionBody, service.settings, UNDONE)
+    completion, headers = await body.read(request, CompletionBody, service, UNDONE)
     service.check_model(completion.model)
     tasks = completion.tasks()
     tokenizer = service.served.model.tokenizer
