@@ -22,6 +22,8 @@ from ernie_rt_serve.service import Service
 from ernie_rt_serve.settings import Settings
 
 BACKLOG: Final = 2048
+IDLE_SECONDS: Final = 75
+"""How long a connection may rest between requests: longer than proxies keep theirs, lest one be used as it closes."""
 FLUSH_SECONDS: Final = 5
 """How long the last bytes of answers may take on their way."""
 MOST_FILES: Final = 1 << 16
@@ -70,8 +72,8 @@ def make_server(app: Starlette, settings: Settings) -> uvicorn.Server:
     """What serves an application until its `should_exit` is set; signals are left to others."""
     config = uvicorn.Config(
         app, http=connections(settings), ws="none", lifespan="off", log_config=None, access_log=False,
-        server_header=False, proxy_headers=False, timeout_graceful_shutdown=FLUSH_SECONDS,
-        h11_max_incomplete_event_size=MOST_INCOMPLETE,
+        server_header=False, proxy_headers=False, timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=FLUSH_SECONDS, h11_max_incomplete_event_size=MOST_INCOMPLETE,
     )  # fmt: skip
     return _Server(config)
 

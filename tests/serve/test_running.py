@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
 import signal
 import socket
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -18,6 +20,7 @@ import pytest
 from ernie_rt import Model
 from ernie_rt.errors import CheckpointError, OptionError
 from ernie_rt_serve import running
+from ernie_rt_serve.app import make_app
 from support.held_up import Gate, until
 from support.serving import SETTINGS, run
 
@@ -155,6 +158,13 @@ def test_as_many_connections_as_the_system_allows() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(before[1], running.MOST_FILES), before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_connections_rest_longer_than_proxies_keep_them() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    kept = re.search(r"keepalive (\d+)s", page)
+    server = running.make_server(make_app(None, SETTINGS), SETTINGS)
+    assert kept is not None and int(kept[1]) < server.config.timeout_keep_alive
 
 
 def test_a_port_that_is_taken() -> None:
