@@ -3,7 +3,8 @@
 ErnieRtError                     exit code 1
 ├── InputError                   exit code 2: what the caller gave cannot be used
 │   ├── OptionError              an argument or option
-│   ├── PromptError              a prompt that is empty, malformed or longer than the context
+│   ├── PromptError              a prompt that is empty or malformed
+│   │   └── ContextError         a prompt that is, with its answer, longer than the context
 │   ├── ModelNotFoundError       a model reference that leads nowhere
 │   ├── UnsafePathError          a path that leaves its folder, or is no regular file
 │   ├── FileFormatError          a file that is not what its name says, truncated, or too large
@@ -85,7 +86,11 @@ class OptionError(InputError):
 
 
 class PromptError(InputError):
-    """A prompt is empty, malformed or longer than the context."""
+    """A prompt is empty or malformed."""
+
+
+class ContextError(PromptError):
+    """A prompt and its answer are longer than the context."""
 
 
 class ModelNotFoundError(InputError):

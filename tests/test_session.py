@@ -233,7 +233,7 @@ def test_the_context_bounds_prompt_and_answer() -> None:
                 PromptError, match="longer than the context; expected at most 12 tokens; found"
             ) as caught:
                 loaded.generate_ids(prompt, max_new_tokens=new)
-            assert "Raise max_context" in str(caught.value)
+            assert "raise max_context" in str(caught.value)
         with pytest.raises(PromptError, match="longer than the context"):
             loaded.generate_batch([IDS, [1] * 40], max_new_tokens=2)
         assert not loaded._engine._scheduler.waiting

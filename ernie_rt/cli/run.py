@@ -13,7 +13,7 @@ import typer
 from ernie_rt.cli import options as opt
 from ernie_rt.cli.output import AnswerWriter, PeakMemory, parse_size, say, write
 from ernie_rt.cli.prompts import from_argument, read_prompt
-from ernie_rt.errors import OptionError, PromptError
+from ernie_rt.errors import ContextError, OptionError, PromptError
 
 if TYPE_CHECKING:
     from ernie_rt.generation.options import GenerateOptions
@@ -90,7 +90,7 @@ def run(
     )
     needed = len(ids) + settled["max_new_tokens"] - 1
     if needed > longest:
-        raise PromptError(
+        raise ContextError(
             "prompt and answer are longer than the context",
             expected=f"at most {longest} tokens",
             found=f"{len(ids)} of prompt and {settled['max_new_tokens']} new",

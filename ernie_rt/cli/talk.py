@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from ernie_rt.cli.output import AnswerWriter, say
 from ernie_rt.cli.store import Store
-from ernie_rt.errors import CapacityError, ErnieRtError, OptionError, PromptError
+from ernie_rt.errors import CapacityError, ContextError, ErnieRtError, OptionError
 from ernie_rt.text.messages import Message
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _too_long(messages: Sequence[Message], tokens: int, model: Model) -> ErnieRt
         return CapacityError("the conversation is full", **limits, hint=_way_on(model))
     longest = model.config.max_position_embeddings
     wider = f", or begin with --max-context, up to {longest}" if model.capacity < longest else ""
-    return PromptError("the message is longer than the context", **limits, hint=f"Shorten it{wider}")
+    return ContextError("the message is longer than the context", **limits, hint=f"Shorten it{wider}")
 
 
 def _way_on(model: Model) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ernie_rt.contract.protocols import Executable
 from ernie_rt.contract.step import NO_NUMBER, Pending, StepResult
-from ernie_rt.errors import BackendError, ErnieRtError, ForkError, PromptError
+from ernie_rt.errors import BackendError, ContextError, ErnieRtError, ForkError, PromptError
 from ernie_rt.graph.types import TensorType
 from ernie_rt.runtime.batch import Batch, make_step
 from ernie_rt.runtime.kept_rows import KeptRows, Load
@@ -106,11 +106,11 @@ class Engine:
         if request.max_new_tokens < 1 and request.reuses:
             raise PromptError("nothing is asked for", expected="a new token, all logits, or taps")
         if request.most_entered > self.capacity:
-            raise PromptError(
+            raise ContextError(
                 "prompt and answer are longer than the context",
                 expected=f"at most {self.capacity} tokens",
                 found=f"{len(request.ids)} of prompt and {request.max_new_tokens} new",
-                hint="Raise max_context, shorten the prompt, or lower max_new_tokens",
+                hint="Shorten the prompt, ask for fewer new tokens, or raise max_context",
             )
         if request.inputs.keys() != self._inputs.keys():
             raise PromptError(

@@ -14,12 +14,12 @@ from ernie_rt.untrusted_json import parse_json
 from ernie_rt_serve.events import ClientGone
 from ernie_rt_serve.faults import Fault
 from ernie_rt_serve.invalid import explain
-from ernie_rt_serve.settings import Settings
+from ernie_rt_serve.service import Service
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 LONG: Final = 64 << 10
-"""Longer bodies are parsed in a thread, beside the event loop."""
+"""Longer bodies are parsed in a thread, one after another: several threads would leave the event loop no time."""
 IGNORED: Final = "x-ernie-rt-ignored"
 NAME: Final = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 """What a header can say of a field's name."""
@@ -28,7 +28,7 @@ CLOSE: Final = {"Connection": "close"}
 
 
 async def read(
-    request: Request, kind: type[S], settings: Settings, undone: Mapping[str, str] | None = None
+    request: Request, kind: type[S], service: Service, undone: Mapping[str, str] | None = None
 ) -> tuple[S, dict[str, str]]:
     """The body as a `kind`, and headers that name the fields of it that nobody reads, if there are any.
 
@@ -36,9 +36,14 @@ async def read(
     for something is a Fault, as is everything else that is wrong with a body.
     """
     undone = undone or {}
-    data = await _bytes(request, settings)
+    settings = service.settings
+    data = await _bytes(request, service)
+    if sum(data.count(sign) for sign in (b",", b"[", b"{")) > settings.json_signs:
+        message = f"The body has more than {settings.json_signs:,} commas and brackets"
+        raise Fault(413, message, code="body_too_large")
     if len(data) > LONG:
-        tree, body = await asyncio.to_thread(_parse, data, kind, settings.json_depth)
+        async with service.parsing:
+            tree, body = await asyncio.to_thread(_parse, data, kind, settings.json_depth)
     else:
         tree, body = _parse(data, kind, settings.json_depth)
     for name, instead in undone.items():
@@ -47,19 +52,21 @@ async def read(
     return body, _ignored(tree.keys() - {field.encode_name for field in msgspec.structs.fields(kind)} - undone.keys())
 
 
-async def _bytes(request: Request, settings: Settings) -> bytes:
+async def _bytes(request: Request, service: Service) -> bytes:
+    settings = service.settings
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json" or "content-encoding" in request.headers:
         raise Fault(415, "A body must be JSON, not compressed, and say Content-Type: application/json", headers=CLOSE)
     try:
         async with asyncio.timeout(settings.body_seconds):
-            return await _received(request, settings.body_bytes)
+            return await _received(request, service)
     except TimeoutError:
         message = f"The body was not there after {settings.body_seconds:g} s"
         raise Fault(408, message, code="body_timeout", headers=CLOSE) from None
 
 
-async def _received(request: Request, most: int) -> bytes:
+async def _received(request: Request, service: Service) -> bytes:
+    most = service.settings.body_bytes
     large = Fault(413, f"The body is longer than {most:,} bytes", code="body_too_large", headers=CLOSE)
     length = request.headers.get("content-length", "0")
     if len(length) > 19 or int(length) > most:  # digits: any other is refused before a request gets here
@@ -69,6 +76,7 @@ async def _received(request: Request, most: int) -> bytes:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
+        service.hold(request, len(message.get("body", b"")))
         data += message.get("body", b"")
         if len(data) > most:
             raise large

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ernie_rt_serve.settings import Settings
-
-if TYPE_CHECKING:
-    from uvicorn.protocols.http.h11_impl import H11Protocol as Base
-else:
-    Base = AutoHTTPProtocol
 
 LEAST_RATE: Final = 1024
 """Bytes a second that a client reads at least, once it has left its connection full."""
 
 
-class Connection(Base):
+class Connection(H11Protocol):
     """Closed where headers take too long, and where a full one does not empty.
+
+    It is h11's also where httptools is installed, which uvicorn would take and which reads headers without end.
 
     A body that takes too long is answered (`body.py`), and between requests uvicorn has a limit of its own.
     """

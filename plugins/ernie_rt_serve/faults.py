@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ernie_rt.errors import (
     CapacityError,
+    ContextError,
     ErnieRtError,
     JsonError,
     OptionError,
@@ -54,6 +55,8 @@ def fault_of(error: BaseException) -> Fault:
         if error.reason == "draining":
             headers["Connection"] = "close"
         return Fault(status, str(error), code=code, headers=headers)
+    if isinstance(error, ContextError):
+        return Fault(400, str(error), code="context_length_exceeded")
     if isinstance(error, OptionError | PromptError | JsonError | CapacityError):
         return Fault(400, str(error), param=_param(error))
     if isinstance(error, TemplateError):  # `where` is a path

@@ -38,6 +38,8 @@ class Entry:
                 return Response(status_code=499)
             except Exception as error:
                 return failure(service.fault(request, error), self.shape)
+            finally:
+                service.let_go(request)
 
         return Route(self.path, endpoint, methods=[self.method])
 

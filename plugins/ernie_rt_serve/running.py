@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Final
 
 import uvicorn
@@ -23,8 +23,11 @@ from ernie_rt_serve.service import Service
 from ernie_rt_serve.settings import Settings
 
 BACKLOG: Final = 2048
+IDLE_SECONDS: Final = 75
+"""How long a connection may rest between requests: longer than proxies keep theirs, lest one be used as it closes."""
 FLUSH_SECONDS: Final = 5
 """How long the last bytes of answers may take on their way."""
+MOST_FILES: Final = 1 << 16
 MOST_INCOMPLETE: Final = 256 << 10
 """Bytes of headers that h11 reads before it refuses them itself; below, the gate does, and says why."""
 ENDING: Final = "ending: %d answers are under way, for at most %g s; a second signal ends them at once"
@@ -50,6 +53,17 @@ def bind(host: str, port: int) -> socket.socket:
         ) from None  # fmt: skip
 
 
+def allow_connections() -> None:
+    """Each is an open file, of which many systems let a process have 1,024 until it asks for more."""
+    with suppress(ImportError, ValueError, OSError):  # where the system has no such limit, or allows no more
+        import resource
+
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MOST_FILES if most == resource.RLIM_INFINITY else min(most, MOST_FILES)
+        if now != resource.RLIM_INFINITY:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
+
+
 def is_loopback(host: str) -> bool:
     """Whether this machine alone can reach a host's address."""
     try:
@@ -62,8 +76,8 @@ def make_server(app: Starlette, settings: Settings) -> uvicorn.Server:
     """What serves an application until its `should_exit` is set; signals are left to others."""
     config = uvicorn.Config(
         app, http=connections(settings), ws="none", lifespan="off", log_config=None, access_log=False,
-        server_header=False, proxy_headers=False, timeout_graceful_shutdown=FLUSH_SECONDS,
-        h11_max_incomplete_event_size=MOST_INCOMPLETE,
+        server_header=False, proxy_headers=False, timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=FLUSH_SECONDS, h11_max_incomplete_event_size=MOST_INCOMPLETE,
     )  # fmt: skip
     return _Server(config)
 

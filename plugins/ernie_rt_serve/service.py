@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import time
@@ -32,6 +33,10 @@ class Service:
         self.metrics = Metrics(settings.model)
         self.began = int(time.time())
         self.draining = False
+        self.parsing = asyncio.Lock()
+        """Held by who parses a long body."""
+        self.held = 0
+        """Bytes of the bodies that are not answered yet."""
         self._failures: deque[float] = deque(maxlen=FAILURES)
         self._model: tuple[AsyncModel, Dispatcher] | None = None
         if served is not None:
@@ -80,6 +85,19 @@ class Service:
         if name is not None and name != self.settings.model:
             message = f"There is no such model here: ask for {self.settings.model!r}, or leave the name out"
             raise Fault(404, message, "model", "model_not_found")
+
+    def hold(self, request: Request, size: int) -> None:
+        """Count what a request brings, until `let_go`; a Fault where all of them together bring too much."""
+        most = self.settings.bodies_bytes
+        if self.held + size > most:
+            message = f"The bodies of all requests here have more than {most:,} bytes together"
+            raise Fault(429, message, code="bodies_too_large", headers={"Retry-After": "1", "Connection": "close"})
+        self.held += size
+        request.state.held = getattr(request.state, "held", 0) + size
+
+    def let_go(self, request: Request) -> None:
+        """What a request has brought is no longer needed."""
+        self.held -= getattr(request.state, "held", 0)
 
     def fault(self, request: Request, error: Exception) -> Fault:
         """The fault that an error is; what is the server's own is written to its log."""

@@ -22,7 +22,11 @@ class Settings:
 
     header_bytes: int = 32 << 10
     body_bytes: int = 4 << 20
+    bodies_bytes: int = 64 << 20
+    """Of all requests together that are not answered yet."""
     json_depth: int = 64
+    json_signs: int = 1 << 18
+    """Commas and brackets in a body, which bound how many values it holds: small ones take 50 times their length."""
 
     header_seconds: float = 10
     """From the first byte of a request, or the beginning of its connection, to the end of its headers."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
 from contextlib import suppress
+from typing import Any
 
 import httpx2
 import pytest
 
-from support.serving import Served
+from ernie_rt import Model
+from ernie_rt_serve import body
+from ernie_rt_serve.settings import Settings
+from support.serving import Served, ask, run, said, scripted_app, serving
 
 PATH = "/v1/chat/completions"
 ASK = {"messages": [{"role": "user", "content": "How many grams are in 5 kilograms?"}], "max_tokens": 1}
@@ -61,6 +66,53 @@ def test_large_bodies_are_refused_with_and_without_a_length(server: Served) -> N
     assert reply.status_code == 413 and reply.json()["error"]["code"] == "body_too_large"
     long = ASK | {"user": "x" * (3 << 20)}
     assert post(server, json.dumps(long).encode()).status_code == 200
+
+
+def test_bodies_of_very_many_values_are_refused_before_they_are_read(server: Served) -> None:
+    many = json.dumps(ASK | {"tools": [{} for _ in range(1 << 18)]}).encode()
+    before = time.process_time()
+    reply = post(server, many)
+    assert reply.status_code == 413 and "commas and brackets" in reply.json()["error"]["message"]
+    assert time.process_time() - before < 0.2
+
+
+def test_long_bodies_are_parsed_one_after_another(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    parse, at_once, seen = body._parse, 0, []
+
+    def slow(*arguments: Any) -> Any:
+        nonlocal at_once
+        at_once += 1
+        seen.append(at_once)
+        time.sleep(0.01)
+        at_once -= 1
+        return parse(*arguments)
+
+    async def asked() -> None:
+        app, served = scripted_app(demo)
+        served.otherwise = said("a")
+        asking = [ask(app, "POST", PATH, ASK | {"user": "x" * body.LONG}) for _ in range(4)]
+        assert {reply.status for reply in await asyncio.gather(*asking)} == {200}
+
+    monkeypatch.setattr(body, "_parse", slow)
+    run(asked)
+    assert seen == [1, 1, 1, 1]
+
+
+def test_bodies_together_are_bounded(demo: Model) -> None:
+    half = json.dumps(ASK).encode() + b" " * 600
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1200\r\n\r\n"
+    with serving(demo, Settings("demo", bodies_bytes=1000)) as small:
+        with small.connect() as connection:
+            connection.sendall(head.encode() + half)
+            while not small.service.held:
+                time.sleep(0.01)
+            reply = post(small, half)
+            assert reply.status_code == 429 and int(reply.headers["retry-after"]) >= 1
+            assert reply.json()["error"]["code"] == "bodies_too_large"
+        for stream in (True, False, True):
+            assert post(small, json.dumps(ASK | {"stream": stream, "user": "x" * 700}).encode()).status_code == 200
+        assert post(small, b"{" * 700).status_code == 400
+        assert small.service.held == 0
 
 
 def test_slow_bodies_time_out(impatient: Served) -> None:

@@ -45,6 +45,13 @@ def read(text: str) -> dict[str, Any]:
     return {answer["custom_id"]: answer["response"] for answer in map(json.loads, text.splitlines())}
 
 
+def test_a_body_may_be_larger_than_a_stranger_s(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(asked(0, ", " * (1 << 18)))
+    told = read(run(path, "-o", "-", "--quiet").stdout)["r0"]
+    assert told["status_code"] == 400 and told["body"]["error"]["code"] == "context_length_exceeded"
+
+
 def test_answers_are_those_of_a_server(tmp_path: Path) -> None:
     path, answers, errors = tmp_path / "a.jsonl", tmp_path / "answers.jsonl", tmp_path / "errors.jsonl"
     text = {"body": {"model": "demo", "prompt": "1 + 1 =", "max_tokens": 4}, "url": "/v1/completions"}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 import openai
 import pytest
+from pydantic import BaseModel
 
 from ernie_rt import Model
 from support.serving import Served
@@ -170,6 +172,8 @@ def test_models(client: openai.OpenAI) -> None:
         ({"seed": 2**64}, "seed"),
         ({"extra_body": {"min_p": 2}}, "min_p"),
         ({"extra_body": {"chat_template": "{{ 1 }}"}}, "chat_template"),
+        ({"extra_body": {"guided_choice": ["a"]}}, "guided_choice"),
+        ({"extra_body": {"grammar": "root ::= x"}}, "grammar"),
         ({"extra_body": {"chat_template_kwargs": {"a": 1}}}, "chat_template_kwargs"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"messages": []}, "messages"),
@@ -204,6 +208,13 @@ def test_impossible_prompts(client: openai.OpenAI, prompt: object) -> None:
 def test_what_continuations_have_not(client: openai.OpenAI, wrong: dict[str, object]) -> None:
     with pytest.raises(openai.BadRequestError):
         client.completions.create(**{"model": "demo", "prompt": ["a"] * 5} | wrong)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("tokens", [{"max_tokens": 513}, {"max_completion_tokens": 10**12}], ids=str)
+def test_what_the_context_cannot_hold_has_a_code(client: openai.OpenAI, tokens: dict[str, int]) -> None:
+    with pytest.raises(openai.BadRequestError, match="at most 512 tokens") as caught:
+        client.chat.completions.create(model="demo", messages=GRAMS, **tokens)  # type: ignore[call-overload]
+    assert caught.value.code == "context_length_exceeded" and "max_new_tokens" not in str(caught.value)
 
 
 def test_another_model_is_not_found(client: openai.OpenAI) -> None:
@@ -251,6 +262,22 @@ def test_an_answer_follows_a_schema(client: openai.OpenAI) -> None:
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == choice.message.content
     (choice,) = client.chat.completions.create(**ask | {"response_format": {"type": "text"}}).choices
     assert choice.message.content == ANSWER
+
+
+class Weight(BaseModel):
+    grams: int
+    unit: Literal["kg", "lb"]
+
+
+def test_answers_are_objects_of_a_class(client: openai.OpenAI) -> None:
+    ask = {"model": "demo", "messages": GRAMS, "max_tokens": 100, "response_format": Weight}
+    whole = client.chat.completions.parse(**ask).choices[0].message.parsed  # type: ignore[arg-type]
+    with client.chat.completions.stream(**ask) as stream:  # type: ignore[arg-type]
+        assert "content.done" in [event.type for event in stream]
+        assert isinstance(whole, Weight) and stream.get_final_completion().choices[0].message.parsed == whole
+    beside = {"type": "json_object", "schema": SCHEMA}  # as llama-server has it
+    (choice,) = client.chat.completions.create(**ask | {"response_format": beside}).choices
+    assert Weight.model_validate_json(choice.message.content)
 
 
 @pytest.mark.parametrize(

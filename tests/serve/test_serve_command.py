@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 
 from ernie_rt.errors import ErnieRtError, OptionError
 from ernie_rt_serve import running
-from ernie_rt_serve.cli.serve import serve
+from ernie_rt_serve.cli.serve import log_to_stderr, serve
 from ernie_rt_serve.settings import Settings
 
 PROGRAM = """
@@ -109,6 +110,22 @@ def test_the_command_is_light() -> None:
     program = "import sys, ernie_rt_serve.cli.serve; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"starlette", "uvicorn", "msgspec", "numpy", "prometheus_client"} & set(loaded)
+
+
+def test_the_log_speaks_of_requests_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """uvicorn names no request where it warns: of bytes that are no HTTP, which anybody can send."""
+    names = ("ernie_rt_serve", "uvicorn")
+    before = [(log, log.handlers, log.propagate, log.level) for log in map(logging.getLogger, names)]
+    try:
+        for quiet in (False, True):
+            log_to_stderr(quiet)
+            logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+            logging.getLogger("uvicorn.error").error("a fault")
+            logging.getLogger("ernie_rt_serve.requests").info("a request")
+            assert capsys.readouterr().err == ("a fault\n" if quiet else "a fault\na request\n")
+    finally:
+        for log, log.handlers, log.propagate, level in before:
+            log.setLevel(level)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ MOST_SECONDS = 20
 
 
 class Gate:
-    """Holds up the steps of a model: each waits until it is let through, or fails."""
+    """Holds up the steps of a model: each waits until it is let through, or fails. The end of its block opens it."""
 
     def __init__(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open = threading.Event()
@@ -37,16 +37,21 @@ class Gate:
 
         monkeypatch.setattr(model.engine._executable, "submit", gated)
 
+    def __enter__(self) -> Gate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open.set()
+
 
 @asynccontextmanager
 async def held_up(
     model: Model, monkeypatch: pytest.MonkeyPatch, **options: Any
 ) -> AsyncIterator[tuple[AsyncModel, Gate]]:
     with monkeypatch.context() as patch:
-        gate = Gate(model, patch)
         async with AsyncModel(model, **options) as served:
-            yield served, gate
-            gate.open.set()
+            with Gate(model, patch) as gate:
+                yield served, gate
 
 
 async def until(condition: Callable[[], bool]) -> None:

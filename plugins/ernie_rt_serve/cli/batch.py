@@ -122,7 +122,7 @@ def _answer(
         say(f"the requests ask for {named}: {model} answers them")
     located = locate(ref)
     longest = located.config.max_position_embeddings
-    settings = Settings(named or ref, body_bytes=LINE_LIMIT)
+    settings = Settings(named or ref, body_bytes=LINE_LIMIT, bodies_bytes=sys.maxsize, json_signs=LINE_LIMIT)
     with (
         loaded(
             located, backend=backend, device=device, dtype=dtype, threads=threads, quiet=quiet,

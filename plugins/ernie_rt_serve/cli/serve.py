@@ -101,7 +101,8 @@ def serve(
     context = min(longest, CONTEXT) if max_context is None else parse_size(max_context)
     settings = Settings(name or _name(model), keys, _origins(cors_origin or ()), drain_seconds=drain_seconds)
     listener = running.bind(host, port)
-    _log(quiet)
+    running.allow_connections()
+    log_to_stderr(quiet)
 
     def load() -> AbstractContextManager[Model]:
         return loaded(
@@ -166,14 +167,15 @@ def _greeting(address: tuple[Any, ...], keys: bool, chats: bool) -> list[str]:
     ]
 
 
-def _log(quiet: bool) -> None:
-    """A line on standard error for each request, unless `quiet`, and for what goes wrong."""
+def log_to_stderr(quiet: bool) -> None:
+    """A line for each request, unless `quiet`, and for what goes wrong."""
     from ernie_rt.cli.output import say
 
     class Said(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             say(self.format(record))
 
-    log = logging.getLogger("ernie_rt_serve")
-    log.handlers, log.propagate = [Said()], False
-    log.setLevel(logging.ERROR if quiet else logging.INFO)
+    for name, level in (("ernie_rt_serve", logging.ERROR if quiet else logging.INFO), ("uvicorn", logging.ERROR)):
+        log = logging.getLogger(name)
+        log.handlers, log.propagate = [Said()], False
+        log.setLevel(level)

@@ -259,7 +259,7 @@ def _check(content: Iterable[Block], types: tuple[str, ...], where: str) -> None
 
 async def create(request: Request, service: Service) -> Response:
     """The answer to a conversation."""
-    wanted, headers = await body.read(request, MessagesBody, service.settings, UNDONE)
+    wanted, headers = await body.read(request, MessagesBody, service, UNDONE)
     service.check_model(wanted.model)
     answers = await service.dispatcher.start(task(wanted), caller=caller(request))
     blocks = Blocks(wanted.parallel)
@@ -269,7 +269,7 @@ async def create(request: Request, service: Service) -> Response:
 
 async def count_tokens(request: Request, service: Service) -> Response:
     """How many tokens a conversation has, as a prompt."""
-    wanted, headers = await body.read(request, CountBody, service.settings, UNDONE)
+    wanted, headers = await body.read(request, CountBody, service, UNDONE)
     service.check_model(wanted.model)
     prompt = await service.dispatcher.prompt(task(wanted))
     ids = prompt.ids if isinstance(prompt, ChatPrompt) else prompt

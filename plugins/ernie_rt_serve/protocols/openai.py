@@ -30,6 +30,19 @@ LEAST_LOGPROB: Final = -9999.0
 EFFORTS: Final[Mapping[str, int]] = {"none": 0, "minimal": 128, "low": 512, "medium": 2048}
 """Efforts of reasoning as budgets in tokens; with more effort, as long as the model likes."""
 
+STRUCTURED: Final = "structured_outputs has it"
+UNDONE: Final = {
+    "best_of": "Use n, and choose",
+    "use_beam_search": "Leave it out",
+    "guided_json": STRUCTURED,
+    "guided_regex": STRUCTURED,
+    "guided_choice": STRUCTURED,
+    "guided_grammar": STRUCTURED,
+    "grammar": STRUCTURED,
+    "json_schema": "response_format has it",
+}
+"""Fields that are not done here, and what to do instead; guided_json and what follows are other servers' names."""
+
 Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -47,16 +60,17 @@ class JsonSchema(Struct, kw_only=True, rename={"schema_": "schema"}):
 
 
 class ResponseFormat(Struct, kw_only=True):
-    """OpenAI's three types."""
+    """OpenAI's three types; a `schema` beside json_object is llama-server's."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+    schema: dict[str, Any] | None = None
 
     def format(self) -> Format | None:
         if self.type == "text":
             return None
         if self.type == "json_object":
-            return Format("json")
+            return Format("json") if self.schema is None else Format("json_schema", self.schema)
         if self.json_schema is None:
             raise Fault(400, "a response_format of type json_schema brings no json_schema", "response_format")
         return Format("json_schema", self.json_schema.schema_)

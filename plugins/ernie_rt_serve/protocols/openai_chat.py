@@ -13,12 +13,12 @@ from starlette.responses import Response
 from ernie_rt_serve import body, events, routing
 from ernie_rt_serve.access import caller
 from ernie_rt_serve.faults import Fault
-from ernie_rt_serve.protocols import openai
+from ernie_rt_serve.protocols import openai, tools
 from ernie_rt_serve.protocols.openai_chat_answer import ChatAnswer
 from ernie_rt_serve.service import Service
 from ernie_rt_serve.task import Task
 
-UNDONE: Final = {
+UNDONE: Final = openai.UNDONE | {
     "functions": "Use tools",
     "function_call": "Use tool_choice",
     "audio": "Answers are text",
@@ -29,14 +29,12 @@ UNDONE: Final = {
     "documents": "Put them into messages",
     "continue_final_message": "/v1/completions continues text",
     "prompt_embeds": "Prompts are text",
-    "best_of": "Use n, and choose",
-    "use_beam_search": "Leave it out",
     "echo": "/v1/completions has it",
 }
 
 
-class Function(Struct, kw_only=True, omit_defaults=True):
-    name: Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$")]
+class Function(Struct, kw_only=True):
+    name: tools.Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -81,10 +79,10 @@ class ChatBody(openai.Body, kw_only=True):
     max_completion_tokens: openai.Positive | None = None
     logprobs: bool | None = None
     top_logprobs: openai.TopLogprobs | None = None
-    tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
+    tools: Annotated[list[Tool], Meta(max_length=tools.MAX_TOOLS)] | None = None
     tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     thinking_budget: Annotated[int, Meta(ge=0)] | None = None
 
     def task(self) -> Task:
@@ -98,7 +96,7 @@ class ChatBody(openai.Body, kw_only=True):
         return Task(
             prompt=plain_messages(self.messages),
             tools=plain_tools(self.tools),
-            tool_choice=self._tool_choice(),
+            tool_choice=_chosen(self),
             parallel_tool_calls=self.parallel_tool_calls is not False,
             format=self.format,
             options=options,
@@ -107,16 +105,11 @@ class ChatBody(openai.Body, kw_only=True):
             priority=self.priority or 0,
         )
 
-    def _tool_choice(self) -> Literal["auto", "none", "required"] | tuple[str]:
-        choice = self.tool_choice or "auto"
-        if not self.tools and choice not in ("auto", "none"):
-            raise Fault(400, "tool_choice wants a tool, and there are no tools", "tool_choice")
-        if not isinstance(choice, ToolChoice):
-            return choice
-        name = choice.function.name
-        if name not in [tool.function.name for tool in self.tools or ()]:
-            raise Fault(400, "tool_choice names a tool that is not among tools", "tool_choice")
-        return (name,)
+
+def _chosen(chat: ChatBody) -> tools.Choice:
+    choice = chat.tool_choice or "auto"
+    wanted = (choice.function.name,) if isinstance(choice, ToolChoice) else choice
+    return tools.chosen(wanted, [tool.function.name for tool in chat.tools or ()])
 
 
 def plain_messages(messages: Sequence[ChatMessage]) -> tuple[Mapping[str, Any], ...]:
@@ -125,13 +118,14 @@ def plain_messages(messages: Sequence[ChatMessage]) -> tuple[Mapping[str, Any], 
     return tuple(each | {"role": "system"} if each["role"] == "developer" else each for each in plain)
 
 
-def plain_tools(tools: Sequence[Tool] | None) -> tuple[Mapping[str, Any], ...]:
-    return tuple(msgspec.to_builtins(tool) for tool in tools or ())
+def plain_tools(given: Sequence[Tool] | None) -> tuple[Mapping[str, Any], ...]:
+    functions = [tool.function for tool in given or ()]
+    return tuple(tools.function(each.name, each.description, each.parameters) for each in functions)
 
 
 async def complete(request: Request, service: Service) -> Response:
     """Answer a conversation."""
-    chat, headers = await body.read(request, ChatBody, service.settings, UNDONE)
+    chat, headers = await body.read(request, ChatBody, service, UNDONE)
     service.check_model(chat.model)
     task = chat.task()
     who = caller(request, task.priority, chat.cache_salt)

@@ -24,10 +24,8 @@ MAX_PROMPTS: Final = 64
 """Of a request, and of its answers all together."""
 NEW_TOKENS: Final = 16
 """What the protocol has for `max_tokens` where a request has none."""
-UNDONE: Final = {
+UNDONE: Final = openai.UNDONE | {
     "suffix": "The model only continues text",
-    "best_of": "Use n, and choose",
-    "use_beam_search": "Leave it out",
     "prompt_embeds": "Prompts are text or token ids",
     "prompt_logprobs": "Log probabilities are of new tokens",
 }
@@ -65,7 +63,7 @@ class CompletionBody(openai.Body, kw_only=True):
 
 async def complete(request: Request, service: Service) -> Response:
     """Continue texts, or token ids."""
-    completion, headers = await body.read(request, CompletionBody, service.settings, UNDONE)
+    completion, headers = await body.read(request, CompletionBody, service, UNDONE)
     service.check_model(completion.model)
     tasks = completion.tasks()
     tokenizer = service.served.model.tokenizer

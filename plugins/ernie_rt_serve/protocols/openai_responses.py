@@ -290,7 +290,7 @@ def _head(request: ResponsesBody, model: str) -> dict[str, Any]:
 
 async def respond(request: Request, service: Service) -> Response:
     """The answer to a conversation."""
-    wanted, headers = await body.read(request, ResponsesBody, service.settings, UNDONE)
+    wanted, headers = await body.read(request, ResponsesBody, service, UNDONE)
     service.check_model(wanted.model)
     answers = await service.dispatcher.start(task(wanted), caller=caller(request))
     tokenizer = service.served.model.tokenizer

@@ -40,7 +40,7 @@ class DetokenizeBody(Struct, kw_only=True):
 
 async def tokenize(request: Request, service: Service) -> Response:
     """The token ids of a text, or of a conversation."""
-    asked, headers = await body.read(request, TokenizeBody, service.settings, UNDONE)
+    asked, headers = await body.read(request, TokenizeBody, service, UNDONE)
     service.check_model(asked.model)
     if (asked.prompt is None) == (asked.messages is None):
         raise Fault(400, "a prompt is wanted, or messages, and not both", "prompt")
@@ -59,7 +59,7 @@ async def tokenize(request: Request, service: Service) -> Response:
 
 async def detokenize(request: Request, service: Service) -> Response:
     """The text of token ids."""
-    asked, headers = await body.read(request, DetokenizeBody, service.settings)
+    asked, headers = await body.read(request, DetokenizeBody, service)
     service.check_model(asked.model)
     tokenizer = service.served.model.tokenizer
     most = len(tokenizer.pieces) - 1
