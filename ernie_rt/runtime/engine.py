@@ -402,7 +402,7 @@ class Engine:
         tokens.append(token)
         generated = len(tokens) - len(request.ids)
         if generated == 1:
-            self._scheduler.rows.remember(sequence.seat, sequence)
+            self._scheduler.remember(sequence)
         finish: Finish | None = None
         try:
             ended = sequence.ends is not None and sequence.ends(token)

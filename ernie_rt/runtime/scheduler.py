@@ -110,13 +110,18 @@ class Scheduler:
         """End a sequence, and take back what it holds; `sound` rows may be found by others."""
         sequence.finish = finish
         self.counters.finished[finish] += 1
-        self.waiting.serve(sequence, len(sequence.tokens) - len(sequence.request.ids))
         self._refused = None
         if sequence.seat < 0:
             self.waiting.remove(sequence)
         else:
             self._vacate(sequence, sound=sound)
+        self.waiting.serve(sequence, len(sequence.tokens) - len(sequence.request.ids))
         self.waiting.leave(sequence)
+
+    def remember(self, sequence: SequenceState) -> None:
+        """The rows of a running sequence's prompt are whole: others may use them."""
+        self.rows.remember(sequence.seat, sequence)
+        self.waiting.share(sequence)
 
     def fell_short(self, sequence: SequenceState, rows: int) -> None:
         """Of the rows that a sequence was to have from disk the first ones alone are there."""
@@ -137,7 +142,8 @@ class Scheduler:
             if not self.rows.admit(self.seats.next, sequence):
                 self._refused = sequence, self.rows.changes
                 return
-            self.waiting.remove(sequence)
+            self._order.append(self.seats.next)
+            self.waiting.remove(sequence)  # once it is counted as running: it is never nowhere
             if sequence.cached is None:
                 sequence.cached = sequence.reused
                 sequence.admitted = time.perf_counter()
@@ -145,7 +151,6 @@ class Scheduler:
                 self.waiting.serve(sequence, len(sequence.tokens))
                 self.counters.prompt_tokens += len(sequence.tokens)
                 self.counters.cached_tokens += sequence.reused
-            self._order.append(self.seats.next)
             self.seats.take(sequence, draws=self._ahead > 0, leads=self._drafter is None)
             if self.rows.copies and isinstance(self.rows.copies[-1], Load):
                 return  # one a step: others go on meanwhile, and whoever begins alike sees how far it came
