@@ -200,7 +200,10 @@ class KeptRows:
                 self._due.append((namespace, identity[: chunk.stop], chunk))
 
     def work(self, finder: Finder, *, patient: bool) -> None:
-        """Hand one chunk to the writer; while that has enough to do only who is `patient` waits for it."""
+        """Hand one chunk to the writer; while that has enough to do only who is `patient` waits for it.
+
+        No copy may be due, so that rows are where the finder says.
+        """
         self._writing = {future for future in self._writing if not future.done()}
         if not self._due or (len(self._writing) >= WRITTEN_AT_ONCE and not patient):
             return
