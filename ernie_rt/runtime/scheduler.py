@@ -79,19 +79,18 @@ class Scheduler:
         order = np.array(self._order, np.int32)
         wanted = np.minimum(self.seats.ready(order), np.minimum(self.seats.chunk[order], self.admits.max_tokens))
         decodes, prefills = order[wanted == 1], order[wanted > 1]
-        if not self.admits.mixed:
-            if self._slots is not None:
-                # One whose last token is on its way has none to bring: those above its slot wait until it is gone.
-                decodes = self._slots.gapless(decodes)
-            if len(decodes) and len(prefills):
-                if self._prefilled:
-                    prefills = prefills[:0]
-                else:
-                    decodes = decodes[:0]
-            self._prefilled = bool(len(prefills))
-        guesses = self._guesses(decodes, len(prefills)) if self._drafter is not None else {}
+        if not self.admits.mixed and self._slots is not None:
+            # One whose last token is on its way has none to bring: those above its slot wait until it is gone.
+            decodes = self._slots.gapless(decodes)
+        alternate = not self.admits.mixed and len(prefills) > 0
+        if alternate and not self._prefilled:
+            decodes = decodes[:0]
+        guesses = self._guesses(decodes) if self._drafter is not None else {}
         left_out: set[int] = set()
         decodes = self._with_rows(decodes, guesses, left_out)
+        if alternate and len(decodes):
+            prefills = prefills[:0]
+        self._prefilled = bool(len(prefills))
         chosen, new = self._prefills(prefills, wanted[wanted > 1][: len(prefills)], decodes, guesses, left_out)
         if not len(chosen):
             return None
@@ -155,7 +154,7 @@ class Scheduler:
             if self.rows.copies and isinstance(self.rows.copies[-1], Load):
                 return  # one a step: others go on meanwhile, and whoever begins alike sees how far it came
 
-    def _guesses(self, decodes: Int32, prefills: int) -> dict[int, list[int]]:
+    def _guesses(self, decodes: Int32) -> dict[int, list[int]]:
         """Drafts by seat, for decodes whose tokens are all known, as far as a step has room for them."""
         assert self._drafter is not None
         seats, found = self.seats, dict[int, list[int]]()

@@ -206,6 +206,17 @@ def test_the_lowest_priority_gives_way() -> None:
     assert low.generated == answer((1, 2, 3, 4), 8) and high.generated == answer((5, 6, 7), 12)
 
 
+def test_while_the_lowest_priority_waits_for_rows_others_are_read() -> None:
+    """Where decodes and prefills alternate, and it is the turn of the only decode, which has no room."""
+    run = Engine(ToyExecutable(CacheShape("paged", 4, 5), StepLimits(16, 4, mixed=False)), 20)
+    low = run.submit(Request((1,) * 15, 5, priority=1))
+    while low.seat < 0 or run._scheduler.seats.entered[low.seat] < 16:
+        run.step()
+    high = run.submit(Request((5, 6, 7, 8), 1, chunk=2))
+    list(run.run(high, low))
+    assert low.generated == answer((1,) * 15, 5) and high.generated == answer((5, 6, 7, 8), 1)
+
+
 def test_statistics() -> None:
     run = Engine(ToyExecutable(CacheShape("paged", 4, 40), StepLimits(16, 4), ahead=1), 40)
     first, second = (
