@@ -88,6 +88,7 @@ class Scheduler:
         guesses = self._guesses(decodes) if self._drafter is not None else {}
         left_out: set[int] = set()
         decodes = self._with_rows(decodes, guesses, left_out)
+        guesses = {seat: drafts for seat, drafts in guesses.items() if seat not in left_out}
         if alternate and len(decodes):
             prefills = prefills[:0]
         self._prefilled = bool(len(prefills))
