@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, NoReturn, Unpack
 
-from ernie_rt.errors import ErnieRtError, OptionError, OverloadError
+from ernie_rt.errors import BackendError, ErnieRtError, OptionError, OverloadError
 from ernie_rt.generation.options import GenerateOptions, positive
 from ernie_rt.generation.stream import Answer, Generation, Piece
 from ernie_rt.host import blame
@@ -24,7 +24,7 @@ from ernie_rt.text.chat import ChatPrompt
 from ernie_rt.text.messages import Message
 
 RECENT: Final = 32
-"""So many of the last answers tell how long a place is taken."""
+"""So many of the last answers tell how long a sequence keeps its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,13 @@ class AsyncModel:
         self._max_queue = max_queue
         self._queue_seconds = queue_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._streams: dict[SequenceState, weakref.ref[AsyncStream]] = {}
+        # Of what has not ended. Streams are held by their readers alone.
+        self._streams: weakref.WeakValueDictionary[SequenceState, AsyncStream] = weakref.WeakValueDictionary()
+        self._received = asyncio.Event()
         self._driver = Driver(self._engine, self._deliver)
         self._draining = False
         self._closed = False
-        self._taken: deque[float] = deque(maxlen=RECENT)  # seconds from the first token to the last
+        self._taken: deque[float] = deque(maxlen=RECENT)  # seconds from admission to the last token
 
     async def __aenter__(self) -> AsyncModel:
         self._started()
@@ -127,21 +129,16 @@ class AsyncModel:
         What is still at work after so many `seconds` is cancelled.
         """
         self._draining = True
-        for stream in self._open_streams():
-            if stream.waits:
-                stream.fail(OverloadError("serving has come to its end", "draining"))
-        ends = [stream.ended.wait() for stream in self._open_streams()]
+        self._turn_away()
         try:
-            await asyncio.wait_for(asyncio.gather(*ends), seconds)
+            await asyncio.wait_for(self._all_ended(), seconds)
         except TimeoutError:
-            for stream in self._open_streams():
-                stream.cancel()
+            self._cancel_all()
 
     async def close(self) -> None:
         """Cancel what is at work, and end the thread; calling it twice is harmless."""
         self._draining = True
-        for stream in self._open_streams():
-            stream.cancel()
+        self._cancel_all()
         if self._loop is not None and not self._closed:
             self._closed = True
             await asyncio.to_thread(self._driver.end)
@@ -149,6 +146,8 @@ class AsyncModel:
     def _submit(self, prepared: Prepared, caller: Caller, like: AsyncStream | None) -> AsyncStream:
         loop = self._started()
         self.check_room()
+        if like is not None and like._engine is not self._engine:
+            raise OptionError("like is a stream of another model", hint="Give one of this AsyncModel, or leave it out")
         request = replace(
             prepared.request,
             tenant=caller.tenant,
@@ -157,9 +156,9 @@ class AsyncModel:
             like=None if like is None else like.sequence,
         )
         prepared.answer.begin()
-        sequence = self._engine.submit(request, prepared.text.push, listener=self._driver.post)
+        sequence = self.model.engine.submit(request, prepared.text.push, listener=self._driver.post)
         stream = AsyncStream(self._engine, sequence, prepared.answer, self.model.choice.backend)
-        self._streams[sequence] = weakref.ref(stream, lambda _: self._driver.wake())
+        self._streams[sequence] = stream
         self._driver.wake()
         if self._queue_seconds is not None:
             loop.call_later(self._queue_seconds, _expire, weakref.ref(stream), self._queue_seconds)
@@ -186,19 +185,28 @@ class AsyncModel:
 
     def _receive(self, events: list[Event]) -> None:
         for event in events:
-            reference = self._streams.get(event.sequence)
-            stream = None if reference is None else reference()
+            stream = self._streams.get(event.sequence)
             if event.finish is not None:
                 self._streams.pop(event.sequence, None)
             if stream is not None:
                 stream.receive(event)
                 if event.finish in ("stop", "length"):
-                    self._taken.append(time.perf_counter() - stream.began)
-            elif event.finish is None:
-                self._engine.cancel(event.sequence)  # its stream was dropped
+                    self._taken.append(time.perf_counter() - event.sequence.admitted)
+        self._received.set()
 
-    def _open_streams(self) -> list[AsyncStream]:
-        return [stream for reference in self._streams.values() if (stream := reference()) is not None]
+    def _turn_away(self) -> None:
+        for stream in list(self._streams.values()):
+            if stream.waits:
+                stream.fail(OverloadError("serving has come to its end", "draining"))
+
+    def _cancel_all(self) -> None:
+        for stream in list(self._streams.values()):
+            stream.cancel()
+
+    async def _all_ended(self) -> None:
+        while self._streams:
+            self._received.clear()
+            await self._received.wait()
 
     def _seconds_to_wait(self, waiting: int) -> float:
         """When a place in the queue may be free, by what the last answers took."""
@@ -292,7 +300,11 @@ class AsyncStream(AsyncIterator[Piece]):
         if event.finish == "error":
             self._error = event.sequence.error
         else:
-            self._pieces.append(self._answer.take(event))
+            try:
+                self._pieces.append(self._answer.take(event))
+            except Exception as error:  # others are told of their events all the same
+                self.fail(BackendError(f"the answer cannot be read: {type(error).__name__}: {error}"))
+                return
         if event.finish is not None:
             self._end()
         self._news.set()

@@ -13,6 +13,7 @@ import pytest
 import ernie_rt
 from ernie_rt import AsyncModel, AsyncStream, Caller, Model
 from ernie_rt.errors import BackendError, OptionError, OverloadError, PromptError
+from ernie_rt.sampling.phases import Anything
 from support.held_up import free, held_up, until
 
 SEQUENCES = 4
@@ -179,6 +180,24 @@ def test_draining(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     run(body)
 
 
+def test_draining_does_not_wait_for_readers_that_have_gone(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        async with held_up(model, monkeypatch) as (served, gate):
+            streams = [served.chat(ask(number)) for number in range(3)]
+            gate.once.release()
+            await until(lambda: served.stats().running == 3)
+            drained = asyncio.ensure_future(served.drain())
+            await asyncio.sleep(0.02)
+            assert not drained.done()
+            streams.clear()
+            gc.collect()
+            assert not served._streams
+            gate.open.set()
+            await asyncio.wait_for(drained, 5)
+
+    run(body)
+
+
 def test_draining_has_an_end(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         async with held_up(model, monkeypatch) as (served, gate):
@@ -256,6 +275,51 @@ def test_what_no_step_accounts_for_ends_all_and_not_the_thread(model: Model, mon
     run(body)
 
 
+class Panic(BaseException):
+    """What libraries in Rust raise."""
+
+
+def test_what_is_no_exception_ends_all_and_not_the_thread(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        async with held_up(model, monkeypatch) as (served, gate):
+            gate.error = Panic("at the disco")
+            streams = [served.chat(ask(number)) for number in range(SEQUENCES)]
+            gate.open.set()
+            await asyncio.gather(*map(text, streams), return_exceptions=True)
+            assert {stream.generation.finish for stream in streams} == {"cancelled"} and free(model)
+            assert await text(served.chat(ask(3))) == "3 kilograms = 3000 grams"
+
+    run(body)
+
+
+def test_a_constraint_that_panics_ends_its_own_sequence(model: Model) -> None:
+    class Panics(Anything):
+        def mask(self) -> None:
+            raise Panic("at the disco")
+
+    async def body() -> None:
+        async with AsyncModel(model) as served:
+            beside, broken = served.chat(ask(2)), served.chat(ask(3), constraint=Panics())
+            with pytest.raises(OptionError, match="the constraint fails; found Panic: at the disco"):
+                await text(broken)
+            assert await text(beside) == "2 kilograms = 2000 grams"
+
+    run(body)
+
+
+def test_an_answer_that_cannot_be_read_holds_up_no_other(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        async with AsyncModel(model) as served:
+            streams = [served.chat(ask(number)) for number in range(3)]
+            monkeypatch.setattr(streams[1]._answer, "take", lambda event: 1 // 0)
+            first, broken, last = await asyncio.gather(*map(text, streams), return_exceptions=True)
+            assert (first, last) == ("0 kilograms = 0000 grams", "2 kilograms = 2000 grams")
+            assert isinstance(broken, BackendError) and "ZeroDivisionError" in str(broken)
+            await until(lambda: free(model))
+
+    run(body)
+
+
 def test_rows_without_numbers_end_their_own_sequence(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         async with AsyncModel(model) as served:
@@ -323,5 +387,37 @@ def test_it_says_how_long_a_request_has_waited(model: Model, monkeypatch: pytest
             gate.open.set()
             await text(streams[-1])
             assert streams[-1].queue_seconds >= 0.05
+
+    run(body)
+
+
+def test_the_time_that_others_are_told_to_wait_is_that_of_a_place(model: Model) -> None:
+    async def body() -> None:
+        async with AsyncModel(model) as served:
+            stream = served.chat(ask(1))
+            stream.began -= 1000.0  # it has waited for long
+            await text(stream)
+            assert 0 < served._taken[0] < 1000
+
+    run(body)
+
+
+def test_a_stream_of_another_model_is_like_none(model: Model) -> None:
+    async def body() -> None:
+        with ernie_rt.load("demo", backend="reference", max_context=128) as other:
+            async with AsyncModel(model) as served, AsyncModel(other) as another:
+                with pytest.raises(OptionError, match="another model"):
+                    served.chat(ask(1), like=another.chat(ask(1)))
+
+    run(body)
+
+
+def test_a_model_that_was_closed() -> None:
+    async def body() -> None:
+        model = ernie_rt.load("demo", backend="onnx", max_context=128)
+        async with AsyncModel(model) as served:
+            model.close()
+            with pytest.raises(OptionError, match="the model is closed"):
+                served.chat(ask(1))
 
     run(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 
 from ernie_rt.errors import BackendError
 from ernie_rt.runtime.engine import Engine
@@ -22,7 +23,7 @@ class Driver:
         self._engine = engine
         self._deliver = deliver
         self._events: deque[Event] = deque()
-        self._wake = threading.Event()
+        self._news: SimpleQueue[None] = SimpleQueue()  # no Event: finalizers wake the thread too, wherever they run
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="ernie-rt engine", daemon=True)
 
@@ -33,31 +34,32 @@ class Driver:
         """The listener of sequences."""
         self._events.append(event)
         if threading.current_thread() is not self._thread:
-            self._wake.set()
+            self.wake()
 
     def wake(self) -> None:
         """There is something to do: a sequence came, or one is to go."""
-        self._wake.set()
+        self._news.put(None)
 
     def end(self) -> None:
         """Finish the step that is being made, and end the thread; returns when it has ended."""
         self._ending = True
-        self._wake.set()
+        self.wake()
         self._thread.join()
 
     def _run(self) -> None:
         while not self._ending:
-            self._wake.clear()
+            while not self._news.empty():  # what comes from here on is news
+                self._news.get()
             if self._engine.busy:
                 try:
                     self._engine.step()
-                except Exception as error:  # what a step does not account for ends what it was made for, and no more
+                except BaseException as error:  # what a step does not account for ends what it was made for, no more
                     failure = BackendError(f"the engine failed: {type(error).__name__}: {error}")
                     failure.__cause__ = error
                     self._engine.fail(failure)
             self._hand_on()
             if not self._engine.busy:
-                self._wake.wait()
+                self._news.get()
         self._engine.let_go()
         self._hand_on()
 

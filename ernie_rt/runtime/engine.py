@@ -154,6 +154,7 @@ class Engine:
                 self._end_all("cancelled")
                 try:
                     if self._kept is not None:
+                        self._make_copies()
                         self._kept.close(self._scheduler.rows)
                 finally:
                     self._executable.close()
@@ -179,6 +180,8 @@ class Engine:
             self._scheduler.admit()
             batch = None
             if self._make_copies():
+                if self._kept is not None:  # now that all rows are where the scheduler says
+                    self._kept.work(self._scheduler.rows, patient=not self._scheduler.busy)
                 batch = self._scheduler.compose()
                 assert batch or self._steps or not self._scheduler.busy, "sequences wait, and none can go on"
             if batch is not None:
@@ -186,8 +189,6 @@ class Engine:
             if self._steps and (batch is None or len(self._steps) > self._ahead):
                 self._read(*self._steps.popleft())
             self._let_go()
-            if self._kept is not None:
-                self._kept.work(self._scheduler.rows, patient=not self._scheduler.busy)
 
     def run(self, *sequences: SequenceState) -> Iterator[Event]:
         """Step until these sequences have ended, yielding their events; leaving early cancels the rest.
@@ -402,7 +403,7 @@ class Engine:
         tokens.append(token)
         generated = len(tokens) - len(request.ids)
         if generated == 1:
-            self._scheduler.rows.remember(sequence.seat, sequence)
+            self._scheduler.remember(sequence)
         finish: Finish | None = None
         try:
             ended = sequence.ends is not None and sequence.ends(token)

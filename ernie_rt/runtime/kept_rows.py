@@ -40,6 +40,9 @@ READ_AHEAD: Final = 3
 WRITTEN_AT_ONCE: Final = 2
 """Chunks that wait for the disk; what comes after them waits in the cache."""
 
+MOST_DUE: Final = 512
+"""Chunks that wait in the cache. Where prompts come faster than a disk writes, further ones are not kept."""
+
 APART_NS: Final = 1000
 """How much earlier than a token the one behind it counts as used."""
 
@@ -191,11 +194,16 @@ class KeptRows:
             if self._store.has(chunk.name):
                 self._store.use(chunk.name, chunk.used_ns)
             elif chunk.name not in self._names:
+                if len(self._due) >= MOST_DUE:
+                    return
                 self._names.add(chunk.name)
                 self._due.append((namespace, identity[: chunk.stop], chunk))
 
     def work(self, finder: Finder, *, patient: bool) -> None:
-        """Hand one chunk to the writer; while that has enough to do only who is `patient` waits for it."""
+        """Hand one chunk to the writer; while that has enough to do only who is `patient` waits for it.
+
+        No copy may be due, so that rows are where the finder says.
+        """
         self._writing = {future for future in self._writing if not future.done()}
         if not self._due or (len(self._writing) >= WRITTEN_AT_ONCE and not patient):
             return

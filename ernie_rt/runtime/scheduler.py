@@ -79,19 +79,19 @@ class Scheduler:
         order = np.array(self._order, np.int32)
         wanted = np.minimum(self.seats.ready(order), np.minimum(self.seats.chunk[order], self.admits.max_tokens))
         decodes, prefills = order[wanted == 1], order[wanted > 1]
-        if not self.admits.mixed:
-            if self._slots is not None:
-                # One whose last token is on its way has none to bring: those above its slot wait until it is gone.
-                decodes = self._slots.gapless(decodes)
-            if len(decodes) and len(prefills):
-                if self._prefilled:
-                    prefills = prefills[:0]
-                else:
-                    decodes = decodes[:0]
-            self._prefilled = bool(len(prefills))
-        guesses = self._guesses(decodes, len(prefills)) if self._drafter is not None else {}
+        if not self.admits.mixed and self._slots is not None:
+            # One whose last token is on its way has none to bring: those above its slot wait until it is gone.
+            decodes = self._slots.gapless(decodes)
+        alternate = not self.admits.mixed and len(prefills) > 0
+        if alternate and not self._prefilled:
+            decodes = decodes[:0]
+        guesses = self._guesses(decodes) if self._drafter is not None else {}
         left_out: set[int] = set()
         decodes = self._with_rows(decodes, guesses, left_out)
+        guesses = {seat: drafts for seat, drafts in guesses.items() if seat not in left_out}
+        if alternate and len(decodes):
+            prefills = prefills[:0]
+        self._prefilled = bool(len(prefills))
         chosen, new = self._prefills(prefills, wanted[wanted > 1][: len(prefills)], decodes, guesses, left_out)
         if not len(chosen):
             return None
@@ -110,13 +110,18 @@ class Scheduler:
         """End a sequence, and take back what it holds; `sound` rows may be found by others."""
         sequence.finish = finish
         self.counters.finished[finish] += 1
-        self.waiting.serve(sequence, len(sequence.tokens) - len(sequence.request.ids))
         self._refused = None
         if sequence.seat < 0:
             self.waiting.remove(sequence)
         else:
             self._vacate(sequence, sound=sound)
+        self.waiting.serve(sequence, len(sequence.tokens) - len(sequence.request.ids))
         self.waiting.leave(sequence)
+
+    def remember(self, sequence: SequenceState) -> None:
+        """The rows of a running sequence's prompt are whole: others may use them."""
+        self.rows.remember(sequence.seat, sequence)
+        self.waiting.share(sequence)
 
     def fell_short(self, sequence: SequenceState, rows: int) -> None:
         """Of the rows that a sequence was to have from disk the first ones alone are there."""
@@ -137,7 +142,8 @@ class Scheduler:
             if not self.rows.admit(self.seats.next, sequence):
                 self._refused = sequence, self.rows.changes
                 return
-            self.waiting.remove(sequence)
+            self._order.append(self.seats.next)
+            self.waiting.remove(sequence)  # once it is counted as running: it is never nowhere
             if sequence.cached is None:
                 sequence.cached = sequence.reused
                 sequence.admitted = time.perf_counter()
@@ -145,12 +151,11 @@ class Scheduler:
                 self.waiting.serve(sequence, len(sequence.tokens))
                 self.counters.prompt_tokens += len(sequence.tokens)
                 self.counters.cached_tokens += sequence.reused
-            self._order.append(self.seats.next)
             self.seats.take(sequence, draws=self._ahead > 0, leads=self._drafter is None)
             if self.rows.copies and isinstance(self.rows.copies[-1], Load):
                 return  # one a step: others go on meanwhile, and whoever begins alike sees how far it came
 
-    def _guesses(self, decodes: Int32, prefills: int) -> dict[int, list[int]]:
+    def _guesses(self, decodes: Int32) -> dict[int, list[int]]:
         """Drafts by seat, for decodes whose tokens are all known, as far as a step has room for them."""
         assert self._drafter is not None
         seats, found = self.seats, dict[int, list[int]]()

@@ -54,9 +54,9 @@ def named_errors() -> Iterator[None]:
     """What anybody's constraint raises, as an error with a name."""
     try:
         yield
-    except ErnieRtError:
+    except (ErnieRtError, KeyboardInterrupt, GeneratorExit):
         raise
-    except Exception as error:
+    except BaseException as error:  # the panics of libraries in Rust are no Exceptions
         raise OptionError("the constraint fails", found=f"{type(error).__name__}: {error}") from error
 
 

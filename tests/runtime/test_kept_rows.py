@@ -176,6 +176,35 @@ def test_what_is_kept_is_written_while_the_engine_works(opened: Open, tmp_path: 
     assert len(records(tmp_path)) == 3
 
 
+def test_what_comes_faster_than_it_is_written_is_not_kept(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_rows, "MOST_DUE", 4)
+    engine = opened()
+    kept = engine._kept
+    assert kept is not None
+    for start in range(20):
+        kept.keep(b"", SequenceState(Request((start, *IDS), 1)).identity(31))
+    assert [chunk.stop for _, _, chunk in kept._due] == [8, 16, 24, 8] and len(kept._names) == 4
+    while engine.busy:
+        engine.step()
+    assert not kept._names
+    ask(engine)
+    engine.close()
+    assert len(records(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("new", [(1, 9), (9, 1), (4, 9), (3, 3)])
+def test_rows_that_move_meanwhile_are_kept_as_they_are(opened: Open, new: tuple[int, int]) -> None:
+    """Where one ends, others move to its slot, and what it leaves to another one."""
+    engine = opened()
+    prompts = [(start, *IDS) for start in range(2)]
+    list(engine.run(*(engine.submit(Request(ids, count)) for ids, count in zip(prompts, new, strict=True))))
+    engine.close()
+    again = opened()
+    assert [ask(again, ids).cached for ids in prompts] == [24, 24]
+
+
 def test_rows_that_follow_from_a_former_text_are_not_kept(opened: Open, tmp_path: Path) -> None:
     engine = opened()
     ask(engine)

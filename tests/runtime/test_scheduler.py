@@ -84,7 +84,10 @@ class Traffic(RuleBasedStateMachine):
         stop = data.draw(st.sampled_from([frozenset[int](), STOP]))
         chunk = data.draw(st.sampled_from([None, None, 1, 2, 3]))
         sampling = GREEDY if all_logits else data.draw(st.sampled_from([GREEDY, GREEDY, SAMPLED]))
-        self.sequences.append(self.engine.submit(Request(ids, new, stop, all_logits, chunk, sampling)))
+        like = data.draw(st.sampled_from([None, None, *self.sequences]))
+        priority = data.draw(st.sampled_from([0, 0, 1]))
+        request = Request(ids, new, stop, all_logits, chunk, sampling, like=like, priority=priority)
+        self.sequences.append(self.engine.submit(request))
 
     @rule(times=st.integers(1, 6))
     def step(self, times: int) -> None:

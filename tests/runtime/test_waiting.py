@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from random import Random
+
 import pytest
 
 from ernie_rt.contract import CacheShape, StepLimits
@@ -84,8 +87,79 @@ def test_a_follower_waits_for_the_rows_of_its_prompt() -> None:
     follower = sequence(like=leader)
     waiting.add(follower)
     assert waiting.first() is None and len(waiting) == 1 and follower in waiting
-    leader.tokens.append(7)
+    waiting.share(leader)
     assert waiting.first() is follower
+    leader.tokens.append(7)
+    late = sequence(like=leader)
+    waiting.add(late)
+    assert leave(waiting, 2) == [follower, late]
+
+
+def test_followers_come_before_what_came_after_them() -> None:
+    waiting, leader = Waiting(), sequence()
+    followers, later = [sequence(like=leader) for _ in range(3)], [sequence() for _ in range(2)]
+    for each in (leader, *followers, *later):
+        waiting.add(each)
+    assert leave(waiting, 1) == [leader]
+    waiting.share(leader)
+    assert leave(waiting, 5) == [*followers, *later]
+
+
+def test_what_lost_its_rows_comes_first_of_its_priority_alone() -> None:
+    waiting = Waiting()
+    lost, beside, urgent = sequence(priority=1), sequence(priority=1), sequence()
+    for each in (lost, beside):
+        waiting.add(each)
+    waiting.remove(lost)
+    waiting.add_again(lost)
+    waiting.add(urgent)
+    assert list(waiting) == [lost, beside, urgent] and leave(waiting, 3) == [urgent, lost, beside]
+
+
+def test_nothing_is_remembered_for_ever_while_somebody_always_asks() -> None:
+    waiting = Waiting()
+    waiting.add(sequence("always"))
+    for number in range(300):
+        other = sequence(f"tenant {number}", priority=number)
+        for each in (sequence("always"), other):
+            waiting.add(each)
+        waiting.remove(other)
+        waiting.serve(other, 3)
+        waiting.leave(other)
+        waiting.leave(*leave(waiting, 1))
+        assert len(waiting) == 1 and len(waiting._served) <= 3 and len(waiting._ranks) == 1
+
+
+def test_an_order_of_many() -> None:
+    """By the definition, which looks at all of them."""
+    random = Random(5)
+    waiting, queued, served = Waiting(), dict[SequenceState, None](), Counter[str]()
+    for _ in range(600):
+        if random.random() < 0.52:
+            each = sequence(random.choice("abcde"), random.choice((0, 0, 1)), length=random.randrange(1, 9))
+            waiting.add(each)
+            queued[each] = None
+        elif queued and random.random() < 0.3:
+            each = random.choice(list(queued))
+            waiting.remove(each)
+            del queued[each]
+        elif queued:
+            first = waiting.first()
+            assert first is not None
+            lowest = min(each.request.priority for each in queued)
+            asking = {each.request.tenant for each in queued if each.request.priority == lowest}
+            assert first.request.priority == lowest
+            assert served[first.request.tenant] == min(served[tenant] for tenant in asking)
+            theirs = [
+                each
+                for each in queued
+                if (each.request.tenant, each.request.priority) == (first.request.tenant, lowest)
+            ]
+            assert theirs[0] is first
+            assert leave(waiting, 1) == [first]
+            served[first.request.tenant] += len(first.tokens)
+            del queued[first]
+        assert len(waiting) == len(queued) and set(waiting) == set(queued)
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
@@ -130,6 +204,17 @@ def test_the_lowest_priority_gives_way() -> None:
     assert run.stats().preemptions and high.entered == 14
     list(run.run(low))
     assert low.generated == answer((1, 2, 3, 4), 8) and high.generated == answer((5, 6, 7), 12)
+
+
+def test_while_the_lowest_priority_waits_for_rows_others_are_read() -> None:
+    """Where decodes and prefills alternate, and it is the turn of the only decode, which has no room."""
+    run = Engine(ToyExecutable(CacheShape("paged", 4, 5), StepLimits(16, 4, mixed=False)), 20)
+    low = run.submit(Request((1,) * 15, 5, priority=1))
+    while low.seat < 0 or run._scheduler.seats.entered[low.seat] < 16:
+        run.step()
+    high = run.submit(Request((5, 6, 7, 8), 1, chunk=2))
+    list(run.run(high, low))
+    assert low.generated == answer((1,) * 15, 5) and high.generated == answer((5, 6, 7, 8), 1)
 
 
 def test_statistics() -> None:
