@@ -114,13 +114,14 @@ class AsyncModel:
         """What was done so far, and how things are."""
         return self._engine.stats()
 
-    def check_room(self) -> None:
-        """Raise the OverloadError that a request would meet now, so that nobody need prepare one for nothing."""
+    def check_room(self, coming: int = 0) -> None:
+        """Raise the OverloadError that a request would meet behind so many others that are `coming`, so that nobody
+        need prepare one for nothing."""
         if self._draining:
             raise OverloadError("serving has come to its end", "draining")
         stats = self._engine.stats()
         most = None if self._max_queue is None else self._engine.places + self._max_queue
-        if most is not None and stats.running + stats.waiting >= most:
+        if most is not None and stats.running + stats.waiting + coming >= most:
             raise OverloadError("too many requests wait", "full", self._seconds_to_wait(stats.waiting))
 
     async def drain(self, seconds: float | None = None) -> None:
@@ -276,11 +277,10 @@ class AsyncStream(AsyncIterator[Piece]):
         ended = time.perf_counter() if self.waits else max(self.sequence.admitted, self.began)
         return ended - self.began
 
-    def take(self) -> list[Piece]:
-        """The pieces that are there and were not read, without waiting."""
-        pieces = [*self._pieces]
-        self._pieces.clear()
-        return pieces
+    def take(self, most: int | None = None) -> list[Piece]:
+        """The pieces that are there and were not read, or the first so many of them, without waiting."""
+        count = len(self._pieces) if most is None else min(most, len(self._pieces))
+        return [self._pieces.popleft() for _ in range(count)]
 
     def cancel(self) -> None:
         """End it; what has come can still be read."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ernie_rt import AsyncStream
 from ernie_rt.errors import OverloadError
@@ -16,6 +16,8 @@ from ernie_rt.runtime.sequence import Finish
 
 Batch = tuple[int, list[Piece]]
 """Which answer, counted from 0, and what has come of it since the last batch: at least one piece."""
+MOST_PIECES: Final = 64
+"""In a batch: with all of their log probabilities some 100 KB of events, which a reader is to take before the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +65,13 @@ class Answer:
     last: float = 0.0
 
     async def next(self) -> list[Piece]:
-        """The next piece, and those that lie behind it already."""
+        """The next piece, and of those that lie behind it already as many as a batch may have."""
         try:
             piece = await anext(self.stream)
         except Exception:
             self.finish = "error"
             raise
-        pieces = [piece, *self.stream.take()]
+        pieces = [piece, *self.stream.take(MOST_PIECES - 1)]
         self._count(pieces)
         if self.finish == "cancelled":  # and not by whoever reads it
             raise OverloadError("the answer was ended before its time, since the server ends", "draining")
@@ -102,7 +104,7 @@ class Answer:
 class Answers:
     """Iterate over it, once, in its `with` block: batches of all answers, in the order in which they come.
 
-    Whoever is slow to ask for the next batch finds all in it that has come meanwhile. The end of the block cancels
+    Whoever is slow to ask for the next batch finds in it what has come meanwhile. The end of the block cancels
     what has not ended. An error of one answer is raised, and ends all of them.
     """
 

@@ -49,7 +49,7 @@ async def read(
     for name, instead in undone.items():
         if tree.get(name) not in (None, False, "", [], {}):
             raise Fault(400, f"{name} is not supported. {instead}", name, "unsupported_parameter")
-    return body, _ignored(tree.keys() - {field.encode_name for field in msgspec.structs.fields(kind)} - undone.keys())
+    return body, _ignored(tree.keys() - set(kind.__struct_encode_fields__) - undone.keys())
 
 
 async def _bytes(request: Request, service: Service) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -11,6 +13,8 @@ from ernie_rt_serve.settings import Settings
 
 LEAST_RATE: Final = 1024
 """Bytes a second that a client reads at least, once it has left its connection full."""
+AT_ONCE: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: what is on its way is dropped, which the system would keep for as long as the client likes otherwise."""
 
 
 class Connection(H11Protocol):
@@ -60,6 +64,7 @@ class Connection(H11Protocol):
     def _check_reading(self, before: int) -> None:
         read = before - self.transport.get_write_buffer_size()
         if read < LEAST_RATE * self.settings.stall_seconds:
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
             self.transport.abort()
         else:
             self._expect_reading()

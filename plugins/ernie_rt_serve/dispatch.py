@@ -33,6 +33,7 @@ class Dispatcher:
     def __init__(self, served: AsyncModel, observer: Observer | None = None) -> None:
         self._served = served
         self._observer = observer
+        self._coming = 0  # answers that were asked for, and are not queued yet
         self._compilers = ThreadPoolExecutor(COMPILERS, "grammars")
         self._lock = threading.Lock()
         self._made: Grammars | None = None
@@ -52,8 +53,10 @@ class Dispatcher:
 
         Raises what `AsyncModel.chat` does; nothing of the request stays queued then.
         """
-        self._served.check_room()
+        self._served.check_room(self._coming)
         answers: list[Answer] = []
+        coming = sum(task.n for task in tasks)
+        self._coming += coming
         try:
             for task in tasks:
                 prompt, options = await asyncio.to_thread(self._prepare, task)
@@ -63,12 +66,15 @@ class Dispatcher:
                 first: AsyncStream | None = None
                 for number in range(task.n):
                     stream = self._queue(prompt, _nth(options, number), caller, first)
+                    self._coming, coming = self._coming - 1, coming - 1
                     answers.append(Answer(stream, leads=first is None, observer=self._observer))
                     first = first or stream
         except BaseException:
             for answer in answers:
                 answer.end()
             raise
+        finally:
+            self._coming -= coming
         return Answers(answers)
 
     def _prepare(self, task: Task) -> tuple[Prompt, GenerateOptions]:

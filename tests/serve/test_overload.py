@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 
-import httpx2
 import pytest
 
 from ernie_rt import Model
 from ernie_rt_serve.app import make_app
 from support.held_up import free, held_up, until
-from support.serving import SETTINGS, ask, run, serving
+from support.serving import SETTINGS, ask, run
 
 PATH = "/v1/chat/completions"
 PLACES, QUEUE = 4, 8
@@ -27,11 +25,15 @@ def test_who_finds_no_room_is_told_so_at_once(demo: Model, monkeypatch: pytest.M
     async def body() -> None:
         async with held_up(demo, monkeypatch, max_queue=QUEUE) as (served, gate):
             app = make_app(served, SETTINGS)
+            prepared: list[object] = []
+            prepare = demo.prepare_chat
+            monkeypatch.setattr(demo, "prepare_chat", lambda *given: prepared.append(given) or prepare(*given))
             asked = [asyncio.create_task(ask(app, "POST", PATH, talk(n, stream=n % 2 == 0))) for n in range(60)]
             await until(lambda: sum(task.done() for task in asked) == 60 - PLACES - QUEUE)
             assert (await ask(app, "GET", "/health")).status == 200
             gate.open.set()
             replies = await asyncio.gather(*asked)
+        assert len(prepared) == PLACES + QUEUE, "nobody prepares what is refused"
         statuses = Counter(reply.status for reply in replies)
         assert statuses == {200: PLACES + QUEUE, 429: 60 - PLACES - QUEUE}
         for reply in replies:
@@ -59,55 +61,3 @@ def test_who_waits_too_long_is_told_so(demo: Model, monkeypatch: pytest.MonkeyPa
         assert len(late) == 2 and all(reply.error["code"] == "queue_timeout" for reply in late)
 
     run(body)
-
-
-@pytest.mark.long
-def test_five_hundred_requests_at_once(demo: Model) -> None:
-    async def body(url: str) -> None:
-        limits = httpx2.Limits(max_connections=500)
-        async with httpx2.AsyncClient(base_url=url, limits=limits, timeout=120) as client:
-
-            async def post(number: int) -> tuple[int, float, str | None]:
-                began = time.monotonic()
-                reply = await client.post(PATH, json=talk(number % 50))
-                return reply.status_code, time.monotonic() - began, reply.headers.get("retry-after")
-
-            told = await asyncio.gather(*(post(number) for number in range(500)))
-        statuses = Counter(status for status, _, _ in told)
-        assert set(statuses) == {200, 429} and statuses[200] >= 36
-        assert all(retry is not None and int(retry) >= 1 for status, _, retry in told if status == 429)
-
-    with serving(demo, max_queue=32) as server:
-        run(lambda: body(server.url))
-    assert free(demo)
-
-
-@pytest.mark.long
-def test_streams_that_are_cut_leave_nothing_and_change_nothing(demo: Model) -> None:
-    alone = {n: demo.chat(talk(n)["messages"], max_new_tokens=40, ignore_eos=True).text for n in range(20)}  # type: ignore[arg-type]
-
-    async def body(url: str) -> None:
-        async with httpx2.AsyncClient(base_url=url, limits=httpx2.Limits(max_connections=200), timeout=120) as client:
-
-            async def read(number: int, cut: int | None) -> str | None:
-                wish = talk(number % 20, stream=True, max_tokens=40, ignore_eos=True)
-                text, chunks = "", 0
-                async with client.stream("POST", PATH, json=wish) as reply:
-                    async for line in reply.aiter_lines():
-                        if not line.startswith("data: {"):
-                            continue
-                        chunks += 1
-                        if cut is not None and chunks > cut:
-                            return None
-                        text += json.loads(line[6:])["choices"][0]["delta"].get("content") or ""
-                return text
-
-            for _ in range(3):
-                told = await asyncio.gather(*(read(n, n % 17 if n % 10 < 3 else None) for n in range(200)))
-                assert all(text is None or text == alone[n % 20] for n, text in enumerate(told))
-                began = time.monotonic()
-                await until(lambda: free(demo))
-                assert time.monotonic() - began < 1
-
-    with serving(demo) as server:
-        run(lambda: body(server.url))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import uvicorn
 from starlette.applications import Starlette
 
 from ernie_rt import AsyncModel, Caller, Generation, Model, Piece
@@ -24,8 +25,8 @@ from ernie_rt_serve.settings import Settings
 SETTINGS = Settings("demo")
 
 
-def run(body: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(body(), 60))
+def run(body: Callable[[], Awaitable[None]], seconds: float = 60) -> None:
+    asyncio.run(asyncio.wait_for(body(), seconds))
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Served:
     host: str
     port: int
     service: Service
+    server: uvicorn.Server
 
     @property
     def url(self) -> str:
@@ -66,7 +68,7 @@ def serving(model: Model, settings: Settings = SETTINGS, **options: Any) -> Iter
     assert app is not None and server is not None
     host, port = listener.getsockname()
     try:
-        yield Served(host, port, app.state.service)
+        yield Served(host, port, app.state.service, server)
     finally:
         server.should_exit = True
         thread.join()
@@ -163,9 +165,9 @@ class ScriptedStream(AsyncIterator[Piece]):
             await step.wait()
         raise StopAsyncIteration
 
-    def take(self) -> list[Piece]:
+    def take(self, most: int | None = None) -> list[Piece]:
         taken: list[Piece] = []
-        while self._script and isinstance(step := self._script[0], Piece):
+        while len(taken) != most and self._script and isinstance(step := self._script[0], Piece):
             taken.append(step)
             self._script.pop(0)
         self._came += taken
@@ -213,7 +215,7 @@ class ScriptedModel:
 
     chat = generate
 
-    def check_room(self) -> None:
+    def check_room(self, coming: int = 0) -> None:
         pass
 
 
