@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +21,7 @@ from ernie_rt.errors import ErnieRtError, OptionError
 from ernie_rt_serve import running
 from ernie_rt_serve.cli.serve import log_to_stderr, serve
 from ernie_rt_serve.settings import Settings
-
-PROGRAM = """
-import sys, typer
-from ernie_rt_serve.cli.serve import serve
-app = typer.Typer(); app.command()(serve); app()
-"""
+from support.server_process import server_process
 
 
 def invoke(*arguments: str) -> None:
@@ -128,54 +121,32 @@ def test_the_log_speaks_of_requests_alone(capsys: pytest.CaptureFixture[str]) ->
             log.setLevel(level)
 
 
-@contextmanager
-def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
-    """The command in a process of its own, its URL, and what it has said."""
-    command = [sys.executable, "-c", PROGRAM, "demo", "--port", "0", *arguments]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    said: list[str] = []
-    assert server.stderr is not None
-    try:
-        for line in server.stderr:
-            said.append(line)
-            if line.startswith("curl"):
-                break
-        found = re.search(r"http://[\d.:]+", said[-1])
-        assert found is not None, said
-        yield server, found[0], said
-    finally:
-        server.kill()
-        said += server.stderr.readlines()
-        server.stderr.close()
-        server.wait()
-
-
 @pytest.mark.long
 def test_a_process_from_start_to_end() -> None:
-    with process() as (server, url, said):
-        curl = said[-1]
+    with server_process() as server:
+        curl, pid = server.said[-1], server.process.pid
         body = re.search(r"-d '(.*)'", curl)
         assert body is not None
-        told = httpx2.post(f"{url}/v1/chat/completions", json=json.loads(body[1]), timeout=30)
+        told = httpx2.post(f"{server.url}/v1/chat/completions", json=json.loads(body[1]), timeout=30)
         assert told.status_code == 200
-        sockets = [line for line in Path(f"/proc/{server.pid}/net/tcp").read_text().splitlines() if " 0A " in line]
-        inodes = {str(entry.readlink()) for entry in Path(f"/proc/{server.pid}/fd").iterdir() if entry.exists()}
+        sockets = [line for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines() if " 0A " in line]
+        inodes = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.exists()}
         assert sum(f"socket:[{line.split()[9]}]" in inodes for line in sockets) == 1, "one port, and no other"
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(10) == 0
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+    said = server.said
     assert any("POST /v1/chat/completions 200" in line for line in said) and "Hello" not in "".join(said[3:])
 
 
 @pytest.mark.long
 def test_a_second_signal_ends_it_at_once() -> None:
-    with process("--quiet", "--max-context", "2048") as (server, url, said):
+    with server_process("--quiet", "--max-context", "2048") as server:
         wish = {"prompt": "x", "max_tokens": 2000, "n": 16, "ignore_eos": True, "stream": True}
-        with httpx2.stream("POST", f"{url}/v1/completions", json=wish, timeout=30) as reply:
+        with httpx2.stream("POST", f"{server.url}/v1/completions", json=wish, timeout=30) as reply:
             next(reply.iter_lines())
-            server.send_signal(signal.SIGTERM)
+            server.process.send_signal(signal.SIGTERM)
             time.sleep(0.2)
-            assert server.poll() is None, "it waits for the answer"
-            began = time.monotonic()
-            server.send_signal(signal.SIGINT)
-            assert server.wait(2) == 130 and time.monotonic() - began < 2
-    assert not any("/v1/completions" in line for line in said if not line.startswith("curl"))
+            assert server.process.poll() is None, "it waits for the answer"
+            server.process.send_signal(signal.SIGINT)
+            assert server.process.wait(2) == 130 and server.alone
+    assert not any("/v1/completions" in line for line in server.said if not line.startswith("curl"))
