@@ -23,6 +23,9 @@ LONG: Final = 64 << 10
 IGNORED: Final = "x-ernie-rt-ignored"
 NAME: Final = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 """What a header can say of a field's name."""
+DROPPED: Final = 16 << 20
+"""So much of a body that is too large is read and dropped. A connection that is closed before loses what was written:
+the client would not hear why."""
 CLOSE: Final = {"Connection": "close"}
 """Of a connection on which the rest of a body would come."""
 
@@ -69,16 +72,20 @@ async def _received(request: Request, service: Service) -> bytes:
     most = service.settings.body_bytes
     large = Fault(413, f"The body is longer than {most:,} bytes", code="body_too_large", headers=CLOSE)
     length = request.headers.get("content-length", "0")
-    if len(length) > 19 or int(length) > most:  # digits: any other is refused before a request gets here
+    if len(length) > 19 or int(length) > most + DROPPED:  # digits: any other is refused before a request gets here
         raise large
-    data = bytearray()
+    data, dropped = bytearray(), 0
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        service.hold(request, len(message.get("body", b"")))
-        data += message.get("body", b"")
-        if len(data) > most:
+        part = message.get("body", b"")
+        if not dropped and len(data) + len(part) <= most:
+            service.hold(request, len(part))
+            data += part
+        else:
+            dropped += len(part)
+        if dropped and (dropped > DROPPED or not message.get("more_body", False)):
             raise large
         if not message.get("more_body", False):
             return bytes(data)
