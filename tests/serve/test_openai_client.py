@@ -145,7 +145,7 @@ def test_log_probabilities_of_a_continuation(client: openai.OpenAI) -> None:
 def test_models(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["demo"]
     assert client.models.retrieve("demo").owned_by == "ernie-rt"
-    with pytest.raises(openai.NotFoundError, match="'demo' is"):
+    with pytest.raises(openai.NotFoundError, match="ask for 'demo'"):
         client.models.retrieve("other")
 
 
