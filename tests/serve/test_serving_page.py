@@ -151,7 +151,8 @@ def test_caddy() -> None:
     site = inside(directives(block("caddyfile"), "\n"), "ernie.example.org")
     assert values(inside(site, "request_body")) == {"max_size": f"{SETTINGS.body_bytes >> 20}MiB"}
     proxy = inside(site, "reverse_proxy", "127.0.0.1:8000")
-    assert inside(proxy, "transport", "http") == [(["response_header_timeout", "10m"], None), (["keepalive", "60s"], None)]
+    limits = inside(proxy, "transport", "http")
+    assert limits == [(["response_header_timeout", "10m"], None), (["keepalive", "60s"], None)]
     assert not [words for words, _ in proxy if words[0] == "flush_interval"]
 
 
