@@ -58,7 +58,7 @@ def running(command: str, log: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}/v1"
     try:
         deadline = time.monotonic() + SECONDS_TO_START
-        while not _answers(f"{url}/models"):
+        while not _ready(f"{url}/models"):
             if process.poll() is not None or time.monotonic() > deadline:
                 sys.exit(f"this server does not answer, see {log}: {command}")
             time.sleep(0.2)
@@ -72,10 +72,13 @@ def running(command: str, log: Path) -> Iterator[str]:
             process.wait()
 
 
-def _answers(url: str) -> bool:
+def _ready(url: str) -> bool:
+    """Whether a server answers, and not that it is still loading; an error may be its answer to this request."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as reply:
-            return bool(reply.status == 200)
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code != 503
     except (urllib.error.URLError, TimeoutError, ConnectionError):
         return False
 
