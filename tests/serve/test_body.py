@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import time
 from contextlib import suppress
 from typing import Any
@@ -66,6 +67,19 @@ def test_large_bodies_are_refused_with_and_without_a_length(server: Served) -> N
     assert reply.status_code == 413 and reply.json()["error"]["code"] == "body_too_large"
     long = ASK | {"user": "x" * (3 << 20)}
     assert post(server, json.dumps(long).encode()).status_code == 200
+
+
+def test_who_sends_too_much_hears_why_though_nothing_is_read_meanwhile(server: Served) -> None:
+    """A connection that is closed while something unread lies in it loses what was written."""
+    body = b"x" * (5 << 20)
+    head = f"POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    for _ in range(5):
+        with socket.create_connection((server.host, server.port), timeout=10) as connection:
+            connection.sendall(head.encode() + body)
+            answer = b""
+            while part := connection.recv(65536):
+                answer += part
+        assert answer.startswith(b"HTTP/1.1 413") and b"body_too_large" in answer
 
 
 def test_bodies_of_very_many_values_are_refused_before_they_are_read(server: Served) -> None:

@@ -184,3 +184,10 @@ def test_a_port_that_is_taken() -> None:
 )  # fmt: skip
 def test_what_only_this_machine_reaches(host: str, own: bool) -> None:
     assert running.is_loopback(host) is own
+
+
+def test_nothing_that_is_written_waits_for_an_acknowledgement() -> None:
+    with running.bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
