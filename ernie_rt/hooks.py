@@ -43,6 +43,7 @@ class BackendInfo:
     dtypes that it computes in, its preferred one first. `conformance` is "package:file.json", what it declares to the
     conformance suite (`ernie_rt.conformance.declared`). `exporter` is "package.module:function", an
     `ernie_rt.export.Exporter` to the backend's own format, and `verifier` likewise an `ernie_rt.export.Verifier` of it.
+    `planner` is "package.module:Class", an `ernie_rt.contract.Planner` in a module that imports nothing heavy.
 
     A requirement such as "a>=1 | b>=2" is met by either.
     """
@@ -56,6 +57,7 @@ class BackendInfo:
     conformance: str = ""
     exporter: str = ""
     verifier: str = ""
+    planner: str = ""
 
 
 def is_name(value: object) -> bool:

@@ -4,6 +4,7 @@ from ernie_rt.contract.bases import BackendBase, ExecutableBase
 from ernie_rt.contract.contents import PagedContents
 from ernie_rt.contract.interpreter import Interpreter
 from ernie_rt.contract.memory import available_memory, check_memory
+from ernie_rt.contract.planner import Device, Planner, Rate, Rates
 from ernie_rt.contract.protocols import (
     Backend,
     CacheShape,
@@ -34,6 +35,7 @@ __all__ = [
     "BlockQuantized",
     "CacheShape",
     "DType",
+    "Device",
     "Done",
     "Draws",
     "Executable",
@@ -52,6 +54,9 @@ __all__ = [
     "Place",
     "PlacedSource",
     "Plain",
+    "Planner",
+    "Rate",
+    "Rates",
     "Reject",
     "RopeTable",
     "SimpleBackend",

@@ -174,5 +174,6 @@ FIELDS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "conformance": (_matches(rf"({IDENTIFIER}(\.{IDENTIFIER})*:[\w.-]+\.json)?"), "package:file.json, or nothing"),
     "exporter": (_matches(f"({TARGET})?"), "package.module:function, or nothing"),
     "verifier": (_matches(f"({TARGET})?"), "package.module:function, or nothing"),
+    "planner": (_matches(f"({TARGET})?"), "package.module:Class, or nothing"),
 }
 """What each field of a BackendInfo must be."""

@@ -1,0 +1,77 @@
+"""What a backend knows of memory and speed before it is imported: of devices that are here, and of those that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ernie_rt.contract.protocols import Limits, MemoryReport, Target
+from ernie_rt.graph.graph import Graph
+from ernie_rt.graph.types import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A card, a CPU, a Mac, or this machine, as those who plan see it.
+
+    `kind` is "cpu", "cuda" or "mps"; `bandwidth` the peak in bytes a second (of this machine: measured), `flops` peak
+    dense FLOPs a second by the dtype that is multiplied, "int8" among them. `source` says where the figures are from,
+    `features` what the device has, such as avx512_bf16, avx512_vnni, amx or a compute capability.
+    """
+
+    name: str
+    kind: str
+    memory_bytes: int
+    bandwidth: float
+    flops: Mapping[str, float]
+    source: str
+    features: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What of a device's peaks is reached with weights that are held in one way.
+
+    `bandwidth` is the share of its bytes a second while decoding, `flops` the share of its FLOPs a second while prompts
+    are read, of those that multiply `products` ("float32", "bfloat16", "int8").
+    """
+
+    bandwidth: float
+    flops: float
+    products: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What benchmarks of a backend reach of the floor on a kind of device.
+
+    `weights` are the rates by how weights are held ("float32", "bfloat16", "int8", "int4"), `cache` is the share of
+    bandwidth at which attention reads rows of the cache. A step costs `step_seconds`, and each node of the lowered
+    graph `node_seconds`, whatever it computes. `source` says where the figures are from.
+    """
+
+    weights: Mapping[str, Rate]
+    cache: float
+    step_seconds: float
+    node_seconds: float
+    source: str
+
+
+class Planner(Protocol):
+    """What a backend knows of planning, in a module that imports nothing heavy (`BackendInfo.planner`).
+
+    Constructed without arguments. No device is asked, and none need be there.
+    """
+
+    def accepts(self, storage: Storage, target: Target) -> bool:
+        """What `Backend.accepts` says."""
+        ...
+
+    def bill(self, graphs: Mapping[str, Graph], target: Target, limits: Limits) -> MemoryReport:
+        """What `Backend.bill` says of these graphs, whose packed weights the backend accepts; without `available`."""
+        ...
+
+    def rates(self, target: Target, device: Device) -> Rates:
+        """How fast it is on such a device."""
+        ...

@@ -1,0 +1,1 @@
+"""What a model needs and how fast it will be, before anything is downloaded, loaded or imported."""
