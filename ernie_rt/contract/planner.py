@@ -1,4 +1,4 @@
-"""What a backend knows of memory and speed before it is imported: of devices that are here, and of those that are not."""
+"""What a backend knows of memory and speed before it is imported, of devices that are here and that are not."""
 
 from __future__ import annotations
 
