@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from types import MappingProxyType
 
+from ernie_rt.contract.planner import Planner
 from ernie_rt.contract.protocols import Backend
 from ernie_rt.discovery.announcement import SECONDS, announced, examine
 from ernie_rt.discovery.installed import Plugin, discover
@@ -32,6 +33,7 @@ class PluginHost:
         self._plugins: list[Plugin] = list(discover() if entry_points else ())
         self._backends: dict[str, BackendInfo] = {}
         self._instances: dict[str, Backend] = {}
+        self._planners: dict[str, Planner | None] = {}
         for place, plugin in enumerate(self._plugins):
             if plugin.built_in and plugin.status == "found":
                 self._admit(place, examine(plugin))
@@ -128,6 +130,17 @@ class PluginHost:
                     else info.hint or None,
                 ) from error
         return self._instances[name]
+
+    def planner(self, name: str) -> Planner | None:
+        """What a backend knows of planning, imported and constructed on first use; None where it brings nothing so.
+
+        BackendError when that fails.
+        """
+        if name not in self._planners:
+            module, _, attribute = self.info(name).planner.partition(":")
+            with blame(name), redirect_stdout(sys.stderr):
+                self._planners[name] = getattr(importlib.import_module(module), attribute)() if module else None
+        return self._planners[name]
 
     def _admit(self, place: int, plugin: Plugin) -> None:
         """Take up what was heard of a plugin."""

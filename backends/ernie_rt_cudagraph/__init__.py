@@ -23,5 +23,6 @@ def ernie_rt_backends() -> list[BackendInfo]:
             requires=("torch>=2.8", "triton>=3.6"),
             hint="pip install 'ernie-rt[cuda]'",
             conformance="ernie_rt_cudagraph:conformance.json",
+            planner="ernie_rt_cudagraph.planner:CudaGraphPlanner",
         )
     ]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
 
-from ernie_rt.contract import Accept, Limits, Lowering, MemoryReport, Node, Reject, Target, WeightSource
-from ernie_rt_cudagraph.blocks import REFUSALS, moe
+from ernie_rt.contract import Accept, Limits, Lowering, Node, Planner, Reject, Target, WeightSource
+from ernie_rt_cudagraph.blocks import REFUSALS
 from ernie_rt_cudagraph.executable import CudaGraphExecutable
 from ernie_rt_cudagraph.kernels.language import INTERPRETED
-from ernie_rt_cudagraph.replay import CudaGraphs, Directly, Recorder, buckets
+from ernie_rt_cudagraph.planner import CudaGraphPlanner
+from ernie_rt_cudagraph.replay import CudaGraphs, Directly, Recorder
 from ernie_rt_eager.backend import EagerBackend
 
 OLDEST = (8, 0)
@@ -24,6 +24,7 @@ PROGRAMMATIC = (9, 0)
 class CudaGraphBackend(EagerBackend):
     """Claims blocks; what it refuses decomposes into eager's composites, with the reason recorded."""
 
+    planner: ClassVar[Planner] = CudaGraphPlanner()
     recorder: ClassVar[Recorder | None] = None
     """What records steps (None: CUDA graphs, if the target wants graphs and has them)."""
     pdl: ClassVar[bool] = False
@@ -42,17 +43,6 @@ class CudaGraphBackend(EagerBackend):
         refusal = REFUSALS[node.op](node)
         return Accept() if refusal is None else Reject(refusal)
 
-    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
-        """Beside weights and cache the logits of recorded steps, and what experts leave of the longest step. What else
-        graphs take is known once they are recorded."""
-        graphs, rows = [each.graph for each in lowerings.values()], buckets(limits.max_sequences)[-1]
-        logits = [rows * v.type.nbytes({"L": 1}) for g in graphs for name, v in g.outputs if name == "logits"]
-        experts = [
-            moe.scratch_bytes(n, limits.max_batch_tokens) for g in graphs for n in g.nodes if n.op == "moe_block"
-        ]
-        report = super().bill(lowerings, target, limits)
-        return replace(report, workspace_bytes=max(logits, default=0) + max(experts, default=0))
-
     def compile(
         self,
         lowerings: Mapping[str, Lowering],
@@ -63,7 +53,8 @@ class CudaGraphBackend(EagerBackend):
         on_gpu = target.device != "cpu"
         recorder = CudaGraphs(torch.device(target.device)) if on_gpu and target.graphs else Directly()
         pdl = self.pdl and on_gpu and _capability(target.device) >= PROGRAMMATIC
-        return CudaGraphExecutable(lowerings, weights, target, limits, self.recorder or recorder, pdl=pdl)
+        report = self.bill(lowerings, target, limits)
+        return CudaGraphExecutable(lowerings, weights, target, limits, self.recorder or recorder, report, pdl=pdl)
 
 
 def _capability(device: str) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from ernie_rt.contract import (
     NO_NUMBER,
     Limits,
     Lowering,
+    MemoryReport,
     Step,
     StepResult,
     Target,
@@ -30,7 +31,8 @@ from ernie_rt_cudagraph.blocks import functions
 from ernie_rt_cudagraph.blocks.head import HeadOutput
 from ernie_rt_cudagraph.inputs import DecodeInputs, Tables, device_draws, to_device
 from ernie_rt_cudagraph.launch import current
-from ernie_rt_cudagraph.replay import Directly, Recorder, buckets
+from ernie_rt_cudagraph.planner import buckets
+from ernie_rt_cudagraph.replay import Directly, Recorder
 from ernie_rt_cudagraph.sampling import draw, is_greedy
 from ernie_rt_eager.backend import EagerExecutable, to_numpy
 from ernie_rt_eager.ops import FUNCTIONS
@@ -63,6 +65,7 @@ class CudaGraphExecutable(EagerExecutable):
         target: Target,
         limits: Limits,
         recorder: Recorder,
+        report: MemoryReport,
         *,
         pdl: bool,
     ) -> None:
@@ -71,7 +74,7 @@ class CudaGraphExecutable(EagerExecutable):
         self._inputs = DecodeInputs(self._buckets[-1], limits.max_sequences, device)
         self._pdl, self._output = pdl, HeadOutput()
         blocks = functions(self._inputs.live, self._output, pdl=pdl)
-        super().__init__(lowerings, source, target, limits, {**FUNCTIONS, **blocks})
+        super().__init__(lowerings, source, target, limits, {**FUNCTIONS, **blocks}, report)
         self.admits = replace(self.admits, mixed=False)
         self._tables = Tables(limits.max_sequences, -(-limits.max_context // self.cache.page_size), device)
         self._last = torch.zeros(limits.max_sequences + 1, dtype=torch.int32, device=device)  # by seat; one for padding

@@ -9,9 +9,6 @@ import torch
 
 T = TypeVar("T")
 
-LARGEST = 512
-"""Sequences in the largest graph; a step of more runs kernel by kernel."""
-
 
 class Recorder(Protocol):
     """What makes a function of work on the device that can be done again."""
@@ -56,9 +53,3 @@ class CudaGraphs:
             return result
 
         return replay
-
-
-def buckets(most: int) -> tuple[int, ...]:
-    """How many rows graphs have, so that any number of sequences up to `most` finds one that is not much larger."""
-    sizes = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, *range(160, 256, 32), *range(256, LARGEST + 1, 64)]
-    return tuple(size for i, size in enumerate(sizes) if i == 0 or sizes[i - 1] < most)

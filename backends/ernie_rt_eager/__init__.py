@@ -22,5 +22,6 @@ def ernie_rt_backends() -> list[BackendInfo]:
             requires=("torch>=2.8",),
             hint="pip install 'ernie-rt[torch]'",
             conformance="ernie_rt_eager:conformance.json",
+            planner="ernie_rt_eager.planner:EagerPlanner",
         )
     ]

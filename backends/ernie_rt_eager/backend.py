@@ -28,19 +28,23 @@ from ernie_rt.contract import (
     OpNumerics,
     PagedContents,
     Pending,
+    Planner,
     Reject,
     State,
     Step,
     StepResult,
+    Storage,
     Target,
     Value,
     Weight,
     WeightSource,
     check_memory,
+    graphs_of,
 )
 from ernie_rt_eager.alone import FUNCTIONS_ALONE
 from ernie_rt_eager.attention import Context, LayerCache
 from ernie_rt_eager.ops import DTYPES, FUNCTIONS
+from ernie_rt_eager.planner import EagerPlanner
 from ernie_rt_eager.products import exact_sums
 
 SAID_BY_CONTEXT: Final = frozenset({"sequence", "index", "write", "context", "context_sequence", "context_index"})
@@ -51,6 +55,7 @@ class EagerBackend(BackendBase):
     """Claims the composites; blocks decompose."""
 
     functions: ClassVar[Mapping[str, Callable[..., Any]]] = FUNCTIONS
+    planner: ClassVar[Planner] = EagerPlanner()
 
     def devices(self) -> tuple[str, ...]:
         found = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
@@ -71,8 +76,13 @@ class EagerBackend(BackendBase):
         wide = OpNumerics("float32", "float32")
         return Numerics(OpNumerics(target.dtype, "float32"), {"moe_route": wide, "rms_norm": wide})
 
+    def accepts(self, storage: Storage, target: Target) -> bool:
+        return self.planner.accepts(storage, target)
+
     def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
-        return _bill(PagedContents.of(lowerings, limits), torch.device(target.device))
+        report = self.planner.bill(graphs_of(lowerings), target, limits)
+        device = torch.device(target.device)
+        return replace(report, available=torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None)
 
     def compile(
         self,
@@ -82,7 +92,7 @@ class EagerBackend(BackendBase):
         limits: Limits,
     ) -> EagerExecutable:
         functions = FUNCTIONS_ALONE if target.deterministic else self.functions
-        return EagerExecutable(lowerings, weights, target, limits, functions)
+        return EagerExecutable(lowerings, weights, target, limits, functions, self.bill(lowerings, target, limits))
 
 
 @runtime_checkable
@@ -104,12 +114,13 @@ class EagerExecutable(ExecutableBase):
         target: Target,
         limits: Limits,
         functions: Mapping[str, Callable[..., Any]],
+        report: MemoryReport,
     ) -> None:
+        check_memory(report, limits.memory_bytes)
+        self._report = report
         self._device, self._threads = torch.device(target.device), target.threads
         contents = PagedContents.of(lowerings, limits)
         self.cache, self.admits, bindings = contents.cache, contents.admits, contents.bindings
-        self._report = _bill(contents, self._device)
-        check_memory(self._report, limits.memory_bytes)
         tensors = {name: self._load(weight, source, bindings) for name, weight in contents.weights.items()}
         self._caches = {name: self._allocate(state, bindings) for name, state in contents.states.items()}
         self._interpreters = {
@@ -246,8 +257,3 @@ def _numpy_view(tensor: Tensor) -> np.ndarray:
 def to_numpy(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """The values by name, any float dtype as float32."""
     return {name: (v.float() if v.is_floating_point() else v).cpu().numpy() for name, v in values.items()}
-
-
-def _bill(contents: PagedContents, device: torch.device) -> MemoryReport:
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    return replace(contents.report(), available=free)

@@ -28,5 +28,6 @@ def ernie_rt_backends() -> list[BackendInfo]:
             conformance="ernie_rt_onnx:conformance.json",
             exporter="ernie_rt_onnx.export:export",
             verifier="ernie_rt_onnx.verify:verify",
+            planner="ernie_rt_onnx.planner:OnnxPlanner",
         )
     ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final, cast
 
 from ernie_rt.contract import (
     Accept,
     BackendBase,
-    BlockQuantized,
     Limits,
     Lowering,
     MemoryReport,
@@ -20,14 +20,16 @@ from ernie_rt.contract import (
     Target,
     Weight,
     WeightSource,
+    graphs_of,
 )
 from ernie_rt_onnx import cuda, tiled
-from ernie_rt_onnx.bill import bill, emit_all
 from ernie_rt_onnx.emit import EMIT
 from ernie_rt_onnx.executable import OnnxExecutable
-from ernie_rt_onnx.library import kernels
 from ernie_rt_onnx.memory import DeviceMemory, HostMemory, Memory
+from ernie_rt_onnx.planner import OnnxPlanner, on_gpu
 from ernie_rt_onnx.runtime import check_runtime
+
+PLANNER: Final = OnnxPlanner()
 
 ACCURACY_LEVEL: Final = 4
 """Of MatMulNBits and QMoE: int8 activations. With float32 ones int8 weights take a hundred times as long."""
@@ -89,10 +91,7 @@ class OnnxBackend(BackendBase):
         return Accept()
 
     def accepts(self, storage: Storage, target: Target) -> bool:
-        """Tiles are the library's, which computes in float32 on the CPU."""
-        if not isinstance(storage, BlockQuantized):
-            return False
-        return storage.layout == "raw" or (target.dtype == "float32" and not on_gpu(target) and kernels() is not None)
+        return PLANNER.accepts(storage, target)
 
     def numerics(self, target: Target) -> Numerics:
         wide = OpNumerics("float32", "float32")
@@ -101,7 +100,7 @@ class OnnxBackend(BackendBase):
 
     def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
         available = cuda.free_memory(target.device) if on_gpu(target) else None
-        return bill(emit_all(lowerings, target, limits, ACCURACY_LEVEL), lowerings, available)
+        return replace(PLANNER.bill(graphs_of(lowerings), target, limits), available=available)
 
     def compile(
         self, lowerings: Mapping[str, Lowering], weights: WeightSource, target: Target, limits: Limits
@@ -110,10 +109,6 @@ class OnnxBackend(BackendBase):
         if on_gpu(target):
             memory = DeviceMemory(cuda.provider(target.device), cuda.free_memory(target.device))
         return OnnxExecutable(lowerings, weights, target, limits, ACCURACY_LEVEL, memory)
-
-
-def on_gpu(target: Target) -> bool:
-    return target.device != "cpu"
 
 
 def expert_sizes(node: Node) -> tuple[int, int] | tuple[()]:

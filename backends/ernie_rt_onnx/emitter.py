@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ernie_rt.contract import BlockQuantized, DType, Operand, State, Value, Weight
+from ernie_rt.contract import DType, Operand, State, Value, Weight
 from ernie_rt_onnx.functions import DOMAIN, FUNCTIONS
+from ernie_rt_onnx.planner import is_tiled
 
 OPSETS: Final[Mapping[str, int]] = {"": 23, "com.microsoft": 1, DOMAIN: 1}
 """23 brought RMSNormalization."""
@@ -26,14 +27,6 @@ ELEMENT_TYPES: Final[Mapping[DType, int]] = {
     "uint8": TensorProto.UINT8,
     "bool": TensorProto.BOOL,
 }
-
-
-def is_tiled(operand: Operand) -> bool:
-    return (
-        isinstance(operand, Weight)
-        and isinstance(operand.storage, BlockQuantized)
-        and operand.storage.layout == "tiled"
-    )
 
 
 @dataclass(frozen=True, slots=True)

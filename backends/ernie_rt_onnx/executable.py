@@ -25,14 +25,16 @@ from ernie_rt.contract import (
     StepResult,
     Target,
     WeightSource,
+    available_memory,
     check_memory,
+    graphs_of,
 )
-from ernie_rt_onnx.bill import bill, emit_all
 from ernie_rt_onnx.emit import BATCHED, LAST, TOTAL, past_name, present_name
 from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.library import kernels, library_path, take_reads
 from ernie_rt_onnx.memory import Buffer, HostMemory, Memory
-from ernie_rt_onnx.model import outputs_of, place, step_model
+from ernie_rt_onnx.model import outputs_of, place, step_emitter, step_model
+from ernie_rt_onnx.planner import OnnxPlanner, is_tiled, slots
 from ernie_rt_onnx.weights import only_folder, places, read, views
 
 
@@ -53,21 +55,21 @@ class OnnxExecutable(ExecutableBase):
         memory: Memory,
     ) -> None:
         rows = limits.max_context
-        slots = limits.max_sequences
-        if limits.cache_tokens is not None:
-            slots = max(1, min(slots, limits.cache_tokens // rows))
-        self.cache = CacheShape("slots", page_size=rows, pages=slots)
-        self.admits = StepLimits(limits.max_batch_tokens, slots, mixed=False, max_prefills=1)
+        count = slots(limits)
+        self.cache = CacheShape("slots", page_size=rows, pages=count)
+        self.admits = StepLimits(limits.max_batch_tokens, count, mixed=False, max_prefills=1)
         emitters = emit_all(lowerings, target, limits, accuracy_level)
         placed = {name: places(emitter.parameters, source) for name, emitter in emitters.items()}
-        self._report = bill(emitters, lowerings, memory.available, placed)
+        in_files = {key for found in placed.values() for key in found}
+        report = OnnxPlanner().bill(graphs_of(lowerings), target, limits, in_files)
+        self._report = replace(report, available=memory.available)
         check_memory(self._report, limits.memory_bytes)
         self._memory = memory
         self.caches: dict[str, Buffer] = {}
         for state in (state for lowering in lowerings.values() for state in lowering.graph.states):
-            _, _, heads, size = state.type.shape({"R": slots * rows})
+            _, _, heads, size = state.type.shape({"R": count * rows})
             for name in (past_name(state, "k"), past_name(state, "v")):
-                self.caches[name] = memory.zeros((slots, heads, rows, size), state.type.dtype)
+                self.caches[name] = memory.zeros((count, heads, rows, size), state.type.dtype)
         self._programs = {
             name: Program(lowering, emitters[name], placed[name], source, target, memory)
             for name, lowering in lowerings.items()
@@ -119,6 +121,21 @@ class OnnxExecutable(ExecutableBase):
     def close(self) -> None:
         """A device's memory goes back with the session that it is of."""
         self._programs, self.caches, self._memory = {}, {}, HostMemory()
+
+
+def emit_all(
+    lowerings: Mapping[str, Lowering], target: Target, limits: Limits, accuracy_level: int
+) -> dict[str, Emitter]:
+    """The nodes of each graph, and what they need of weights."""
+    count, rows = slots(limits), limits.max_context
+    bindings = {"P": rows, "R": count * rows, "S": count}
+    weights = {weight.name: weight for lowering in lowerings.values() for weight in lowering.graph.weights}
+    room = available_memory()
+    scarce = room is not None and sum(weight.nbytes() for weight in weights.values() if is_tiled(weight)) > room
+    return {
+        name: step_emitter(lowering, target.dtype, bindings, accuracy_level, scarce)
+        for name, lowering in lowerings.items()
+    }
 
 
 class Program:

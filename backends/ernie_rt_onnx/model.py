@@ -12,10 +12,11 @@ from onnx import helper
 from ernie_rt.contract import DType, Graph, Lowering, TensorType, Value
 from ernie_rt_onnx import tiled
 from ernie_rt_onnx.emit import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
-from ernie_rt_onnx.emitter import ELEMENT_TYPES, IR_VERSION, OPSETS, Emitter, is_tiled
+from ernie_rt_onnx.emitter import ELEMENT_TYPES, IR_VERSION, OPSETS, Emitter
 from ernie_rt_onnx.genai import ATTENTION_MASK, INPUT_IDS, LOGITS
 from ernie_rt_onnx.library import kernels
 from ernie_rt_onnx.mask import emit_mask
+from ernie_rt_onnx.planner import is_tiled
 
 NEVER: Final = -1e30
 """The logit of an id that is no token: finite, for whoever multiplies by zero."""

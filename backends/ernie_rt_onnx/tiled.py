@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from ernie_rt.contract import Node, Operand, Weight
 from ernie_rt_onnx.emit import attend_in_place
-from ernie_rt_onnx.emitter import Emitter, is_tiled
+from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.functions import DOMAIN
+from ernie_rt_onnx.planner import is_tiled
 
 EXPERTS: Final = ("experts_gate_up", "experts_down")
 MATRICES: Final[Mapping[str, tuple[str, ...]]] = {

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from ernie_rt.contract import Limits
 from ernie_rt.graph.cost import EXPERTS
 from ernie_rt_cudagraph.launch import Launch
-from ernie_rt_cudagraph.replay import buckets
+from ernie_rt_cudagraph.planner import buckets
 from gpu_parts.card import Card
 from gpu_parts.ceilings import Ceilings, measure, share_of
 from gpu_parts.compiling import Wanted, compile_kernels

@@ -1,10 +1,10 @@
 """What a backend author imports."""
 
 from ernie_rt.contract.bases import BackendBase, ExecutableBase
-from ernie_rt.contract.contents import PagedContents
+from ernie_rt.contract.contents import PagedContents, graphs_of
 from ernie_rt.contract.interpreter import Interpreter
 from ernie_rt.contract.memory import available_memory, check_memory
-from ernie_rt.contract.planner import Device, Planner, Rate, Rates
+from ernie_rt.contract.planner import Device, Planner, Rate, Rates, activation_bytes
 from ernie_rt.contract.protocols import (
     Backend,
     CacheShape,
@@ -71,7 +71,9 @@ __all__ = [
     "Value",
     "Weight",
     "WeightSource",
+    "activation_bytes",
     "available_memory",
     "check_memory",
     "draw",
+    "graphs_of",
 ]

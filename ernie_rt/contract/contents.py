@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ernie_rt.contract.protocols import CacheShape, Limits, MemoryReport, StepLimits
+from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import Lowering
 from ernie_rt.graph.types import DType, State, Weight
 
@@ -24,8 +25,13 @@ class PagedContents:
 
     @classmethod
     def of(cls, lowerings: Mapping[str, Lowering], limits: Limits) -> PagedContents:
+        """Those of lowered graphs."""
+        return cls.of_graphs(graphs_of(lowerings), limits)
+
+    @classmethod
+    def of_graphs(cls, named: Mapping[str, Graph], limits: Limits) -> PagedContents:
         """Pages enough for the rows that the limits ask for; any mixture of prefills and decodes."""
-        graphs = [lowering.graph for lowering in lowerings.values()]
+        graphs = named.values()
         longest = -(-limits.max_context // PAGE_SIZE)
         pages = longest * limits.max_sequences
         if limits.cache_tokens is not None:
@@ -47,3 +53,8 @@ class PagedContents:
             return (held if held.storage.packed else held.type).nbytes(self.bindings)
 
         return MemoryReport(sum(map(nbytes, self.weights.values())), sum(map(nbytes, self.states.values())))
+
+
+def graphs_of(lowerings: Mapping[str, Lowering]) -> dict[str, Graph]:
+    """The lowered graphs by name, as a `Planner` bills them."""
+    return {name: lowering.graph for name, lowering in lowerings.items()}

@@ -65,14 +65,21 @@ def _system_memory() -> int | None:
 
 
 def check_memory(report: MemoryReport, limit: int | None) -> None:
-    """Raise CapacityError when weights and cache exceed the caller's limit or what the device has left."""
+    """Raise CapacityError when weights and cache exceed the caller's limit, or they and the workspace what the device
+    has left."""
     room = available_memory() if report.available is None else report.available
-    weights, cache = human_bytes(report.held_weight_bytes), human_bytes(report.cache_bytes)
-    for bound, name in ((limit, "the memory limit"), (room, "the memory that is free")):
-        if bound is not None and report.nbytes > bound:
+    found = f"{human_bytes(report.held_weight_bytes)} of weights and {human_bytes(report.cache_bytes)} of cache"
+    if report.workspace_bytes:
+        found += f", beside {human_bytes(report.workspace_bytes)} of workspace"
+    kept = report.nbytes - report.workspace_bytes
+    for wanted, bound, name in (
+        (kept, limit, "the memory limit"),
+        (report.nbytes, room, "the memory that is free"),
+    ):
+        if bound is not None and wanted > bound:
             raise CapacityError(
                 f"the model does not fit into {name}",
                 expected=f"at most {human_bytes(bound)}",
-                found=f"{weights} of weights and {cache} of cache",
+                found=found,
                 hint="Choose quantised weights, a narrower dtype, a shorter context, or a smaller model",
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ernie_rt.contract.protocols import Limits, MemoryReport, Target
+from ernie_rt.graph.cost import live_bytes
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import Storage
 
@@ -47,8 +48,9 @@ class Rates:
     """What benchmarks of a backend reach of the floor on a kind of device.
 
     `weights` are the rates by how weights are held ("float32", "bfloat16", "int8", "int4"), `cache` is the share of
-    bandwidth at which attention reads rows of the cache. A step costs `step_seconds`, and each node of the lowered
-    graph `node_seconds`, whatever it computes. `source` says where the figures are from.
+    bandwidth at which attention reads rows of the cache. A step costs `step_seconds`, and each composite of the graph
+    `node_seconds`, whatever it computes. `source` says where the figures are from. A backend that no device of the kind
+    `has_run` may be named, but does not outrank one that has.
     """
 
     weights: Mapping[str, Rate]
@@ -56,6 +58,7 @@ class Rates:
     step_seconds: float
     node_seconds: float
     source: str
+    has_run: bool = True
 
 
 class Planner(Protocol):
@@ -75,3 +78,10 @@ class Planner(Protocol):
     def rates(self, target: Target, device: Device) -> Rates:
         """How fast it is on such a device."""
         ...
+
+
+def activation_bytes(graphs: Mapping[str, Graph], limits: Limits) -> int:
+    """The most bytes of activations that are alive at once in the largest step that the limits allow."""
+    tokens = min(limits.max_batch_tokens, limits.max_context * limits.max_sequences)
+    sizes = {"N": tokens, "C": limits.max_context, "P": limits.max_context, "L": limits.max_sequences}
+    return max((live_bytes(graph, sizes) for graph in graphs.values()), default=0)

@@ -52,7 +52,8 @@ class SimpleBackend(BackendBase):
         target: Target,
         limits: Limits,
     ) -> SimpleExecutable:
-        return SimpleExecutable(lowerings, weights, limits, self.functions, self.dtype)
+        report = self.bill(lowerings, target, limits)
+        return SimpleExecutable(lowerings, weights, limits, self.functions, self.dtype, report)
 
 
 class SimpleExecutable(ExecutableBase):
@@ -65,11 +66,12 @@ class SimpleExecutable(ExecutableBase):
         limits: Limits,
         functions: Mapping[str, Callable[..., Any]],
         dtype: DType,
+        report: MemoryReport,
     ) -> None:
+        check_memory(report, limits.memory_bytes)
         contents = PagedContents.of(lowerings, limits)
         self.cache, self.admits, bindings = contents.cache, contents.admits, contents.bindings
-        self._report = contents.report(dtype)
-        check_memory(self._report, limits.memory_bytes)
+        self._report = report
         self._dtype = dtype
         self._graphs = {name: lowering.graph for name, lowering in lowerings.items()}
         arrays = {name: _load(weight, source, bindings, dtype) for name, weight in contents.weights.items()}

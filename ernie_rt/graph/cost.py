@@ -1,4 +1,4 @@
-"""What a graph costs to run: FLOPs and bytes per node and in all, and how many parameters it has.
+"""What a graph costs to run: FLOPs and bytes per node and in all, what is alive, and its parameters.
 
 Costs take bindings for the symbolic axes, such as `{"N": 1, "C": 4096, "L": 1}`. FLOPs count a multiply and an add as
 two. Bytes are those that must move at least once: weights as they are stored, and cache rows.
@@ -7,7 +7,8 @@ two. Bytes are those that must move at least once: weights as they are stored, a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ernie_rt.graph.graph import Graph, Node
@@ -42,14 +43,79 @@ def graph_cost(graph: Graph, bindings: Bindings) -> Cost:
 
 def node_cost(node: Node, bindings: Bindings) -> Cost:
     """The cost of one node run in one go."""
-    weights = cache = 0
-    for param, operand in node.operands.items():
-        if isinstance(operand, Weight):
-            weights += _weight_bytes(node, param, operand, bindings)
-        elif isinstance(operand, State):
+    cache = 0
+    for operand in node.inputs:
+        if isinstance(operand, State):
             rows = bindings["N"] + bindings["C"] if operand.type.dims[0] == "R" else 2  # a seat's is read and written
             cache += rows * operand.nbytes({**bindings, "R": 1, "S": 1})
-    return Cost(flops(node, bindings), weights, cache)
+    return Cost(flops(node, bindings), sum(nbytes for _, nbytes in weights_read(node, bindings)), cache)
+
+
+def weights_read(node: Node, bindings: Bindings) -> Iterator[tuple[Weight, int]]:
+    """The weights that a node reads, and how many bytes of each."""
+    for param, operand in node.operands.items():
+        if isinstance(operand, Weight):
+            yield operand, _weight_bytes(node, param, operand, bindings)
+
+
+def alike(graph: Graph) -> Counter[Node]:
+    """One node of each sort, with how many there are: nodes of one sort cost the same."""
+    found: dict[object, Node] = {}
+    counts: Counter[Node] = Counter()
+    for node in graph.nodes:
+        counts[found.setdefault(_sort(node), node)] += 1
+    return counts
+
+
+def composites(node: Node) -> tuple[Node, ...]:
+    """The nodes that a block, or a `moe`, consists of; of others the node itself."""
+    if node.spec.level != "block" and node.op != "moe":
+        return (node,)
+    return tuple(inner for child in decompose(node)[0] for inner in composites(child))
+
+
+def live_bytes(graph: Graph, bindings: Bindings) -> int:
+    """The most bytes of values that are alive at once while a graph runs composite by composite, its inputs aside.
+
+    A value is, from the node that makes it to the last one that reads it.
+    """
+    return _most_alive(graph.nodes, frozenset(value.name for _, value in graph.outputs), {}, {}, bindings)
+
+
+def _most_alive(
+    nodes: Sequence[Node], kept: frozenset[str], alive: dict[str, int], known: dict[object, int], bindings: Bindings
+) -> int:
+    """The same of some nodes, before which values are `alive`; those that are `kept` live on. `known` are the most
+    bytes within nodes."""
+    values = ((place, operand) for place, node in enumerate(nodes) for operand in node.inputs)
+    last = {operand.name: place for place, operand in values if isinstance(operand, Value)}
+    most = 0
+    for place, node in enumerate(nodes):
+        staying = {name: size for name, size in alive.items() if name in kept or last.get(name, -1) > place}
+        leaving = {name: size for name, size in alive.items() if name not in staying}
+        most = max(most, sum(staying.values()) + _within(node, leaving, known, bindings))
+        made = {value.name: value.type.nbytes(bindings) for value in node.outputs}
+        alive = staying | {name: size for name, size in made.items() if name in kept or last.get(name, -1) > place}
+    return most
+
+
+def _within(node: Node, leaving: dict[str, int], known: dict[object, int], bindings: Bindings) -> int:
+    """Of what a node makes, with those that it is the last to read."""
+    parts = composites(node)
+    if parts == (node,):
+        return sum(leaving.values()) + sum(value.type.nbytes(bindings) for value in node.outputs)
+    read = tuple(isinstance(operand, Value) and operand.name in leaving for operand in node.inputs)
+    if (sort := (_sort(node), read)) not in known:
+        known[sort] = _most_alive(parts, frozenset({parts[-1].outputs[0].name}), leaving, known, bindings)
+    return known[sort]
+
+
+def _sort(node: Node) -> object:
+    """What nodes have in common that cost the same."""
+    operands = tuple(
+        None if operand is None else (operand.type, getattr(operand, "storage", None)) for operand in node.inputs
+    )
+    return node.op, operands, tuple(node.attributes.items())
 
 
 def flops(node: Node, bindings: Bindings) -> int:

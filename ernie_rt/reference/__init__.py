@@ -16,5 +16,6 @@ def ernie_rt_backends() -> list[BackendInfo]:
             summary="NumPy in float64: what every op means. Slow; the judge of the others",
             dtypes={"cpu": ("float32", "float64")},
             conformance="ernie_rt.reference:conformance.json",
+            planner="ernie_rt.reference.planner:ReferencePlanner",
         )
     ]

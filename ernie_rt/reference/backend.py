@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from ernie_rt.contract.contents import graphs_of
+from ernie_rt.contract.protocols import Limits, MemoryReport, Target
 from ernie_rt.contract.simple import SimpleBackend
+from ernie_rt.graph.legalize import Lowering
 from ernie_rt.reference.ops import MEANINGS
+from ernie_rt.reference.planner import ReferencePlanner
 
 
 class ReferenceBackend(SimpleBackend):
@@ -11,3 +17,6 @@ class ReferenceBackend(SimpleBackend):
 
     functions = MEANINGS
     dtype = "float64"
+
+    def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
+        return ReferencePlanner().bill(graphs_of(lowerings), target, limits)

@@ -155,11 +155,12 @@ def test_what_is_mapped_counts_against_no_limit(demo: Path) -> None:
     tiles = sum(w.nbytes() for w in built.graph.weights if w.storage == TILED or w.name == "embed.weight")
     bill = built.bill(Limits(64))
     assert bill.mapped_bytes == tiles > bill.nbytes
-    assert bill.weight_bytes - tiles == bill.nbytes - bill.cache_bytes
-    executable = built.compile(source, Limits(64, memory_bytes=bill.nbytes))
+    assert bill.weight_bytes - tiles == bill.held_weight_bytes
+    kept = bill.held_weight_bytes + bill.cache_bytes
+    executable = built.compile(source, Limits(64, memory_bytes=kept))
     assert replace(executable.memory(), notes=bill.notes) == bill
     with pytest.raises(CapacityError, match="the memory limit"):
-        built.compile(source, Limits(64, memory_bytes=bill.nbytes - 1))
+        built.compile(source, Limits(64, memory_bytes=kept - 1))
     source.close()
     assert built.compile(Synthetic(), Limits(64)).memory().mapped_bytes == 0  # which has no files
     with pytest.raises(CapacityError, match="the memory limit"):

@@ -74,3 +74,10 @@ def test_what_does_not_fit_is_refused_with_both_numbers() -> None:
         check_memory(report, 4 * GIB - (GIB // 10))
     with pytest.raises(CapacityError, match="the memory that is free"):
         check_memory(replace(report, available=GIB), None)
+
+
+def test_the_workspace_counts_against_what_is_free_and_not_against_a_limit() -> None:
+    report = MemoryReport(GIB, GIB, workspace_bytes=GIB, available=3 * GIB)
+    check_memory(report, 2 * GIB)
+    with pytest.raises(CapacityError, match=r"memory that is free.* beside 1\.0 GiB of workspace"):
+        check_memory(replace(report, available=3 * GIB - 1), None)

@@ -16,7 +16,8 @@ from ernie_rt.sampling.params import SamplingParams
 from ernie_rt.session import Model
 from ernie_rt_cudagraph.backend import CudaGraphBackend
 from ernie_rt_cudagraph.executable import CudaGraphExecutable
-from ernie_rt_cudagraph.replay import Directly, buckets
+from ernie_rt_cudagraph.planner import buckets
+from ernie_rt_cudagraph.replay import Directly
 from support.pages import admitted
 from support.recorded import Recorder
 from support.rehearsal import CONTEXT, MODELS, PROMPTS, Visit, Weights, drive, traffic

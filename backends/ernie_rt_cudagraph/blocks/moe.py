@@ -7,7 +7,6 @@ from typing import Final
 from torch import Tensor
 
 from ernie_rt.contract import Node
-from ernie_rt.graph.types import TensorType
 from ernie_rt_cudagraph.blocks.mlp import mlp
 from ernie_rt_cudagraph.kernels.experts import few_rows
 from ernie_rt_cudagraph.kernels.routing import MAX_EXPERTS, begin, choose
@@ -57,16 +56,6 @@ def moe_experts(
 ) -> Tensor:
     """The composite of that name, for graphs of which a tap splits the block."""
     return many_rows(x, ids.contiguous(), weights, experts_gate_up, experts_down, pdl=pdl)
-
-
-def scratch_bytes(node: Node, tokens: int) -> int:
-    """What the experts of a block leave in memory before they are combined, of a step of so many tokens."""
-    x, down = node.operands["x"], node.operands["experts_down"]
-    assert x is not None and down is not None
-    _, hidden, width = down.type.dims
-    top_k = node.attributes["top_k"]
-    assert isinstance(hidden, int) and isinstance(width, int) and isinstance(top_k, int)
-    return TensorType(x.type.dtype, (tokens, top_k, hidden + width)).nbytes()
 
 
 def refusal(node: Node) -> str | None:
