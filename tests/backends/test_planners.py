@@ -15,7 +15,6 @@ from ernie_rt.contract import Limits, Target
 from ernie_rt.graph.types import DType, Storage
 from ernie_rt.host import PluginHost
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.weights.quantize import Quantization
 from support.configs import small
 
