@@ -26,8 +26,12 @@ def human_count(count: int) -> str:
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """`Did you mean 'demo'? `: the names that come near to what was given, or nothing."""
-    names = {name.casefold(): name for name in known}
-    close = [repr(names[name]) for name in get_close_matches(given.casefold(), names)]
+    return nearest(given.casefold(), {name.casefold(): name for name in known})
+
+
+def nearest(given: str, names: Mapping[str, str]) -> str:
+    """The same, of names by what they are compared as."""
+    close = [repr(names[each]) for each in get_close_matches(given, names)]
     return f"Did you mean {' or '.join(close)}? " if close else ""
 
 

@@ -1,0 +1,80 @@
+"""The GPUs of this machine, as the driver's own tool describes them: neither PyTorch nor a CUDA context is needed."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+from ernie_rt.contract.planner import Device
+from ernie_rt.errors import OptionError
+from ernie_rt.planning.device import GIB, MIB, find_device, room
+
+PATIENCE: Final = 4.0
+"""Seconds that a tool may take; one that asks a driver which is ill may wait for ever."""
+SMI: Final = ("nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi")
+QUERY: Final = ("--query-gpu=index,uuid,name,memory.free", "--format=csv,noheader,nounits")
+
+
+def nvidia_gpus() -> tuple[Device, ...]:
+    """The cards that this process may use, with the memory that is free on each now.
+
+    A card that the table does not know has a bandwidth of 0, which means that it is not known, and no peaks. There are
+    none where the tool is absent, fails, or takes longer than `PATIENCE`.
+    """
+    tool = next(filter(None, map(shutil.which, SMI)), None)
+    rows = csv.reader(told([tool, *QUERY]).splitlines(), skipinitialspace=True) if tool is not None else ()
+    return tuple(
+        replace(_found(name, "cuda"), memory_bytes=int(free) * MIB)
+        for index, uuid, name, free in (row for row in rows if len(row) == 4)
+        if free.isdigit() and _visible(index, uuid)
+    )
+
+
+def mac_gpu(chip: str, memory_bytes: int) -> tuple[Device, ...]:
+    """The GPU of a Mac, by the name of its chip, with what Metal recommends of the memory; Intel's chips have none that
+    computes. What the table does not know is as with cards."""
+    if not chip.startswith("Apple"):
+        return ()
+    found = replace(_found(f"{chip} {memory_bytes // GIB}GB", "mps"), memory_bytes=memory_bytes)
+    return (replace(found, memory_bytes=room(found)),)
+
+
+def told(command: Sequence[str]) -> str:
+    """What a tool prints; nothing when it is absent, fails, or takes longer than `PATIENCE`."""
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            encoding="utf-8", errors="replace",
+        )  # fmt: skip
+    except OSError:
+        return ""
+    try:
+        text, _ = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):  # a driver that is ill may not even let it be killed
+            process.communicate(timeout=1.0)
+        return ""
+    return text if process.returncode == 0 else ""
+
+
+def _found(name: str, kind: str) -> Device:
+    try:
+        return find_device(name)
+    except OptionError:
+        return Device(name, kind, 0, 0.0, {}, "this machine; how fast such a device is, is not known")
+
+
+def _visible(index: str, uuid: str) -> bool:
+    """Whether CUDA_VISIBLE_DEVICES, where it is set, names a card, by its number or its identifier."""
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is None:
+        return True
+    names = [each.strip() for each in wanted.split(",")]
+    return index in names or any(each.startswith("GPU-") and uuid.startswith(each) for each in names)
