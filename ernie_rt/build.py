@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from ernie_rt.contract.planner import Planner
 from ernie_rt.contract.protocols import Backend, Executable, Limits, MemoryReport, Target
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import BackendError
@@ -78,7 +79,7 @@ def build(
     return Build(backend, target, given, lowerings, _notes(stored, held))
 
 
-def accepted(graph: Graph, backend: Backend, target: Target) -> Graph:
+def accepted(graph: Graph, backend: Backend | Planner, target: Target) -> Graph:
     """The graph with packed weights as numbers, where the backend does not take them as they are."""
     packed = {weight.storage for weight in graph.weights if weight.storage.packed}
     taken = {storage for storage in packed if backend.accepts(storage, target)}

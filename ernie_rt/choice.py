@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ernie_rt.build import accepted
 from ernie_rt.contract.bases import BackendBase
 from ernie_rt.contract.protocols import Backend, Target
 from ernie_rt.errors import BackendError, CapacityError, OptionError
-from ernie_rt.graph.types import FLOATS, DType
+from ernie_rt.graph.types import FLOATS, DType, Storage
 from ernie_rt.hooks import BackendInfo
 from ernie_rt.host import PluginHost, blame
+from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.families import DENSE_0_3B
+from ernie_rt.planning.limits import batch_tokens
+from ernie_rt.planning.speed import Predictor
+from ernie_rt.planning.usual import usual_device
 
-PREFERENCE: Final = ("onnx", "eager", "reference")
-"""What `auto` tries on a CPU, in this order; backends of other names are used when they are asked for."""
-ON_GPUS: Final = ("eager", "cudagraph", "onnx", "reference")
-"""The order on other devices. eager has passed the conformance suite there; cudagraph, made to come first, and onnx
-have not met a GPU yet. onnx gives each sequence a slot of the longest context, and reads prompts one at a time; it
-holds quantised weights that eager widens."""
+AUTOMATIC: Final[Mapping[str, frozenset[str]]] = {
+    "onnx": frozenset({"cpu", "cuda"}),
+    "eager": frozenset({"cpu", "cuda", "mps"}),
+    "cudagraph": frozenset({"cuda"}),
+    "reference": frozenset({"cpu"}),
+}
+"""What `auto` may choose, by kind of device; backends of other names are used when they are asked for."""
 DRIVERS: Final = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")
 """Libraries that come with drivers of GPUs: they tell at once whether PyTorch, which takes seconds, need be asked."""
 
@@ -48,8 +57,12 @@ def choose(
     stored: DType = "bfloat16",
     deterministic: bool = False,
     attempt: Callable[[Choice], object] = lambda choice: None,
+    model: ModelConfig = DENSE_0_3B,
+    storages: Mapping[str, Storage] | None = None,
 ) -> Choice:
-    """Settle what is "auto": a device that is no CPU where there is one, and the first of PREFERENCE that runs on it.
+    """Settle what is "auto": a device that is no CPU where there is one, and the backend that is predicted to take the
+    least time there for a typical request to the model, its weights stored as `storages` say; behind all backends that
+    have run on such a device come those that have not.
 
     `stored` is the checkpoint's dtype, which is kept where the backend computes in it. With `deterministic` only a
     backend is chosen that can be (`Target.deterministic`). `attempt` is given the choice, and raises CapacityError when
@@ -65,19 +78,16 @@ def choose(
         attempt(choice)
         return choice
     kinds = accelerators() if device == "auto" else ()
-    places = [
-        (name, kind, f"the first that runs on {kind}")
-        for kind in kinds
-        for name in ON_GPUS
-        if name in host.backends and kind in host.info(name).dtypes
-    ]
     kind = "cpu" if device == "auto" else device.partition(":")[0]
     known = {each for info in host.backends.values() for each in info.dtypes}
-    places += [
-        (name, "cpu" if kinds else device, "the first usable")
-        for name in (PREFERENCE if kind == "cpu" else ON_GPUS)
-        if name not in host.backends or kind in host.info(name).dtypes or kind not in known  # so said without an import
-    ]
+
+    def ranked(kind: str) -> list[str]:
+        return by_prediction(host, kind, dtype=dtype, stored=stored, model=model, storages=storages)
+
+    places = [(name, kind, f"the first that runs on {kind}") for kind in kinds for name in ranked(kind)]
+    absent = [name for name, kinds in AUTOMATIC.items() if name not in host.backends and kind in kinds]
+    here = [*absent, *ranked(kind)] if kind in known else AUTOMATIC  # so said without an import
+    places += [(name, "cpu" if kinds else device, "the first usable") for name in here]
     skipped: list[str] = []
     large: list[CapacityError] = []
     for name, place, reason in places:
@@ -107,6 +117,42 @@ def choose(
         f"no backend can run this on device {device!r} in dtype {dtype!r}: {'; '.join(skipped)}",
         hint="`ernie-rt backends` says what each one lacks",
     )
+
+
+def by_prediction(
+    host: PluginHost,
+    kind: str,
+    *,
+    dtype: str = "auto",
+    stored: DType = "bfloat16",
+    model: ModelConfig = DENSE_0_3B,
+    storages: Mapping[str, Storage] | None = None,
+) -> list[str]:
+    """The backends that `auto` may choose on a kind of device, in the order in which it tries them."""
+    names = [name for name, info in host.backends.items() if kind in info.dtypes and kind in AUTOMATIC.get(name, ())]
+    if len(names) < 2:
+        return names
+    device = usual_device(kind)
+
+    def place(name: str) -> tuple[bool, float]:
+        planner = host.planner(name)
+        if planner is None:
+            return True, math.inf
+        target = Target((kind,), settled_dtype(host.info(name), kind, dtype, stored) or stored)
+        rates = planner.rates(target, device)
+        graph = accepted(build_graph(model, target.dtype, storages), planner, target)
+        speed = Predictor(graph, device, rates).speed(model.max_position_embeddings, batch_tokens(kind))
+        return not rates.has_run, math.inf if speed is None else speed.request_seconds
+
+    return sorted(names, key=place)
+
+
+def settled_dtype(info: BackendInfo, kind: str, dtype: str, stored: DType) -> DType | None:
+    """The dtype that a backend computes in on a kind of device: the one that is asked for, the checkpoint's, or the one
+    that it prefers. None: it does not compute in what is asked for."""
+    computed = info.dtypes[kind]
+    preferred = stored if dtype == "auto" else dtype
+    return next((each for each in computed if each == preferred), computed[0] if dtype == "auto" else None)
 
 
 def accelerators() -> tuple[str, ...]:
@@ -151,12 +197,12 @@ def _settle(
             expected=f"one of {', '.join(devices) or 'none'}",
             hint=_lacking(implementation, device, devices) or _for_other_kinds(host, info, device.partition(":")[0]),
         )
-    computed = info.dtypes[wanted[0].partition(":")[0]]
-    preferred = stored if dtype == "auto" else dtype
-    settled = next((each for each in computed if each == preferred), computed[0] if dtype == "auto" else None)
+    kind = wanted[0].partition(":")[0]
+    settled = settled_dtype(info, kind, dtype, stored)
     if settled is None:
         raise OptionError(
-            f"backend {name!r} does not compute in {dtype} on {wanted[0]}", expected=f"one of {', '.join(computed)}"
+            f"backend {name!r} does not compute in {dtype} on {wanted[0]}",
+            expected=f"one of {', '.join(info.dtypes[kind])}",
         )
     if deterministic:
         _check_deterministic(name, implementation, Target((wanted[0],), settled, deterministic=True))

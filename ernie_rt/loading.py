@@ -24,18 +24,12 @@ from ernie_rt.host import PluginHost, blame
 from ernie_rt.location import Located, locate
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.families import find
+from ernie_rt.planning.limits import BATCH_TOKENS, DEFAULT_CONTEXT, batch_tokens
 from ernie_rt.runtime.kept_rows import keep_rows
 from ernie_rt.runtime.row_store import RowStore
 from ernie_rt.session import Model
 from ernie_rt.weights.opening import SOURCES, Sources
 from ernie_rt.weights.source import Place, PlacedSource, StoredSource, WeightSource, storages_of
-
-DEFAULT_CONTEXT = 32768
-"""What `max_context` is when nobody says, if the model has as much: a cache of 131,072 tokens is seldom needed."""
-
-BATCH_TOKENS: Final = 512
-CUDA_BATCH_TOKENS: Final = 4096
-"""A GPU reads a mixture of experts' weights anew for each step, so few tokens a step leave it waiting for memory."""
 
 KEPT_BYTES: Final = 8 << 30
 """What a cache on disk may take when nobody says."""
@@ -116,8 +110,9 @@ def load(
 
         def attempt(choice: Choice) -> None:
             target = Target((choice.device,), choice.dtype, threads, graphs, deterministic)
-            wide = max_batch_tokens is None and choice.device.partition(":")[0] == "cuda"
-            bounds = replace(limits, max_batch_tokens=CUDA_BATCH_TOKENS) if wide else limits
+            bounds = limits
+            if max_batch_tokens is None:
+                bounds = replace(limits, max_batch_tokens=batch_tokens(choice.device))
             with blame(choice.backend):
                 built = build(config, plugins.backend(choice.backend), target, storages_of(source), taps)
                 check_memory(built.bill(bounds), bounds.memory_bytes)
@@ -131,6 +126,8 @@ def load(
             stored=config.dtype,
             deterministic=deterministic,
             attempt=attempt,
+            model=config,
+            storages=storages_of(source),
         )
         built, limits = builds[choice]
         with blame(choice.backend):

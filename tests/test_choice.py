@@ -4,20 +4,43 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from ernie_rt.choice import PREFERENCE, Choice, accelerators, choose
-from ernie_rt.contract import BackendBase, Target
+from ernie_rt.choice import AUTOMATIC, Choice, accelerators, by_prediction, choose
+from ernie_rt.contract import BackendBase, Device, Rate, Rates, Storage, Target
 from ernie_rt.errors import BackendError, CapacityError, OptionError
 from ernie_rt.graph.types import DType
 from ernie_rt.hooks import BackendInfo, hookimpl
 from ernie_rt.host import PluginHost
+from ernie_rt.modeling.config import read_config
+from ernie_rt.modeling.families import FAMILIES
+from ernie_rt.planning.forms import FORMS
+from ernie_rt.planning.machine import Cpu
+from ernie_rt.weights.hub import DEMO
 
 CPU: Mapping[str, tuple[DType, ...]] = {"cpu": ("float32", "bfloat16")}
 GPU: Mapping[str, tuple[DType, ...]] = {"cuda": ("float16", "float32"), "cpu": ("float32", "bfloat16")}
+
+
+STEP_SECONDS = {"onnx": 1e-3, "eager": 2e-3, "cudagraph": 0.5e-3, "reference": 1.0}
+
+
+class FakePlanner:
+    """Of a backend whose steps take so long, and which has run on a CPU, or if it is eager."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def accepts(self, storage: Storage, target: Target) -> bool:
+        return False
+
+    def rates(self, target: Target, device: Device) -> Rates:
+        has_run = device.kind == "cpu" or self.name == "eager"
+        return Rates({target.dtype: Rate(1, 1, target.dtype)}, 1, STEP_SECONDS[self.name], 0, "", has_run)
 
 
 class Fakes:
@@ -41,7 +64,9 @@ class Fakes:
             return devices
 
         setattr(self.module, name, type(name, (), {"devices": asked}))
-        self.infos.append(BackendInfo(name, f"fake_engines:{name}", "", dtypes, requires))
+        planner = f"fake_engines:{name}_planner" if name in AUTOMATIC else ""
+        setattr(self.module, f"{name}_planner", partial(FakePlanner, name))
+        self.infos.append(BackendInfo(name, f"fake_engines:{name}", "", dtypes, requires, planner=planner))
         return self
 
     def derived(self, name: str, not_deterministic: Callable[[Any, Target], str | None]) -> None:
@@ -64,11 +89,10 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     return Fakes(monkeypatch)
 
 
-def test_auto_takes_the_first_of_its_order(fakes: Fakes) -> None:
-    for name in ("another", *reversed(PREFERENCE)):
+def test_auto_takes_what_is_predicted_to_be_the_fastest(fakes: Fakes) -> None:
+    for name in ("another", "reference", "eager", "onnx"):
         fakes.add(name)
-    assert PREFERENCE == ("onnx", "eager", "reference")
-    for name in PREFERENCE:
+    for name in ("onnx", "eager", "reference"):
         assert choose(fakes.host()).backend == name
         fakes.infos = [info for info in fakes.infos if info.name != name]
     with pytest.raises(BackendError, match="no backend can run this"):
@@ -96,12 +120,33 @@ def test_auto_prefers_a_gpu_to_an_earlier_backend(fakes: Fakes, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0"])
-def test_the_order_on_a_gpu_is_its_own(device: str, fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_run_on_a_gpu_comes_first(device: str, fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ernie_rt.choice.accelerators", lambda: ("cuda",))
     for name in ("onnx", "cudagraph", "eager"):
         fakes.add(name, ("cuda:0", "cpu"), GPU)
         assert choose(fakes.host(), device=device).backend == name
     assert choose(fakes.host(), device="cuda", attempt=large("cudagraph", "eager")).backend == "onnx"
+
+
+@pytest.mark.parametrize(
+    ("model", "features", "bits", "order"),
+    [
+        ("demo", {"avx512_bf16"}, 0, ["onnx", "eager", "reference"]),  # overhead decides
+        ("0.3B", {"avx512_bf16"}, 0, ["eager", "onnx", "reference"]),  # onnx would widen bfloat16
+        ("0.3B", set(), 0, ["onnx", "eager", "reference"]),  # and so does this CPU, number by number
+        ("0.3B", {"avx512_bf16", "avx512_vnni"}, 4, ["onnx", "eager", "reference"]),
+        ("21B-A3B", {"avx512_bf16"}, 8, ["onnx", "eager", "reference"]),
+        ("21B-A3B", {"avx512_bf16"}, 0, ["eager", "onnx", "reference"]),
+    ],
+)
+def test_the_order_of_our_backends(
+    model: str, features: set[str], bits: Any, order: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = read_config(DEMO) if model == "demo" else next(f.config for f in FAMILIES if f.name == model)
+    monkeypatch.setattr("ernie_rt.planning.usual.this_cpu", lambda: Cpu("", 2, frozenset(features), 1 << 34))
+    storages = FORMS[f"int{bits}"].storages(config) if bits else None
+    assert by_prediction(PluginHost(), "cpu", model=config, storages=storages) == order
+    assert by_prediction(PluginHost(), "cuda", model=config, storages=storages) == ["eager", "cudagraph", "onnx"]
 
 
 def test_a_gpu_that_no_backend_can_use(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:

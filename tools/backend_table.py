@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from ernie_rt.choice import PREFERENCE
+from ernie_rt.choice import AUTOMATIC
 from ernie_rt.conformance import Suite
 from ernie_rt.contract import BlockQuantized, Target
 from ernie_rt.discovery.installed import discover
@@ -32,9 +32,9 @@ END: Final = "<!-- end -->"
 
 
 def stored(root: Path) -> list[Mapping[str, Any]]:
-    """The stored reports, the backend that `auto` prefers first."""
+    """The stored reports, backend by backend."""
     reports = [json.loads(path.read_text()) for path in sorted((root / "docs/conformance").glob("*.json"))]
-    return sorted(reports, key=lambda report: PREFERENCE.index(report["subject"]["backend"]))
+    return sorted(reports, key=lambda report: list(AUTOMATIC).index(report["subject"]["backend"]))
 
 
 def table(reports: list[Mapping[str, Any]]) -> str:

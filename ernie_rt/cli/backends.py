@@ -21,7 +21,7 @@ def backends(context: typer.Context, as_json: Json = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from ernie_rt.choice import ON_GPUS, PREFERENCE, accelerators
+    from ernie_rt.choice import AUTOMATIC, accelerators
     from ernie_rt.cli.output import say, table, write
     from ernie_rt.display import printable
     from ernie_rt.host import PluginHost
@@ -29,7 +29,7 @@ def backends(context: typer.Context, as_json: Json = False) -> None:
     host = PluginHost()
     host.examine()
     kinds = {"cpu", *accelerators()}
-    order = {name: place for place, name in enumerate(dict.fromkeys((*PREFERENCE, *ON_GPUS)))}
+    order = {name: place for place, name in enumerate(AUTOMATIC)}
     found: list[dict[str, Any]] = []
     for name in sorted(host.backends, key=lambda name: (order.get(name, len(order)), name)):
         info = host.backends[name]

@@ -103,7 +103,7 @@ def _lowered(config: ModelConfig, dtype: str, backend: str) -> Lowering:
     from ernie_rt.host import PluginHost, blame
 
     host = PluginHost()
-    choice = choose(host, backend=backend, dtype=dtype, stored=config.dtype)
+    choice = choose(host, backend=backend, dtype=dtype, stored=config.dtype, model=config)
     with blame(backend):
         return build(config, host.backend(backend), Target((choice.device,), choice.dtype)).lowering
 

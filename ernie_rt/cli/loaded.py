@@ -81,19 +81,21 @@ def quantized(
     from ernie_rt.contract.protocols import Target
     from ernie_rt.display import human_bytes
     from ernie_rt.host import PluginHost, blame
+    from ernie_rt.planning.forms import FORMS
     from ernie_rt.weights.cache import cached_weights
     from ernie_rt.weights.quantize import Quantization
 
     def announce(nbytes: int, seconds: float) -> None:
         say(f"quantising to {weights}: {human_bytes(nbytes)}, about {max(seconds, 1):.0f} s, once")
 
-    host = PluginHost()
+    host, wanted = PluginHost(), Quantization(weights.bits)
     choice = choose(
-        host, backend=backend, device=device, dtype=dtype, stored=located.config.dtype, deterministic=deterministic
-    )
+        host, backend=backend, device=device, dtype=dtype, stored=located.config.dtype, deterministic=deterministic,
+        model=located.config, storages=FORMS[weights].storages(located.config),
+    )  # fmt: skip
     chosen, target = host.backend(choice.backend), Target((choice.device,), choice.dtype)
     with blame(choice.backend):
-        how = Quantization(weights.bits).taken(lambda storage: chosen.accepts(storage, target))
+        how = wanted.taken(lambda storage: chosen.accepts(storage, target))
     with progress_bar("hashing") as hashing, progress_bar("quantising") as quantizing:
         return cached_weights(
             located.folder, located.config, how, threads=threads or os.cpu_count() or 1, announce=announce,

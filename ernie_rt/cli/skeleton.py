@@ -9,7 +9,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final
 
-from ernie_rt.choice import PREFERENCE
+from ernie_rt.choice import AUTOMATIC
 from ernie_rt.discovery.installed import discover
 from ernie_rt.errors import OptionError
 from ernie_rt.hooks import is_name
@@ -30,7 +30,7 @@ def render(name: str) -> tuple[str, dict[str, bytes]]:
             found=ascii(name[:40]),
         )
     module, distribution = f"ernie_rt_{name.replace('-', '_')}", f"ernie-rt-{name.replace('_', '-')}"
-    taken = name in PREFERENCE or any(plugin.name == name for plugin in discover())
+    taken = name in AUTOMATIC or any(plugin.name == name for plugin in discover())
     if taken or importlib.util.find_spec(module) is not None:
         raise OptionError(
             f"the name {name!r} is taken", found=f"a plugin {name}" if taken else f"a package {module}",

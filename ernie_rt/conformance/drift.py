@@ -131,7 +131,10 @@ def compare(
     config = located.config
     _check_length(len(prompt), max_new_tokens, most_tokens(config))
     host = host or PluginHost()
-    choices = [choose(host, backend=x.backend, device=x.device, dtype=x.dtype, stored=config.dtype) for x in (a, b)]
+    choices = [
+        choose(host, backend=x.backend, device=x.device, dtype=x.dtype, stored=config.dtype, model=config)
+        for x in (a, b)
+    ]
     request = Request(tuple(prompt), max_new_tokens, frozenset(config.eos_token_id), known_ids=located.known_ids)
     source = located.weights() if weights is None else weights
     try:

@@ -1,0 +1,93 @@
+"""How long a model will take, from what its graph costs and what a backend reaches of a device's peaks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ernie_rt.contract.planner import Device, Rate, Rates
+from ernie_rt.graph.cost import alike, composites, node_cost, weights_read
+from ernie_rt.graph.graph import Graph, Node
+from ernie_rt.graph.types import Plain, Weight
+
+PROMPT: Final = 512
+NEW: Final = 128
+"""A typical request: tokens of its prompt, and of its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Seconds that a prompt of so many tokens takes, and each token of the answer."""
+
+    prompt: int
+    prefill_seconds: float
+    token_seconds: float
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        return self.prompt / self.prefill_seconds
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        return 1 / self.token_seconds
+
+    @property
+    def request_seconds(self) -> float:
+        """What a typical request takes in all."""
+        return self.prefill_seconds + NEW * self.token_seconds
+
+
+class Predictor:
+    """Predicts one model, held as a graph says whose packed weights the backend accepts, on one device."""
+
+    def __init__(self, graph: Graph, device: Device, rates: Rates) -> None:
+        self._nodes: Counter[Node] = alike(graph.with_weights(_held))
+        self._device = device
+        self._rates = rates
+
+    def speed(self, context: int, batch_tokens: int, prompt: int = PROMPT) -> Speed | None:
+        """That of a prompt, in chunks of `batch_tokens`, and of tokens after it, in a context of at most so many; None
+        where the device's peaks are not known."""
+        if not self._device.bandwidth or not self._device.flops:
+            return None
+        prompt = max(1, min(prompt, context - 1))
+        ends = [*range(batch_tokens, prompt, batch_tokens), prompt]
+        starts = [0, *ends[:-1]]
+        prefill = sum(self.step(end - start, end) for start, end in zip(starts, ends, strict=True))
+        return Speed(prompt, prefill, self.step(1, min(context, prompt + NEW // 2)))
+
+    def step(self, new: int, context: int) -> float:
+        """Seconds of a step of so many new tokens of one sequence, which then has `context`."""
+        bindings = {"N": new, "C": context, "P": context, "L": 1}
+        reading = computing = 0.0
+        count = 0
+        for node, times in self._nodes.items():
+            cost, read = node_cost(node, bindings), list(weights_read(node, bindings))
+            heaviest = max(read, key=lambda each: each[1])[0] if read else None
+            for weight, nbytes in read:
+                reading += times * nbytes / self._rate(weight).bandwidth
+            reading += times * cost.cache_bytes / self._rates.cache
+            rate = self._rate(heaviest)
+            computing += times * cost.flops / (self._peak(rate.products) * rate.flops)
+            count += times * len(composites(node))
+        overhead = self._rates.step_seconds + count * self._rates.node_seconds
+        return max(reading / self._device.bandwidth, computing) + overhead
+
+    def _rate(self, weight: Weight | None) -> Rate:
+        """That of how a weight is held; of what nobody measured, the first."""
+        rates = self._rates.weights
+        name = "" if weight is None else str(weight.storage).partition("/")[0]
+        if isinstance(weight, Weight) and isinstance(weight.storage, Plain):
+            name = weight.storage.dtype
+        return rates[name] if name in rates else next(iter(rates.values()))
+
+    def _peak(self, products: str) -> float:
+        """Of a dtype that the device does not multiply by itself, that of float32, or else the least that it has."""
+        flops = self._device.flops
+        return flops.get(products) or flops.get("float32") or min(flops.values())
+
+
+def _held(weight: Weight) -> Weight:
+    """Plain weights are held in the dtype that they take part in computations as."""
+    return replace(weight, storage=Plain(weight.type.dtype)) if isinstance(weight.storage, Plain) else weight
