@@ -19,6 +19,7 @@ from ernie_rt.host import PluginHost, blame
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.modeling.families import DENSE_0_3B
+from ernie_rt.planning.candidates import settled_dtype
 from ernie_rt.planning.limits import batch_tokens
 from ernie_rt.planning.speed import Predictor
 from ernie_rt.planning.usual import usual_device
@@ -145,14 +146,6 @@ def by_prediction(
         return not rates.has_run, math.inf if speed is None else speed.request_seconds
 
     return sorted(names, key=place)
-
-
-def settled_dtype(info: BackendInfo, kind: str, dtype: str, stored: DType) -> DType | None:
-    """The dtype that a backend computes in on a kind of device: the one that is asked for, the checkpoint's, or the one
-    that it prefers. None: it does not compute in what is asked for."""
-    computed = info.dtypes[kind]
-    preferred = stored if dtype == "auto" else dtype
-    return next((each for each in computed if each == preferred), computed[0] if dtype == "auto" else None)
 
 
 def accelerators() -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from ernie_rt.cli import (
     export,
     graph,
     models,
+    plan,
     plugins,
     quantize,
     run,
@@ -40,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    run.run, chat.chat, tokenize.tokenize, graph.graph, models.models,
+    run.run, chat.chat, plan.plan, tokenize.tokenize, graph.graph, models.models,
     plugins.plugins, diff.diff, conform.conform, quantize.quantize, convert.convert, export.export, verify.verify,
 ):  # fmt: skip
     app.command()(command)

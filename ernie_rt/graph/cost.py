@@ -101,12 +101,13 @@ def _most_alive(
 
 def _within(node: Node, leaving: dict[str, int], known: dict[object, int], bindings: Bindings) -> int:
     """Of what a node makes, with those that it is the last to read."""
-    parts = composites(node)
-    if parts == (node,):
-        return sum(leaving.values()) + sum(value.type.nbytes(bindings) for value in node.outputs)
     read = tuple(isinstance(operand, Value) and operand.name in leaving for operand in node.inputs)
     if (sort := (_sort(node), read)) not in known:
-        known[sort] = _most_alive(parts, frozenset({parts[-1].outputs[0].name}), leaving, known, bindings)
+        parts = composites(node)
+        if parts == (node,):
+            known[sort] = sum(leaving.values()) + sum(value.type.nbytes(bindings) for value in node.outputs)
+        else:
+            known[sort] = _most_alive(parts, frozenset({parts[-1].outputs[0].name}), leaving, known, bindings)
     return known[sort]
 
 

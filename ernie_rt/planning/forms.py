@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ernie_rt.errors import OptionError
-from ernie_rt.graph.graph import Graph
-from ernie_rt.graph.types import DType, Plain, Storage, TensorType, Weight
+from ernie_rt.graph.types import FLOATS, DType, Plain, Storage, TensorType, Weight
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.weights.quantize import LINEAR, Quantization
@@ -78,8 +77,8 @@ FORMS: Final[Mapping[str, Form]] = {
         Form("float32", lambda weight: Plain("float32")),
         Form("bfloat16", lambda weight: Plain("bfloat16") if weight.type.dtype != "float32" else weight.storage),
         Form("float16", lambda weight: Plain("float16") if weight.type.dtype != "float32" else weight.storage),
-        Form("fp8", _sized(FP8, None), rule="a float32 scale for each 128 by 128, embedding and head in 16 bits"),
         Form("int8", INT8.storage, INT8),
+        Form("fp8", _sized(FP8, None), rule="a float32 scale for each 128 by 128, embedding and head in 16 bits"),
         Form("int4", INT4.storage, INT4),
         Form("int3", _sized(INT3, INT8.linears), rule="a float16 scale for each 32, embedding and head in int8"),
         Form("2-bit", _sized(TWO_BITS, INT8.linears), rule="a float16 scale for each 32, embedding and head in int8"),
@@ -97,15 +96,13 @@ def forms_of(config: ModelConfig, stored: Mapping[str, Storage] | None, wanted: 
     if stored is not None and any(storage.packed for storage in stored.values()):
         return (Form(STORED, lambda weight: stored[weight.name]),)
     if wanted == "all":
-        return tuple(form for form in FORMS.values() if form.name == config.dtype or form.name not in DTYPES_HELD)
+        return tuple(form for form in FORMS.values() if form.name == config.dtype or form.name not in FLOATS)
     names = [name.strip() for name in wanted.split(",")]
     for name in names:
         if name not in FORMS:
             raise OptionError(f"no storage {name[:40]!r} is known", expected=f"all, or some of {', '.join(FORMS)}")
     return tuple(FORMS[name] for name in names)
 
-
-DTYPES_HELD: Final = frozenset({"float32", "bfloat16", "float16"})
 
 PARTS: Final = ("embedding", "attention", "routed experts", "shared experts", "MLP", "head", "norms", "router")
 
@@ -126,10 +123,10 @@ def part_of(weight: Weight) -> str:
     return "router" if last in ("gate", "correction_bias") else "MLP"
 
 
-def sizes(graph: Graph) -> dict[str, int]:
-    """Bytes of the stored weights by part; what is computed counts in none."""
+def sizes(weights: Iterable[Weight], form: Form) -> dict[str, int]:
+    """Bytes of weights in a form, by part; what is computed counts in none."""
     found = dict.fromkeys(PARTS, 0)
-    for weight in graph.weights:
+    for weight in weights:
         if weight.storage.stored:
-            found[part_of(weight)] += weight.nbytes()
+            found[part_of(weight)] += replace(weight, storage=form.storage(weight)).nbytes()
     return found

@@ -18,11 +18,12 @@ NEW: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Seconds that a prompt of so many tokens takes, and each token of the answer."""
+    """Seconds that a prompt of so many tokens takes, each token of the answer, and one when the context is full."""
 
     prompt: int
     prefill_seconds: float
     token_seconds: float
+    full_seconds: float
 
     @property
     def prefill_tokens_per_second(self) -> float:
@@ -55,7 +56,7 @@ class Predictor:
         ends = [*range(batch_tokens, prompt, batch_tokens), prompt]
         starts = [0, *ends[:-1]]
         prefill = sum(self.step(end - start, end) for start, end in zip(starts, ends, strict=True))
-        return Speed(prompt, prefill, self.step(1, min(context, prompt + NEW // 2)))
+        return Speed(prompt, prefill, self.step(1, min(context, prompt + NEW // 2)), self.step(1, context))
 
     def step(self, new: int, context: int) -> float:
         """Seconds of a step of so many new tokens of one sequence, which then has `context`."""

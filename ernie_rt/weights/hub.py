@@ -52,13 +52,14 @@ UNWRITABLE: Final = frozenset(
 """What a system says when a file cannot be written."""
 
 
-def resolve(ref: str) -> Path:
+def resolve(ref: str, *, fetch: bool = True) -> Path:
     """Return the folder of a model: a folder, a known name, or a Hugging Face id `org/name[@revision]`.
 
     Known are `demo` and the families; a folder here outranks its name. A repository is fetched into the Hugging Face
     cache unless it is there whole; then the network is not touched. The usual variables hold (HF_ENDPOINT,
-    HF_HUB_OFFLINE, HF_TOKEN, HF_HOME). Raises ModelNotFoundError; ConfigError for a repository whose model cannot run,
-    before its weights are fetched; FileFormatError or UnsafePathError for a cache that is damaged; WriteError.
+    HF_HUB_OFFLINE, HF_TOKEN, HF_HOME). Without `fetch` the cache alone is looked into. Raises ModelNotFoundError;
+    ConfigError for a repository whose model cannot run, before its weights are fetched; FileFormatError or
+    UnsafePathError for a cache that is damaged; WriteError.
     """
     from ernie_rt.modeling.families import FAMILIES, VISION_LANGUAGE, find
 
@@ -97,7 +98,14 @@ def resolve(ref: str) -> Path:
             found=files.dead_link(Path(ref)),
             hint=f"{_did_you_mean(ref)}Check the spelling of the path or name",
         )
-    return _cached(match["id"], match["revision"]) or _download(match["id"], match["revision"])
+    folder = _cached(match["id"], match["revision"])
+    if folder is None and not fetch:
+        raise ModelNotFoundError(
+            "this model is neither known nor here, and nothing is downloaded for a plan",
+            where=ref,
+            hint="Name one that `ernie-rt models` lists, or a folder with its config.json",
+        )
+    return folder or _download(match["id"], match["revision"])
 
 
 def _did_you_mean(ref: str) -> str:

@@ -1,0 +1,164 @@
+"""`ernie-rt plan`: what a model needs and how fast it will be, before anything is downloaded."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ernie_rt.cli.options import Dtype, Json, Ref
+
+if TYPE_CHECKING:
+    from ernie_rt.contract.planner import Device
+    from ernie_rt.modeling.config import ModelConfig
+    from ernie_rt.planning.candidates import Candidate
+    from ernie_rt.planning.plan import Plan
+
+USUAL_CONTEXTS = (1 << 10, 1 << 16, 1 << 17)
+DASH = "-"
+
+
+def plan(
+    model: Ref,
+    context: Annotated[
+        str | None, typer.Option(help="Contexts to plan for, such as 1k,64k,128k, which it is when not given.")
+    ] = None,
+    sequences: Annotated[int, typer.Option(min=1, help="Sequences at once, each with its whole context.")] = 1,
+    device: Annotated[
+        str, typer.Option(help="This machine (auto, cpu), or a device by its name, such as 'RTX 4090'; list shows all.")
+    ] = "auto",
+    storage: Annotated[
+        str, typer.Option(help="Forms of the weights, such as bfloat16,int4,fp8; all when not given.")
+    ] = "all",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> None:
+    """Say what a model needs, whether it fits, how fast it will be, and why.
+
+    A known name, a config.json, or weights of which only headers are read: nothing is downloaded, nothing loaded.
+    """
+    from ernie_rt.cli.output import table, write
+    from ernie_rt.errors import OptionError
+    from ernie_rt.graph.types import FLOATS
+    from ernie_rt.host import PluginHost
+    from ernie_rt.planning.described import describe
+    from ernie_rt.planning.device import known_devices
+    from ernie_rt.planning.plan import make_plan
+
+    if dtype != "auto" and dtype not in FLOATS:
+        raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(FLOATS)}")
+    if device == "list":
+        table([["DEVICE", "KIND", "MEMORY", "BANDWIDTH", "FIGURES FROM"], *map(_device_row, known_devices())])
+        return
+    described = describe(model)
+    chosen, room = _device(device)
+    made = make_plan(
+        described.name, described.config, PluginHost(), chosen, room, _contexts(context, described.config),
+        stored=described.stored, storage=storage, sequences=sequences, dtype=dtype,
+    )  # fmt: skip
+    if as_json:
+        write(json.dumps(made.to_json()) + "\n")
+        return
+    _show(made)
+
+
+def _device(name: str) -> tuple[Device, int]:
+    """The device that a name means, and how many bytes of it a model may take."""
+    from ernie_rt.planning.device import find_device, room
+    from ernie_rt.planning.machine import these_gpus, this_machine
+
+    if name not in ("auto", "cpu"):
+        found = find_device(name)
+        return found, room(found)
+    gpus = these_gpus() if name == "auto" else ()
+    here = gpus[0] if gpus else this_machine()
+    return here, here.memory_bytes
+
+
+def _contexts(text: str | None, config: ModelConfig) -> list[int]:
+    """The contexts asked for, smallest first; OptionError for one that the model does not have."""
+    from ernie_rt.cli.output import parse_size
+    from ernie_rt.errors import OptionError
+
+    longest = config.max_position_embeddings
+    if text is None:
+        return sorted({*(tokens for tokens in USUAL_CONTEXTS if tokens < longest), min(longest, USUAL_CONTEXTS[-1])})
+    contexts = sorted({parse_size(each) for each in text.split(",")})
+    for tokens in contexts:
+        if not 2 <= tokens <= longest:
+            raise OptionError(
+                "--context is not possible", expected=f"2 to {longest}, the model's longest context", found=tokens
+            )
+    return contexts
+
+
+def _show(plan: Plan) -> None:
+    from ernie_rt.cli.output import table, write
+    from ernie_rt.display import human_bytes, human_count
+    from ernie_rt.planning.forms import PARTS
+
+    config, device = plan.config, plan.device
+    kv = ", ".join(f"{nbytes:,} bytes a token in {dtype}" for dtype, nbytes in plan.kv_bytes.items())
+    write(
+        f"{plan.model}: {plan.parameters:,} parameters ({human_count(plan.parameters)}), "
+        f"{human_count(plan.active_parameters)} active, contexts of up to {config.max_position_embeddings:,} tokens\n"
+        f"cache: {kv}\n\n"
+    )
+    parts = [part for part in PARTS if any(sizes[part] for sizes in plan.sizes.values())]
+    rows = [["WEIGHTS", "ALL", *(part.upper() for part in parts), ""]]
+    for form in plan.forms:
+        sizes = plan.sizes[form.name]
+        mark = f"not yet runnable; {form.rule}" if form.rule else ""
+        rows.append([form.name, human_bytes(sum(sizes.values())), *(human_bytes(sizes[p]) for p in parts), mark])
+    table(rows)
+    speed = f"{device.bandwidth / 1e9:.0f} GB/s" if device.bandwidth else "bandwidth unknown"
+    times = "" if plan.sequences == 1 else f", {plan.sequences} sequences at once"
+    write(f"\n{device.name}: room for {human_bytes(plan.room)}, {speed}{times}\n")
+    header = ["CONTEXT", "WEIGHTS", "BACKEND", "DTYPE", "HELD", "IN FILES", "CACHE", "WORKSPACE", "FITS"]
+    table([[*header, "PREFILL/s", "DECODE/s", "WHEN FULL/s"], *map(_row, plan.candidates)])
+    for context, choice in zip(plan.contexts, plan.choices, strict=True):
+        write(
+            f"\n{context:,} tokens: " + ("nothing that runs here fits\n" if choice is None else _reasons(plan, choice))
+        )
+
+
+def _row(candidate: Candidate) -> list[str]:
+    from ernie_rt.display import human_bytes
+
+    bill, speed = candidate.bill, candidate.speed
+    fits = candidate.fit if candidate.lacking is None else f"{candidate.fit}, not installed"
+    return [
+        f"{candidate.limits.max_context:,}",
+        candidate.form + (f" as {candidate.dtype}" if candidate.dequantised else ""),
+        candidate.backend,
+        candidate.dtype,
+        human_bytes(bill.held_weight_bytes),
+        human_bytes(bill.mapped_bytes) if bill.mapped_bytes else DASH,
+        human_bytes(bill.cache_bytes),
+        human_bytes(bill.workspace_bytes),
+        fits,
+        DASH if speed is None else f"{speed.prefill_tokens_per_second:,.0f}",
+        DASH if speed is None else f"{speed.decode_tokens_per_second:,.1f}",
+        DASH if speed is None else f"{1 / speed.full_seconds:,.1f}",
+    ]
+
+
+def _reasons(plan: Plan, choice: Candidate) -> str:
+    speed = "" if choice.speed is None else f", about {choice.speed.decode_tokens_per_second:.1f} tokens a second"
+    lines = [f"{choice.form} on {choice.backend} in {choice.dtype}{speed} ({choice.basis})"]
+    lines += plan.why(choice)
+    lines += plan.faster(choice)
+    return "\n    ".join(lines) + f"\n    {plan.command(choice)}\n"
+
+
+def _device_row(device: Device) -> list[str]:
+    from ernie_rt.display import human_bytes
+
+    return [
+        device.name,
+        device.kind,
+        human_bytes(device.memory_bytes),
+        f"{device.bandwidth / 1e9:,.0f} GB/s",
+        device.source,
+    ]
