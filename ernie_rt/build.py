@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ernie_rt.contract.planner import Planner
@@ -25,7 +25,8 @@ MAIN: Final = "main"
 class Build:
     """The graphs of a model by name, `main` among them, for one backend and target. No weight is read for it.
 
-    `notes` say what is dequantised or converted while weights are filled, with the bytes that this makes.
+    `stored` is how its weights are stored, by name, and `notes` say what of them is dequantised or converted while they
+    are filled, with the bytes that this makes.
     """
 
     backend: Backend
@@ -33,6 +34,7 @@ class Build:
     graphs: Mapping[str, Graph]
     lowerings: Mapping[str, Lowering]
     notes: tuple[str, ...] = ()
+    stored: Mapping[str, Storage] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -76,7 +78,8 @@ def build(
         for name, graph in given.items()
     }
     stored, held = ({w.name: w for graph in each.values() for w in graph.weights} for each in (graphs, given))
-    return Build(backend, target, given, lowerings, _notes(stored, held))
+    storages = {name: weight.storage for name, weight in stored.items() if weight.storage.stored}
+    return Build(backend, target, given, lowerings, _notes(stored, held), storages)
 
 
 def accepted(graph: Graph, backend: Backend | Planner, target: Target) -> Graph:

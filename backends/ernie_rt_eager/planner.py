@@ -47,7 +47,7 @@ class EagerPlanner:
                 {dtype: Rate(0.6, 0.5, dtype)},
                 cache=0.4,
                 step_seconds=500e-6,
-                node_seconds=25e-6,
+                node_seconds=35e-6,
                 source="estimated: eager passed the conformance suite on an H200, where its speed was not measured",
             )
         if dtype in NARROW and not NARROW[dtype] & device.features:
@@ -55,13 +55,13 @@ class EagerPlanner:
                 {dtype: Rate(0.2, 0.1, "float32")},
                 cache=0.2,
                 step_seconds=500e-6,
-                node_seconds=25e-6,
+                node_seconds=35e-6,
                 source=f"estimated: {dtype} on a CPU without instructions for it",
             )
         return Rates(
             {dtype: Rate(0.75, 0.6, dtype)},
             cache=0.4,
             step_seconds=500e-6,
-            node_seconds=25e-6,
+            node_seconds=35e-6,
             source="two Zen 5 cores: 74 to 87 % of F.linear's speed, docs/performance.md",
         )

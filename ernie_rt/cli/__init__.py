@@ -15,6 +15,7 @@ from ernie_rt.cli import (
     conform,
     convert,
     diff,
+    explain,
     export,
     graph,
     models,
@@ -41,7 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    run.run, chat.chat, plan.plan, tokenize.tokenize, graph.graph, models.models,
+    run.run, chat.chat, plan.plan, explain.explain, tokenize.tokenize, graph.graph, models.models,
     plugins.plugins, diff.diff, conform.conform, quantize.quantize, convert.convert, export.export, verify.verify,
 ):  # fmt: skip
     app.command()(command)

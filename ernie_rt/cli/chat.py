@@ -57,6 +57,7 @@ def chat(
     memory: opt.Memory = None,
     cache_dir: opt.CacheDir = None,
     cache_size: opt.CacheSize = None,
+    why: opt.Why = False,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -100,7 +101,7 @@ def chat(
             max_context=None if max_context is None else parse_size(max_context),
             max_batch_tokens=max_batch_tokens, threads=threads, graphs=graphs, memory=memory,
             cache_dir=cache_dir, cache_size=cache_size,
-            deterministic=deterministic, verbose=verbose, quiet=quiet,
+            deterministic=deterministic, why=why, verbose=verbose, quiet=quiet,
             weights=quantized(
                 located, weights, threads, backend=backend, device=device, dtype=dtype, deterministic=deterministic
             ),

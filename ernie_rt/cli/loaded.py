@@ -30,12 +30,14 @@ def loaded(
     cache_size: str | None = None,
     verbose: bool = False,
     quiet: bool = False,
+    why: bool = False,
     **options: Any,
 ) -> Iterator[Model]:
     """`ernie_rt.load` with its `options`, `memory` and `cache_size` as sizes in words; the model is closed at the end
     of the block.
 
-    Said is where `auto` passed a backend over, or a backend does not take weights as they are; all, when `verbose`.
+    Said is where `auto` passed a backend over, or a backend does not take weights as they are; all, when `verbose`;
+    every decision, when somebody asks `why`.
     """
     from ernie_rt.loading import load
 
@@ -59,6 +61,8 @@ def loaded(
             _say_mapped(held.mapped_bytes, verbose=verbose, quiet=quiet)
             for note in _skipped(model.unused) if verbose else ():
                 say(note)
+            for line in _reasons(model) if why else ():
+                say(line)
             yield model
         for note in () if quiet else model.notes[len(notes) :]:  # what was found when the last rows were written
             say(note)
@@ -113,6 +117,14 @@ def explain(located: Located, template: ChatTemplate | None, settled: GenerateOp
         say(f"generation_config.json: ignored {', '.join(defaults.ignored)}")
     greedy: GenerateOptions = {"temperature": 0.0}
     say(f"options: {describe({**greedy, **settled})}")
+
+
+def _reasons(model: Model) -> list[str]:
+    from ernie_rt.explanation import explain
+    from ernie_rt.host import PluginHost
+
+    held, limits, host = model.memory(), model.limits, PluginHost()
+    return explain(model.choice, model.config, model.lowering, held, limits, host, stored=model.stored).lines()
 
 
 def _say_mapped(nbytes: int, *, verbose: bool, quiet: bool) -> None:

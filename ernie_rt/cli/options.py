@@ -75,6 +75,7 @@ MaxContext = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but the answer and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was settled for you, and why.")]
+Why = Annotated[bool, typer.Option("--why", help="Say why the model runs as it does, and what would be faster.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 System = Annotated[str | None, typer.Option(help="A system prompt: how the model is to behave.")]

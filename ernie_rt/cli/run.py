@@ -53,6 +53,7 @@ def run(
     memory: opt.Memory = None,
     cache_dir: opt.CacheDir = None,
     cache_size: opt.CacheSize = None,
+    why: opt.Why = False,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
     as_json: opt.Json = False,
@@ -107,7 +108,7 @@ def run(
             located, backend=backend, device=device, dtype=dtype, max_context=needed,
             max_batch_tokens=max_batch_tokens, threads=threads, graphs=graphs, memory=memory,
             cache_dir=cache_dir, cache_size=cache_size,
-            deterministic=deterministic, verbose=verbose, quiet=quiet,
+            deterministic=deterministic, why=why, verbose=verbose, quiet=quiet,
             weights=quantized(
                 located, weights, threads, backend=backend, device=device, dtype=dtype, deterministic=deterministic
             ),

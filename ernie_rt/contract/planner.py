@@ -48,9 +48,9 @@ class Rates:
     """What benchmarks of a backend reach of the floor on a kind of device.
 
     `weights` are the rates by how weights are held ("float32", "bfloat16", "int8", "int4"), `cache` is the share of
-    bandwidth at which attention reads rows of the cache. A step costs `step_seconds`, and each composite of the graph
-    `node_seconds`, whatever it computes. `source` says where the figures are from. A backend that no device of the kind
-    `has_run` may be named, but does not outrank one that has.
+    bandwidth at which attention reads rows of the cache. A step costs `step_seconds`, and each composite of the graph,
+    each chosen expert for itself, `node_seconds`, whatever it computes. `source` says where the figures are from. A
+    backend that no device of the kind `has_run` may be named, but does not outrank one that has.
     """
 
     weights: Mapping[str, Rate]

@@ -201,7 +201,7 @@ def passed_over(other: Candidate, chosen: Candidate) -> str:
     if other.speed is None or chosen.speed is None:
         return "nothing predicts how fast it is"
     times = other.speed.request_seconds / chosen.speed.request_seconds
-    return f"predicted to take {times:.1f} times as long"
+    return "predicted to be about as fast" if 0.8 < times < 1.25 else f"predicted to take {times:.1f} times as long"
 
 
 def candidate_json(candidate: Candidate) -> dict[str, Any]:

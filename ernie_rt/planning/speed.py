@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, cast
 
 from ernie_rt.contract.planner import Device, Rate, Rates
 from ernie_rt.graph.cost import alike, composites, node_cost, weights_read
@@ -71,7 +71,7 @@ class Predictor:
             reading += times * cost.cache_bytes / self._rates.cache
             rate = self._rate(heaviest)
             computing += times * cost.flops / (self._peak(rate.products) * rate.flops)
-            count += times * len(composites(node))
+            count += times * sum(_runs(part) for part in composites(node))
         overhead = self._rates.step_seconds + count * self._rates.node_seconds
         return max(reading / self._device.bandwidth, computing) + overhead
 
@@ -87,6 +87,11 @@ class Predictor:
         """Of a dtype that the device does not multiply by itself, that of float32, or else the least that it has."""
         flops = self._device.flops
         return flops.get(products) or flops.get("float32") or min(flops.values())
+
+
+def _runs(node: Node) -> int:
+    """How often a composite is begun for a token: experts one after the other."""
+    return cast(int, node.attributes["top_k"]) if node.op == "moe_experts" else 1
 
 
 def _held(weight: Weight) -> Weight:

@@ -71,6 +71,7 @@ def serve(
     memory: opt.Memory = None,
     cache_dir: opt.CacheDir = None,
     cache_size: opt.CacheSize = None,
+    why: opt.Why = False,
     verbose: opt.Verbose = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line for each request, nor remarks.")] = False,
 ) -> None:
@@ -109,7 +110,7 @@ def serve(
             located, backend=backend, device=device, dtype=dtype, max_context=context, max_sequences=max_sequences,
             cache_tokens=None if cache_tokens is None else parse_size(cache_tokens), max_batch_tokens=max_batch_tokens,
             threads=threads, graphs=graphs, deterministic=deterministic, memory=memory, cache_dir=cache_dir,
-            cache_size=cache_size, verbose=verbose, quiet=quiet,
+            cache_size=cache_size, why=why, verbose=verbose, quiet=quiet,
             weights=quantized(
                 located, weights, threads, backend=backend, device=device, dtype=dtype, deterministic=deterministic
             ),

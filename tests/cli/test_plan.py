@@ -1,0 +1,116 @@
+"""`ernie-rt plan`, `ernie-rt explain`, and `--why`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ernie_rt.contract import Device
+from ernie_rt.weights.hub import DEMO
+from support.commands import command
+
+HERE = Device(
+    "this CPU", "cpu", 1 << 34, 40e9, {"float32": 3e11, "bfloat16": 6e11, "int8": 12e11}, "made up",
+    frozenset({"avx512_bf16"}),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("ernie_rt.planning.machine", "ernie_rt.explanation"):
+        monkeypatch.setattr(f"{module}.this_machine", lambda: HERE)
+    monkeypatch.setattr("ernie_rt.planning.machine.these_gpus", lambda: ())
+
+
+def test_a_plan_of_a_model_that_nobody_has_here() -> None:
+    ran = command("plan", "300B-A47B")
+    assert (ran.code, ran.err) == (0, "")
+    assert "cache: 221,184 bytes a token in bfloat16" in ran.out
+    for name in ("bfloat16", "fp8", "int8", "int4", "int3", "2-bit"):
+        (line,) = [line for line in ran.out.splitlines() if line.startswith(f"{name} ")]
+        assert ("not yet runnable" in line) == (name in ("fp8", "int3", "2-bit"))
+    assert "65,536 tokens: nothing that runs here fits" in ran.out and "\n131,072 tokens: " in ran.out
+
+
+def test_a_plan_ends_with_a_command_that_runs() -> None:
+    ran = command("plan", "demo", "--context", "512")
+    *_, line = ran.out.splitlines()
+    assert line.strip() == "ernie-rt run demo --max-context 512"
+    ran = command(*line.split()[1:], "How many grams are in 5 kilograms?")
+    assert (ran.code, ran.out) == (0, "5 kilograms = 5000 grams\n")
+
+
+def test_a_plan_as_json_and_for_a_named_device() -> None:
+    told = json.loads(command("plan", "0.3B", "--context", "1k,4k", "--sequences", 2, "--json").out)
+    assert [each["context"] for each in told["choices"]] == [1024, 4096] and told["sequences"] == 2
+    assert told["device"]["name"] == "this CPU"
+    told = json.loads(command("plan", "0.3B", "--device", "rtx 4090", "--storage", "int8,fp8", "--json").out)
+    assert "4090" in told["device"]["name"] and list(told["weights"]) == ["int8", "fp8"]
+    assert command("plan", "0.3B", "--device", "list").out.startswith("DEVICE ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nothing",), "no such model"),
+        (("demo", "--context", "4k"), "--context is not possible; expected 2 to 2048, .*; found 4096"),
+        (("demo", "--context", "a"), "not a size"),
+        (("demo", "--storage", "int5"), "no storage 'int5' is known; expected all, or some of"),
+        (("demo", "--device", "RTX 9999"), "no device 'RTX 9999' is known"),
+        (("demo", "--dtype", "fp32"), "unknown dtype 'fp32'"),
+    ],
+)
+def test_what_is_not_possible(arguments: tuple[str, ...], message: str) -> None:
+    ran = command("plan", *arguments)
+    assert ran.code == 2 and re.search(message, ran.err) and ran.out == ""
+
+
+BUDGET = """
+import resource, subprocess, sys
+subprocess.run([sys.executable, "-m", "ernie_rt", "plan", "300B-A47B", "--device", "H100 SXM"], check=True)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processor time is read as Unix tells it")
+def test_a_plan_takes_less_than_a_second() -> None:
+    """Of processor time: other work on the machine does not count."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, "-c", BUDGET], capture_output=True, text=True, env=environment)
+    assert ran.returncode == 0 and "300B-A47B: 299,484,163,264 parameters" in ran.stdout
+    assert float(ran.stderr) < 1.0
+
+
+def test_explain_says_every_decision() -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("torch")
+    ran = command("explain", "demo")
+    lines = ran.out.splitlines()
+    assert ran.code == 0 and lines[0].startswith("onnx on cpu in float32: ")
+    assert "not cudagraph: it runs on cuda alone" in ran.out or "not cudagraph: needs " in ran.out
+    assert "\nnot eager: predicted to take " in ran.out
+    assert "\n5 moe run as they are\n" in ran.out and "\n5 moe_block decomposed: no few operators" in ran.out
+    assert "19.0 MiB of weights converted from bfloat16 to float32" in ran.out
+
+
+def test_explain_of_a_backend_and_a_form() -> None:
+    pytest.importorskip("torch")
+    told = json.loads(command("explain", "0.3B", "--backend", "eager", "--weights", "int4", "--json").out)
+    assert (told["backend"], told["reason"]) == ("eager", "asked for")
+    assert any("dequantised from int4" in note for note in told["fallbacks"])
+    assert {"op": "linear", "count": 73, "kept": True, "reason": None} in told["ops"]
+    assert command("explain", "0.3B", "--backend", "egaer").code == 2
+
+
+def test_why_is_what_explain_says() -> None:
+    pytest.importorskip("onnxruntime")
+    ran, explained = command("run", DEMO, "5 + 5 =", "-n", "2", "--why"), command("explain", DEMO)
+    said = ran.err.splitlines()
+    settled = [line for line in explained.out.splitlines() if "predicted" not in line and "faster" not in line]
+    assert ran.code == 0 and len(settled) > 10 and all(line in said for line in settled)
