@@ -27,8 +27,8 @@ from ernie_rt.planning.usual import usual_device
 AUTOMATIC: Final[Mapping[str, frozenset[str]]] = {
     "onnx": frozenset({"cpu", "cuda"}),
     "eager": frozenset({"cpu", "cuda", "mps"}),
-    "cudagraph": frozenset({"cuda"}),
     "reference": frozenset({"cpu"}),
+    "cudagraph": frozenset({"cuda"}),
 }
 """What `auto` may choose, by kind of device; backends of other names are used when they are asked for."""
 DRIVERS: Final = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")

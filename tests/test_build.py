@@ -43,10 +43,11 @@ def test_the_bill_is_what_is_held(backend: str, dtype: str, bits: Any) -> None:
     report = executable.memory()
     assert (bill.weight_bytes, bill.cache_bytes) == (report.weight_bytes, report.cache_bytes) and bill.cache_bytes > 0
     executable.close()
-    exactly = Limits(48, max_sequences=2, memory_bytes=bill.nbytes)
+    kept = bill.held_weight_bytes + bill.cache_bytes
+    exactly = Limits(48, max_sequences=2, memory_bytes=kept)
     built.compile(Synthetic(), exactly).close()
     with pytest.raises(CapacityError, match="memory limit"):
-        built.compile(Synthetic(), Limits(48, max_sequences=2, memory_bytes=bill.nbytes - 1))
+        built.compile(Synthetic(), Limits(48, max_sequences=2, memory_bytes=kept - 1))
 
 
 def test_notes_say_what_is_made_of_which_weights() -> None:

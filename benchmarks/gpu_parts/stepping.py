@@ -44,13 +44,15 @@ class Loaded:
         """`pdl` None is what the card can do; `cache` fills the cache, None with random numbers."""
         self.card, self.source = card, Drawn()
         target = Target((str(card.device),), dtype, graphs=graphs)
-        self.build: Build = build(config, CudaGraphBackend(), target)
+        backend = CudaGraphBackend()
+        self.build: Build = build(config, backend, target)
         self.executable = CudaGraphExecutable(
             self.build.lowerings,
             self.source,
             target,
             limits,
             card.recorder(graphs=graphs),
+            backend.bill(self.build.lowerings, target, limits),
             pdl=card.pdl if pdl is None else pdl,
         )
         for tensor in self.cache_tensors():

@@ -59,7 +59,7 @@ class Plan:
 
     def faster(self, chosen: Candidate) -> tuple[str, ...]:
         """What would be faster than what was chosen, and how to get it."""
-        found = []
+        found: list[str] = []
         for other in sorted(self.candidates, key=rank):
             if other.limits != chosen.limits or other.fit != "yes" or other.speed is None or chosen.speed is None:
                 continue
