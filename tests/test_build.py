@@ -43,11 +43,10 @@ def test_the_bill_is_what_is_held(backend: str, dtype: str, bits: Any) -> None:
     report = executable.memory()
     assert (bill.weight_bytes, bill.cache_bytes) == (report.weight_bytes, report.cache_bytes) and bill.cache_bytes > 0
     executable.close()
-    kept = bill.held_weight_bytes + bill.cache_bytes
-    exactly = Limits(48, max_sequences=2, memory_bytes=kept)
+    exactly = Limits(48, max_sequences=2, memory_bytes=bill.kept_bytes)
     built.compile(Synthetic(), exactly).close()
     with pytest.raises(CapacityError, match="memory limit"):
-        built.compile(Synthetic(), Limits(48, max_sequences=2, memory_bytes=kept - 1))
+        built.compile(Synthetic(), Limits(48, max_sequences=2, memory_bytes=bill.kept_bytes - 1))
 
 
 def test_notes_say_what_is_made_of_which_weights() -> None:
@@ -97,8 +96,7 @@ def test_auto_takes_the_backend_that_has_room(device: str, monkeypatch: pytest.M
         assert (model.choice.backend, model.choice.dtype) == ("eager", "bfloat16")
         assert "; onnx on cpu in float32: " in model.choice.reason
         assert model.choice.reason.endswith("the model does not fit into the memory limit")
-        memory = model.memory()
-        assert memory.held_weight_bytes + memory.cache_bytes <= room["memory_bytes"]
+        assert model.memory().kept_bytes <= room["memory_bytes"]
     with ernie_rt.load(located, max_context=64, device=device) as model:
         assert model.choice.backend == "onnx" and "fit" not in model.choice.reason
     with pytest.raises(CapacityError, match="does not fit into the memory limit"):

@@ -16,9 +16,9 @@ def explain(
     max_context: opt.MaxContext = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Say which backend a model would get and why, what it falls back on, and what would be faster.
+    """Say why a model runs as it does, and what would be faster.
 
-    No weight is read, and nothing is downloaded.
+    Which backend it gets, why no other, which pieces run as they are, and what weights are not. No weight is read, and nothing is downloaded.
     """
     from ernie_rt.cli.output import answers_alone, parse_size, write
     from ernie_rt.explanation import explain_unloaded

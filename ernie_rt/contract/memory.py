@@ -71,11 +71,8 @@ def check_memory(report: MemoryReport, limit: int | None) -> None:
     found = f"{human_bytes(report.held_weight_bytes)} of weights and {human_bytes(report.cache_bytes)} of cache"
     if report.workspace_bytes:
         found += f", beside {human_bytes(report.workspace_bytes)} of workspace"
-    kept = report.nbytes - report.workspace_bytes
-    for wanted, bound, name in (
-        (kept, limit, "the memory limit"),
-        (report.nbytes, room, "the memory that is free"),
-    ):
+    sums = ((report.kept_bytes, limit, "the memory limit"), (report.nbytes, room, "the memory that is free"))
+    for wanted, bound, name in sums:
         if bound is not None and wanted > bound:
             raise CapacityError(
                 f"the model does not fit into {name}",

@@ -128,7 +128,12 @@ class MemoryReport:
     @property
     def nbytes(self) -> int:
         """What is held: all but what is mapped."""
-        return self.held_weight_bytes + self.cache_bytes + self.workspace_bytes
+        return self.kept_bytes + self.workspace_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """Weights and cache: what a caller's limit bounds."""
+        return self.held_weight_bytes + self.cache_bytes
 
     @property
     def held_weight_bytes(self) -> int:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from ernie_rt.build import build
 from ernie_rt.contract import Limits, Target
 from ernie_rt.graph.types import DType, Storage
 from ernie_rt.host import PluginHost
-from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.weights.quantize import Quantization
+from ernie_rt.modeling.config import ModelConfig, read_config
+from ernie_rt.weights.hub import DEMO
+from ernie_rt.weights.quantize import Quantization, quantize_model
 from support.configs import small
 
 LIMITS = Limits(max_context=96, max_sequences=3, max_batch_tokens=40)
@@ -116,3 +118,22 @@ def test_a_bill_is_what_is_held(backend: str) -> None:
     if PluginHost().missing(backend) is not None:
         pytest.skip(f"{backend} is not installed")
     check(measured("demo", backend, "float32", "demo"))
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.parametrize(
+    ("backend", "dtype"), [("onnx", "float32"), ("eager", "bfloat16"), ("eager", "float32"), ("reference", "float32")]
+)
+def test_a_bill_in_a_published_shape_is_what_is_held(backend: str, dtype: str) -> None:
+    check(measured("0.3B", backend, dtype, ""))
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.parametrize("layout", ["raw", "tiled"])
+def test_a_bill_of_weights_in_blocks_is_what_is_held(layout: Any, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    config = read_config(DEMO)
+    quantize_model(DEMO, config, tmp_path / "int4", Quantization(4, layout=layout))
+    check(measured("demo", "onnx", "float32", str(tmp_path / "int4")))
