@@ -18,7 +18,8 @@ def explain(
 ) -> None:
     """Say why a model runs as it does, and what would be faster.
 
-    Which backend it gets, why no other, which pieces run as they are, and what weights are not. No weight is read, and nothing is downloaded.
+    Which backend it gets, why no other, which pieces run as they are, and what weights do not. No weight is read, and
+    nothing is downloaded.
     """
     from ernie_rt.cli.output import answers_alone, parse_size, write
     from ernie_rt.explanation import explain_unloaded

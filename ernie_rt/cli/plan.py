@@ -36,7 +36,8 @@ def plan(
 ) -> None:
     """Say what a model needs, and how fast it will be.
 
-    For every form of its weights and every backend: whether it fits, which way is chosen, and why. A known name, a config.json, or weights of which only headers are read: nothing is downloaded, nothing loaded.
+    For every form of its weights and every backend: whether it fits, which way is chosen, and why. A known name, a
+    config.json, or weights of which only headers are read will do: nothing is downloaded, nothing loaded.
     """
     from ernie_rt.cli.output import table, write
     from ernie_rt.errors import OptionError

@@ -66,12 +66,13 @@ class SimpleExecutable(ExecutableBase):
         limits: Limits,
         functions: Mapping[str, Callable[..., Any]],
         dtype: DType,
-        report: MemoryReport,
+        report: MemoryReport | None = None,
     ) -> None:
-        check_memory(report, limits.memory_bytes)
+        """`report` is what the backend's bill says (None: weights and cache in this dtype)."""
         contents = PagedContents.of(lowerings, limits)
         self.cache, self.admits, bindings = contents.cache, contents.admits, contents.bindings
-        self._report = report
+        self._report = contents.report(dtype) if report is None else report
+        check_memory(self._report, limits.memory_bytes)
         self._dtype = dtype
         self._graphs = {name: lowering.graph for name, lowering in lowerings.items()}
         arrays = {name: _load(weight, source, bindings, dtype) for name, weight in contents.weights.items()}
