@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ernie_rt.errors import ErnieRtError
 
 if TYPE_CHECKING:
-    from ernie_rt.async_model import AsyncModel, AsyncStream, Caller
+    from ernie_rt.async_model import AsyncModel, Caller
+    from ernie_rt.async_stream import AsyncStream
     from ernie_rt.generation.stream import Generation, Piece, Stream
     from ernie_rt.loading import load
     from ernie_rt.location import Located, locate
@@ -26,7 +27,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AsyncModel": "async_model", "AsyncStream": "async_model", "Caller": "async_model", "Stats": "runtime.statistics",
+    "AsyncModel": "async_model", "AsyncStream": "async_stream", "Caller": "async_model", "Stats": "runtime.statistics",
     "Generation": "generation.stream", "Piece": "generation.stream", "Stream": "generation.stream", "load": "loading",
     "Located": "location", "locate": "location", "Model": "session",
     "Message": "text.messages", "ToolCall": "text.messages",

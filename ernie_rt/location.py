@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from ernie_rt.errors import ErnieRtError, OptionError, TokenizerError
 from ernie_rt.generation.defaults import Defaults, read_defaults
@@ -16,6 +17,8 @@ from ernie_rt.weights.checkpoint import has_weights
 from ernie_rt.weights.hub import resolve
 from ernie_rt.weights.opening import SOURCES, Sources, open_weights
 from ernie_rt.weights.source import StoredSource
+
+TEXT_ALONE: Final = "a vision-language model: its text alone is run, pictures and videos are not read yet"
 
 
 @dataclass(frozen=True)
@@ -41,19 +44,22 @@ class Located:
 
     @cached_property
     def known_ids(self) -> int | None:
-        """How many ids stand for something: those beyond the tokenizer's are never chosen. None without a tokenizer."""
+        """How many ids may be chosen: those of text that the tokenizer has. None: all, there is no tokenizer."""
+        text = self.config.text_vocab_size
         try:
-            return self.tokenizer.vocab_size
+            return min(self.tokenizer.vocab_size, text)
         except ErnieRtError:
-            return None
+            return text if text < self.config.vocab_size else None
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Where the files of the tokenizer disagree, and which one was believed; nothing without a tokenizer."""
+        """That only the text of a model is run; where the files of the tokenizer disagree, and which one was believed,
+        if there is one."""
+        notes = () if self.config.vision is None else (TEXT_ALONE,)
         try:
-            return self.tokenizer.notes
+            return (*notes, *self.tokenizer.notes)
         except ErnieRtError:
-            return ()
+            return notes
 
     @cached_property
     def template(self) -> ChatTemplate | None:

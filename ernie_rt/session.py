@@ -364,6 +364,12 @@ class Model:
                 raise PromptError(
                     "a token id outside the vocabulary", expected=f"0 to {self.config.vocab_size - 1}", found=number
                 )
+            if number >= self.config.text_vocab_size:
+                raise PromptError(
+                    "a token of pictures, and of a vision-language model the text alone is run so far",
+                    expected=f"0 to {self.config.text_vocab_size - 1}",
+                    found=number,
+                )
         return numbers
 
 

@@ -323,7 +323,7 @@ def test_an_answer_that_cannot_be_read_holds_up_no_other(model: Model, monkeypat
 def test_rows_without_numbers_end_their_own_sequence(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         async with AsyncModel(model) as served:
-            take = model.engine._take
+            take = model.engine._results.take
             spoilt = []
 
             def spoil(batch: Any, result: Any) -> None:
@@ -334,7 +334,7 @@ def test_rows_without_numbers_end_their_own_sequence(model: Model, monkeypatch: 
                     object.__setattr__(result, "logits", logits)
                 take(batch, result)
 
-            monkeypatch.setattr(model.engine, "_take", spoil)
+            monkeypatch.setattr(model.engine._results, "take", spoil)
             streams = [served.chat(ask(number)) for number in range(3)]
             results = await asyncio.gather(*map(text, streams), return_exceptions=True)
             broken = [stream.sequence for stream in streams].index(spoilt[0])

@@ -74,7 +74,11 @@ def examine(plugin: Plugin) -> Plugin:
         return plugin
     from ernie_rt.discovery import child
     from ernie_rt.discovery.announcement import SECONDS
+    from ernie_rt.discovery.requirements import lack_of_extras
 
+    if plugin.distribution and (lacking := lack_of_extras(plugin.distribution, plugin.extras)) is not None:
+        fix = f"pip install '{plugin.distribution}[{','.join(plugin.extras)}]'"
+        return replace(plugin, status="unmet", cause=lacking, fix=fix)
     about, noise = (plugin.name, plugin.module, plugin.distribution or ""), ""
     try:
         if plugin.built_in:

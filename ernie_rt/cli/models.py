@@ -10,7 +10,6 @@ from ernie_rt.cli.options import Json
 
 if TYPE_CHECKING:
     from ernie_rt.modeling.config import ModelConfig
-    from ernie_rt.modeling.families import Evidence
 
 
 def models(as_json: Json = False) -> None:
@@ -25,13 +24,16 @@ def models(as_json: Json = False) -> None:
     from ernie_rt.weights.hub import DEMO
 
     demo = _figures(DEMO.name, read_config(DEMO), None, "16 experts, 4 active and 2 shared, comes with ernie-rt")
-    known = [_figures(f.name, f.config, f.hub_id, f.summary) | _standing(f.evidence, runs=True) for f in FAMILIES]
-    later = [
-        {"name": name, "hub_id": hub_id} | _standing(evidence, runs=False)
+    known = [
+        _figures(f.name, f.config, f.hub_id, f.summary) | {"text_alone": False, "verified": asdict(f.evidence)}
+        for f in FAMILIES
+    ]
+    with_vision = [
+        {"name": name, "hub_id": hub_id, "text_alone": True, "verified": asdict(evidence)}
         for name, (hub_id, evidence) in VISION_LANGUAGE.items()
     ]
     if as_json:
-        write(json.dumps([demo | {"runs": True, "verified": None}, *known, *later], indent=2) + "\n")
+        write(json.dumps([demo | {"text_alone": False, "verified": None}, *known, *with_vision], indent=2) + "\n")
         return
     header = ["NAME", "PARAMETERS", "ACTIVE", "LAYERS", "HIDDEN", "CONTEXT", "KV BYTES/TOKEN", "HUB ID"]
     keys = ["num_hidden_layers", "hidden_size", "max_position_embeddings", "kv_bytes_per_token"]
@@ -46,8 +48,8 @@ def models(as_json: Json = False) -> None:
         for row in (demo, *known)
     ]
     checked = [
-        [row["name"], *row["verified"].values(), "" if row["runs"] else "not run yet: vision-language"]
-        for row in (*known, *later)
+        [row["name"], *row["verified"].values(), "its text alone is run so far" if row["text_alone"] else ""]
+        for row in (*known, *with_vision)
     ]
     titles = ["FILES OF BAIDU", *(file.upper() for file in known[0]["verified"]), ""]
     table([header, *rows])
@@ -73,7 +75,3 @@ def _figures(name: str, config: ModelConfig, hub_id: str | None, summary: str) -
         "max_position_embeddings": config.max_position_embeddings,
         "kv_bytes_per_token": sum(state.type.nbytes({"R": 1}) for state in graph.states),
     }
-
-
-def _standing(evidence: Evidence, *, runs: bool) -> dict[str, Any]:
-    return {"runs": runs, "verified": asdict(evidence)}

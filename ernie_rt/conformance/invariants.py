@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
@@ -13,8 +15,11 @@ from ernie_rt.conformance.judge import Judge, Verdict, worse
 from ernie_rt.conformance.models import NEW_TOKENS, Run, Specimen, drive, run_model
 from ernie_rt.conformance.sampler import ROWS, Watched
 from ernie_rt.conformance.subject import Around, Outcome, Skip, Subject
+from ernie_rt.contract.bases import BackendBase, ExecutableBase
 from ernie_rt.contract.protocols import CacheShape, Executable
 from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.kept_rows import KeptRows, bytes_of_row
+from ernie_rt.runtime.row_store import RowStore
 from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.sampling.params import GREEDY, SamplingParams
 
@@ -26,6 +31,9 @@ DRAWN: Final = 120
 """How long a prompt is from which so many tokens are drawn."""
 END: Final = 120
 """How long a prompt is that ends with the context."""
+CHUNK: Final = 8
+"""How many rows are kept on disk together."""
+DISK: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +159,32 @@ def reuse(setting: Setting) -> Outcome:
     return Outcome(verdict.greedy.figures, verdict.problems)
 
 
+def restart(setting: Setting) -> Outcome:
+    """Rows that one executable has computed, and another one takes in from disk, are as good as its own."""
+    longest = max(setting.specimen.prompts, key=len)
+    found: list[int] = []
+
+    def count(engine: Engine, executable: Executable, requests: list[Request]) -> list[SequenceState]:
+        sequences = drive(engine, executable, requests)
+        found.extend(sequence.reused for sequence in sequences)
+        return sequences
+
+    with TemporaryDirectory() as folder:
+
+        def kept(executable: Executable) -> KeptRows:
+            row_bytes = bytes_of_row(executable)
+            if row_bytes is None or not isinstance(executable, ExecutableBase):
+                raise Skip("it hands out no rows of its cache")
+            return KeptRows(RowStore(Path(folder), DISK), b"", executable, row_bytes, chunk=CHUNK)
+
+        asked: dict[str, object] = {"all_logits": False, "taps": False, "reuse": True, "kept": kept}
+        setting.run(prompts=(longest[: len(longest) * 2 // 3],), **asked)
+        run = setting.run(drive=count, **asked)
+    verdict = setting.judge.verdict(run, setting.factor, setting.run() if setting.taps else None)
+    problems = verdict.problems if max(found) >= CHUNK else "no row was found again"
+    return Outcome(verdict.greedy.figures, problems)
+
+
 def context_end(setting: Setting) -> Outcome:
     """The last positions of the context are as good as the others."""
     specimen = setting.specimen
@@ -209,6 +243,22 @@ def repeat(setting: Setting) -> Outcome:
     return Outcome()
 
 
+def bits(setting: Setting) -> Outcome:
+    """In deterministic mode a token gives the same, bit by bit, whatever enters with it, in one step or many."""
+    subject = setting.subject
+    target = replace(subject.target, deterministic=True)
+    if not isinstance(subject.backend, BackendBase) or subject.backend.not_deterministic(target) is not None:
+        raise Skip("it has no deterministic mode")
+    setting = replace(setting, subject=replace(subject, target=target), taps=False)
+    expected = {told.ids: told for told in setting.run(batches=False).told}
+    runs = setting.run(), setting.run(chunk=setting.chunk), setting.run(prompts=setting.specimen.prompts[::-1], chunk=1)
+    for told in (each for run in runs for each in run.told):
+        same = expected.get(told.ids)
+        if same is None or told.generated != same.generated or not np.array_equal(told.logits, same.logits):  # type: ignore[arg-type]
+            return Outcome({}, f"a prompt of {len(told.ids)} tokens gives other bits than it does alone")
+    return Outcome()
+
+
 INVARIANTS: Final[Mapping[str, tuple[Callable[[Setting], Outcome], tuple[str, ...]]]] = {
     "steps": (steps, ()),
     "chunks": (chunks, ()),
@@ -218,10 +268,12 @@ INVARIANTS: Final[Mapping[str, tuple[Callable[[Setting], Outcome], tuple[str, ..
     "cancel": (cancel, ()),
     "preempt": (preempt, ("batches",)),
     "reuse": (reuse, ()),
+    "restart": (restart, ()),
     "context-end": (context_end, ()),
     "reopen": (reopen, ()),
     "tokens": (tokens, ()),
     "repeat": (repeat, ("deterministic",)),
+    "bits": (bits, ()),
 }
 """Each with the features that it needs."""
 

@@ -16,6 +16,7 @@ from ernie_rt.graph.legalize import Lowering
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.kept_rows import KeptRows
 from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.sampling.params import GREEDY, SamplingParams
 from ernie_rt.weights.source import WeightSource
@@ -116,11 +117,12 @@ def run_model(
     reuse: bool = False,
     sampling: SamplingParams = GREEDY,
     wrap: Callable[[Executable], Executable] = lambda executable: executable,
+    kept: Callable[[Executable], KeptRows | None] = lambda executable: None,
 ) -> Run:
     """Compile a model and let it continue prompts, keeping all logits and, with `taps`, the routers' ids.
 
     `context` is what it is compiled for; None: what the prompts need. With `reuse` sequences that keep nothing find
-    their beginnings in rows that others have left.
+    their beginnings in rows that others have left, and in those that `kept` has on disk.
     """
     prompts = specimen.prompts if prompts is None else prompts
     new = specimen.new_tokens
@@ -137,7 +139,9 @@ def run_model(
         requests = [
             Request(ids, new, all_logits=all_logits, chunk=chunk, sampling=sampling, taps=taps) for ids in prompts
         ]
-        sequences = drive(Engine(executable, limits.max_context, reuse=reuse), executable, requests)
+        engine = Engine(executable, limits.max_context, reuse=reuse, kept=kept(compiled))
+        sequences = drive(engine, executable, requests)
+        engine.close()
     return Run(built.lowering, tuple(map(_told, sequences)))
 
 

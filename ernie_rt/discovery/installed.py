@@ -25,6 +25,9 @@ It is for plugins of strangers; of the built-in ones, which are always allowed, 
 OWN: Final = "ernie-rt"
 """The distribution whose plugins are built in."""
 
+TARGET: Final = re.compile(r"(?P<module>[\w.]+(\s*:\s*[\w.]+)?)\s*(\[(?P<extras>[\w.,\s-]*)\])?")
+"""What an entry point leads to, and the extras that this needs."""
+
 Status = Literal[
     "found", "ok", "unmet", "off", "broken", "other api", "duplicate", "shadows a built-in", "fails when used"
 ]
@@ -35,8 +38,9 @@ Status = Literal[
 class Plugin:
     """A plugin and what is known of it: one that announces backends, or a command.
 
-    `module` is what its entry point leads to ("package.module" or "package.module:object"), `seconds` what importing it
-    took; `cause` says in one line why it is not `ok`, and `fix` is the command that helps.
+    `module` is what its entry point leads to ("package.module" or "package.module:object"), `extras` are those of its
+    distribution that this needs, `seconds` is what importing it took; `cause` says in one line why it is not `ok`, and
+    `fix` is the command that helps.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Plugin:
     backends: tuple[BackendInfo, ...] = ()
     seconds: float | None = None
     group: str = NAMESPACE
+    extras: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -115,11 +120,15 @@ def _installed(group: str) -> Iterator[Plugin]:
             continue
         for point, value in points:
             plugin = Plugin(ascii(point[:40])[1:-1], value, name, version, built_in, fix=fix, group=group)
+            target = TARGET.fullmatch(value)
             if name is None:
                 plugin = replace(plugin, status="broken", cause="its METADATA cannot be read")
-            elif not re.fullmatch(r"[\w.]+(\s*:\s*[\w.]+)?", value):
+            elif target is None:
                 cause = f"its entry point leads to {value[:80]!a}, which is no module"
                 plugin = replace(plugin, status="broken", cause=cause)
+            else:
+                extras = re.findall(r"[\w.-]+", target["extras"] or "")
+                plugin = replace(plugin, module=target["module"], extras=tuple(extras))
             yield plugin
 
 

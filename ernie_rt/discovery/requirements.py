@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -66,6 +66,21 @@ def bringing(name: str, module: str) -> str | None:
     return None
 
 
+def lack_of_extras(name: str, extras: Iterable[str]) -> str | None:
+    """What a distribution says that these extras of it need, and this machine has not, in words; or None."""
+    needs = [Requirement(text) for text in importlib.metadata.metadata(name).get_all("Requires-Dist") or ()]
+    absent = [
+        need
+        for extra in extras
+        for need in needs
+        if need.marker is not None
+        and need.marker.evaluate({"extra": extra})
+        and not need.marker.evaluate({"extra": ""})
+        and not _present(need)
+    ]
+    return f"needs {', '.join(f'{need.name}{need.specifier}' for need in absent)}" if absent else None
+
+
 def versions(info: BackendInfo) -> list[str]:
     """What is installed of that which a backend requires, each with its version."""
     return [_spoken(found) for text in info.requires for found in _installed(text)]
@@ -94,8 +109,10 @@ def _files_gone(found: Distribution) -> bool:
 
 
 def _satisfied(requirement: Requirement) -> bool:
-    if requirement.marker is not None and not requirement.marker.evaluate():
-        return True  # not needed on this machine
+    return (requirement.marker is not None and not requirement.marker.evaluate()) or _present(requirement)
+
+
+def _present(requirement: Requirement) -> bool:
     try:
         version = importlib.metadata.version(requirement.name)
         # None is what a package with broken metadata has.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ernie_rt.errors import ConfigError
 from ernie_rt.files import member, read_json
@@ -33,6 +33,9 @@ from ernie_rt.modeling.spellings import (
     token_id_in,
     token_ids_in,
 )
+
+if TYPE_CHECKING:
+    from ernie_rt.modeling.vision_language import VisionLanguageConfig
 
 MAX_PARAMETERS: Final = 1 << 42
 """15 times the largest ERNIE 4.5: what a config may describe before anything is allocated for it."""
@@ -85,6 +88,13 @@ class ModelConfig:
     pad_token_id: int | None
     num_nextn_predict_layers: int
     moe: MoeConfig | None
+    vision: VisionLanguageConfig | None = None
+    """What a vision-language model has beside its text."""
+
+    @property
+    def text_vocab_size(self) -> int:
+        """The ids below this one are text: all, or those in front of what stands for pictures."""
+        return self.vocab_size if self.vision is None else self.vision.image_token_id
 
     def is_moe_layer(self, index: int) -> bool:
         """Whether layer `index` has experts; the others have a dense MLP of `intermediate_size`."""
@@ -107,14 +117,7 @@ def parse_config(fields: Mapping[str, object], where: str) -> ModelConfig:
     if model_type == "ernie4_5_vl_moe":
         from ernie_rt.modeling.vision_language import parse_vision_language  # which is made of this module
 
-        known = parse_vision_language(fields, where)
-        raise ConfigError(
-            "ernie-rt reads this vision-language config, and does not build its graph yet",
-            where=f"{where}: {'architectures' if fields.get('model_type') is None else 'model_type'}",
-            expected=", ".join(DEFAULTS),
-            found=f"{known.text.num_hidden_layers} layers, and a vision tower of {known.vision.depth}",
-            hint="Choose one of the text models: 0.3B, 21B-A3B or 300B-A47B",
-        )
+        return parse_vision_language(fields, where)
     return parse_text(fields_of(fields, where, DEFAULTS[model_type]), model_type)
 
 

@@ -1,4 +1,4 @@
-"""The configs of ERNIE 4.5's vision-language models; their graphs are not built yet.
+"""The configs of ERNIE 4.5's vision-language models, whose text alone is run so far.
 
 Two spellings mean one config. Baidu's is flat (`ernie4_5_moe_vl`, a value for text and one for vision in a list);
 transformers' is nested (`ernie4_5_vl_moe`, with a `text_config`). What is absent means something else in each: no
@@ -8,7 +8,7 @@ shared experts in the first, two in the second.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -107,27 +107,15 @@ class VisionConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ExpertPool:
-    """The experts of one modality; layer indices are resolved, the end is inclusive."""
-
-    moe_num_experts: int
-    moe_intermediate_size: int
-    moe_layer_start_index: int
-    moe_layer_end_index: int
-
-
-@dataclass(frozen=True, slots=True)
 class VisionLanguageConfig:
-    """What a vision-language config says about the computation, checked and with every default resolved.
+    """What a vision-language config says beside that of the text, checked and with every default resolved.
 
-    `text` has the text's experts alone, in the layers in which any modality has some. `mrope_section` are the numbers
-    of frequencies that height, width and time turn. Experts of vision serve `image_token_id` and the ids beyond it.
+    `mrope_section` are the numbers of frequencies that height, width and time turn. Where the text has experts, vision
+    has as many of its own, `moe_intermediate_size` wide; they serve `image_token_id` and the ids beyond it.
     """
 
-    text: ModelConfig
-    vision: VisionConfig
-    text_experts: ExpertPool
-    vision_experts: ExpertPool
+    tower: VisionConfig
+    moe_intermediate_size: int
     mrope_section: tuple[int, int, int]
     image_token_id: int
     video_token_id: int
@@ -147,8 +135,11 @@ class PreprocessorConfig:
     max_pixels: int
 
 
-def parse_vision_language(fields: Mapping[str, object], where: str) -> VisionLanguageConfig:
-    """Check `fields` in either spelling and resolve defaults; `where` names their source in a ConfigError."""
+def parse_vision_language(fields: Mapping[str, object], where: str) -> ModelConfig:
+    """Check `fields` in either spelling and resolve defaults; `where` names their source in a ConfigError.
+
+    The experts of the config are the text's, and `vision` says what there is beside the text.
+    """
     return _nested(fields, where) if fields.get("text_config") is not None else _flat(fields, where)
 
 
@@ -161,7 +152,7 @@ def read_preprocessor(folder: Path) -> PreprocessorConfig:
     return PreprocessorConfig(smallest, read.integer("max_pixels", smallest, 1 << 26))
 
 
-def _flat(fields: Mapping[str, object], where: str) -> VisionLanguageConfig:
+def _flat(fields: Mapping[str, object], where: str) -> ModelConfig:
     read = fields_of(fields, where, FLAT)
     read.refuse_unless(NEUTRAL)
     tower = _tower(read, {"spatial_merge_size": "spatial_conv_size", "temporal_merge_size": "temporal_conv_size"})
@@ -172,23 +163,21 @@ def _flat(fields: Mapping[str, object], where: str) -> VisionLanguageConfig:
         )
     text = parse_text(read, "ernie4_5_moe", sections=True)
     last = text.num_hidden_layers - 1
-    ends = read.pair("moe_layer_end_index", -1, 1 << 16) if not read.absent("moe_layer_end_index") else (-1, -1)
-    pools = zip(
-        read.pair("moe_num_experts", 1, 1024),
-        read.pair("moe_intermediate_size", 1, 1 << 16),
-        read.pair("moe_layer_start_index", 0, 1023),
-        (last if end == -1 else min(end, last) for end in ends),
-        strict=True,
-    )
+    for name, low, high in (("moe_layer_start_index", 0, 1023), ("moe_layer_end_index", -1, 1 << 16)):
+        first, second = (0, 0) if read.absent(name) else read.pair(name, low, high)
+        if first != second and min(first % (1 << 17), last) != min(second % (1 << 17), last):  # -1 is the last one
+            raise read.refusal(name, "not supported", "the same layers for vision as for text", read.value(name))
     image = read.integer("im_patch_id", 0, MAX_VOCAB - 1)
-    config = _config(read, read, text, tower, [ExpertPool(*pool) for pool in pools], image, image)
+    config = _config(read, read, text, tower, image, image)
     frequencies = read.value("freq_allocation")
-    if frequencies is not None and read.integer("freq_allocation", 0, 1024) != config.mrope_section[2]:
-        raise read.refusal("freq_allocation", "not supported", str(config.mrope_section[2]), frequencies)
+    assert config.vision is not None
+    time = config.vision.mrope_section[2]
+    if frequencies is not None and read.integer("freq_allocation", 0, 1024) != time:
+        raise read.refusal("freq_allocation", "not supported", str(time), frequencies)
     return config
 
 
-def _nested(fields: Mapping[str, object], where: str) -> VisionLanguageConfig:
+def _nested(fields: Mapping[str, object], where: str) -> ModelConfig:
     top = Fields(fields, where, NESTED)
     inner = top.section("text_config")
     tied = top.boolean("tie_word_embeddings")  # the text's own is not looked at, as in transformers
@@ -202,15 +191,8 @@ def _nested(fields: Mapping[str, object], where: str) -> VisionLanguageConfig:
             NESTED_TEXT,
         )
     text = parse_text(read, "ernie4_5_moe", sections=True)
-    assert text.moe is not None
-    pools = [
-        ExpertPool(count, width, text.moe.moe_layer_start_index, text.moe.moe_layer_end_index)
-        for count, width in zip(
-            read.pair("moe_num_experts", 1, 1024), read.pair("moe_intermediate_size", 1, 1 << 16), strict=True
-        )
-    ]
     image, video = (top.integer(name, 0, MAX_VOCAB - 1) for name in ("image_token_id", "video_token_id"))
-    return _config(top, read, text, _tower(top, {}), pools, image, video)
+    return _config(top, read, text, _tower(top, {}), image, video)
 
 
 def _sparse(read: Fields, kinds: object) -> tuple[int, int]:
@@ -259,15 +241,12 @@ def _tower(read: Fields, outside: Mapping[str, str]) -> VisionConfig:
     )
 
 
-def _config(
-    top: Fields, read: Fields, text: ModelConfig, tower: VisionConfig, pools: list[ExpertPool], image: int, video: int
-) -> VisionLanguageConfig:
+def _config(top: Fields, read: Fields, text: ModelConfig, tower: VisionConfig, image: int, video: int) -> ModelConfig:
     """Both spellings from here on: tokens are fields of `top`, the rest of `read`."""
-    first, second = pools
-    if first.moe_num_experts != second.moe_num_experts:
-        raise read.refusal(
-            "moe_num_experts", "not supported", "as many for vision as for text", [p.moe_num_experts for p in pools]
-        )
+    experts = read.pair("moe_num_experts", 1, 1024)
+    if experts[0] != experts[1]:
+        raise read.refusal("moe_num_experts", "not supported", "as many for vision as for text", list(experts))
+    _, width = read.pair("moe_intermediate_size", 1, 1 << 16)
     sections = rotary_in(read, sections=True).sections or SECTIONS
     if sum(sections) * 2 != text.head_dim:
         raise read.refusal(
@@ -279,14 +258,12 @@ def _config(
             "im_patch_id", "impossible value", f"different ids below {text.vocab_size}", sorted(ids.values())
         )
     layers = text.num_hidden_layers
-    pool = 3 * text.hidden_size * second.moe_intermediate_size * second.moe_num_experts
-    if layers * pool + tower.parameters > MAX_PARAMETERS or 2 * layers * first.moe_num_experts > MAX_EXPERTS:
+    pool = 3 * text.hidden_size * width * experts[1]
+    if layers * pool + tower.parameters > MAX_PARAMETERS or layers * sum(experts) > MAX_EXPERTS:
         raise read.refusal("num_hidden_layers", "the model is impossibly large", f"{MAX_PARAMETERS} parameters", layers)
-    return VisionLanguageConfig(
-        text=text,
-        vision=tower,
-        text_experts=first,
-        vision_experts=second,
+    vision = VisionLanguageConfig(
+        tower=tower,
+        moe_intermediate_size=width,
         mrope_section=sections,
         image_token_id=image,
         video_token_id=video,
@@ -296,3 +273,4 @@ def _config(
         video_start_token_id=ids["video_start_token_id"],
         video_end_token_id=ids["video_end_token_id"],
     )
+    return replace(text, vision=vision)

@@ -1,6 +1,6 @@
 """Rows of prompts that are kept on disk: which are worth it, when they are written, and when they are read.
 
-They are kept in chunks of `CHUNK` tokens. A chunk is found by a digest of the model, the namespace and all tokens up to
+They are kept in chunks of 256 tokens. A chunk is found by a digest of the model, the namespace and all tokens up to
 its end, and believed when these tokens are the ones that were asked for.
 """
 
@@ -98,18 +98,12 @@ def keep_rows(
     others, or the store has no room for a chunk; BackendError where it hands out something else.
     """
     try:
-        probe = executable.read_rows(np.zeros(0, np.int32)) if isinstance(executable, ExecutableBase) else None
-        if probe is None or not isinstance(executable, ExecutableBase):
+        row_bytes = bytes_of_row(executable)
+        if row_bytes is None or not isinstance(executable, ExecutableBase):
             raise OptionError(
                 "the backend hands out no rows of its cache on this device, so that none can be kept on disk",
                 found=f"{type(build.backend).__name__} on {build.target.device}",
                 hint="Leave cache_dir out, or choose another backend, such as eager",
-            )
-        if probe.dtype != np.uint8 or probe.ndim != 2 or len(probe):
-            raise BackendError(
-                "read_rows does not give the bytes of each row",
-                expected="uint8 [0, bytes of a row], of no row",
-                found=f"{probe.dtype} {list(probe.shape)}",
             )
         if not isinstance(source, Fingerprinted):
             raise OptionError(
@@ -117,7 +111,6 @@ def keep_rows(
                 found=type(source).__name__,
                 hint="Leave cache_dir out, or give the source a method `fingerprint`",
             )
-        row_bytes = probe.shape[1]
         if store.nbytes < 2 * CHUNK * row_bytes:
             raise OptionError(
                 "cache_bytes has too little room",
@@ -139,15 +132,34 @@ def keep_rows(
         raise
 
 
+def bytes_of_row(executable: Executable) -> int | None:
+    """Of how many bytes the rows are that an executable hands out; None where it hands out none, BackendError where it
+    hands out something else."""
+    probe = executable.read_rows(np.zeros(0, np.int32)) if isinstance(executable, ExecutableBase) else None
+    if probe is None:
+        return None
+    if probe.dtype != np.uint8 or probe.ndim != 2 or len(probe):
+        raise BackendError(
+            "read_rows does not give the bytes of each row",
+            expected="uint8 [0, bytes of a row], of no row",
+            found=f"{probe.dtype} {list(probe.shape)}",
+        )
+    nbytes: int = probe.shape[1]
+    return nbytes
+
+
 class KeptRows:
     """The rows of one executable on disk. But for the writing and reading of files the engine's thread does it all."""
 
-    def __init__(self, store: RowStore, model: bytes, executable: ExecutableBase, row_bytes: int) -> None:
-        """`model` tells whatever rows follow from, beside namespace and tokens."""
+    def __init__(
+        self, store: RowStore, model: bytes, executable: ExecutableBase, row_bytes: int, chunk: int = CHUNK
+    ) -> None:
+        """`model` tells whatever rows follow from, beside namespace and tokens; a record holds `chunk` rows."""
         self._store = store
         self._model = model
         self._executable = executable
         self._row_bytes = row_bytes
+        self._size = chunk
         self._due: deque[tuple[bytes, Identity, Chunk]] = deque()
         self._names: set[str] = set()  # of chunks that are due or being written
         self._writing: set[Future[None]] = set()
@@ -236,8 +248,8 @@ class KeptRows:
         digest.update(f"{len(namespace)} {identity.itemsize} ".encode() + namespace)
         now = time.time_ns()
         key, width = memoryview(identity.tobytes()), identity.itemsize
-        for stop in range(CHUNK, len(identity) + 1, CHUNK):
-            start = stop - CHUNK
+        for stop in range(self._size, len(identity) + 1, self._size):
+            start = stop - self._size
             digest.update(key[start * width : stop * width])
             yield Chunk(digest.hexdigest(), start, stop, key[: stop * width], now - start * APART_NS)
 
@@ -257,11 +269,11 @@ class KeptRows:
                 future.cancel()
 
     def _read_one(self, chunk: Chunk) -> Bytes | None:
-        data = self._store.read(chunk.name, chunk.key, CHUNK * self._row_bytes)
+        data = self._store.read(chunk.name, chunk.key, self._size * self._row_bytes)
         if data is None:
             return None
         self._store.use(chunk.name, chunk.used_ns)
-        return np.frombuffer(data, np.uint8).reshape(CHUNK, self._row_bytes)
+        return np.frombuffer(data, np.uint8).reshape(self._size, self._row_bytes)
 
     def _write(self, chunk: Chunk, data: Bytes) -> None:
         try:

@@ -81,15 +81,11 @@ def resolve(ref: str, *, fetch: bool = True) -> Path:
     if is_file and not is_known:
         found = stranger_file(path)
         raise ModelNotFoundError(f"this is {found.what}", where=ref, expected="a folder", hint=found.hint)
-    if any(ref.casefold() == name.casefold() for name in VISION_LANGUAGE):
-        raise ModelNotFoundError(
-            "a vision-language model, whose graph ernie-rt does not build yet",
-            where=ref,
-            hint=f"Choose one of the text models: {', '.join(family.name for family in FAMILIES)}",
-        )
     if (address := ADDRESS.match(ref)) is not None:
         raise ModelNotFoundError("this is an address", where=ascii(ref[:200]), hint=f"Name it by its id: {address[1]}")
-    match = HUB_ID.fullmatch(ref) or (HUB_ID.fullmatch(family.hub_id) if family is not None else None)
+    vision_language = next((id for name, (id, _) in VISION_LANGUAGE.items() if ref.casefold() == name.casefold()), None)
+    hub_id = vision_language if family is None else family.hub_id
+    match = HUB_ID.fullmatch(ref) or (None if hub_id is None else HUB_ID.fullmatch(hub_id))
     if match is None:
         raise ModelNotFoundError(
             "no such model",

@@ -55,6 +55,9 @@ TELLING: Final[tuple[tuple[str, str], ...]] = (
     (r"\.experts\.\d+\.\w+_proj\.bias$", "transformers before 5 gave experts biases, which ERNIE's do not have"),
 )
 """What tensors' names tell beside their model, by regular expressions, and what to do."""
+VISION: Final = r"(model\.|ernie\.)?(vision_model|vision_tower|resampler_model)\..*"
+"""The tower and the resampler of vision-language models, whose names have a prefix in some files."""
+FOR_PICTURES: Final = "used for pictures and videos, which are not read yet"
 COMPUTED: Final = Unused(r".*\brotary_emb\.(inv_freq|cos_cached|sin_cached)", "rotary tables, which are computed")
 
 
@@ -106,7 +109,7 @@ def dialect_of(names: Collection[str], where: str) -> Dialect:
     """Tell the dialect by the names of the stored tensors; CheckpointError for tensors of another model."""
     if any(name.startswith("ernie.") for name in names):
         return "paddle"
-    if any(name.endswith(".mlp.experts.gate_up_proj") for name in names):
+    if any(name.endswith((".mlp.experts.gate_up_proj", ".mlp.text_moe.experts.gate_up_proj")) for name in names):
         return "packed"
     if any(name.startswith("model.") for name in names):
         return "pt"
@@ -166,10 +169,11 @@ def _layer(config: ModelConfig, names: _Names, at: str, moe: MoeConfig | None) -
     if moe is None:
         return weights | _mlp(config, names, f"{at}mlp.", "mlp", config.intermediate_size)
     E = moe.moe_num_experts
-    weights["mlp.gate"] = names.linear(f"{at}mlp.gate", E, H)
+    pool = f"{at}mlp.{names.pool}"
+    weights["mlp.gate"] = names.gate(f"{pool}gate", E)
     if moe.moe_use_aux_free:
-        weights["mlp.correction_bias"] = Item(Stored(f"{at}mlp.{names.correction_bias}", (1, E)), 0)
-    weights["mlp.experts.gate_up"], weights["mlp.experts.down"] = names.experts(f"{at}mlp.experts.", moe)
+        weights["mlp.correction_bias"] = Item(Stored(f"{pool}{names.correction_bias}", (names.biases, E)), 0)
+    weights["mlp.experts.gate_up"], weights["mlp.experts.down"] = names.experts(f"{pool}experts.", moe)
     if moe.moe_num_shared_experts:
         weights |= _mlp(config, names, f"{at}mlp.shared_experts.", "mlp.shared", moe.shared_intermediate_size)
     return weights
@@ -191,6 +195,8 @@ class _Names:
     """Names and layouts of the `pt` dialect; the others override what they do differently."""
 
     prefix = "model."
+    pool = ""
+    """Where the experts of text are, and what chooses among them."""
     correction_bias = "moe_statics.e_score_correction_bias"
     unused: tuple[Unused, ...] = (Unused(r"model\.mtp_.*", "speculative head, not used by the main graph"), COMPUTED)
 
@@ -198,6 +204,23 @@ class _Names:
         self.hidden = config.hidden_size
         self.q_rows = config.num_attention_heads * config.head_dim
         self.kv_rows = config.num_key_value_heads * config.head_dim
+        self.biases = 1
+        self.with_vision = config.vision is not None
+        if config.moe is not None and config.vision is not None:
+            self.set_vision_aside(config.moe.moe_num_experts)
+
+    def set_vision_aside(self, experts: int) -> None:
+        """Of a vision-language model: what serves pictures stands beside what serves text."""
+        others = "|".join(map(str, range(experts, 2 * experts)))
+        self.biases = 2
+        patterns = (VISION, rf".*\.mlp\.experts\.({others})\..*", r".*\.mlp\.gate\.weight_1")
+        self.unused = (*self.unused, *(Unused(pattern, FOR_PICTURES) for pattern in patterns))
+
+    def gate(self, name: str, experts: int) -> View:
+        """A router's weight `[E, H]`, which vision-language models store as `[H, E]`."""
+        if self.with_vision:
+            return Transposed(Stored(f"{name}.weight", (self.hidden, experts)))
+        return self.linear(name, experts, self.hidden)
 
     def linear(self, name: str, rows: int, columns: int) -> View:
         """A linear's weight as `[rows, columns]`, that is `[out, in]`."""
@@ -230,6 +253,13 @@ class _Names:
 class _PackedNames(_Names):
     correction_bias = "gate.moe_statics.e_score_correction_bias"
 
+    def set_vision_aside(self, experts: int) -> None:
+        self.prefix, self.pool = "model.language_model.", "text_moe."
+        self.unused = (*self.unused, *(Unused(each, FOR_PICTURES) for each in (VISION, r".*\.mlp\.vision_moe\..*")))
+
+    def gate(self, name: str, experts: int) -> View:
+        return self.linear(name, experts, self.hidden)
+
     def experts(self, at: str, moe: MoeConfig) -> tuple[Expression, Expression]:
         E, width = moe.moe_num_experts, moe.moe_intermediate_size
         packed = Stored(f"{at}gate_up_proj", (E, 2 * width, self.hidden))
@@ -239,7 +269,7 @@ class _PackedNames(_Names):
 
 class _PaddleNames(_Names):
     prefix = "ernie."
-    unused = (
+    unused: tuple[Unused, ...] = (
         Unused(r"ernie\.mtp_.*", "speculative head, not used by the main graph"),
         Unused(r".*(resampler_model.*|weight_1)", "left over from a vision-language model"),
         COMPUTED,

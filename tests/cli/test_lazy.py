@@ -260,6 +260,17 @@ def test_our_own_without_what_an_extra_brings(add: Install) -> None:
     )
 
 
+@pytest.mark.parametrize("distribution", ["", "ernie-rt"])
+def test_extras_that_a_command_needs(add: Install, distribution: str) -> None:
+    """They stand behind the entry point; what lacks is known without an import."""
+    add("greet", GREET, distribution, entry="NAME = NAME:main [all]", needs=NEEDS)
+    name = distribution or "greet-plugin"
+    row = rows()[name]
+    assert (row["status"], row["module"]) == ("unmet", "greet:main")
+    assert (row["failure"], row["fix"]) == ("needs absent-library>=2", f"pip install '{name}[all]'")
+    assert command("greet", "Ada").code == 0, "it may do without what it needs for something else"
+
+
 def test_our_own_without_their_modules(add: Install) -> None:
     add("greet", None, "ernie-rt")
     assert command("greet").err.endswith("No module named 'greet'. pip install --force-reinstall ernie-rt\n")

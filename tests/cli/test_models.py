@@ -17,7 +17,7 @@ def test_json() -> None:
     found = {row["name"]: row for row in json.loads(ran.out)}
     assert (ran.code, ran.err) == (0, "")
     assert list(found) == ["demo", *(family.name for family in FAMILIES), *VISION_LANGUAGE]
-    assert [name for name, row in found.items() if not row["runs"]] == [*VISION_LANGUAGE]
+    assert [name for name, row in found.items() if row["text_alone"]] == [*VISION_LANGUAGE]
     assert found["demo"]["verified"] is None and found["21B-A3B"]["verified"] == {
         "config": "unseen", "tokenizer_config": "digest", "tokens": "digest", "template": "digest",
         "tokenizer": "unseen", "weights": "unseen",
@@ -44,6 +44,7 @@ def test_table() -> None:
     assert standing["0.3B"] == ["copy", "digest", "digest", "digest", "unseen", "unseen"]
     assert standing["21B-A3B-Thinking"] == ["unseen"] * 3 + ["renders"] + ["unseen"] * 2
     assert standing["VL-28B-A3B-Thinking"][:3] == ["copy", "unseen", "digest"]
+    assert standing["VL-424B-A47B"][-6:] == ["its", "text", "alone", "is", "run", "so", "far"]
     assert {line.split()[0] for line in legend.splitlines()} == {*STANDINGS}
     assert max(map(len, ran.out.splitlines())) <= 120
     assert "21.8 B" in ran.out and "3.35 B" in ran.out and "299 B" in ran.out

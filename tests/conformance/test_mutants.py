@@ -283,6 +283,28 @@ def one_digit(backend: NumpyBackend, lowerings: Any, weights: WeightSource, *res
     return NumpyBackend.compile(backend, lowerings, OneDigit(weights), *rest)
 
 
+def rows_out(change: Function) -> Function:
+    """A backend that hands out other rows of its cache than it has."""
+
+    def compiled(backend: NumpyBackend, *args: Any) -> Any:
+        executable = NumpyBackend.compile(backend, *args)
+        read = executable.read_rows
+        executable.read_rows = lambda rows: change(read, rows)  # type: ignore[method-assign]
+        return executable
+
+    return compiled
+
+
+def no_last_layer(read: Function, rows: np.ndarray) -> np.ndarray:
+    data = read(rows).copy()
+    data[:, data.shape[1] * 3 // 4 :] = 0
+    return data
+
+
+def as_ever(backend: Any, lowerings: Any, weights: WeightSource, target: Any, limits: Any) -> Any:
+    return eager().compile(backend, lowerings, weights, replace(target, deterministic=False), limits)
+
+
 def table_without_end(cos: Any, sin: Any, positions: Any) -> Any:
     return cos, sin, np.minimum(positions, len(cos) - 2)
 
@@ -460,6 +482,10 @@ MUTANTS: dict[str, Mutant] = {
     "no head of no rows": Mutant("L1/head/no-rows", {"head": instead(no_empty_head)}, blocks),
     "no head of no rows, in a model": Mutant("L3/dense/lean", {"head": instead(no_empty_head)}, blocks),
     "half a vocabulary": Mutant("L3/moe/lean", {"choose": staticmethod(half_a_vocabulary)}, sampling),
+    # what another executable is handed, and a promise of the same bits
+    "rows without their last part": Mutant("L3/dense/restart", {"compile": rows_out(no_last_layer)}),
+    "the row before": Mutant("L3/moe/restart", {"compile": rows_out(lambda read, rows: read(np.maximum(rows - 1, 0)))}),
+    "a deterministic mode that is none": Mutant("L3/dense/bits", {"compile": as_ever}, eager),
     # what only large sizes show
     "128 rows": Mutant("L1/linear/many-rows-and-outputs", {"linear": up_to(rows=128)}),
     "128 rows, in a model": Mutant("L2/large-dense/logits", {"linear": up_to(rows=128)}),

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from transformers import Ernie4_5_VLMoeConfig
 
 from ernie_rt.errors import ConfigError, ErnieRtError
+from ernie_rt.graph.cost import parameters
 from ernie_rt.modeling.config import ModelConfig, parse_config, read_config
+from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.modeling.vision_language import (
-    ExpertPool,
     PreprocessorConfig,
     VisionConfig,
     VisionLanguageConfig,
     parse_vision_language,
     read_preprocessor,
 )
-from support.commands import command
 
 DATA = Path(__file__).parents[1] / "data" / "ernie45_vl"
 NAMES = ("28B-A3B-Base-PT", "28B-A3B-Paddle", "28B-A3B-Thinking", "424B-A47B-Paddle")
@@ -34,8 +34,14 @@ def published(name: str, **changes: Any) -> dict[str, Any]:
     return fields | changes
 
 
-def parse(fields: dict[str, Any]) -> VisionLanguageConfig:
+def parse(fields: dict[str, Any]) -> ModelConfig:
     return parse_vision_language(fields, "config.json")
+
+
+def vision(fields: dict[str, Any]) -> VisionLanguageConfig:
+    found = parse(fields).vision
+    assert found is not None
+    return found
 
 
 def text(**fields: Any) -> ModelConfig:
@@ -45,11 +51,11 @@ def text(**fields: Any) -> ModelConfig:
 @pytest.mark.parametrize("name", NAMES[:3])
 def test_28b(name: str) -> None:
     config = parse(published(name))
-    assert config == VisionLanguageConfig(
-        text=text(),  # that of the 21B, whose sizes are transformers' defaults
-        vision=TOWER,
-        text_experts=ExpertPool(64, 1536, 1, 27),
-        vision_experts=ExpertPool(64, 512, 1, 27),
+    assert config.text_vocab_size == 100295
+    assert replace(config, vision=None) == text()  # that of the 21B, whose sizes are transformers' defaults
+    assert config.vision == VisionLanguageConfig(
+        tower=TOWER,
+        moe_intermediate_size=512,
         mrope_section=(22, 22, 20),
         image_token_id=100295,
         video_token_id=100295,
@@ -65,23 +71,23 @@ def test_424b_has_no_shared_experts_and_names_no_last_layer() -> None:
     fields = published("424B-A47B-Paddle")
     assert "moe_num_shared_experts" not in fields and "moe_layer_end_index" not in fields
     config = parse(fields)
-    assert config.text == text(
+    assert replace(config, vision=None) == text(
         hidden_size=8192, intermediate_size=28672, num_hidden_layers=54, num_attention_heads=64, num_key_value_heads=8,
         tie_word_embeddings=False, moe_k=8, moe_intermediate_size=3584, moe_num_shared_experts=0,
         moe_layer_start_index=3,
     )  # fmt: skip
-    assert config.vision_experts == ExpertPool(64, 1536, 3, 53) and config.vision == TOWER
-    assert config.moe_capacity == (64, 64, 64)
+    found = vision(fields)
+    assert found.moe_intermediate_size == 1536 and found.tower == TOWER and found.moe_capacity == (64, 64, 64)
 
 
 def test_what_is_absent_goes_by_the_spelling() -> None:
     flat = published("28B-A3B-Base-PT")
     del flat["moe_num_shared_experts"]
-    moe = parse(flat).text.moe
+    moe = parse(flat).moe
     assert moe is not None and moe.moe_num_shared_experts == 0
     nested = Ernie4_5_VLMoeConfig().to_dict()
     del nested["text_config"]["moe_num_shared_experts"]
-    moe = parse(nested).text.moe
+    moe = parse(nested).moe
     assert moe is not None and moe.moe_num_shared_experts == 2
 
 
@@ -90,13 +96,16 @@ def test_transformers_spelling_means_the_same() -> None:
     nested = json.loads(Ernie4_5_VLMoeConfig().to_json_string())
     nested["text_config"] |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     expected = parse(published("28B-A3B-Base-PT"))
-    assert parse(nested) == replace(expected, video_token_id=103367, moe_capacity=None)
+    assert expected.vision is not None
+    own = replace(expected.vision, video_token_id=103367, moe_capacity=None)
+    assert parse(nested) == replace(expected, vision=own)
     layers = ["dense"] * 3 + ["sparse"] * 24 + ["dense"]
     nested["text_config"]["mlp_layer_types"] = layers
-    assert parse(nested).vision_experts == ExpertPool(64, 512, 3, 26)
+    moe = parse(nested).moe
+    assert moe is not None and (moe.moe_layer_start_index, moe.moe_layer_end_index) == (3, 26)
     nested["text_config"]["rope_parameters"]["mrope_section"] = [20, 20, 24]
-    assert parse(nested).mrope_section == (20, 20, 24)
-    assert not parse(nested | {"tie_word_embeddings": False}).text.tie_word_embeddings
+    assert vision(nested).mrope_section == (20, 20, 24)
+    assert not parse(nested | {"tie_word_embeddings": False}).tie_word_embeddings
 
 
 @pytest.mark.parametrize(
@@ -106,6 +115,8 @@ def test_transformers_spelling_means_the_same() -> None:
         ({"moe_num_experts": [64, 64, 64]}, "moe_num_experts: impossible value; expected one integer or two"),
         ({"moe_num_experts": [64, "64"]}, "moe_num_experts: impossible value"),
         ({"moe_intermediate_size": [1536, -1]}, "moe_intermediate_size: impossible value"),
+        ({"moe_layer_start_index": [1, 2]}, "moe_layer_start_index: not supported; expected the same layers for"),
+        ({"moe_layer_end_index": [20, 28]}, "moe_layer_end_index: not supported"),
         ({"moe_layer_end_index": ["x", 1]}, "moe_layer_end_index: impossible value"),
         ({"rope_scaling": {"type": "default", "mrope_section": [22, 22, 21]}}, "a sum of head_dim / 2 = 64; found 65"),
         ({"rope_scaling": {"type": "default", "mrope_section": [20, 24, 20]}}, "mrope_section: not supported"),
@@ -139,7 +150,8 @@ def test_refusals_name_the_field(changes: dict[str, Any], says: str) -> None:
 def test_layers_that_are_no_run_of_sparse_ones(kinds: Any) -> None:
     nested = {"text_config": {"mlp_layer_types": kinds}}
     if kinds == [None, "sparse", ["x"]]:
-        assert parse(nested).text_experts.moe_layer_start_index == 1
+        moe = parse(nested).moe
+        assert moe is not None and moe.moe_layer_start_index == 1
     else:
         with pytest.raises(ConfigError, match="mlp_layer_types"):
             parse(nested)
@@ -164,14 +176,11 @@ def test_a_hostile_field_is_a_named_error_or_harmless(name: str, field: str, val
             assert len(str(error)) < 1000
 
 
-def test_running_one_says_that_its_config_is_known_and_its_graph_is_not_built(tmp_path: Path) -> None:
+def test_a_folder_is_a_text_model_so_far(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((DATA / f"{NAMES[2]}.config.json").read_text())
-    expected = "reads this vision-language config, and does not build its graph yet"
-    with pytest.raises(ConfigError, match=expected) as caught:
-        read_config(tmp_path)
-    assert "found 28 layers, and a vision tower of 32" in str(caught.value)
-    ran = command("run", tmp_path, "hello")
-    assert ran.code == 2 and expected in ran.err and "0.3B, 21B-A3B or 300B-A47B" in ran.err
+    config = read_config(tmp_path)
+    graph = build_graph(config)
+    assert parameters(graph) == 21_825_437_888 and graph == build_graph(text())
     (tmp_path / "config.json").write_text(json.dumps(published(NAMES[2], rope_3d=False)))
     with pytest.raises(ConfigError, match="rope_3d: not supported"):
         read_config(tmp_path)

@@ -24,8 +24,7 @@ IDS = tuple(number * 5 % 13 for number in range(30))
 
 
 @pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_rows, "CHUNK", 8)
+def little_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (rows, slots):
         monkeypatch.setattr(module, "LEAST_ANYWHERE", SIZE)
 
@@ -43,7 +42,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
         cache = CacheShape("paged", SIZE, 60) if paged else CacheShape("slots", 64, 3)
         admits = StepLimits(16, 3) if paged else StepLimits(16, 3, mixed=False, max_prefills=1)
         executable = DeepToyExecutable(cache, admits, ahead=ahead)
-        kept = KeptRows(RowStore(tmp_path / "cache", nbytes), model, executable, 8)
+        kept = KeptRows(RowStore(tmp_path / "cache", nbytes), model, executable, 8, chunk=8)
         engines.append(Engine(executable, 64, kept=kept))
         return engines[-1]
 

@@ -20,7 +20,6 @@ from ernie_rt.weights.hub import DEMO, FILES, resolve
 from ernie_rt.weights.manifest import MANIFEST, Manifest, Shard
 from support.commands import start
 
-DATA = Path(__file__).parents[1] / "data" / "ernie45_vl"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "baidu/ERNIE-4.5-0.3B-PT"
 
@@ -134,9 +133,11 @@ def test_references_that_lead_nowhere(ref: str) -> None:
     assert len(str(caught.value)) < 600
 
 
-def test_a_known_model_that_does_not_run_yet() -> None:
-    with pytest.raises(ModelNotFoundError, match=r"whose graph ernie-rt does not build yet. Choose .* 0\.3B, "):
-        resolve("vl-28b-a3b-thinking")
+def test_the_name_of_a_vision_language_model(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_download(monkeypatch, lambda **_: cache)
+    fetched: list[str] = []
+    monkeypatch.setattr("ernie_rt.weights.hub._download", lambda id, revision: fetched.append(id) or cache)
+    assert resolve("vl-28b-a3b-thinking") == cache and fetched == ["baidu/ERNIE-4.5-VL-28B-A3B-Thinking"]
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
@@ -169,9 +170,7 @@ def test_a_partial_copy_is_fetched_again(
 def test_a_model_that_cannot_run_is_refused_before_its_weights_are_fetched(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vision = json.loads((DATA / "28B-A3B-Thinking.config.json").read_text())
     for config, says in (
-        (vision, "does not build its graph yet"),
         ({"model_type": "ernie4_5", "quantization_config": {"quant_method": "awq"}}, "found 'awq'"),
         ({"model_type": "llama"}, "not a model that ernie-rt runs"),
     ):

@@ -1,0 +1,171 @@
+"""Whatever comes, in whatever order: the engine's books are right after each step, and every answer is what it is."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from ernie_rt.contract import CacheShape, StepLimits
+from ernie_rt.runtime import rows, slots
+from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.kept_rows import KeptRows
+from ernie_rt.runtime.row_store import RowStore
+from ernie_rt.runtime.rows import PagedRows
+from ernie_rt.runtime.sequence import Request, SequenceState
+from ernie_rt.sampling.params import GREEDY, SamplingParams
+from support.toy import VOCAB, DeepToyExecutable, answer
+
+PAGE = 4
+CONTEXT = 60
+STEPS = 6000
+
+
+@pytest.fixture(autouse=True)
+def little_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (rows, slots):
+        monkeypatch.setattr(module, "LEAST_ANYWHERE", PAGE)
+
+
+def test_a_few(tmp_path: Path) -> None:
+    for seed in range(25):
+        Life(seed, tmp_path / str(seed)).live()
+
+
+@pytest.mark.long
+def test_many(tmp_path: Path) -> None:
+    for seed in range(25, 6000):
+        try:
+            Life(seed, tmp_path / str(seed)).live()
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+
+class Life:
+    """An engine of some kind, what is asked of it, and what goes wrong meanwhile."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        chance = self.chance = random.Random(seed)
+        paged, seats = chance.random() < 0.6, chance.choice([2, 3, 5])
+        drafts = paged and chance.random() < 0.4
+        if paged:
+            cache = CacheShape("paged", PAGE, chance.choice([8, 12, 20, 40]))
+        else:
+            cache = CacheShape("slots", 64, seats + chance.choice([0, 2]))
+        mixed, most = paged and chance.random() < 0.5, None if paged else 1
+        admits = StepLimits(chance.choice([16, 6]), seats, mixed=mixed, max_prefills=most, max_drafts=3 * drafts)
+        self.executable = DeepToyExecutable(cache, admits, ahead=chance.choice([0, 1]))
+        self.records = folder / "cache"
+        kept = None
+        if chance.random() < 0.6:
+            store = RowStore(self.records, chance.choice([2000, 1 << 20]))
+            kept = KeptRows(store, b"", self.executable, 8, chunk=8)
+        self.engine = Engine(self.executable, CONTEXT, kept=kept, drafter=guess if drafts else None)
+        self.capacity = min(self.engine.capacity, CONTEXT)
+        self.sequences: list[SequenceState] = []
+        self.prompts: list[tuple[int, ...]] = []
+        self.failures: list[Exception] = []
+        self.ended: set[SequenceState] = set()
+
+    def live(self) -> None:
+        happenings = [self.ask, self.advance, self.cancel, self.fail_once, self.fail_all, self.damage, self.go_on]
+        weights = [45, 35, 10, 4, 1, 2, 3]
+        for _ in range(self.chance.randrange(10, 60)):
+            (happens,) = self.chance.choices(happenings, weights)
+            happens()
+            self.check_books()
+        for _ in range(STEPS):
+            if all(sequence.finish for sequence in self.sequences):
+                break
+            self.advance(1)
+            self.check_books()
+        self.advance(1)
+        self.check_answers()
+        self.engine.close()
+
+    def ask(self) -> None:
+        chance, count = self.chance, self.chance.randrange(1, self.capacity)
+        ids = tuple(chance.randrange(VOCAB) for _ in range(count))
+        if self.prompts and chance.random() < 0.7:  # begins like an earlier one, but perhaps for its first token
+            before = chance.choice(self.prompts)
+            first = (before[0] + (chance.random() < 0.4)) % VOCAB
+            ids = (first, *before[1:], *ids)[: max(count, min(len(before) + 3, self.capacity))]
+        request = Request(
+            ids,
+            chance.randrange(1, self.capacity - len(ids) + 2),
+            namespace=chance.choice([b"", b"", b"mine"]),
+            priority=chance.choice([0, 0, 0, 1, 2]),
+            tenant=chance.choice("abc"),
+            like=chance.choice(self.sequences) if self.sequences and chance.random() < 0.3 else None,
+            chunk=chance.choice([None, None, 3]),
+            all_logits=chance.random() < 0.1,
+            reuse_after_change=chance.random() < 0.3,
+            sampling=chance.choice([GREEDY, GREEDY, SamplingParams(logprobs=1)]),
+        )
+        self.sequences.append(self.engine.submit(request))
+        self.prompts.append(ids)
+
+    def go_on(self) -> None:
+        """Conversations: what was answered is a prompt."""
+        self.prompts += [tuple(sequence.tokens)[: self.capacity - 1] for sequence in self.sequences[-5:]]
+
+    def advance(self, steps: int | None = None) -> None:
+        for _ in range(steps or self.chance.randrange(1, 6)):
+            self.engine.step()
+            for sequence in self.sequences:
+                while sequence.events:
+                    assert sequence not in self.ended, "an event after the end"
+                    if sequence.events.popleft().finish:
+                        self.ended.add(sequence)
+
+    def cancel(self) -> None:
+        if self.sequences:
+            self.engine.cancel(self.chance.choice(self.sequences))
+
+    def fail_once(self) -> None:
+        self.failures.append(RuntimeError("one call"))
+        call = self.chance.choice(["submit", "result", "copy", "write_rows", "read_rows"])
+        self.executable.errors[call] = self.failures[-1]
+
+    def fail_all(self) -> None:
+        self.failures.append(RuntimeError("all of it"))
+        self.engine.fail(self.failures[-1])
+
+    def damage(self) -> None:
+        for record in self.records.glob("*.rows"):
+            if self.chance.random() < 0.5:
+                record.write_bytes(record.read_bytes()[:-1])
+
+    def check_books(self) -> None:
+        """Each row has as many holders as it counts, and everybody waits, runs or has ended."""
+        scheduler = self.engine._scheduler
+        table = scheduler.rows
+        if isinstance(table, PagedRows):
+            seats = [sequence.seat for sequence in scheduler.running]
+            held = Counter(page for seat in seats for page in table.tables[seat, : table.held[seat]].tolist())
+            assert {page: n for page, n in enumerate(table.pool.references.tolist()) if n} == dict(held)
+            assert len(held) + table.pool.free + table.pool.idle == self.executable.cache.pages
+        waiting = list(scheduler.waiting)
+        assert len(waiting) == len(set(waiting)) == len(scheduler.waiting)
+        for sequence in self.sequences:
+            assert (sequence in scheduler.running or sequence in waiting) == (sequence.finish is None)
+
+    def check_answers(self) -> None:
+        for sequence in self.sequences:
+            assert sequence in self.ended, "it never ends"
+            if sequence.finish == "error":
+                assert sequence.error in self.failures
+            if not sequence.request.reuse_after_change:
+                expected = answer(sequence.request.ids, sequence.request.max_new_tokens)
+                whole = sequence.finish not in ("cancelled", "error")
+                assert sequence.generated == (expected if whole else expected[: len(sequence.generated)])
+        assert self.engine.stats().held_rows == 0
+
+
+def guess(sequence: SequenceState, most: int) -> list[int]:
+    """Guesses of which one is often wrong."""
+    wrong = len(sequence.tokens) * 7 % 5
+    return [(token + (place == wrong)) % VOCAB for place, token in enumerate(answer(sequence.tokens, most))]
