@@ -86,7 +86,7 @@ def choose(
         return by_prediction(host, kind, dtype=dtype, stored=stored, model=model, storages=storages)
 
     places = [(name, kind, f"the first that runs on {kind}") for kind in kinds for name in ranked(kind)]
-    absent = [name for name, kinds in AUTOMATIC.items() if name not in host.backends and kind in kinds]
+    absent = [name for name, where in AUTOMATIC.items() if name not in host.backends and kind in where]
     here = [*absent, *ranked(kind)] if kind in known else AUTOMATIC  # so said without an import
     places += [(name, "cpu" if kinds else device, "the first usable") for name in here]
     skipped: list[str] = []

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ernie_rt.contract.planner import Device
 from ernie_rt.planning.machine import NARROWER, this_cpu
 
-BANDWIDTH = 25e9
-"""Bytes a second that two cores of a usual CPU read."""
-CORE_FLOPS = 100e9
-MOST_CORES = 16
+BANDWIDTH: Final = 25e9
+"""Bytes a second that a usual CPU reads: two cores of a server, or all of a laptop."""
+CORE_FLOPS: Final = 100e9
+MOST_CORES: Final = 16
+GPU_BANDWIDTH: Final = 1e12
+GPU_FLOPS: Final = {"float16": 2e14, "bfloat16": 2e14, "float32": 5e13, "int8": 4e14}
 
 
 def usual_device(kind: str) -> Device:
     """This machine's CPU by its features, with usual figures; a usual GPU for another kind."""
     if kind != "cpu":
-        flops = {"float16": 2e14, "bfloat16": 2e14, "float32": 5e13, "int8": 4e14}
-        return Device(f"a device of kind {kind}", kind, 0, 1e12, flops, "usual figures")
+        return Device(f"a device of kind {kind}", kind, 0, GPU_BANDWIDTH, GPU_FLOPS, "usual figures")
     cpu = this_cpu()
     peak = CORE_FLOPS * min(cpu.cores, MOST_CORES)
     flops = {"float32": peak}

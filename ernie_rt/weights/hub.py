@@ -97,9 +97,9 @@ def resolve(ref: str, *, fetch: bool = True) -> Path:
     folder = _cached(match["id"], match["revision"])
     if folder is None and not fetch:
         raise ModelNotFoundError(
-            "this model is neither known nor here, and nothing is downloaded for a plan",
+            "nothing is known of this model without its config.json, and nothing is downloaded for a plan",
             where=ref,
-            hint="Name one that `ernie-rt models` lists, or a folder with its config.json",
+            hint="Name a text model that `ernie-rt models` lists, or a folder with the config.json",
         )
     return folder or _download(match["id"], match["revision"])
 
