@@ -58,6 +58,10 @@ class Form:
         return {weight.name: self.storage(weight) for weight in build_graph(config).weights if weight.storage.stored}
 
 
+def _plain(dtype: DType) -> Callable[[Weight], Storage]:
+    return lambda weight: weight.storage if part_of(weight) == "router" else Plain(dtype)
+
+
 def _sized(linears: Sized, ends: Storage | None) -> Callable[[Weight], Storage]:
     def storage(weight: Weight) -> Storage:
         if weight.name in ENDS:
@@ -74,9 +78,9 @@ TWO_BITS: Final = Sized("2-bit", 2, 32, "float16")
 FORMS: Final[Mapping[str, Form]] = {
     form.name: form
     for form in (
-        Form("float32", lambda weight: Plain("float32")),
-        Form("bfloat16", lambda weight: Plain("bfloat16") if weight.type.dtype != "float32" else weight.storage),
-        Form("float16", lambda weight: Plain("float16") if weight.type.dtype != "float32" else weight.storage),
+        Form("float32", _plain("float32")),
+        Form("bfloat16", _plain("bfloat16")),
+        Form("float16", _plain("float16")),
         Form("int8", INT8.storage, INT8),
         Form("fp8", _sized(FP8, None), rule="a float32 scale for each 128 by 128, embedding and head in 16 bits"),
         Form("int4", INT4.storage, INT4),

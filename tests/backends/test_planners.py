@@ -95,7 +95,7 @@ base = anonymous_bytes()
 with PeakMemory() as peak:
     options = dict(backend=backend, dtype=dtype, max_context=1024, max_batch_tokens=512, weights=weights, host=host)
     with load(folder or ref, **options) as model:
-        model.generate_ids(list(range(5, 905)), max_new_tokens=100, ignore_eos=True)
+        model.generate_ids(list(range(5, 1000)), max_new_tokens=20, ignore_eos=True)
         print(json.dumps({"bill": model.memory().nbytes, "held": peak.look() - base}))
 """
 

@@ -3,19 +3,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Container
 
 import pytest
 
 from ernie_rt.contract import Limits, PagedContents
 from ernie_rt.errors import GraphError
 from ernie_rt.graph.builder import Builder
-from ernie_rt.graph.cost import active_parameters, distinct_experts, graph_cost, parameters
-from ernie_rt.graph.graph import Graph, graph_text
+from ernie_rt.graph.cost import active_parameters, distinct_experts, graph_cost, live_bytes, parameters
+from ernie_rt.graph.graph import Graph, Node, graph_text
 from ernie_rt.graph.json import graph_from_json, graph_to_json
 from ernie_rt.graph.legalize import Accept, Reject, legalize
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import Plain, TensorType, Weight
 from ernie_rt.graph.verify import verify
+from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.modeling.families import find
 from ernie_rt.storage.block_quantized import BlockQuantized
@@ -43,6 +45,30 @@ def test_parameter_totals(name: str, total: int, active: int) -> None:
     graph = family(name)
     assert parameters(graph) == total
     assert active_parameters(graph) == active
+
+
+def test_what_is_alive_at_once() -> None:
+    b = Builder()
+    x = b.input("x", TensorType("float32", ("N", 8)))
+    wide = b("concat", b("add", x, x), x, axis=1)  # [N, 16], while the sum `[N, 8]` is still read
+    narrow = b("slice", wide, axis=1, start=0, stop=4)  # [N, 4]: the last to read it
+    graph = b.finish("main", {"logits": b("add", narrow, narrow)})
+    assert live_bytes(graph, {"N": 10}) == 4 * 10 * (8 + 16)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (40, 1), (64, 64)])
+@pytest.mark.parametrize("config", [small(), small(model_type="ernie4_5"), small(use_bias=True)])
+def test_what_is_alive_does_not_depend_on_how_far_a_graph_is_lowered(
+    config: ModelConfig, sizes: tuple[int, int]
+) -> None:
+    graph, bindings = build_graph(config), {"N": sizes[0], "L": sizes[1], "C": 64, "P": 64}
+    for blocks in ({"moe"}, {"moe", "mlp_block"}, {"embed", "head"}):
+
+        def claims(node: Node, kept: Container[str] = blocks) -> Accept | Reject:
+            larger = node.spec.level == "block" or node.op == "moe"
+            return Reject("smaller pieces") if larger and node.op not in kept else Accept()
+
+        assert live_bytes(legalize(graph, claims).graph, bindings) == live_bytes(graph, bindings)
 
 
 def test_decode_reads_the_active_weights_and_multiplies_each_once() -> None:

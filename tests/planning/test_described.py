@@ -77,7 +77,7 @@ def test_headers_alone(tmp_path: Path) -> None:
 
 def test_what_cannot_be_described_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ernie_rt.weights.hub._cached", lambda repo, revision: None)
-    with pytest.raises(ModelNotFoundError, match="without its config.json, and nothing is downloaded for a plan"):
+    with pytest.raises(ModelNotFoundError, match="and nothing is downloaded for a plan"):
         describe("somebody/something")
     with pytest.raises(ModelNotFoundError, match="no such model"):
         describe("not a model")

@@ -8,6 +8,7 @@ import pytest
 
 from ernie_rt.contract import Device, Rate, Rates
 from ernie_rt.graph.cost import graph_cost
+from ernie_rt.graph.types import Plain
 from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.planning.forms import FORMS
 from ernie_rt.planning.speed import NEW, PROMPT, Predictor
@@ -43,11 +44,7 @@ def test_a_prompt_takes_its_flops_over_the_peak_chunk_by_chunk() -> None:
 
 def test_weights_are_read_as_they_are_held() -> None:
     """What is stored in bfloat16 and computed with in float32 is read in float32, and blocks as blocks."""
-    stored = {
-        weight.name: FORMS["bfloat16"].storage(weight)
-        for weight in build_graph(CONFIG).weights
-        if weight.storage.stored
-    }
+    stored = {name: Plain("bfloat16") for name in FORMS["float32"].storages(CONFIG)}
     narrow, wide = build_graph(CONFIG, "float32", stored), build_graph(CONFIG)
     assert Predictor(narrow, FAST, FREE).step(1, 64) == Predictor(wide, FAST, FREE).step(1, 64)
     blocks = build_graph(CONFIG, "float32", FORMS["int4"].storages(CONFIG))
