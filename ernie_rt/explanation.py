@@ -12,6 +12,7 @@ from ernie_rt.choice import Choice, choose
 from ernie_rt.contract.memory import check_memory
 from ernie_rt.contract.planner import Device
 from ernie_rt.contract.protocols import Limits, MemoryReport, Target
+from ernie_rt.errors import OptionError
 from ernie_rt.graph.legalize import Lowering
 from ernie_rt.graph.types import Storage
 from ernie_rt.host import PluginHost, blame
@@ -127,8 +128,11 @@ def explain_unloaded(
 ) -> Explanation:
     """What `load` would decide of a model, its weights `stored` so or in another `form`, without one of them.
 
-    Raises what `choose` and a backend do that cannot be used.
+    Raises OptionError for a form that cannot be made of what is stored, and what `choose` and a backend do that cannot
+    be used.
     """
+    if form is not None and any(storage.packed for storage in (stored or {}).values()):
+        raise OptionError("the model is quantised already", where=name, hint="Leave out --weights")
     context = min(context or DEFAULT_CONTEXT, config.max_position_embeddings)
     storages = stored if form is None else form.storages(config)
     builds: dict[Choice, tuple[Build, Limits]] = {}

@@ -57,6 +57,14 @@ class Plan:
                     return min(of_form, key=rank)
         return None
 
+    def obstacle(self, context: int) -> str:
+        """Why no way is chosen for a context: there is no room, or what has room is not installed."""
+        fitting = [each for each in self.candidates if each.limits.max_context == context and each.fit != "no"]
+        if not fitting:
+            return "nothing that runs here fits"
+        lacking = dict.fromkeys(f"{each.backend} {each.lacking}" for each in fitting)
+        return f"what fits is not installed: {'; '.join(lacking)}"
+
     def faster(self, chosen: Candidate) -> tuple[str, ...]:
         """What would be faster than what was chosen, and how to get it."""
         found: list[str] = []

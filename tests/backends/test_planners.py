@@ -43,8 +43,10 @@ def storages(config: ModelConfig, how: Quantization | None) -> dict[str, Storage
     return {} if how is None else {weight.name: weight.storage for weight in how.weights(config)}
 
 
-@pytest.mark.parametrize("how", [None, *QUANTIZED])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "how"),
+    [*((model, None) for model in MODELS), ("experts", "int4 raw"), ("dense", "int8 tiled")],
+)
 @pytest.mark.parametrize(("name", "device", "dtype"), TARGETS)
 def test_a_planner_says_what_its_backend_says(
     name: str, device: str, dtype: DType, model: str, how: str | None
@@ -113,7 +115,7 @@ def check(found: Mapping[str, Any]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-@pytest.mark.parametrize("backend", ["onnx", "eager", "reference"])
+@pytest.mark.parametrize("backend", ["onnx", "eager", pytest.param("reference", marks=pytest.mark.long)])
 def test_a_bill_is_what_is_held(backend: str) -> None:
     if PluginHost().missing(backend) is not None:
         pytest.skip(f"{backend} is not installed")

@@ -7,11 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ernie_rt.contract import Device
+from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.hub import DEMO
+from ernie_rt.weights.quantize import Quantization, quantize_model
 from support.commands import command
 
 HERE = Device(
@@ -106,6 +109,14 @@ def test_explain_of_a_backend_and_a_form() -> None:
     assert any("dequantised from int4" in note for note in told["fallbacks"])
     assert {"op": "linear", "count": 73, "kept": True, "reason": None} in told["ops"]
     assert command("explain", "0.3B", "--backend", "egaer").code == 2
+
+
+def test_explain_of_what_is_quantised_already(tmp_path: Path) -> None:
+    quantize_model(DEMO, read_config(DEMO), tmp_path / "int8", Quantization(8))
+    ran = command("explain", tmp_path / "int8", "--weights", "int4")
+    assert ran.code == 2 and "the model is quantised already" in ran.err
+    told = json.loads(command("plan", tmp_path / "int8", "--json").out)
+    assert list(told["weights"]) == ["as stored"]
 
 
 def test_why_is_what_explain_says() -> None:

@@ -86,6 +86,14 @@ def test_what_would_be_faster_and_how_to_get_it(host: PluginHost, monkeypatch: p
     assert any(text.startswith("eager: needs torch: pip install") for text in lacking.why(choice))
 
 
+def test_why_nothing_is_chosen(host: PluginHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan(host, "21B-A3B", 0.1).obstacle(1024) == "nothing that runs here fits"
+    monkeypatch.setattr(host, "missing", lambda name: None if name == "reference" else f"needs {name}")
+    made = plan(host, "21B-A3B", 14)
+    assert made.choices == (None,)
+    assert made.obstacle(1024).startswith("what fits is not installed: onnx needs onnx: pip install 'ernie-rt[onnx]'")
+
+
 def test_a_backend_that_has_not_run_on_a_card_comes_last(host: PluginHost) -> None:
     card = Device("a card", "cuda", 80 * GIB, 2e12, {"bfloat16": 4e14, "float32": 6e13}, "made up")
     made = plan(host, "21B-A3B", 79, device=card)
