@@ -11,6 +11,7 @@ from ernie_rt.display import human_bytes
 from ernie_rt.errors import BackendError
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import Lowering, legalize
+from ernie_rt.graph.routers import Router, open_routers
 from ernie_rt.graph.types import Storage, Value, Weight
 from ernie_rt.hooks import PLUGIN_API
 from ernie_rt.modeling.config import ModelConfig
@@ -24,7 +25,8 @@ MAIN: Final = "main"
 class Build:
     """The graphs of a model by name, `main` among them, for one backend and target. No weight is read for it.
 
-    `notes` say what is dequantised or converted while weights are filled, with the bytes that this makes.
+    `notes` say what is dequantised or converted while weights are filled, with the bytes that this makes. `routers` are
+    those of `main` whose choices are tapped.
     """
 
     backend: Backend
@@ -32,6 +34,7 @@ class Build:
     graphs: Mapping[str, Graph]
     lowerings: Mapping[str, Lowering]
     notes: tuple[str, ...] = ()
+    routers: tuple[Router, ...] = ()
 
     @property
     def graph(self) -> Graph:
@@ -62,20 +65,27 @@ def build(
     target: Target,
     storages: Mapping[str, Storage] | None = None,
     taps: Collection[str] = (),
+    routing: bool = False,
 ) -> Build:
     """Make a model ready: that of a config, its weights stored as `storages` say by name, or these graphs.
 
-    `taps` are scopes of `main`. Raises what `legalize` does, and whatever the backend does.
+    `taps` are scopes of `main`; with `routing` all that its routers choose is tapped as well. Raises what `legalize`
+    does, and whatever the backend does.
     """
     check_contract(backend, Backend)
     graphs = {MAIN: build_graph(model, target.dtype, storages)} if isinstance(model, ModelConfig) else model
+    routers: tuple[Router, ...] = ()
+    if routing:
+        opened, routers = open_routers(graphs[MAIN])
+        graphs = {**graphs, MAIN: opened}
+        taps = (*taps, *(tap for router in routers for tap in router.taps))
     given = {name: accepted(graph, backend, target) for name, graph in graphs.items()}
     lowerings = {
         name: legalize(graph, lambda node: backend.claims(node, target), taps if name == MAIN else ())
         for name, graph in given.items()
     }
     stored, held = ({w.name: w for graph in each.values() for w in graph.weights} for each in (graphs, given))
-    return Build(backend, target, given, lowerings, _notes(stored, held))
+    return Build(backend, target, given, lowerings, _notes(stored, held), routers)
 
 
 def accepted(graph: Graph, backend: Backend, target: Target) -> Graph:
