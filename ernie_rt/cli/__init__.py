@@ -20,6 +20,7 @@ from ernie_rt.cli import (
     models,
     plugins,
     quantize,
+    routing,
     run,
     tokenize,
     verify,
@@ -41,7 +42,8 @@ app = typer.Typer(
 )
 for command in (
     run.run, chat.chat, tokenize.tokenize, graph.graph, models.models,
-    plugins.plugins, diff.diff, conform.conform, quantize.quantize, convert.convert, export.export, verify.verify,
+    routing.routing, plugins.plugins, diff.diff, conform.conform, quantize.quantize, convert.convert, export.export,
+    verify.verify,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(backends.app, name="backends")
