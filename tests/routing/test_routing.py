@@ -32,14 +32,16 @@ def map_of(**options: Any) -> Routing:
 
 
 def assert_same(found: Routing, expected: Routing) -> None:
+    """The same experts with the same weights; of two that are as good as equal either may come first."""
     assert np.array_equal(found.ids, expected.ids)
     for ours, theirs in zip(found.routers, expected.routers, strict=True):
         assert ours.scope == theirs.scope and ours.experts == theirs.experts
-        assert np.array_equal(ours.ids, theirs.ids)
-        assert np.allclose(ours.weights, theirs.weights, rtol=0, atol=1e-6)
+        assert np.array_equal(np.sort(ours.ids), np.sort(theirs.ids))
+        weights = [np.take_along_axis(each.weights, np.argsort(each.ids), -1) for each in (ours, theirs)]
+        assert np.allclose(*weights, rtol=0, atol=1e-6)
         assert (ours.unbiased is None) == (theirs.unbiased is None)
         if ours.unbiased is not None and theirs.unbiased is not None:
-            assert np.array_equal(ours.unbiased, theirs.unbiased)
+            assert np.array_equal(np.sort(ours.unbiased), np.sort(theirs.unbiased))
 
 
 @pytest.mark.parametrize("fields", [{}, {"moe_use_aux_free": False}], ids=["bias", "no bias"])
@@ -78,7 +80,8 @@ def test_choices_follow_from_the_router_alone() -> None:
 
 
 def test_the_demo_on_every_backend() -> None:
-    """Where experts differ their scores must be a tie, so that their weights are; none is among these tokens."""
+    """No choice here is a tie: the last expert taken is 3e-5 ahead of the first one left, where float32 moves scores
+    by about 1e-7."""
     maps = []
     for backend in ("reference", "eager", "onnx"):
         with ernie_rt.load(
