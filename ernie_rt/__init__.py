@@ -16,20 +16,21 @@ if TYPE_CHECKING:
     from ernie_rt.generation.stream import Generation, Piece, Stream
     from ernie_rt.loading import load
     from ernie_rt.location import Located, locate
+    from ernie_rt.routing.data import Routing
     from ernie_rt.runtime.statistics import Stats
     from ernie_rt.session import Model
     from ernie_rt.text.messages import Message, ToolCall
 
 __all__ = [
     "AsyncModel", "AsyncStream", "Caller", "ErnieRtError", "Generation", "Located", "Message", "Model", "Piece",
-    "Stats", "Stream", "ToolCall", "load", "locate",
+    "Routing", "Stats", "Stream", "ToolCall", "load", "locate",
 ]  # fmt: skip
 __version__ = "0.1.0"
 
 _HOMES = {
     "AsyncModel": "async_model", "AsyncStream": "async_stream", "Caller": "async_model", "Stats": "runtime.statistics",
     "Generation": "generation.stream", "Piece": "generation.stream", "Stream": "generation.stream", "load": "loading",
-    "Located": "location", "locate": "location", "Model": "session",
+    "Located": "location", "locate": "location", "Model": "session", "Routing": "routing.data",
     "Message": "text.messages", "ToolCall": "text.messages",
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ from ernie_rt.display import human_bytes
 from ernie_rt.errors import BackendError
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.legalize import Lowering, legalize
+from ernie_rt.graph.routers import Router, open_routers
 from ernie_rt.graph.types import Storage, Value, Weight
 from ernie_rt.hooks import PLUGIN_API
 from ernie_rt.modeling.config import ModelConfig
@@ -25,8 +26,8 @@ MAIN: Final = "main"
 class Build:
     """The graphs of a model by name, `main` among them, for one backend and target. No weight is read for it.
 
-    `stored` is how its weights are stored, by name, and `notes` say what of them is dequantised or converted while they
-    are filled, with the bytes that this makes.
+    `notes` say what is dequantised or converted while weights are filled, with the bytes that this makes. `routers` are
+    those of `main` whose choices are tapped. `stored` is how the weights are stored, by name.
     """
 
     backend: Backend
@@ -34,6 +35,7 @@ class Build:
     graphs: Mapping[str, Graph]
     lowerings: Mapping[str, Lowering]
     notes: tuple[str, ...] = ()
+    routers: tuple[Router, ...] = ()
     stored: Mapping[str, Storage] = field(default_factory=dict)
 
     @property
@@ -65,13 +67,20 @@ def build(
     target: Target,
     storages: Mapping[str, Storage] | None = None,
     taps: Collection[str] = (),
+    routing: bool = False,
 ) -> Build:
     """Make a model ready: that of a config, its weights stored as `storages` say by name, or these graphs.
 
-    `taps` are scopes of `main`. Raises what `legalize` does, and whatever the backend does.
+    `taps` are scopes of `main`; with `routing` all that its routers choose is tapped as well. Raises what `legalize`
+    does, and whatever the backend does.
     """
     check_contract(backend, Backend)
     graphs = {MAIN: build_graph(model, target.dtype, storages)} if isinstance(model, ModelConfig) else model
+    routers: tuple[Router, ...] = ()
+    if routing:
+        opened, routers = open_routers(graphs[MAIN])
+        graphs = {**graphs, MAIN: opened}
+        taps = (*taps, *(tap for router in routers for tap in router.taps))
     given = {name: accepted(graph, backend, target) for name, graph in graphs.items()}
     lowerings = {
         name: legalize(graph, lambda node: backend.claims(node, target), taps if name == MAIN else ())
@@ -79,7 +88,7 @@ def build(
     }
     stored, held = ({w.name: w for graph in each.values() for w in graph.weights} for each in (graphs, given))
     storages = {name: weight.storage for name, weight in stored.items() if weight.storage.stored}
-    return Build(backend, target, given, lowerings, _notes(stored, held), storages)
+    return Build(backend, target, given, lowerings, _notes(stored, held), routers, storages)
 
 
 def accepted(graph: Graph, backend: Backend | Planner, target: Target) -> Graph:

@@ -55,6 +55,7 @@ def load(
     graphs: bool = True,
     deterministic: bool = False,
     taps: Collection[str] = (),
+    routing: bool = False,
     weights: WeightSource | None = None,
     sources: Sources = SOURCES,
     host: PluginHost | None = None,
@@ -66,8 +67,9 @@ def load(
     `ref` is a folder, a known name ("demo", "21B-A3B"), a hub id ("baidu/ERNIE-4.5-0.3B-PT") or what `locate`
     returned. With `weights` (such as `Synthetic`), which are closed when they are read, the name of a published model
     needs no checkpoint; without, the folder's are opened by the first of the `sources` that they fit. `taps` are scopes
-    whose values `Model.tapped` returns. `host` has the plugins (None: those that are installed). `progress` is told of
-    bytes of weights, as the graph stores them, `preparing` of what a backend does after that, such as recording graphs.
+    whose values `Model.tapped` returns; with `routing`, `Model.routing` says to which experts tokens are sent. `host`
+    has the plugins (None: those that are installed). `progress` is told of bytes of weights, as the graph stores them,
+    `preparing` of what a backend does after that, such as recording graphs.
 
     `max_context` counts the tokens of prompt and answer together; it is at most the model's own, and 32,768 when not
     given. The cache has room for `max_sequences` of that length; further ones wait. `max_batch_tokens` enter one step,
@@ -94,11 +96,17 @@ def load(
             found=repr(weights),
             hint="For a quantised model, write one with `ernie-rt quantize` and load its folder",
         )
-    for name, value in (("reuse", reuse), ("graphs", graphs), ("deterministic", deterministic)):
+    for name, value in (("reuse", reuse), ("graphs", graphs), ("deterministic", deterministic), ("routing", routing)):
         if not isinstance(value, bool):
             raise OptionError(f"{name} is not possible", expected="True or False", found=repr(value))
     located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights, sources)
     config = located.config
+    if routing and config.moe is None:
+        raise OptionError(
+            "a dense model has no router: each token goes through all of its weights",
+            expected="a mixture of experts, such as demo, 21B-A3B or 300B-A47B",
+            found=f"model_type {config.model_type}",
+        )
     limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes, cache_tokens)
     threads = None if threads is None else check_threads(threads)
     store = _store(cache_dir, cache_bytes, reuse)
@@ -114,7 +122,7 @@ def load(
             if max_batch_tokens is None:
                 bounds = replace(limits, max_batch_tokens=batch_tokens(choice.device))
             with blame(choice.backend):
-                built = build(config, plugins.backend(choice.backend), target, storages_of(source), taps)
+                built = build(config, plugins.backend(choice.backend), target, storages_of(source), taps, routing)
                 check_memory(built.bill(bounds), bounds.memory_bytes)
             builds[choice] = built, bounds
 

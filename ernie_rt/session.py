@@ -28,6 +28,8 @@ from ernie_rt.generation.options import (
 from ernie_rt.generation.stream import Answer, Generation, Stream
 from ernie_rt.host import blame
 from ernie_rt.location import Located
+from ernie_rt.routing.data import Routing
+from ernie_rt.routing.taps import read_routing
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.kept_rows import KeptRows
 from ernie_rt.runtime.sequence import Event, Finish, Request, SequenceState
@@ -80,6 +82,7 @@ class Model:
         self._disagreements = notes
         self._conversions = build.notes
         self._executable = executable
+        self._routers = build.routers
         with blame(choice.backend):
             self._engine = Engine(executable, limits.max_context, reuse=reuse, kept=kept)
         self._kept = kept
@@ -157,8 +160,19 @@ class Model:
 
     def tapped(self, ids: Iterable[int]) -> dict[str, npt.NDArray[Any]]:
         """The values of the scopes that `load` was given as `taps`, for every token of `ids`, by scope."""
-        (sequence,) = self._run([Request(self._check(ids), 0, all_logits=True, taps=True)])
-        return {name: np.concatenate([step[name] for step in sequence.taps]) for name in sequence.taps[0]}
+        return self._taps(Request(self._check(ids), 0, all_logits=True, taps=True))
+
+    def routing(self, prompt: str | Iterable[int]) -> Routing:
+        """Which experts each token of a text, or of ids, is sent to, and whom it would be without the correction bias.
+
+        The model has to be loaded with `routing=True`. A long prompt enters in steps; what is kept of a token are 12
+        bytes for each choice of an expert.
+        """
+        if not self._routers:
+            raise OptionError("the model does not tell what its routers choose", hint="Load it with routing=True")
+        ids = self._check(self._ids(prompt))
+        found = self._taps(Request(ids, 0, taps=True))
+        return read_routing(self.choice.backend, ids, self._routers, found)
 
     @overload
     def chat(
@@ -302,6 +316,11 @@ class Model:
         for sequence in sequences:
             _check_whole(sequence.finish)
         return sequences
+
+    def _taps(self, request: Request) -> dict[str, npt.NDArray[Any]]:
+        """The tapped values of every token of a request, by name."""
+        (sequence,) = self._run([request])
+        return {name: np.concatenate([step[name] for step in sequence.taps]) for name in sequence.taps[0]}
 
     def _submit(self, request: Request, text: TextStream | None) -> SequenceState:
         return self.engine.submit(request, None if text is None else text.push)

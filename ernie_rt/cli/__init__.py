@@ -22,6 +22,7 @@ from ernie_rt.cli import (
     plan,
     plugins,
     quantize,
+    routing,
     run,
     tokenize,
     verify,
@@ -43,7 +44,8 @@ app = typer.Typer(
 )
 for command in (
     run.run, chat.chat, plan.plan, explain.explain, tokenize.tokenize, graph.graph, models.models,
-    plugins.plugins, diff.diff, conform.conform, quantize.quantize, convert.convert, export.export, verify.verify,
+    routing.routing, plugins.plugins, diff.diff, conform.conform, quantize.quantize, convert.convert, export.export,
+    verify.verify,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(backends.app, name="backends")

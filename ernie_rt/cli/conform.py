@@ -73,7 +73,8 @@ def conform(
         if not taken:
             say(f"{stored} is not accepted: the backend was given the numbers, in {target.dtype}")
     if html is not None:
-        from ernie_rt.conformance.html import report_html, write_page
+        from ernie_rt.conformance.html import report_html
+        from ernie_rt.html import write_page
 
         write_page(html, f"Conformance of {backend}", report_html(report.to_json()))
     if as_json:

@@ -65,7 +65,8 @@ def diff(
             max_new_tokens=max_new_tokens, threads=threads, progress=say if sys.stderr.isatty() else None,
         )  # fmt: skip
     if html is not None:
-        from ernie_rt.conformance.html import drift_html, write_page
+        from ernie_rt.conformance.html import drift_html
+        from ernie_rt.html import write_page
 
         write_page(html, f"{drift.sides[0].name} and {drift.sides[1].name}", drift_html(drift, show))
     if as_json:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Characters that a terminal obeys instead of showing them, those that turn text around included; newlines and tabs
 aside."""
+HEAT = (245, 61, 67, 73, 107, 143, 179, 173, 167)
+"""Colours of a terminal from cold to hot, the first for nothing at all; they can be read on black and on white."""
 SCALES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -63,14 +65,14 @@ class _Escape:
         return codecs.backslashreplace_errors(error)
 
 
-def write(text: str) -> None:
+def write(text: str, *, painted: bool = False) -> None:
     """Put text on standard output at once; when its reader has left, the command ends quietly, with exit code 0.
 
-    Whatever it came from, it steers no terminal.
+    Whatever it came from, it steers no terminal; unless it is `painted`: then whoever did that has made it safe before.
     """
     out = getattr(sys.stdout, "answers", sys.stdout)
     try:
-        print(safe(text, out), end="", flush=True, file=out)
+        print(text if painted else safe(text, out), end="", flush=True, file=out)
     except OSError as error:
         abandon(sys.stdout)
         if isinstance(error, BrokenPipeError):
@@ -86,8 +88,23 @@ def abandon(stream: TextIO) -> None:
 
 def table(rows: Sequence[Sequence[str]]) -> None:
     """Put rows on standard output as columns that fit the terminal, if it is one."""
+    write(columns(rows, screen_width()) + "\n")
+
+
+def screen_width() -> int | None:
+    """The columns of the terminal that standard output is, or None."""
     out = getattr(sys.stdout, "answers", sys.stdout)
-    write(columns(rows, get_terminal_size().columns if out.isatty() else None) + "\n")
+    return get_terminal_size().columns if out.isatty() else None
+
+
+def colourful() -> bool:
+    """Whether standard output is a terminal that has colours, and nobody asked for none (https://no-color.org)."""
+    return screen_width() is not None and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def heat(text: str, level: int) -> str:
+    """The text in a colour of HEAT."""
+    return f"\x1b[38;5;{HEAT[level]}m{text}\x1b[39m"
 
 
 @contextmanager

@@ -26,6 +26,7 @@ def tokenize(
     from ernie_rt.cli.output import say, write
     from ernie_rt.cli.prompts import read_prompt
     from ernie_rt.location import locate
+    from ernie_rt.text.tokenizer import shown_piece
 
     given = read_prompt(text, file)
     tokenizer = locate(model).tokenizer
@@ -34,13 +35,13 @@ def tokenize(
     numbers = _parse_ids(given) if ids else tokenizer.encode(given)
     said = tokenizer.decode(numbers, skip_special=False)
     if as_json:
-        pieces = [_show(tokenizer.pieces[number]) for number in numbers]
+        pieces = [shown_piece(tokenizer.pieces[number]) for number in numbers]
         write(json.dumps({"count": len(numbers), "ids": numbers, "pieces": pieces, "text": said}) + "\n")
     elif ids:
         write(f"{said}\n")
     else:
-        lines = [f"{number}\t{json.dumps(_show(tokenizer.pieces[number]), ensure_ascii=False)}" for number in numbers]
-        write("".join(f"{line}\n" for line in lines))
+        shown = [json.dumps(shown_piece(tokenizer.pieces[number]), ensure_ascii=False) for number in numbers]
+        write("".join(f"{number}\t{piece}\n" for number, piece in zip(numbers, shown, strict=True)))
 
 
 def _parse_ids(text: str) -> list[int]:
@@ -51,11 +52,3 @@ def _parse_ids(text: str) -> list[int]:
                 "not token ids", expected="whole numbers apart by spaces or commas", found=ascii(word[:40])
             )
     return [int(word) for word in words]
-
-
-def _show(piece: bytes) -> str:
-    """A piece as text; one that is no character by itself as its bytes, such as `<0xE4>`."""
-    try:
-        return piece.decode()
-    except UnicodeDecodeError:
-        return "".join(f"<0x{byte:02X}>" for byte in piece)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any, Final
 
-from ernie_rt import files
 from ernie_rt.conformance.drift import Drift, Side
 from ernie_rt.conformance.metrics import OP_LIMIT
 from ernie_rt.conformance.plot import FLOOR, Layer, layers, number, own, split_lines
@@ -23,45 +21,6 @@ BOTTOM: Final = 40
 
 TRAINED: Final = ("positions", "error", "noise", "kl", "kl_plain", "top1", "excused", "match", "length", "ties")
 """The figures of levels 4 and 5 that are shown."""
-
-STYLE: Final = """
-:root { color-scheme: light dark; --ink: #1c1c1e; --paper: #fff; --faint: #d8d8dc; --dim: #6b6b70;
-  --a: #1f6feb; --b: #c2570c; --bad: #c62828; --good: #2e7d32; }
-@media (prefers-color-scheme: dark) { :root { --ink: #ececee; --paper: #16161a; --faint: #37373d; --dim: #9c9ca3;
-  --a: #6cb0ff; --b: #f0a35e; --bad: #ff7b72; --good: #7ee08a; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-svg { width: 100%; height: auto; display: block; } svg text { font-size: 11px; fill: var(--dim); }
-.grid { stroke: var(--faint); stroke-width: 1; }
-.line { fill: none; stroke-width: 2; } .noise { stroke-dasharray: 5 4; stroke-width: 1.5; opacity: .75; }
-.a { stroke: var(--a); } .b { stroke: var(--b); } .dot.a { fill: var(--a); } .dot.b { fill: var(--b); }
-.dot { stroke: none; } .dot.bad { fill: var(--bad); stroke: var(--paper); stroke-width: 1.5; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .15rem .9rem .15rem 0; border-bottom: 1px solid var(--faint);
-  vertical-align: top; }
-th { color: var(--dim); font-weight: 600; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-.bad td, .verdict.bug, .failed { color: var(--bad); } .verdict { font-weight: 600; }
-.verdict.same, .verdict.tie, .passed { color: var(--good); } .key { color: var(--dim); }
-.key.a { color: var(--a); } .key.b { color: var(--b); }
-"""
-
-
-def write_page(path: Path, title: str, *sections: str) -> None:
-    """Write sections of HTML as one page; WriteError when that fails, and then `path` is as it was."""
-    with files.write_atomic(path) as file:
-        file.write(page(title, *sections).encode("utf-8", "replace"))
-
-
-def page(title: str, *sections: str) -> str:
-    body = "\n".join(sections)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n{body}\n"
-        "</body>\n</html>\n"
-    )
 
 
 def drift_html(drift: Drift, show: Callable[[int], str] = str) -> str:

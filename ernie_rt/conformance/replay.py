@@ -19,13 +19,12 @@ from ernie_rt.conformance.rounding import EPSILON, Rounding, evaluate, multiples
 from ernie_rt.contract.protocols import OpNumerics
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import decompose
+from ernie_rt.graph.routers import ROUTERS
 from ernie_rt.graph.types import DType, Operand, State, Value, Weight
 from ernie_rt.weights.source import WeightSource
 
 Array = npt.NDArray[Any]
 
-ROUTERS: Final = frozenset({"moe_block", "moe", "moe_route"})
-"""Ops that choose experts inside: they are replayed in parts, to see the scores that were chosen from."""
 LANES: Final = ("oracle", "drifting", "exact", "rounded")
 
 
@@ -170,7 +169,7 @@ class _Replayer:
 
     def step(self, node: Node, rounding: Rounding) -> None:
         """Run a node in every lane, judge what the backend found for its outputs, and go on from that."""
-        if node.op in ROUTERS:
+        if node.op in ROUTERS:  # in parts, to see the scores that were chosen from
             inner, results = decompose(node)
             for outer, result in zip(node.outputs, results, strict=True):
                 if outer.name in self.found:

@@ -52,12 +52,18 @@ class Lowering:
 def legalize(graph: Graph, claims: Claim, taps: Collection[str] = ()) -> Lowering:
     """Keep what `claims` accepts, decompose the rest, recursively; only ever from a larger op to smaller ones.
 
-    A tap is a scope whose (first) output is to be readable; a claimed node that holds one inside is decomposed too.
-    Raises LoweringError listing what stays unaccepted, OptionError for a tap that names no scope.
+    A tap is a scope whose first output is to be readable, or `scope:1` for the second; a claimed node that holds the
+    scope inside is decomposed too. Raises LoweringError listing what stays unaccepted, OptionError for a tap that names
+    no scope.
     """
-    lowerer = _Lowerer(claims, frozenset(taps))
+    lowerer = _Lowerer(claims, frozenset(tap.partition(":")[0] for tap in taps))
     lowered = lowerer.run(graph)
-    unknown = sorted(set(taps) - set(lowerer.scopes))
+    found = {
+        f"{scope}:{place}" if place else scope: value
+        for scope, outputs in lowerer.scopes.items()
+        for place, value in enumerate(outputs)
+    }
+    unknown = sorted(set(taps) - set(found))
     if unknown:
         raise OptionError(
             f"no scope {unknown[0]!r} to tap",
@@ -70,7 +76,7 @@ def legalize(graph: Graph, claims: Claim, taps: Collection[str] = ()) -> Lowerin
         raise LoweringError(
             f"ops that the backend does not run and that do not decompose: {listed}", where=graph.name, hint=hint
         )
-    return Lowering(lowered, tuple(lowerer.decisions), tuple((tap, lowerer.scopes[tap]) for tap in sorted(set(taps))))
+    return Lowering(lowered, tuple(lowerer.decisions), tuple((tap, found[tap]) for tap in sorted(set(taps))))
 
 
 class _Lowerer:
@@ -80,7 +86,7 @@ class _Lowerer:
         self.builder = Builder()
         self.decisions: list[Decision] = []
         self.refused: dict[tuple[str, str], tuple[Node, str]] = {}
-        self.scopes: dict[str, Value] = {}
+        self.scopes: dict[str, tuple[Value, ...]] = {}
 
     def run(self, graph: Graph) -> Graph:
         renamed: dict[str, Value] = {}
@@ -95,7 +101,7 @@ class _Lowerer:
 
     def lower(self, node: Node, inputs: tuple[Operand, ...]) -> tuple[Value, ...]:
         outputs = self.keep_or_decompose(node, inputs)
-        self.scopes[node.scope] = outputs[0]
+        self.scopes[node.scope] = outputs
         return outputs
 
     def keep_or_decompose(self, node: Node, inputs: tuple[Operand, ...]) -> tuple[Value, ...]:

@@ -169,6 +169,14 @@ class Detokenizer:
         return text
 
 
+def shown_piece(piece: bytes) -> str:
+    """A piece as text; one that is no character by itself as its bytes, such as `<0xE4>`."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return "".join(f"<0x{byte:02X}>" for byte in piece)
+
+
 def _chunks(vocabulary: Vocabulary) -> re.Pattern[str] | None:
     """A pattern that cuts text where no piece can lie across, so that chunks encode one by one; None if there is none.
 

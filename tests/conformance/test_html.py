@@ -12,11 +12,12 @@ from xml.etree import ElementTree
 import pytest
 
 from ernie_rt.conformance.drift import Drift, Side, Split
-from ernie_rt.conformance.html import HEIGHT, WIDTH, drift_html, page, report_html, write_page
+from ernie_rt.conformance.html import HEIGHT, WIDTH, drift_html, report_html
 from ernie_rt.conformance.plot import drift_text
 from ernie_rt.conformance.replay import Flip, Piece
 from ernie_rt.conformance.report import Report, Result
 from ernie_rt.errors import WriteError
+from ernie_rt.html import page, write_page
 
 HOSTILE = "</title><script>alert('x')</script><img src=x onerror=y>&amp;\"'"
 VOID = {"meta", "link", "img", "br", "hr", "input"}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from ernie_rt import files
-from ernie_rt.conformance.html import STYLE, write_page
 from ernie_rt.errors import OptionError
+from ernie_rt.html import STYLE, write_page
 from ernie_rt_serve.bench.report import duration, report_text
 from ernie_rt_serve.bench.run import Phase, Report
 
