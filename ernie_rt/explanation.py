@@ -128,12 +128,17 @@ def explain_unloaded(
 ) -> Explanation:
     """What `load` would decide of a model, its weights `stored` so or in another `form`, without one of them.
 
-    Raises OptionError for a form that cannot be made of what is stored, and what `choose` and a backend do that cannot
+    Raises OptionError for a form that cannot be made of what is stored, or a context that is too long, and what `choose` and a backend do that cannot
     be used.
     """
     if form is not None and any(storage.packed for storage in (stored or {}).values()):
         raise OptionError("the model is quantised already", where=name, hint="Leave out --weights")
-    context = min(context or DEFAULT_CONTEXT, config.max_position_embeddings)
+    longest = config.max_position_embeddings
+    context = min(DEFAULT_CONTEXT, longest) if context is None else context
+    if not 1 <= context <= longest:
+        raise OptionError(
+            "max_context is not possible", expected=f"1 to {longest}, the model's longest context", found=context
+        )
     storages = stored if form is None else form.storages(config)
     builds: dict[Choice, tuple[Build, Limits]] = {}
 

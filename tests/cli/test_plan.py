@@ -111,6 +111,12 @@ def test_explain_of_a_backend_and_a_form() -> None:
     assert command("explain", "0.3B", "--backend", "egaer").code == 2
 
 
+@pytest.mark.parametrize("context", ["0", "9k"])
+def test_explain_cuts_no_context(context: str) -> None:
+    ran = command("explain", "demo", "--max-context", context)
+    assert ran.code == 2 and "max_context is not possible; expected 1 to 2048" in ran.err
+
+
 def test_explain_of_what_is_quantised_already(tmp_path: Path) -> None:
     quantize_model(DEMO, read_config(DEMO), tmp_path / "int8", Quantization(8))
     ran = command("explain", tmp_path / "int8", "--weights", "int4")
