@@ -128,8 +128,8 @@ def explain_unloaded(
 ) -> Explanation:
     """What `load` would decide of a model, its weights `stored` so or in another `form`, without one of them.
 
-    Raises OptionError for a form that cannot be made of what is stored, or a context that is too long, and what `choose`
-    and a backend do that cannot be used.
+    Raises OptionError for a form that cannot be made of what is stored, or a context that is too long, and what
+    `choose` and a backend do that cannot be used.
     """
     if form is not None and any(storage.packed for storage in (stored or {}).values()):
         raise OptionError("the model is quantised already", where=name, hint="Leave out --weights")
