@@ -45,13 +45,13 @@ class Plan:
     @property
     def choices(self) -> tuple[Candidate | None, ...]:
         """By context, of the widest form that fits what is predicted to be the fastest here: narrower ones are for who
-        asks for them."""
+        asks for them. Where weights have to come from disk, of the narrowest one."""
         return tuple(self._choice(context) for context in self.contexts)
 
     def _choice(self, context: int) -> Candidate | None:
         fitting = [c for c in self.candidates if c.limits.max_context == context and c.fit != "no" and not c.lacking]
-        for fit in ("yes", "from disk"):
-            for form in self.forms:
+        for fit, forms in (("yes", self.forms), ("from disk", self.forms[::-1])):
+            for form in forms:
                 of_form = [each for each in fitting if each.form == form.name and each.fit == fit]
                 if of_form:
                     return min(of_form, key=rank)
@@ -100,7 +100,8 @@ class Plan:
                 reasons.append(f"{form.name}: ernie-rt does not hold such weights yet")
             else:
                 fits = {c.fit for c in self.candidates if c.form == form.name and c.limits == chosen.limits}
-                what = "would be read from disk, again and again" if "from disk" in fits else "does not fit"
+                what = "would be read from disk, more of it" if chosen.fit == "from disk" else "would be read from disk"
+                what = f"{what}, again and again" if "from disk" in fits else "does not fit"
                 reasons.append(f"{form.name}: {what}")
         for other in self.candidates:
             if other.limits != chosen.limits or other.form != chosen.form or other.backend == chosen.backend:

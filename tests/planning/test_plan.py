@@ -46,7 +46,7 @@ def chosen(made: Plan) -> tuple[str, str, str] | None:
         (64, ("bfloat16", "eager", "yes")),
         (40, ("int8", "onnx", "yes")),
         (14, ("int4", "onnx", "yes")),  # rather than int8 from disk
-        (4, ("int8", "onnx", "from disk")),
+        (4, ("int4", "onnx", "from disk")),  # which is the least of it
         (0.1, None),
     ],
 )
