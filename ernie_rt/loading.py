@@ -151,7 +151,8 @@ def load(
     unused, notes = (tuple(source.unused), tuple(source.notes)) if isinstance(source, StoredSource) else ((), ())
     overlap = plugins.overlap(choice.backend)
     notes = notes if overlap is None else (*notes, f"backend {choice.backend}: {overlap}")
-    return Model(located, built, choice, limits, executable, unused, notes, reuse=reuse, kept=kept)
+    reopen = located.weights if weights is None else None
+    return Model(located, built, choice, limits, executable, unused, notes, reuse=reuse, kept=kept, open_weights=reopen)
 
 
 def _store(folder: str | Path | None, nbytes: int | None, reuse: bool) -> RowStore | None:

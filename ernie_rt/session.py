@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Unpack, overload
 
@@ -38,6 +39,7 @@ from ernie_rt.text.messages import Message
 from ernie_rt.text.stops import TextStream
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.weights.hub import model_name
+from ernie_rt.weights.source import StoredSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Model:
         *,
         reuse: bool = True,
         kept: KeptRows | None = None,
+        open_weights: Callable[[], StoredSource] | None = None,
     ) -> None:
         self.config = located.config
         self._located = located
@@ -86,7 +89,8 @@ class Model:
         with blame(choice.backend):
             self._engine = Engine(executable, limits.max_context, reuse=reuse, kept=kept)
         self._kept = kept
-        self._deterministic = build.target.deterministic
+        self._open_weights = open_weights
+        self.target = build.target
         self._closed = False
 
     def __repr__(self) -> str:
@@ -118,6 +122,11 @@ class Model:
         return (*self._disagreements, *self._located.notes, *lost)
 
     @property
+    def located(self) -> Located:
+        """Where the model is, and what its folder says."""
+        return self._located
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer; TokenizerError when it has none."""
         return self._located.tokenizer
@@ -136,6 +145,13 @@ class Model:
     def capacity(self) -> int:
         """The most tokens that a prompt and its answer can have, the answer's last one aside."""
         return self._engine.capacity
+
+    def open_weights(self) -> StoredSource:
+        """The weights that it was loaded from, opened anew; the caller closes them. OptionError where `load` was given
+        a source."""
+        if self._open_weights is None:
+            raise OptionError("the model was loaded from weights that were handed over", hint="Open those anew")
+        return self._open_weights()
 
     def memory(self) -> MemoryReport:
         """What the model holds, and what was converted for its backend."""
@@ -157,6 +173,19 @@ class Model:
         chunk = None if chunk is None else positive("chunk", chunk)
         requests = [Request(ids, 0, all_logits=True, chunk=chunk) for ids in self._batch(prompts)]
         return [np.concatenate(sequence.logits) for sequence in self._run(requests)]
+
+    def visit_logits(
+        self, prompts: Iterable[str | Iterable[int]], visit: Callable[[int, int, npt.NDArray[Any]], None]
+    ) -> None:
+        """`logits_batch`, handed over step by step and not kept: so what they take is a step's, however long a text is.
+
+        `visit` is told which of the prompts it is, the place of the token that the first row follows, and the rows. It
+        may be told of the same place twice, where a sequence had to be computed anew.
+        """
+        self._run(
+            Request(ids, 0, all_logits=True, visit=partial(visit, number))
+            for number, ids in enumerate(self._batch(prompts))
+        )
 
     def tapped(self, ids: Iterable[int]) -> dict[str, npt.NDArray[Any]]:
         """The values of the scopes that `load` was given as `taps`, for every token of `ids`, by scope."""
@@ -354,7 +383,7 @@ class Model:
 
     def _checked(self, options: GenerateOptions) -> CheckedOptions:
         checked = check_options(self.config.eos_token_id, self.config.vocab_size, **options)
-        if checked.reuse_after_change and self._deterministic:
+        if checked.reuse_after_change and self.target.deterministic:
             raise OptionError(
                 "reuse_after_change makes an answer follow from what was asked before, and the model is deterministic",
                 hint="Leave it out, or load the model without `deterministic`",

@@ -15,6 +15,7 @@ from ernie_rt.cli import (
     conform,
     convert,
     diff,
+    evaluate,
     explain,
     export,
     graph,
@@ -22,6 +23,7 @@ from ernie_rt.cli import (
     plan,
     plugins,
     quantize,
+    replay,
     routing,
     run,
     tokenize,
@@ -44,10 +46,11 @@ app = typer.Typer(
 )
 for command in (
     run.run, chat.chat, plan.plan, explain.explain, tokenize.tokenize, graph.graph, models.models,
-    routing.routing, plugins.plugins, diff.diff, conform.conform, quantize.quantize, convert.convert, export.export,
-    verify.verify,
+    routing.routing, plugins.plugins, replay.replay, diff.diff, conform.conform, quantize.quantize, convert.convert,
+    export.export, verify.verify,
 ):  # fmt: skip
     app.command()(command)
+app.command("eval")(evaluate.evaluate)
 app.add_typer(backends.app, name="backends")
 app.add_typer(cache.app, name="cache")
 

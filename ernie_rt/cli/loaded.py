@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ernie_rt.location import Located
     from ernie_rt.session import Model
     from ernie_rt.text.chat import ChatTemplate
-    from ernie_rt.weights.source import WeightSource
+    from ernie_rt.weights.source import StoredSource
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def quantized(
     device: str,
     dtype: str,
     deterministic: bool = False,
-) -> WeightSource | None:
+) -> StoredSource | None:
     """The model's weights made so, from the cache, as the backend takes them; None when none are asked for."""
     if weights is None or located.folder is None:
         return None

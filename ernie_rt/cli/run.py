@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +54,16 @@ def run(
     memory: opt.Memory = None,
     cache_dir: opt.CacheDir = None,
     cache_size: opt.CacheSize = None,
+    receipt: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write to this new file what the answer was made of, so that `ernie-rt replay` can make it again."
+        ),
+    ] = None,
+    receipt_text: Annotated[
+        bool, typer.Option("--receipt-text", help="Put the texts of prompt and answer into the receipt as well.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Let the receipt replace a file.")] = False,
     why: opt.Why = False,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
@@ -65,10 +76,20 @@ def run(
     """
     import secrets
 
-    from ernie_rt.cli.loaded import explain, loaded, quantized
+    from ernie_rt.cli.loaded import explain, loaded, progress_bar, quantized
     from ernie_rt.generation.options import NEW_CHAT_TOKENS, NEW_TOKENS, check_options
     from ernie_rt.location import locate
 
+    if receipt is None and (receipt_text or overwrite):
+        raise OptionError("--receipt-text and --overwrite are about a receipt", hint="Add --receipt FILE")
+    if receipt is not None:
+        from ernie_rt.receipts.receipt import check_free
+
+        check_free(receipt, overwrite=overwrite)
+        if thinking_budget is not None:
+            raise OptionError(
+                "there is no receipt of an answer whose reasoning has a budget", hint="Leave one of them out"
+            )
     text = read_prompt(prompt, file)
     options = opt.given_options(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed,
@@ -102,22 +123,38 @@ def run(
         seed = settled["seed"] = secrets.randbits(32) if seed is None else seed
     else:
         seed = None
+    source = quantized(
+        located, weights, threads, backend=backend, device=device, dtype=dtype, deterministic=deterministic
+    )
+    identity = None
+    if receipt is not None:
+        from ernie_rt.receipts.making import identify
+        from ernie_rt.receipts.receipt import TOP
+
+        settled |= {"margins": True, "logprobs": TOP}
+        source = source or located.weights()
+        with progress_bar("hashing") as hashing:
+            identity = identify(located, source, hashing)
     with (
         PeakMemory() as peak,
         loaded(
             located, backend=backend, device=device, dtype=dtype, max_context=needed,
             max_batch_tokens=max_batch_tokens, threads=threads, graphs=graphs, memory=memory,
             cache_dir=cache_dir, cache_size=cache_size,
-            deterministic=deterministic, why=why, verbose=verbose, quiet=quiet,
-            weights=quantized(
-                located, weights, threads, backend=backend, device=device, dtype=dtype, deterministic=deterministic
-            ),
+            deterministic=deterministic, why=why, verbose=verbose, quiet=quiet, weights=source,
         ) as ready,
     ):  # fmt: skip
         if verbose:
             explain(located, template, settled)
         answer, interrupted = _answer(ready, request, settled, quiet=as_json)
         report = _report(answer, ready, peak.look(), seed)
+        if receipt is not None and answer.ids:
+            from ernie_rt.receipts.making import make_receipt
+
+            made = make_receipt(ready, answer, identity=identity)
+            if receipt_text:
+                made = replace(made, text={"prompt": text, "answer": answer.text})
+            made.write(receipt, overwrite=overwrite)
         # Said before the model is closed, in which its backend may fail.
         if as_json:
             calls = [{"name": call.name, "arguments": dict(call.arguments)} for call in answer.tool_calls]

@@ -49,6 +49,7 @@ class GenerateOptions(TypedDict, total=False):
     min_new_tokens: int
     seed: int | None
     logprobs: int | None
+    margins: bool
     constraint: Constraint | ToolCalls | None
     """What the answer must be; `chat` lets reasoning come first, and puts it into the tags that the template has."""
     thinking_budget: int | None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NoReturn
 
 from ernie_rt.errors import OptionError
-from ernie_rt.runtime.sequence import Event, Finish
+from ernie_rt.generation.asked import Asked
+from ernie_rt.runtime.sequence import Event, Finish, SequenceState
 from ernie_rt.sampling.sampler import Logprobs
 from ernie_rt.text.messages import Message, ToolCall
 from ernie_rt.text.parsers import OutputParser, Part
@@ -44,7 +45,8 @@ class Generation:
     it is none. `cached_tokens` of the prompt were in the cache already, from an earlier one that began likewise, and
     `reused_after_change` more, behind a change, for who asked for that; `not_cached` says in words why the rest of the
     prompt was computed, and is empty where nothing but its last token was. `prefill_seconds` run up to the first token,
-    the time in a queue included, `decode_seconds` from there to the last.
+    the time in a queue included, `decode_seconds` from there to the last. `asked` is what it answers, None where
+    nothing came.
     """
 
     text: str
@@ -61,6 +63,7 @@ class Generation:
     not_cached: str = ""
     faults: tuple[str, ...] = ()
     stopped: str = ""
+    asked: Asked | None = field(default=None, repr=False)
 
     @property
     def message(self) -> Message:
@@ -79,6 +82,7 @@ class Answer:
         self._cached_tokens = self._reused_after_change = 0
         self._not_cached = ""
         self._pieces: list[Piece] = []
+        self._sequence: SequenceState | None = None
         self.begin()
 
     def begin(self) -> None:
@@ -93,6 +97,7 @@ class Answer:
             self._cached_tokens = event.sequence.cached or 0
             self._reused_after_change = event.sequence.cached_after_change
             self._not_cached = event.sequence.not_cached
+            self._sequence = event.sequence
         self._pieces.append(_piece(event, self._text, self._parser))
         return self._pieces[-1]
 
@@ -115,6 +120,7 @@ class Answer:
             not_cached=self._not_cached,
             faults=tuple(fault for piece in pieces for fault in piece.faults),
             stopped=pieces[-1].stopped if pieces else "",
+            asked=None if self._sequence is None else Asked.of(self._sequence, self._text.stops),
         )
 
 

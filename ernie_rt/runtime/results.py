@@ -62,7 +62,11 @@ class Results:
             sequence = batch.sequences[place]
             if sequence.request.all_logits:
                 assert result.logits is not None
-                sequence.logits.append(result.logits[fetched[place] - batch.fetched[place] : fetched[place]])
+                logits = result.logits[fetched[place] - batch.fetched[place] : fetched[place]]
+                if sequence.request.visit is None:
+                    sequence.logits.append(logits)
+                else:
+                    sequence.request.visit(int(self._scheduler.seats.computed[sequence.seat]) - len(logits), logits)
             if sequence.request.taps:
                 of_token = slice(tokens[place] - batch.new[place], tokens[place])
                 of_row = slice(rows[place] - batch.rows[place], rows[place])

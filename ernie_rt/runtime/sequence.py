@@ -26,7 +26,9 @@ class Request:
     """Continue `ids` by up to `max_new_tokens`, ending after a token of `stop_ids`.
 
     `known_ids` is how many ids may be chosen (None: all), `constraint` says which of them at each place. With
-    `all_logits` the logits after every token are kept, with `taps` the values that the executable is tapped for.
+    `all_logits` the logits after every token are kept or, where somebody wants to `visit` them, handed over as they
+    come, with the place of the token that the first of them follows, and let go: anew from the beginning if need be.
+    With `taps` the values are kept that the executable is tapped for.
     `chunk` bounds how many tokens of this request enter one step (None: what the executable admits). `inputs` are what
     a graph takes in for each token beside its id.
 
@@ -56,6 +58,7 @@ class Request:
     priority: int = 0
     like: SequenceState | None = None
     reuse_after_change: bool = False
+    visit: Callable[[int, npt.NDArray[Any]], None] | None = None
 
     @property
     def most_entered(self) -> int:

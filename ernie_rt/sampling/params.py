@@ -44,7 +44,7 @@ class SamplingParams:
     `top_k` 0, `top_p` 1 and `min_p` 0 keep every token. `logit_bias` is added to logits by id. `bad_words` are
     sequences of ids that must not come about, `allowed_ids` the only ones that may be chosen. No stop id is chosen
     among the first `min_new_tokens`. `seed` None draws a fresh one for each request. `logprobs` asks for the log
-    probability of each chosen token, and of so many of the likeliest.
+    probability of each chosen token, and of so many of the likeliest, `margins` also for what it was preferred to.
     """
 
     temperature: float = 0.0
@@ -60,6 +60,7 @@ class SamplingParams:
     min_new_tokens: int = 0
     seed: int | None = None
     logprobs: int | None = None
+    margins: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
@@ -73,6 +74,8 @@ class SamplingParams:
                 "temperature is too small", expected=f"0, or {MIN_TEMPERATURE} to 100", found=self.temperature,
                 hint="0 chooses the likeliest token",
             )  # fmt: skip
+        if not isinstance(self.margins, bool):
+            raise OptionError("margins is not possible", expected="True or False", found=shown(self.margins))
         if self.top_p == 0:
             raise OptionError(
                 "top_p is out of range", expected="above 0, at most 1", found=self.top_p, hint="temperature 0 is greedy"
@@ -93,7 +96,7 @@ class SamplingParams:
     @property
     def drawable(self) -> bool:
         """Whether temperature, top-k, top-p, min-p and seed say it all: what a device can do by itself (`Draws`)."""
-        return not (self.penalises or self.masks) and self.logprobs is None
+        return not (self.penalises or self.masks or self.margins) and self.logprobs is None
 
     @property
     def penalises(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ernie_rt.errors import BackendError, ErnieRtError, OptionError
 from ernie_rt.sampling.candidates import Row, the_best
 from ernie_rt.sampling.draws import Draws, draw_each
+from ernie_rt.sampling.margins import runner_up
 from ernie_rt.sampling.state import SamplerState
 
 Array = npt.NDArray[Any]
@@ -19,10 +20,15 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Logprobs:
-    """The log probability of a chosen token, and the likeliest tokens with theirs, best first."""
+    """The log probability of a chosen token, and the likeliest tokens with theirs, best first.
+
+    Where margins are asked for, `runner_up` is the token that would have been chosen without this one, and by how much
+    less it had of what is compared: logits or, with a temperature, scores and noise. None: there was no other.
+    """
 
     chosen: float
     top: tuple[tuple[int, float], ...]
+    runner_up: tuple[int, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +60,18 @@ def sample_rows(logits: Array | Sequence[Array], states: Sequence[SamplerState])
     draws = Draws.of(drawn, len(logits[0]) if states else 0)
     sampled: list[Sampled | ErnieRtError] = []
     for place, token in enumerate(draw_each(adjusted, draws).tolist()):
-        known, count = logits[place][: draws.known[place]], states[place].params.logprobs
+        known, params = logits[place][: draws.known[place]], states[place].params
         if (failure := failures[place]) is not None:
             sampled.append(failure)
         elif token < 0:
             sampled.append(_error(adjusted(place)[: len(known)], known))
         else:
-            sampled.append(Sampled(token, None if count is None else _logprobs(known, token, count)))
+            told = None
+            if params.logprobs is not None or params.margins:
+                told = _logprobs(known, token, params.logprobs or 0)
+            if told is not None and params.margins:
+                told = replace(told, runner_up=runner_up(adjusted(place)[: len(known)], states[place], token))
+            sampled.append(Sampled(token, told))
     return sampled
 
 

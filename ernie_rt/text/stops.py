@@ -66,9 +66,10 @@ class TextStream:
 
     def __init__(self, tokenizer: Tokenizer, stops: Iterable[str], unseen: Iterable[int] = ()) -> None:
         """`unseen` tokens add nothing, as special ones do."""
+        self.stops = tuple(stops)
         self._unseen = frozenset(unseen)
         self._detokenizer = Detokenizer(tokenizer)
-        self._matcher = StopMatcher(stops)
+        self._matcher = StopMatcher(self.stops)
         self._texts: deque[str] = deque()
 
     def push(self, token: int) -> bool:

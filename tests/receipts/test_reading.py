@@ -1,0 +1,134 @@
+"""Receipts of strangers: whatever is wrong with one, its field is named."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ernie_rt.errors import InputError
+from ernie_rt.receipts.reading import read_receipt
+from support.commands import command
+
+GOOD: dict[str, Any] = {
+    "receipt": 1,
+    "ernie_rt": "0.1.0",
+    "date": "2026-01-01T00:00:00+00:00",
+    "model": {"name": "demo", "weights": "a" * 64, "graph": "b" * 64, "tokenizer": "c" * 64, "made_from": None},
+    "ran": {
+        "backend": "eager", "device": "cpu", "dtype": "float32", "deterministic": False, "threads": 1, "versions": [],
+    },
+    "options": {
+        "max_new_tokens": 4, "ignore_eos": True, "stop": [], "stop_ids": [2], "temperature": 0.0, "top_k": 0,
+        "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
+        "logit_bias": [[3, 1.5]], "bad_words": [], "allowed_ids": None, "min_new_tokens": 0, "seed": None,
+    },
+    "prompt": [5, 6],
+    "finish": "length",
+    "answer": [{"id": 7, "logprob": -1.0, "top": [[7, -1.0]], "runner_up": [8, 0.5]}],
+}  # fmt: skip
+
+
+def written(folder: Path, value: object) -> Path:
+    path = folder / "r.json"
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
+def changed(place: str, value: object) -> dict[str, Any]:
+    """The good one with another value at `a.b.0.c`, or without it where that is ...; a new key is added."""
+    tree = copy.deepcopy(GOOD)
+    *way, last = [int(part) if part.isdigit() else part for part in place.split(".")]
+    at: Any = tree
+    for part in way:
+        at = at[part]
+    if value is ...:
+        del at[last]
+    else:
+        at[last] = value
+    return tree
+
+
+def test_a_good_one(tmp_path: Path) -> None:
+    read = read_receipt(written(tmp_path, GOOD))
+    assert read.ids == (7,) and read.answer[0].runner_up == (8, 0.5) and read.options["logit_bias"] == {3: 1.5}
+    assert read.to_json() == GOOD
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("receipt", 2, "a receipt of a newer format; expected 1 at most; found 2. It was written by ernie-rt '0.1.0'"),
+        ("receipt", 10**400, "beyond float64"),
+        ("receipt", True, "not a receipt"),
+        ("receipt", ..., "not a receipt"),
+        ("model", [], "model is not possible; expected an object"),
+        ("model.name", "", "model.name is not possible"),
+        ("model.name", "a\x1b[2J", "model.name is not possible"),
+        ("model.weights", "A" * 64, "model.weights is not possible"),
+        ("model.made_from", {"a": 1.5}, "model.made_from is not possible"),
+        ("model.path", "/etc/passwd", "fields that no receipt has; found 'model.path'"),
+        ("ran.backend", "../x", "ran.backend is not possible"),
+        ("ran.device", "cpu; rm", "ran.device is not possible"),
+        ("ran.dtype", "int8", "ran.dtype is not possible; expected one of "),
+        ("ran.threads", -1, "ran.threads is not possible"),
+        ("ran.versions", ["x"] * 33, "ran.versions is not possible"),
+        ("options.temperature", 1e9, "options: temperature is out of range; expected a number from 0 to 100"),
+        ("options.seed", -1, "options: seed is out of range"),
+        ("options.logit_bias", {"3": 1}, "options is not possible"),
+        ("options.constraint", "x", "options is not possible; expected an object of allowed_ids, "),
+        ("options.stop", "x", "options is not possible"),
+        ("options.ignore_eos", False, "`ignore_eos` true"),
+        ("prompt", [], "prompt is not possible; expected a list of 1 to "),
+        ("prompt", [5, -1], "prompt is not possible; expected a list, each entry a whole number from 0 to "),
+        ("prompt", [True], "prompt is not possible"),
+        ("finish", "error", "finish is not possible"),
+        ("answer", [], "answer is not possible"),
+        ("answer.0.id", 1.5, "answer.id is not possible"),
+        ("answer.0.logprob", "x", "answer.logprob is not possible; expected a number"),
+        ("answer.0.top", [[1, 2]] * 6, "answer.top is not possible"),
+        ("answer.0.runner_up", [1], "answer.runner_up is not possible"),
+        ("answer.0.more", 1, "fields that no receipt has; found 'answer.more'"),
+        ("text", {"prompt": 1}, "text is not possible"),
+        ("more", 1, "fields that no receipt has; found 'more'"),
+    ],
+)
+def test_whatever_is_wrong_is_named(tmp_path: Path, place: str, value: object, said: str) -> None:
+    if value == 10**400:
+        text: object = json.dumps(GOOD).replace('"receipt": 1', f'"receipt": {"9" * 400}')
+    else:
+        text = changed(place, value)
+    ran = command("replay", written(tmp_path, text))
+    assert (ran.code, ran.out) == (2, "") and said in ran.err and len(ran.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{" * 100, '{"receipt": 1, "receipt": 1}', '{"receipt": NaN}', "\ufeff"])
+def test_what_is_no_json(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match=r"r\.json: "):
+        read_receipt(written(tmp_path, text))
+
+
+PLACES = [
+    *GOOD, *(f"model.{name}" for name in GOOD["model"]), *(f"ran.{name}" for name in GOOD["ran"]),
+    *(f"options.{name}" for name in GOOD["options"]), *(f"answer.0.{name}" for name in GOOD["answer"][0]),
+]  # fmt: skip
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.sampled_from(PLACES), value=VALUES)
+def test_no_value_is_a_fault_of_ours(tmp_path: Path, place: str, value: object) -> None:
+    path = written(tmp_path, changed(place, value))
+    try:
+        read_receipt(path)
+    except InputError as error:
+        assert str(path) in str(error)
