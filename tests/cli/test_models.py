@@ -38,7 +38,7 @@ def test_table() -> None:
     assert ran.code == 0 and lines[0].split()[:3] == ["NAME", "PARAMETERS", "ACTIVE"]
     assert [line.split()[0] for line in lines[1:]] == ["demo", *(family.name for family in FAMILIES)]
     assert lines[1].endswith("comes with ernie-rt)")
-    assert figures in (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    assert figures in (Path(__file__).parents[2] / "docs" / "models.md").read_text("utf-8")
     standing = {line.split()[0]: line.split()[1:] for line in evidence.splitlines()[1:]}
     assert list(standing) == [*(family.name for family in FAMILIES), *VISION_LANGUAGE]
     assert standing["0.3B"] == ["copy", "digest", "digest", "digest", "unseen", "unseen"]

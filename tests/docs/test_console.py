@@ -1,0 +1,133 @@
+"""What the pages show of a terminal happens: their commands run, one after the other, in an empty folder.
+
+`<!-- tests: NAME is the demo -->` in a page puts the demo in the place of a model. A file that is shown by `cat` before
+there is one is an input. What is printed has to be what is shown; `…` stands for anything, and figures of time, memory
+and noise may differ.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ernie_rt
+import ernie_rt_eager.backend
+from ernie_rt.contract import Interpreter, Node
+from support.commands import command
+from support.shown import PAGES, ROOT, Shown, blocks, commands, pattern
+
+OWN_TESTS = {"tutorial.md": "tests/test_tutorial.py", "commands.md": "tests/cli/test_commands_page.py"}
+"""Pages that are followed elsewhere, with a distribution of their own."""
+NOT_RUN = {
+    r"make (demo|test|docs|wheels)\b": "each sets up an environment: whoever runs the tests has run one",
+    r"\. \.venv/bin/activate": "an environment for a shell",
+    r"pip ": "needs an index of packages; tests/test_tutorial.py installs the wheel",
+    r"ls dist": "what `make wheels` leaves; tests/tools/test_wheels.py",
+    r"docker |openssl ": "needs Docker; tests/test_container.py reads the Dockerfile",
+    r".*--device (cuda|mps)": "needs a GPU",
+    r"ernie-rt serve |curl |ask|rules=": "needs a server; tests/serve/test_serving_page.py asks one what pages ask",
+    r"ernie-rt bench serve": "needs a server; tests/serve/test_cli_bench.py",
+    r"ernie-rt cache": "what somebody's cache holds; tests/cli/test_cache.py",
+}
+"""Commands that cannot be run here, and why."""
+FIGURES = ("batch", "conform", "diff", "export", "plugins", "quantize", "verify")
+"""Commands whose figures are of a machine or of a moment."""
+LONG = ("conformance.md", "onnx.md")
+
+
+def runs() -> list[Any]:
+    pages = [page for page in PAGES if page.name not in OWN_TESTS and commands(page)]
+    return [pytest.param(page, id=page.name, marks=[pytest.mark.long] * (page.name in LONG)) for page in pages]
+
+
+def reason(shown: Shown) -> str | None:
+    return next((why for what, why in NOT_RUN.items() if re.match(what, shown.command)), None)
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.mark.parametrize("page", runs())
+def test_what_is_shown_is_what_happens(page: Path, sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in re.findall(r"^<!-- tests: (\S+) is the demo -->$", page.read_text("utf-8"), re.MULTILINE):
+        (sandbox / name).parent.mkdir(parents=True, exist_ok=True)
+        (sandbox / name).symlink_to(ernie_rt.locate("demo").folder or "")
+    if page.name == "diagnosing.md":
+        monkeypatch.setattr(ernie_rt_eager.backend, "Interpreter", Swapped)
+    for shown in commands(page):
+        if reason(shown) is None:
+            run(shown, sandbox)
+
+
+def run(shown: Shown, folder: Path) -> None:
+    """Run a command, and compare what it prints with what is shown, if anything is."""
+    words = shlex.split(shown.command, comments=True)
+    if words[0] == "cat" and not (folder / words[1]).exists():
+        (folder / words[1]).write_text(shown.expected)
+        return
+    if words[0] != "ernie-rt":
+        ran = subprocess.run(["bash", "-c", shown.command], cwd=folder, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        printed = (ran.stdout,)
+    else:
+        *arguments, file = [*words[1:], ""] if "<" not in words else [w for w in words[1:] if w != "<"]
+        done = command(*arguments, stdin=(folder / file).read_bytes() if file else b"")
+        failed = re.search(r"^bug: |^\d+ requests, [1-9]\d* with errors", shown.expected, re.MULTILINE) is not None
+        assert done.code == failed, f"{shown.command}\n{done.err}"
+        printed = done.out, done.err + done.out, done.err
+    if shown.expected:
+        told = pattern(unnamed(shown.expected), figures=words[0] == "cat" or words[1] in FIGURES)
+        assert any(re.fullmatch(told, unnamed(text)) for text in printed), "\n".join([shown.command, *printed])
+
+
+def unnamed(text: str) -> str:
+    """A drift without the names of sound pieces: which of a layer's is the worst, rounding decides."""
+    return re.sub(r"^(layers\.\d+ .* [01]\.\d  )[\w.]+", r"\1piece", text, flags=re.MULTILINE)
+
+
+class Swapped(Interpreter):
+    """docs/diagnosing.md: gate and up change places in layer 2 of eager's shared experts."""
+
+    def _call(self, node: Node, function: Callable[..., Any], live: set[int]) -> Any:
+        swapped = node.scope == "layers.2.mlp.shared.swiglu"
+        return super()._call(node, (lambda x: function(x.flip(-2))) if swapped else function, live)
+
+
+def test_the_lists_speak_of_what_is_there() -> None:
+    everything = [shown for page in PAGES for shown in commands(page)]
+    for what in NOT_RUN:
+        assert any(re.match(what, shown.command) for shown in everything), f"no page shows {what}"
+    assert set(OWN_TESTS) | set(LONG) <= {page.name for page in PAGES}
+    named = {
+        path for text in (*OWN_TESTS.values(), *NOT_RUN.values()) for path in re.findall(r"tests/[\w/]+\.py", text)
+    }
+    assert all((ROOT / path).exists() for path in named)
+    languages = {
+        language for page in PAGES for language, text in blocks(page) if re.search(r"^\$ ", text, re.MULTILINE)
+    }
+    assert languages == {"console"}, "a block with a prompt is one of `console`"
+
+
+def test_the_python_of_the_readme() -> None:
+    (source, expected), *more = re.findall(
+        r"^```python\n(.*?)^```\n\n```\n(.*?)^```$", PAGES[0].read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    printed = StringIO()
+    with redirect_stdout(printed):
+        exec(compile(source, "README.md", "exec"), {})
+    assert printed.getvalue() == expected and not more
