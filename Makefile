@@ -31,7 +31,7 @@ bench: .venv/.ready  ## speed and memory beside transformers
 	$(BIN)/python benchmarks/vs_transformers.py
 
 docs: .venv/.ready  ## the pages as a site in build/site, every link followed
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt zensical
 	$(BIN)/zensical build --clean --strict
 
 wheels: .venv/.ready  ## for publishing, into dist/, with the library of operators inside
@@ -39,4 +39,4 @@ wheels: .venv/.ready  ## for publishing, into dist/, with the library of operato
 	$(BIN)/python tools/wheels.py
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build .cache *.egg-info
