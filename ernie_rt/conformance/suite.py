@@ -33,6 +33,7 @@ from ernie_rt.host import PluginHost
 from ernie_rt.location import locate
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.ernie45 import as_stored, build_graph
+from ernie_rt.weights.source import WeightSource
 
 LEVELS: Final = ("L0", "L1", "L2", "L3", "L4", "L5")
 """Metadata; each op; micro-models; invariants; logits and tokens of trained weights."""
@@ -175,10 +176,11 @@ class Suite:
         Raises what keeps the backend from it, such as that it promises no models of this kind.
         """
         located = self._located or self._trained.located
-        target, weights = self.subject.target, located.weights()
+        target, stored = self.subject.target, located.weights()
+        weights: WeightSource = stored
         if self._quantization is not None:
-            config = as_stored(located.config, weights.storages)
-            weights.close()
+            config = as_stored(located.config, stored.storages)
+            stored.close()
             weights = Quantized(located.weights, self._quantization, build_graph(config).weights)
         sides = Contender(self.backend, target.device, target.dtype), Contender("reference")
         ids = located.tokenizer.encode(prompt)
