@@ -37,6 +37,7 @@ circle.dot { stroke: none; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { text-align: left; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid var(--faint); vertical-align: top; }
+td:not(:last-child) { white-space: nowrap; }
 th { color: var(--dim); font-weight: 600; } pre { white-space: pre-wrap; font-size: .85rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; margin: .5rem 0; }
 dt { color: var(--dim); } dd { margin: 0; white-space: pre-wrap; }
@@ -57,6 +58,7 @@ article { background: var(--raised); border: 1px solid var(--faint); border-radi
 article p { font-size: .9rem; } article .counts { font-weight: 600; }
 meter { width: 100%; height: .6rem; }
 @media (max-width: 40rem) { .plot { height: 17rem; margin-left: 2.6rem; } .wide { display: none; }
+  .dot { stroke-width: 4; } .dot.b { stroke-width: 3.5; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; } }
 """
 

@@ -40,7 +40,8 @@ def drift_chart(sides: Sequence[Side]) -> str:
         line = f"{y(10.0**power):.1f}"
         parts.append(f'<line class="grid" x1="0" x2="{SIZE}" y1="{line}" y2="{line}"/>')
         labels.append(f'<span class="y" style="bottom: {100 * (power - low) / (high - low):.1f}%">1e{power}</span>')
-    few, some = (_named(len(names), count) for count in (LABELS_ON_A_PHONE, LABELS))
+    some = _named(range(len(names)), LABELS)
+    few = _named(some, LABELS_ON_A_PHONE)
     for place, name in enumerate(names):
         parts.append(f'<line class="grid" x1="{x(place):.1f}" x2="{x(place):.1f}" y1="0" y2="{SIZE}"/>')
         if place in some:
@@ -71,11 +72,10 @@ def _keys(sides: Sequence[Side]) -> str:
     )
 
 
-def _named(count: int, most: int) -> set[int]:
-    """Which of some layers in a row are named: about `most` of them, evenly, and the last."""
-    every = -(-count // most)
-    named = [place for place in range(0, count, every) if count - 1 - place >= every]
-    return {*named, count - 1}
+def _named(places: Sequence[int], most: int) -> Sequence[int]:
+    """Of places in a row about `most`, evenly, and the last."""
+    every = -(-len(places) // most)
+    return [*places[: len(places) - every : every], places[-1]]
 
 
 def _places(side: Sequence[Layer], names: Sequence[str]) -> list[tuple[float, Piece]]:
