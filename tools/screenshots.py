@@ -20,9 +20,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from browser import Browser, Page, browser, chromium
-from ernie_rt.conformance.html import write_page
 from ernie_rt.conformance.report_page import report_html
 from ernie_rt.conformance.suite import Suite
+from ernie_rt.html import write_page
 from page_server import Answer, ScriptedServer
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "images"

@@ -24,8 +24,12 @@ from ernie_rt.contract import Interpreter, Node
 from support.commands import command
 from support.shown import PAGES, ROOT, Shown, blocks, commands, pattern
 
-OWN_TESTS = {"tutorial.md": "tests/test_tutorial.py", "commands.md": "tests/cli/test_commands_page.py"}
-"""Pages that are followed elsewhere, with a distribution of their own."""
+OWN_TESTS = {
+    "commands.md": "tests/cli/test_commands_page.py",
+    "routing.md": "tests/routing/test_docs.py",
+    "tutorial.md": "tests/test_tutorial.py",
+}
+"""Pages that are followed elsewhere, word by word."""
 NOT_RUN = {
     r"make (demo|test|docs|wheels)\b": "each sets up an environment: whoever runs the tests has run one",
     r"\. \.venv/bin/activate": "an environment for a shell",
