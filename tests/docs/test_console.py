@@ -42,6 +42,35 @@ NOT_RUN = {
     r"ernie-rt cache": "what somebody's cache holds; tests/cli/test_cache.py",
 }
 """Commands that cannot be run here, and why."""
+PYTHON = {
+    "README.md": "tests/docs/test_console.py",
+    "architecture.md": "the protocols, in outline",
+    "backends.md": "a piece of a backend; tests/test_tutorial.py makes a whole one",
+    "chat.md": "tests/test_chat_api.py",
+    "commands.md": "tests/cli/test_commands_page.py",
+    "conformance.md": "the test that `backends new` writes; tests/test_tutorial.py runs it",
+    "determinism.md": "a line of Python; tests/test_python_page.py runs the same",
+    "onnx.md": "tests/onnx_export/test_export.py",
+    "prefix-cache.md": "a line of Python; tests/test_python_page.py runs the same",
+    "python.md": "tests/test_python_page.py",
+    "responses-and-messages.md": "needs a server; tests/serve/test_openai_client.py has one for such clients",
+    "routing.md": "tests/routing/test_docs.py",
+    "serving.md": "tests/serve/test_serving_page.py",
+    "structured-output.md": "tests/test_python_page.py",
+    "tutorial.md": "tests/test_tutorial.py",
+}
+"""Where the Python of each page runs, or why it does not."""
+OTHERS = {
+    "caddyfile": "tests/serve/test_serving_page.py reads it",
+    "ini": "tests/serve/test_serving_page.py has systemd read it",
+    "json": "a backend's file; tests/conformance/test_declared.py reads such",
+    "nginx": "tests/serve/test_serving_page.py reads it",
+    "powershell": "needs Windows",
+    "sh": "needs a GPU; tests/tools/test_gpu_benchmark.py runs the same without one",
+    "toml": "tests/cli/test_commands_page.py reads it",
+    "yaml": "tests/serve/test_serving_page.py reads it",
+}
+"""Blocks in other languages."""
 FIGURES = ("batch", "conform", "diff", "export", "plugins", "quantize", "verify")
 """Commands whose figures are of a machine or of a moment."""
 LONG = ("conformance.md", "onnx.md")
@@ -119,14 +148,12 @@ def test_the_lists_speak_of_what_is_there() -> None:
     for what in NOT_RUN:
         assert any(re.match(what, shown.command) for shown in everything), f"no page shows {what}"
     assert set(OWN_TESTS) | set(LONG) <= {page.name for page in PAGES}
-    named = {
-        path for text in (*OWN_TESTS.values(), *NOT_RUN.values()) for path in re.findall(r"tests/[\w/]+\.py", text)
-    }
-    assert all((ROOT / path).exists() for path in named)
-    languages = {
-        language for page in PAGES for language, text in blocks(page) if re.search(r"^\$ ", text, re.MULTILINE)
-    }
-    assert languages == {"console"}, "a block with a prompt is one of `console`"
+    reasons = " ".join(why for each in (OWN_TESTS, NOT_RUN, PYTHON, OTHERS) for why in each.values())
+    assert all((ROOT / path).exists() for path in re.findall(r"tests/[\w/]+\.py", reasons))
+    assert {page.name for page in PAGES if blocks(page, "python")} == PYTHON.keys()
+    assert {language for page in PAGES for language, _ in blocks(page)} == {"", "console", "python", *OTHERS}
+    prompts = {language for page in PAGES for language, text in blocks(page) if re.search(r"^\$ ", text, re.MULTILINE)}
+    assert prompts == {"console"}, "a block with a prompt is one of `console`"
 
 
 def test_the_python_of_the_readme() -> None:
