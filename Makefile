@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-long check bench wheels clean
+.PHONY: demo test test-long check bench docs wheels clean
 
 .venv/.ready: pyproject.toml constraints.txt tools/source_paths.py $(wildcard backends/ernie_rt_onnx/ops/*)
 	$(PYTHON) -m venv .venv
@@ -30,9 +30,13 @@ check: .venv/.ready  ## lint, formatting, types, import contracts
 bench: .venv/.ready  ## speed and memory beside transformers
 	$(BIN)/python benchmarks/vs_transformers.py
 
+docs: .venv/.ready  ## the pages as a site in build/site, every link followed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt zensical
+	$(BIN)/zensical build --clean --strict
+
 wheels: .venv/.ready  ## for publishing, into dist/, with the library of operators inside
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt wheel ziglang
 	$(BIN)/python tools/wheels.py
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build .cache *.egg-info

@@ -12,6 +12,7 @@ from typing import Final
 from ernie_rt.build import accepted
 from ernie_rt.contract.bases import BackendBase
 from ernie_rt.contract.protocols import Backend, Target
+from ernie_rt.display import did_you_mean
 from ernie_rt.errors import BackendError, CapacityError, OptionError
 from ernie_rt.graph.types import FLOATS, DType, Storage
 from ernie_rt.hooks import BackendInfo
@@ -73,7 +74,7 @@ def choose(
     is not usable, or none is, CapacityError when the model fits none.
     """
     if dtype != "auto" and dtype not in FLOATS:
-        raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(FLOATS)}")
+        raise unknown_dtype(dtype)
     if backend != "auto":
         choice = _settle(host, backend, device, dtype, stored, deterministic, "asked for")
         attempt(choice)
@@ -116,7 +117,7 @@ def choose(
         )
     raise BackendError(
         f"no backend can run this on device {device!r} in dtype {dtype!r}: {'; '.join(skipped)}",
-        hint="`ernie-rt backends` says what each one lacks",
+        hint=f"{_nearest_kind(host, device)}`ernie-rt backends` says what each one lacks",
     )
 
 
@@ -146,6 +147,12 @@ def by_prediction(
         return not rates.has_run, math.inf if speed is None else speed.request_seconds
 
     return sorted(names, key=place)
+
+
+def unknown_dtype(dtype: str) -> OptionError:
+    """What to raise for a dtype that there is not."""
+    near = did_you_mean(dtype.replace("fp", "float"), FLOATS).strip()
+    return OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(FLOATS)}", hint=near or None)
 
 
 def accelerators() -> tuple[str, ...]:
@@ -229,4 +236,15 @@ def _for_other_kinds(host: PluginHost, info: BackendInfo, kind: str) -> str | No
     if kind == "auto" or kind in info.dtypes:
         return None
     others = ", ".join(name for name, other in host.backends.items() if kind in other.dtypes)
-    return f"It runs on {' and '.join(info.dtypes)} alone; backends for {kind!r}: {others or 'none'}"
+    alone = f"It runs on {' and '.join(info.dtypes)} alone; backends for {kind!r}: {others or 'none'}"
+    return f"{_nearest_kind(host, kind)}{alone}"
+
+
+def _nearest_kind(host: PluginHost, device: str) -> str:
+    """`Did you mean 'cuda'? `, for a kind of device that no backend knows; or nothing."""
+    kind = device.partition(":")[0]
+    known = {each for info in host.backends.values() for each in info.dtypes}
+    if kind in known or not kind:
+        return ""
+    kind = "cuda" if kind == "gpu" else kind
+    return did_you_mean(kind, (each for each in known if each[0] == kind[0].lower()))  # an npu is no cpu

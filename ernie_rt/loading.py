@@ -69,7 +69,7 @@ def load(
     needs no checkpoint; without, the folder's are opened by the first of the `sources` that they fit. `taps` are scopes
     whose values `Model.tapped` returns; with `routing`, `Model.routing` says to which experts tokens are sent. `host`
     has the plugins (None: those that are installed). `progress` is told of bytes of weights, as the graph stores them,
-    `preparing` of what a backend does after that, such as recording graphs.
+    `preparing` of what is done after that, such as recording graphs, or hashing the weights for a `cache_dir`.
 
     `max_context` counts the tokens of prompt and answer together; it is at most the model's own, and 32,768 when not
     given. The cache has room for `max_sequences` of that length; further ones wait. `max_batch_tokens` enter one step,
@@ -145,7 +145,7 @@ def load(
                 executable.prepare(preparing)
             kept = None
             if store is not None:
-                kept = keep_rows(store, executable, built, limits, source, plugins.versions(choice.backend))
+                kept = keep_rows(store, executable, built, limits, source, plugins.versions(choice.backend), preparing)
     finally:
         source.close()
     unused, notes = (tuple(source.unused), tuple(source.notes)) if isinstance(source, StoredSource) else ((), ())

@@ -227,12 +227,13 @@ def test_device_and_dtype(
     assert (choice.backend, choice.device, choice.dtype) == ("eager", *chosen)
 
 
-@pytest.mark.parametrize("device", ["cuda:2", "cuda", "mps", "xpu", "xpu:0", "", "cud", "CPU"])
+@pytest.mark.parametrize("device", ["cuda:2", "cuda", "mps", "xpu", "xpu:0", "", "gpu", "CPU:0"])
 def test_a_device_that_is_not_there(device: str, fakes: Fakes) -> None:
     fakes.add("eager", ("xpu:0", "cpu"), GPU)
     host = fakes.host()
     kind = device.partition(":")[0]
-    hint = "" if kind == "cuda" else f". It runs on cuda and cpu alone; backends for '{kind}': none"
+    near = {"gpu": "Did you mean 'cuda'\\? ", "CPU": "Did you mean 'cpu'\\? "}.get(kind, "")
+    hint = "" if kind == "cuda" else f". {near}It runs on cuda and cpu alone; backends for '{kind}': none"
     with pytest.raises(OptionError, match=f"backend 'eager' has no device '{device}' here; expected one of cpu{hint}$"):
         choose(host, backend="eager", device=device)
     with pytest.raises(BackendError, match=f"on device '{device}'.*'eager' has no device"):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.installed import TRITON
+from support.shown import blocks, pattern
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
@@ -53,32 +54,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return found
 
 
-def steps() -> list[tuple[str, str]]:
-    """The code blocks of the tutorial, each with its language."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", TUTORIAL.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def pattern(expected: str) -> str:
-    """A regular expression for what is shown: … is anything, and lines when alone on one; figures but 0 may differ, and
-    the counts of a level may not."""
-
-    def part(text: str) -> str:
-        if text == "…":
-            return ".*"
-        if text.startswith("  "):
-            return " +"
-        return r"[\d.e+]+" if re.fullmatch(r"[1-9][\d.e+]*|0\.\d+", text) else re.escape(text)
-
-    def line(text: str) -> str:
-        counts = re.match(r"L\d( +\d+){5}(?=\s|$)", text)
-        if counts is not None:
-            return " +".join(counts[0].split()) + line(text[counts.end() :])
-        parts = re.split(r"(…| {2,}|(?<![\w.])\d[\d.e+]*)", text)
-        return r"(?:.*\n)*?" if text == "…" else "".join(map(part, parts)) + r" *\n"
-
-    return "".join(map(line, expected.splitlines()))
-
-
 def test_counts_are_exact_and_figures_are_not() -> None:
     shown = "L1     85      14      0        0        0        L1/…             0.429\n"
     other = shown.replace("0.429", "0.431").replace("…", "rope/heads-of-16")
@@ -89,7 +64,7 @@ def test_counts_are_exact_and_figures_are_not() -> None:
 @pytest.mark.skipif(not TRITON, reason="the page is of a machine with Triton")
 def test_what_is_shown_is_what_happens(environment: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path
-    for language, text in steps():
+    for language, text in blocks(TUTORIAL):
         if language == "python":
             path, _, source = text.partition("\n")
             (folder / path.removeprefix("# ")).write_text(source)

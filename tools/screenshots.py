@@ -1,9 +1,10 @@
-"""Make the pictures of docs/page.md, in docs/images, with Chromium.
+"""Make the pictures of docs/page.md and docs/conformance.md, in docs/images, with Chromium.
 
-    python tools/screenshots.py
+    python tools/screenshots.py [NAME …]
 
-What the model says in them is written down here, and so are the figures of the server: they show the page, and no speed
-of any machine. Letters look as the fonts of this machine do; Chinese needs one that has it.
+What the model says on the page is written down here, and so are the figures of the server: they show the page, and no
+speed of any machine. The report is a real one, of the backend onnx on this machine. Letters look as the fonts of this
+machine do; Chinese needs one that has it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ import random
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from browser import Browser, Page, browser, chromium
+from ernie_rt.conformance.report_page import report_html
+from ernie_rt.conformance.suite import Suite
+from ernie_rt.html import write_page
 from page_server import Answer, ScriptedServer
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "images"
@@ -150,16 +156,35 @@ def state_of_the_server(program: Browser, server: ScriptedServer) -> None:
     keep(page, "page-server")
 
 
-def main() -> None:
+def report(program: Browser, server: ScriptedServer) -> None:
+    suite = Suite("onnx")
+    told, drift = suite.run().to_json(), suite.drift()
+    with TemporaryDirectory() as folder:
+        write_page(path := Path(folder, "report.html"), "Conformance of onnx", report_html(told, drift))
+        page = program.open(path.as_uri(), width=1120, height=1200)
+        page.call("Emulation.setScrollbarsHidden", hidden=True)
+        keep(page, "conformance")
+
+
+PICTURES: Final = {
+    "page-chat": chat_in_english,
+    "page-chinese-dark": chat_in_chinese,
+    "page-phone": chat_on_a_phone,
+    "page-server": state_of_the_server,
+    "conformance": report,
+}
+
+
+def main(names: Sequence[str]) -> None:
     path = chromium()
     if path is None:
         sys.exit("no Chromium on this machine: install one, such as Debian's package chromium")
     FOLDER.mkdir(exist_ok=True)
-    for picture in (chat_in_english, chat_in_chinese, chat_on_a_phone, state_of_the_server):
+    for picture in [PICTURES[name] for name in names or PICTURES]:
         with browser(path) as program, ScriptedServer(MODEL) as server:
             server.defaults = {"temperature": 0.8, "top_p": 0.8, "repetition_penalty": 1.0, "max_tokens": 2048}
             picture(program, server)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

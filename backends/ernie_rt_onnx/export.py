@@ -44,7 +44,7 @@ def export(located: Located, out: Path, options: ExportOptions, progress: Progre
         check_runnable(dtype)
     source = located.weights(reread=True)
     try:
-        plan, weights, produce = _weights(source, located.config, dtype, options)
+        plan, weights, produce = _weights(source, located.config, dtype, options, progress)
         rest = _Rest(located, dtype, options.verify)
         manifest = write_quantized(out, located.folder, weights, plan, produce, progress, added=rest.addition)
     finally:
@@ -54,7 +54,7 @@ def export(located: Located, out: Path, options: ExportOptions, progress: Progre
 
 
 def _weights(
-    source: StoredSource, config: ModelConfig, dtype: DType, options: ExportOptions
+    source: StoredSource, config: ModelConfig, dtype: DType, options: ExportOptions, hashing: Progress | None
 ) -> tuple[dict[str, object], list[Weight], Produce]:
     """What the folder's manifest says it was made of, its weights with their storages, and what writes them."""
     plain = [weight for weight in build_graph(config, dtype, source.storages).weights if weight.storage.stored]
@@ -66,7 +66,7 @@ def _weights(
         weights = _packed(plain, source.storages)
         return {**source.manifest.plan, **added, "layout": "raw"}, weights, Converter(source)
     if options.weights is None:
-        made = {"source": source.fingerprint(), "weights": dtype, "layout": "raw"}
+        made = {"source": source.fingerprint(hashing), "weights": dtype, "layout": "raw"}
         return {**made, **added}, plain, Quantizer(source, search=False, threads=options.threads)
     how = options.weights
     if how.layout != "raw":
@@ -74,7 +74,7 @@ def _weights(
     storages = {weight.name: weight.storage for weight in how.weights(config, source.storages)}
     weights = _packed(plain, storages)
     produce = Quantizer(source, how.clip_search, options.threads)
-    return {**how.plan(source.fingerprint()), **added}, weights, produce
+    return {**how.plan(source.fingerprint(hashing)), **added}, weights, produce
 
 
 def _packed(plain: Iterable[Weight], storages: Mapping[str, Storage]) -> list[Weight]:

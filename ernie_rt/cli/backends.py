@@ -22,12 +22,14 @@ def backends(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is not None:
         return
     from ernie_rt.choice import AUTOMATIC, accelerators
-    from ernie_rt.cli.output import say, table, write
+    from ernie_rt.cli.output import say, status, table, write
     from ernie_rt.display import printable
     from ernie_rt.host import PluginHost
 
     host = PluginHost()
-    host.examine()
+    with status() as tell:
+        tell("listening to the plugins")
+        host.examine()
     kinds = {"cpu", *accelerators()}
     order = {name: place for place, name in enumerate(AUTOMATIC)}
     found: list[dict[str, Any]] = []

@@ -133,7 +133,7 @@ def _converse(talk: Talk, model: Model, read: Callable[[str], str | None]) -> No
 
 
 def _answer_all(talk: Talk, model: Model, read: Callable[[str], str | None]) -> None:
-    """Take what a file or pipe holds until it ends; the first error ends the talk, and what is left out is said."""
+    """Take what a file or pipe holds until it ends; the first error ends the run, and what is left out is said."""
     from ernie_rt.cli.typed import next_text
 
     for number in itertools.count(1):

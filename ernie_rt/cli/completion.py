@@ -25,6 +25,30 @@ def backends(incomplete: str) -> list[str]:
     return [name for name in ["auto", *(plugin.name for plugin in discover())] if name.startswith(incomplete)]
 
 
+def devices(incomplete: str) -> list[str]:
+    """Kinds of devices that this machine seems to have."""
+    from ernie_rt.choice import accelerators
+
+    return [name for name in ("auto", "cpu", *accelerators()) if name.startswith(incomplete)]
+
+
+def dtypes(incomplete: str) -> list[str]:
+    from ernie_rt.graph.types import FLOATS
+
+    return [name for name in ("auto", *FLOATS) if name.startswith(incomplete)]
+
+
+def levels(incomplete: str) -> list[str]:
+    """Levels of the conformance suite."""
+    return [name for name in ("L0", "L1", "L2", "L3", "L4", "L5") if name.startswith(incomplete.upper())]
+
+
+def storages(incomplete: str) -> list[str]:
+    """Ways to store weights, as the conformance suite spells them."""
+    known = ["plain", *(f"int{bits}{tiled}" for bits in (4, 8) for tiled in ("", "/64", "/tiled"))]
+    return [name for name in known if name.startswith(incomplete)]
+
+
 def formats(incomplete: str) -> list[str]:
     """Built-in backends with a format of their own."""
     from ernie_rt.host import PluginHost

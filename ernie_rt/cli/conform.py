@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +11,12 @@ import typer
 
 from ernie_rt.cli import completion
 from ernie_rt.cli import options as opt
-from ernie_rt.cli.output import answers_alone, safe, say, write
+from ernie_rt.cli.output import answers_alone, say, status, write
 
 if TYPE_CHECKING:
-    from ernie_rt.conformance.report import Result
+    from ernie_rt.conformance.drift import Drift
+    from ernie_rt.conformance.report import Report, Result
+    from ernie_rt.conformance.suite import Suite
 
 
 def conform(
@@ -25,17 +27,32 @@ def conform(
         ),
     ],
     level: Annotated[
-        list[str] | None, typer.Option(help="L0 to L5; may be given several times. All when not given.")
+        list[str] | None,
+        typer.Option(
+            help="L0 to L5; may be given several times. All when not given.", autocompletion=completion.levels
+        ),
     ] = None,
     device: opt.Device = "auto",
     dtype: Annotated[
-        str, typer.Option(help="auto (float32 where it can), float32, bfloat16, float16 or float64.")
+        str,
+        typer.Option(
+            help="auto (float32 where it can), float32, bfloat16, float16 or float64.",
+            autocompletion=completion.dtypes,
+        ),
     ] = "auto",
     storage: Annotated[
-        str, typer.Option(help="How weights are stored: plain, int8 or int4, perhaps with /BLOCK and /tiled.")
+        str,
+        typer.Option(
+            help="How weights are stored: plain, int8 or int4, perhaps with /BLOCK and /tiled.",
+            autocompletion=completion.storages,
+        ),
     ] = "plain",
     model: Annotated[
-        str | None, typer.Option(help="L2 and L3 on this checkpoint, in place of the micro-models; no L4 and L5.")
+        str | None,
+        typer.Option(
+            help="L2 and L3 on this checkpoint, in place of the micro-models; no L4 and L5.",
+            autocompletion=completion.models,
+        ),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="At least 16,000 teacher-forced positions.")] = False,
     expect: Annotated[
@@ -59,30 +76,44 @@ def conform(
     target = suite.subject.target
     say(f"{backend} on {target.device} in {target.dtype}" + (f", weights {storage}" if storage != "plain" else ""))
 
-    def progress(result: Result, number: int, count: int) -> None:
-        if verbose:
-            say(_line(result))
-        elif sys.stderr.isatty():
-            print(f"\r\x1b[K{number}/{count} {safe(result.check, sys.stderr)}", end="", file=sys.stderr, flush=True)
+    with answers_alone(), status() as tell:
 
-    with answers_alone():
+        def progress(result: Result, number: int, count: int) -> None:
+            if verbose:
+                say(_line(result))
+            else:
+                tell(f"{number} of {count} checks, {result.check}")
+
         report = suite.run(levels, progress)
-    if sys.stderr.isatty() and not verbose:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        drift, about = _drift(suite, report, tell) if html is not None else (None, [])
     for stored, taken in report.subject["accepts"].items():
         if not taken:
             say(f"{stored} is not accepted: the backend was given the numbers, in {target.dtype}")
     if html is not None:
-        from ernie_rt.conformance.html import report_html
+        from ernie_rt.conformance.report_page import report_html
         from ernie_rt.html import write_page
 
-        write_page(html, f"Conformance of {backend}", report_html(report.to_json()))
+        write_page(html, f"Conformance of {backend}", report_html(report.to_json(), drift, about))
     if as_json:
         write(json.dumps(report.to_json(), indent=1) + "\n")
     else:
         write(f"{report.table()}\n")
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _drift(suite: Suite, report: Report, tell: Callable[[str], None]) -> tuple[Drift | None, list[tuple[str, str]]]:
+    """What the page's plot shows, where whole models were tested; and its prompt, or why there is no plot."""
+    from ernie_rt.conformance.suite import DRIFT_PROMPT
+    from ernie_rt.errors import ErnieRtError
+
+    if not {"L2", "L3", "L4", "L5"} & set(report.levels):
+        return None, []
+    tell("drawing how far it lies from float64, layer by layer")
+    try:
+        return suite.drift(), [("prompt of the plot", DRIFT_PROMPT)]
+    except ErnieRtError as error:
+        return None, [("no drift plot", str(error))]
 
 
 def _line(result: Result) -> str:

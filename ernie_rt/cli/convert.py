@@ -6,12 +6,18 @@ from typing import Annotated
 
 import typer
 
+from ernie_rt.cli import completion
 from ernie_rt.cli.options import Json
 from ernie_rt.cli.quantize import Layout, Out, report, resumable
 
 
 def convert(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The folder of a quantised model, or a hub id.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="The folder of a quantised model, or a hub id.", autocompletion=completion.models
+        ),
+    ],
     out: Out,
     layout: Annotated[Layout, typer.Option(help="raw: the order of ONNX Runtime. tiled: in tiles of 16 rows.")],
     as_json: Json = False,

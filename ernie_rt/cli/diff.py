@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ernie_rt.cli import completion
 from ernie_rt.cli import options as opt
-from ernie_rt.cli.output import answers_alone, say, write
+from ernie_rt.cli.output import answers_alone, status, write
 from ernie_rt.cli.prompts import read_prompt
+
+if TYPE_CHECKING:
+    from ernie_rt.conformance.drift import Drift
 
 SPELLING = "A backend, such as eager, eager:float32 or eager@cuda:1:bfloat16."
 
@@ -53,25 +56,45 @@ def diff(
 
     contenders = Contender.parse(a), Contender.parse(b)
     text = read_prompt(prompt, file)
-    located = locate(model)
-    tokenizer = located.tokenizer
+    with answers_alone(), status() as tell:
+        tell(f"reading {model}")
+        located = locate(model)
+        tokenizer = located.tokenizer
+        tell(f"importing {contenders[0].backend} and {contenders[1].backend}")
+        drift = compare(
+            located, *contenders, tokenizer.encode(text),
+            max_new_tokens=max_new_tokens, threads=threads, progress=tell,
+        )  # fmt: skip
 
     def show(token: int) -> str:
         return json.dumps(tokenizer.decode([token], skip_special=False), ensure_ascii=False)
 
-    with answers_alone():
-        drift = compare(
-            located, *contenders, tokenizer.encode(text),
-            max_new_tokens=max_new_tokens, threads=threads, progress=say if sys.stderr.isatty() else None,
-        )  # fmt: skip
     if html is not None:
-        from ernie_rt.conformance.html import drift_html
+        from ernie_rt.conformance.drift_page import drift_html
         from ernie_rt.html import write_page
 
-        write_page(html, f"{drift.sides[0].name} and {drift.sides[1].name}", drift_html(drift, show))
+        title = f"{drift.sides[0].name} and {drift.sides[1].name}"
+        write_page(html, title, drift_html(drift, show, _about(model, text, drift)))
     if as_json:
         write(json.dumps(drift.to_json()) + "\n")
     else:
         write(drift_text(drift, show, bars=sys.stdout.isatty()))
     if drift.verdict == "bug":
         raise typer.Exit(1)
+
+
+def _about(model: str, prompt: str, drift: Drift) -> list[tuple[str, str]]:
+    """What a page says of a comparison: what was compared, by which programs, where and when."""
+    from ernie_rt import __version__
+    from ernie_rt.conformance.report import machine, today
+    from ernie_rt.host import PluginHost
+
+    host, here = PluginHost(), machine()
+    sides = [
+        (label, f"{side.backend} on {side.device} in {side.dtype}: {', '.join(host.versions(side.backend))}")
+        for label, side in zip("AB", drift.sides, strict=True)
+    ]
+    return [
+        ("model", model), ("prompt", prompt), *sides, ("ernie-rt", __version__),
+        ("machine", f"{here['processor']}, {here['system']}, Python {here['python']}"), ("date", today()),
+    ]  # fmt: skip

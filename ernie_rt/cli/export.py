@@ -29,7 +29,11 @@ def export(
     block: Annotated[Block, typer.Option(help="How many weights share a scale.")] = Block.small,
     clip_search: ClipSearch = True,
     dtype: Annotated[
-        str | None, typer.Option(help="What is computed in: float32 for a CPU, float16 or bfloat16 for a GPU.")
+        str | None,
+        typer.Option(
+            help="What is computed in: float32 for a CPU, float16 or bfloat16 for a GPU.",
+            autocompletion=completion.dtypes,
+        ),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare each layer with the float64 reference before it is put in place.")
@@ -58,7 +62,8 @@ def export(
     if weights is not None:
         how = Quantization(weights.bits, cast(Literal[32, 64, 128], int(block)), clip_search=clip_search)
     options = ExportOptions(how, settled, verify, threads or os.cpu_count() or 1)
-    with resumable(out), progress_bar("exporting") as progress:
+    then = "comparing each layer with float64" if verify else None
+    with resumable(out), progress_bar("exporting", then) as progress:
         exported = write_model(model, out, backend, options, progress=progress)
     for note in exported.notes:
         say(note)

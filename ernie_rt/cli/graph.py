@@ -39,7 +39,10 @@ def graph(
         ),
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help="Activation dtype: auto (the model's), float32, bfloat16, float16.")
+        str,
+        typer.Option(
+            help="Activation dtype: auto (the model's), float32, bfloat16, float16.", autocompletion=completion.dtypes
+        ),
     ] = "auto",
     context: Annotated[str, typer.Option(help="Context length of the token whose cost is printed.")] = "1k",
     full: Annotated[bool, typer.Option("--full", help="Print every layer, also those that repeat.")] = False,
@@ -50,6 +53,7 @@ def graph(
 
     The cost is that of one token. A known name needs no checkpoint.
     """
+    from ernie_rt.choice import unknown_dtype
     from ernie_rt.cli.output import parse_size, say, write
     from ernie_rt.display import human_count
     from ernie_rt.errors import OptionError
@@ -61,7 +65,7 @@ def graph(
     from ernie_rt.modeling.families import find
 
     if dtype != "auto" and dtype not in FLOATS:
-        raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(FLOATS)}")
+        raise unknown_dtype(dtype)
     if level is not None and lowered is not None:
         raise OptionError("--level and --lowered exclude one another", hint="Leave one out")
     tokens = parse_size(context)

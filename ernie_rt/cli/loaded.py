@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_rt.cli.options import Weights, describe
-from ernie_rt.cli.output import answers_alone, parse_size, say
+from ernie_rt.cli.output import animated, answers_alone, parse_size, say
 
 if TYPE_CHECKING:
     from ernie_rt.files import Progress
@@ -43,7 +43,7 @@ def loaded(
 
     memory_bytes, cache_bytes = (None if size is None else parse_size(size) for size in (memory, cache_size))
     with answers_alone():
-        with progress_bar("loading") as progress, progress_bar("recording") as preparing:
+        with progress_bar("loading") as progress, progress_bar("preparing") as preparing:
             model = load(
                 ref, memory_bytes=memory_bytes, cache_bytes=cache_bytes, progress=progress, preparing=preparing,
                 **options,
@@ -147,16 +147,19 @@ def _skipped(unused: Sequence[tuple[str, str]]) -> list[str]:
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Progress | None]:
-    """A bar on standard error, when that is a terminal: what is given is told how much is done, and of how much."""
-    if not sys.stderr.isatty():
+def progress_bar(label: str, then: str | None = None) -> Iterator[Progress | None]:
+    """A bar on standard error, when that is a terminal: what is given is told how much is done, and of how much.
+
+    `then` says what goes on in the block when all of that is done, and nobody knows how long.
+    """
+    if not animated(sys.stderr):
         yield None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     bar = Progress(
-        TextColumn(label), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
         console=Console(stderr=True), transient=True,
     )  # fmt: skip
     task = bar.add_task(label)
@@ -165,7 +168,10 @@ def progress_bar(label: str) -> Iterator[Progress | None]:
         if done < total:
             bar.start()  # once there is something to show: a line has room for one
         bar.update(task, completed=done, total=total)
-        if done >= total:
+        if done >= total and then is not None:
+            bar.start()
+            bar.reset(task, total=None, description=then)
+        elif done >= total:
             bar.stop()
 
     try:

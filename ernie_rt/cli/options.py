@@ -42,8 +42,11 @@ Backend = Annotated[
     str,
     typer.Option(help="A backend by name, or auto (`ernie-rt backends`).", autocompletion=completion.backends),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
-Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …", autocompletion=completion.devices)]
+Dtype = Annotated[
+    str,
+    typer.Option(help="auto (the checkpoint's), float32, bfloat16 or float16.", autocompletion=completion.dtypes),
+]
 BatchTokens = Annotated[
     int | None, typer.Option(min=1, help="Prompt tokens that enter one step; 512 when not given, on CUDA 4096.")
 ]

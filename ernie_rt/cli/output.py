@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from shutil import get_terminal_size
@@ -144,6 +144,31 @@ class _Aside(io.TextIOBase):
         return self.answers.errors
 
 
+def animated(stream: TextIO) -> bool:
+    """Whether what is shown may be changed afterwards: a terminal, and one that knows how."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """A line at the bottom of a terminal that says what is being done; nothing elsewhere.
+
+    What is told takes the place of what was told before, and the line goes with the block.
+    """
+    if not animated(sys.stderr):
+        yield lambda text: None
+        return
+
+    def tell(text: str) -> None:
+        width = get_terminal_size().columns - 1
+        _aside(f"\r\x1b[K{safe(text, sys.stderr)[:width]}")
+
+    try:
+        yield tell
+    finally:
+        _aside("\r\x1b[K")
+
+
 def say(text: str) -> None:
     """A line on standard error, which steers no terminal."""
     _aside(safe(text, sys.stderr) + "\n")
@@ -192,7 +217,8 @@ class AnswerWriter:
 
     def _enter(self, kind: str) -> None:
         """Begin text of a kind: on a new line next to a tool call, dimmed for reasoning."""
-        dim, plain = ("\x1b[2m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
+        styled = animated(sys.stderr) and not os.environ.get("NO_COLOR")
+        dim, plain = ("\x1b[2m", "\x1b[0m") if styled else ("", "")
         if kind == self._kind:
             return
         if self._kind == "reasoning":

@@ -22,12 +22,13 @@ def plugins(context: typer.Context, as_json: Json = False) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     from ernie_rt.cli import lazy
-    from ernie_rt.cli.output import table, write
+    from ernie_rt.cli.output import status, table, write
     from ernie_rt.conformance.trial import attempt
     from ernie_rt.host import PluginHost
 
-    heard = PluginHost().examine()
-    with ThreadPoolExecutor() as pool:
+    with status() as tell, ThreadPoolExecutor() as pool:
+        tell("trying the plugins")
+        heard = PluginHost().examine()
         found = list(pool.map(lambda p: attempt(p) if p.status == "ok" and not p.built_in else p, heard))
         root = context.find_root()
         found += pool.map(lazy.examine, cast("Commands", root.command).plugins(root))

@@ -86,7 +86,7 @@ def quantize(
     assert located.folder is not None
     how = Quantization(weights.bits, cast(Literal[32, 64, 128], int(block)), layout.value, clip_search)
     began = time.perf_counter()
-    with resumable(out), progress_bar("quantising") as progress:
+    with resumable(out), progress_bar("hashing") as hashing, progress_bar("quantising") as progress:
         manifest = quantize_model(
             located.folder,
             located.config,
@@ -94,6 +94,7 @@ def quantize(
             how,
             threads=threads or os.cpu_count() or 1,
             progress=progress,
+            hashing=hashing,
             note=say,
         )
     say(f"{time.perf_counter() - began:.1f} s")

@@ -31,7 +31,7 @@ def verify(
     from ernie_rt.display import printable
     from ernie_rt.export import verify as check
 
-    with progress_bar("verifying") as progress:
+    with progress_bar("verifying", "comparing each layer with float64" if numbers else None) as progress:
         verified = check(folder, numbers=numbers, progress=progress)
     for note in verified.notes:
         say(note)

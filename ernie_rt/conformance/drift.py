@@ -147,9 +147,7 @@ def compare(
         common = agreed(*answers)
         compared = len(prompt) + min(common, *(max(len(answer) - 1, 0) for answer in answers))
         ids = (*prompt, *answers[0])[:compared]
-        if progress is not None:
-            progress(f"judging {compared} tokens of both in float64")
-        replays = [_replay(each, ids, source) for each in traces]
+        replays = [_replay(each, ids, source, progress) for each in traces]
     finally:
         source.close()
     first, second = (_side(each, done, request) for each, done in zip(traces, replays, strict=True))
@@ -163,10 +161,14 @@ def compare(
     return Drift(tuple(prompt), compared, (first, second), split, verdict, reason)
 
 
-def _replay(run: Trace, ids: Sequence[int], source: WeightSource) -> Replay:
+def _replay(run: Trace, ids: Sequence[int], source: WeightSource, progress: Callable[[str], None] | None) -> Replay:
+    def told(done: int, total: int) -> None:
+        if progress is not None:
+            progress(f"judging {len(ids)} tokens of {run.choice.backend} in float64: {done} of {total} pieces")
+
     found = {name: (scope, array[: len(ids)]) for name, (scope, array) in run.found.items()}
     inputs = Step.whole([ids]).inputs(run.graph)
-    return replay(run.graph, found, source, run.numerics.of, run.choice.dtype, inputs)
+    return replay(run.graph, found, source, run.numerics.of, run.choice.dtype, inputs, told)
 
 
 def _side(run: Trace, done: Replay, request: Request) -> Side:

@@ -1,4 +1,5 @@
-"""Level 3: what may not matter. However tokens come in, beside whom, and after what, each run is held to the oracle."""
+"""Level 3: what must not change an answer. However tokens come in, beside whom, and after what, each run is held to the
+oracle."""
 
 from __future__ import annotations
 

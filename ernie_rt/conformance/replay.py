@@ -17,6 +17,7 @@ from ernie_rt.conformance.metrics import OP_LIMIT, choice_noise
 from ernie_rt.conformance.oracle import Route, bad_choice
 from ernie_rt.conformance.rounding import EPSILON, Rounding, evaluate, multiples, rms, rows_rms, summary
 from ernie_rt.contract.protocols import OpNumerics
+from ernie_rt.files import Progress
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import decompose
 from ernie_rt.graph.routers import ROUTERS
@@ -84,14 +85,15 @@ def replay(
     numerics: Callable[[str], OpNumerics],
     activation: DType,
     inputs: Mapping[str, Array],
+    progress: Progress | None = None,
 ) -> Replay:
     """Run a lowered graph once more and judge what a backend found.
 
     `found` are its taps by the name of the value: the scope and the array `[N, ..]`. `inputs` are those of a step that
     brings all N tokens of one sequence and wants the logits of each. Weights are read when a node needs them, and let
-    go after it.
+    go after it. `progress` is told of nodes.
     """
-    return _Replayer(graph, found, source, numerics, activation, inputs).run()
+    return _Replayer(graph, found, source, numerics, activation, inputs).run(progress)
 
 
 class _Replayer:
@@ -124,7 +126,7 @@ class _Replayer:
         self.inside: dict[str, None] = {}  # an ordered set of scopes
         self.result = Replay()
 
-    def run(self) -> Replay:
+    def run(self, progress: Progress | None) -> Replay:
         logits = self.graph.output("logits").name
         last_use = {o.name: i for i, node in enumerate(self.graph.nodes) for o in node.inputs if isinstance(o, Value)}
         last_use[logits] = len(self.graph.nodes)
@@ -139,6 +141,8 @@ class _Replayer:
                 hidden.update((value.name, {**self.inside, node.scope: None}) for value in node.outputs)
             for lane, values in self.lanes.items():
                 self.lanes[lane] = {name: value for name, value in values.items() if last_use.get(name, -1) > i}
+            if progress is not None:
+                progress(i + 1, len(self.graph.nodes))
         oracle, drifting, exact, rounded = (self.lanes[lane][logits] for lane in LANES)
         self.result.from_last_tap = exact[-1], rounded[-1]
         self.result.logits = oracle[-1]

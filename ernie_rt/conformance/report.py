@@ -7,6 +7,8 @@ import platform
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from ernie_rt import __version__
@@ -94,11 +96,8 @@ class Report:
         return {
             "format": FORMAT,
             "ernie_rt": __version__,
-            "machine": {
-                "system": platform.system(),
-                "processor": platform.machine(),
-                "python": platform.python_version(),
-            },
+            "date": today(),
+            "machine": machine(),
             "subject": dict(self.subject),
             "ok": self.ok,
             "levels": summary,
@@ -122,6 +121,26 @@ class Report:
             told = because if because.startswith(UNPROMISED) else f"skipped, as {because}: {reason}"
             lines.append(f"{told} ({count})")
         return "\n".join(lines)
+
+
+def today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def machine() -> dict[str, str]:
+    """What a report says of the machine that it was made on."""
+    return {"system": platform.system(), "processor": _processor(), "python": platform.python_version()}
+
+
+def _processor() -> str:
+    """`AMD EPYC 9R14 (x86_64)`, or the architecture alone where the system says no more."""
+    kind = platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return kind
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"{name} ({kind})" if name else kind
 
 
 def _finite(value: float) -> float | None:

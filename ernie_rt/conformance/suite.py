@@ -14,6 +14,7 @@ from typing import Final
 from ernie_rt.conformance import trained
 from ernie_rt.conformance.cases import OpCase, model_cases, op_cases
 from ernie_rt.conformance.declared import Deviation, Expectations
+from ernie_rt.conformance.drift import Contender, Drift, compare
 from ernie_rt.conformance.goldens import KINDS, Text, noise_of
 from ernie_rt.conformance.invariants import INVARIANTS, Setting
 from ernie_rt.conformance.judge import Judge, Verdict
@@ -32,10 +33,12 @@ from ernie_rt.host import PluginHost
 from ernie_rt.location import locate
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.ernie45 import as_stored, build_graph
+from ernie_rt.weights.source import WeightSource
 
 LEVELS: Final = ("L0", "L1", "L2", "L3", "L4", "L5")
 """Metadata; each op; micro-models; invariants; logits and tokens of trained weights."""
 ABOUT_DEMO: Final = ("L4", "L5")
+DRIFT_PROMPT: Final = "Once there was a white cat. One day it"
 Measure = Callable[[Setting, Sequence[Text], DType | None], Outcome]
 INVARIANT_MODELS: Final[Mapping[str, Collection[str]]] = {
     "dense": INVARIANTS,
@@ -150,6 +153,7 @@ class Suite:
         about = {
             "backend": self.backend,
             "summary": self.info.summary,
+            "versions": list(self._host.versions(self.backend)),
             "device": subject.target.device,
             "dtype": subject.target.dtype,
             "storage": self.storage,
@@ -165,6 +169,22 @@ class Suite:
             },
         }
         return Report(about, tuple(results))
+
+    def drift(self, prompt: str = DRIFT_PROMPT) -> Drift:
+        """How far each piece of the backend lies from float64 as the checkpoint, or the demo model, continues a prompt.
+
+        Raises what keeps the backend from it, such as that it promises no models of this kind.
+        """
+        located = self._located or self._trained.located
+        target, stored = self.subject.target, located.weights()
+        weights: WeightSource = stored
+        if self._quantization is not None:
+            config = as_stored(located.config, stored.storages)
+            stored.close()
+            weights = Quantized(located.weights, self._quantization, build_graph(config).weights)
+        sides = Contender(self.backend, target.device, target.dtype), Contender("reference")
+        ids = located.tokenizer.encode(prompt)
+        return compare(located, *sides, ids, max_new_tokens=8, weights=weights, host=self._host)
 
     def _accepted(self) -> dict[str, bool]:
         """Of the storages that weights have, whether the backend takes them as they are."""

@@ -25,6 +25,7 @@ from ernie_rt.contract.protocols import Executable, Limits
 from ernie_rt.contract.step import Int32
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import BackendError, OptionError, WriteError
+from ernie_rt.files import Progress
 from ernie_rt.graph.json import graph_to_json
 from ernie_rt.runtime.prefix import Identity
 from ernie_rt.runtime.row_store import RowStore
@@ -90,9 +91,16 @@ class Finder(Protocol):
 
 
 def keep_rows(
-    store: RowStore, executable: Executable, build: Build, limits: Limits, source: WeightSource, versions: Sequence[str]
+    store: RowStore,
+    executable: Executable,
+    build: Build,
+    limits: Limits,
+    source: WeightSource,
+    versions: Sequence[str],
+    progress: Progress | None = None,
 ) -> KeptRows:
-    """The rows of a model that was just compiled from `source`, on disk. `versions` are those of its backend.
+    """The rows of a model that was just compiled from `source`, on disk. `versions` are those of its backend,
+    `progress` is told how far the weights are hashed.
 
     OptionError, and the executable is closed, where the backend hands out no rows, nothing tells the weights from
     others, or the store has no room for a chunk; BackendError where it hands out something else.
@@ -118,7 +126,7 @@ def keep_rows(
                 found=human_bytes(store.nbytes),
             )
         told = {
-            "weights": source.fingerprint(),
+            "weights": source.fingerprint(progress),
             "graphs": {name: graph_to_json(lowering.graph) for name, lowering in build.lowerings.items()},
             "backend": f"{type(build.backend).__module__}.{type(build.backend).__qualname__}",
             "versions": list(versions),

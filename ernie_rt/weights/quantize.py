@@ -95,13 +95,15 @@ def quantize_model(
     *,
     threads: int = 1,
     progress: Progress | None = None,
+    hashing: Progress | None = None,
     note: Callable[[str], None] = lambda text: None,
     sources: Sources = SOURCES,
 ) -> Manifest:
     """Write the checkpoint in `folder`, quantised, into the new folder `out`; `note` is told what it says of itself.
 
-    Weights pass through memory one by one as float32, those of experts expert by expert. Raises OptionError when the
-    model cannot be quantised so, CheckpointError for numbers that cannot be, WriteError, and what opening a checkpoint
+    The checkpoint's files are hashed first, which `hashing` is told of, and then written, which `progress` is. Weights
+    pass through memory one by one as float32, those of experts expert by expert. Raises OptionError when the model
+    cannot be quantised so, CheckpointError for numbers that cannot be, WriteError, and what opening a checkpoint
     raises.
     """
     source = open_weights(folder, config, sources)
@@ -110,7 +112,7 @@ def quantize_model(
             raise OptionError("the model is quantised already", where=str(folder), hint="Quantise what it was made of")
         for text in source.notes:
             note(text)
-        plan = how.plan(source.fingerprint())
+        plan = how.plan(source.fingerprint(hashing))
         return quantize_source(source, plan, folder, config, out, how, threads=threads, progress=progress)
     finally:
         source.close()

@@ -11,6 +11,7 @@ import pytest
 from ernie_rt.cli import completion
 from ernie_rt.cli.group import ELSEWHERE
 from ernie_rt.cli.store import Store
+from ernie_rt.conformance.storage import parse_storage
 from support.commands import START, command
 from support.terminal import Terminal
 
@@ -45,6 +46,13 @@ def test_commands_of_other_programs_lead_on(word: str) -> None:
         (("run", "0.3b-bas", "hi"), "Did you mean '0.3B-Base'"),
         (("run", "demo", "hi", "--backend", "egaer"), "Did you mean 'eager'? `ernie-rt backends` lists them"),
         (("conform", "refrence"), "Did you mean 'reference'?"),
+        (
+            ("run", "demo", "hi", "--backend", "reference", "--device", "CPU"),
+            "Did you mean 'cpu'? It runs on cpu alone",
+        ),
+        (("run", "demo", "hi", "--dtype", "fp32"), "unknown dtype 'fp32'; expected auto or one of float64, "),
+        (("graph", "demo", "--dtype", "bfloat"), "Did you mean 'bfloat16'"),
+        (("run", "demo", "hi", "--bakend", "eager"), "No such option: --bakend (Possible options: --backend)"),
         (("quantize", "demo", "x", "--weights", "int5"), "Invalid value for '--weights': 'int5' is not one of"),
         (("run", "demo", "hi", "--threads", "99999999"), "threads is not possible; expected 1 to 1024; found 99999999"),
         (("run", "demo", "hi", "--max-context", "0"), "--max-context is not possible; expected 1 to 2048"),
@@ -69,6 +77,10 @@ def test_what_a_shell_offers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert completion.backends("") == ["auto", "cudagraph", "eager", "onnx", "reference"]
     assert completion.backends("e") == ["eager"]
     assert completion.formats("") == ["onnx"]
+    assert {"auto", "cpu"} <= set(completion.devices("")) and completion.devices("c")[0] == "cpu"
+    assert completion.dtypes("b") == ["bfloat16"] and completion.levels("l1") == ["L1"]
+    assert completion.storages("int4") == ["int4", "int4/64", "int4/tiled"]
+    assert all(parse_storage(name) is not None for name in completion.storages("int"))
     store = Store(tmp_path / "state" / "ernie-rt" / "chat")
     assert completion.conversations("") == []
     store._make()

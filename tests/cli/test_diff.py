@@ -88,7 +88,7 @@ def test_a_terminal_gets_bars_and_progress(untrained: Path) -> None:
     with Terminal("diff", "reference", "reference", "-m", untrained, "-p", "hello", "-n", "2") as terminal:
         text = terminal.rest()
         assert terminal.process.wait(60) == 0
-    assert "running reference on cpu in float32" in text and "judging " in text and "█" in text
+    assert "reading " in text and "running reference on cpu in float32" in text and "judging " in text and "█" in text
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ernie_rt.cli.output import say, write
+from ernie_rt.cli.loaded import progress_bar
+from ernie_rt.cli.output import AnswerWriter, say, status, write
+from ernie_rt.generation.stream import Piece
 from support.commands import START, command
 from support.scripted import write_chat_checkpoint
 from support.terminal import Terminal
@@ -100,3 +102,31 @@ def test_no_text_steers_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 class Screen(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+@pytest.mark.parametrize(
+    ("term", "no_color", "styled", "lines"),
+    [("xterm", "", True, True), ("xterm", "1", False, True), ("dumb", "", False, False)],
+)
+def test_no_color_and_dumb_terminals(
+    term: str, no_color: str, styled: bool, lines: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    with AnswerWriter() as writer:
+        writer.show(Piece(0, "", None, reasoning="hm"))
+    assert ("\x1b[2m" in screen.getvalue()) is styled and "hm" in screen.getvalue()
+    with status() as tell:
+        tell("one")
+        tell("two\x1b[2J" + "x" * 500)
+    told = screen.getvalue()
+    assert told.endswith("\r\x1b[K" if lines else "hm\n") and ("two[2Jx" in told) is lines
+    assert max(len(line.removeprefix("\x1b[K")) for line in told.split("\r")) < 80
+    with progress_bar("loading", then="comparing") as progress:
+        assert (progress is not None) is lines
+        if progress is not None:
+            progress(1, 2)
+            progress(2, 2)
+    assert ("comparing" in screen.getvalue()) is lines

@@ -11,13 +11,17 @@ from xml.etree import ElementTree
 
 import pytest
 
+from browser import browser, chromium
+from ernie_rt.conformance.chart import SIZE, drift_chart
 from ernie_rt.conformance.drift import Drift, Side, Split
-from ernie_rt.conformance.html import HEIGHT, WIDTH, drift_html, report_html
+from ernie_rt.conformance.drift_page import drift_html
 from ernie_rt.conformance.plot import drift_text
 from ernie_rt.conformance.replay import Flip, Piece
 from ernie_rt.conformance.report import Report, Result
+from ernie_rt.conformance.report_page import report_html
 from ernie_rt.errors import WriteError
 from ernie_rt.html import page, write_page
+from support.browsing import needs_browser
 
 HOSTILE = "</title><script>alert('x')</script><img src=x onerror=y>&amp;\"'"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -93,7 +97,8 @@ def test_what_it_quotes_stays_text() -> None:
 
 
 def test_the_chart() -> None:
-    (svg,) = re.findall(r"<svg.*?</svg>", drift_html(made()), re.DOTALL)
+    text = drift_chart(made().sides)
+    (svg,) = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
     root = ElementTree.fromstring(svg)
     lines = root.findall("polyline")
     assert [line.get("class") for line in lines] == ["line noise a", "line drift a", "line noise b", "line drift b"]
@@ -106,12 +111,19 @@ def test_the_chart() -> None:
     for line in lines:
         for point in (line.get("points") or "").split():
             x, y = map(float, point.split(","))
-            assert 0 <= x <= WIDTH and 0 <= y <= HEIGHT
-    told = {dot.get("class"): "".join(dot.itertext()) for dot in root.findall("circle")}
-    assert "NaN or infinity" in "".join("".join(dot.itertext()) for dot in root.findall("circle"))
-    assert sum(dot.get("class") == "dot bad" for dot in root.findall("circle")) == 2 and "dot b" in told
-    labels = [text.text for text in root.findall("text")]
-    assert {"embed", "0", "1", "head", "1e-3", "1e0", "layer"} <= set(labels)
+            assert 0 <= x <= SIZE and 0 <= y <= SIZE
+    dots = {dot.get("class"): "".join(dot.itertext()) for dot in root.findall("path")}
+    assert "NaN or infinity" in "".join("".join(dot.itertext()) for dot in root.findall("path"))
+    assert sum(dot.get("class") == "dot bad" for dot in root.findall("path")) == 2 and "dot b" in dots
+    assert {"embed", "0", "1", "head", "1e-3", "1e0", "layer"} <= set(re.findall(r"<span[^>]*>([^<]*)</span>", text))
+    assert "A mine@cpu:bfloat16" in text and "A mine@" not in drift_chart(made().sides[:1]).partition("figcaption")[2]
+
+
+def test_a_phone_names_fewer_layers() -> None:
+    pieces = tuple(Piece(f"layers.{i}.mlp", 1e-3, 1e-3, 1.0) for i in range(54))
+    text = drift_chart([side("deep", pieces)])
+    few, wide = (re.findall(rf'<span class="{kind}"[^>]*>(\d+)<', text) for kind in ("x", "x wide"))
+    assert len(few) <= 7 and len(few) + len(wide) <= 18 and few[-1] == "53"
 
 
 def test_the_same_as_text() -> None:
@@ -147,15 +159,55 @@ def test_a_report() -> None:
     )
     text = page("eager", report_html(Report({"backend": "eager", HOSTILE: HOSTILE}, results).to_json()))
     assert not check(text).tags & {"script", "img"} and "<script" not in text
-    assert '<p class="verdict bug">failed</p>' in text and text.count('class="bad"') == 1
+    assert "<b>does not conform</b>: 1 passed, 1 failed, 1 skipped</p>" in text and text.count('<tr class="bad"') == 1
     checks = re.findall(r"<td>(L\d/[^<]*)</td>", text)
     assert [name[:2] for name in checks] == ["L2", "L3", "L1"]
     assert "<td>0.25</td><td>native</td>" in text
-    assert '<p class="verdict same">passed</p>' in report_html(Report({}, results[:1]).to_json())
+    assert "<b>conforms</b>: 1 passed</p>" in report_html(Report({}, results[:1]).to_json())
     assert check(report_html(Report({}, ()).to_json()))
+
+
+SUBJECT = {
+    "backend": "mine", "summary": "A chip", "versions": ["ernie-rt-mine 2.1"], "device": "npu:0", "dtype": "bfloat16",
+    "storage": "int4", "accepts": {"int4/32": True}, "setting": "quick", "model": None,
+    "numerics": {"compute": "bfloat16", "accumulate": "float32", "activations": None,
+                 "ops": {"moe_route": {"compute": "float32", "accumulate": "float32", "activations": None}}},
+    "features": {"ops": True, "moe": False},
+    "declared": {"quirks": [{"check": "L1/swiglu/*", "reason": "a table", "factor": 2.0}], "xfails": [], "skips": []},
+}  # fmt: skip
+
+
+def test_a_report_is_for_people() -> None:
+    report = Report(SUBJECT, (Result("L1/rope/heads-of-4", "passed", {"margin": 0.25}, route="native"),)).to_json()
+    text = page("mine", report_html(report, made(), [("prompt of the plot", "Once")]))
+    assert check(text) and not re.search(r"\{|\}|None|True|False", text.partition("</style>")[2])
+    for told in (
+        "ernie-rt-mine 2.1", "npu:0", "int4; int4/32 is taken as it is", report["date"], report["machine"]["processor"],
+        "products in bfloat16, sums in float32; moe_route: products and sums in float32", "Once",
+        "<td>mixtures of experts</td><td>not promised</td>", "<td>wider limit, 2 times</td><td>L1/swiglu/*</td>",
+        "L1 · Single operations", "reached 25% of it", "1 of 1 run natively",
+    ):  # fmt: skip
+        assert told in text, told
+    assert text.index('<figure class="chart">') < text.index("<h2>Levels</h2>") < text.index("What was tested")
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_page_fits_the_screen(width: int, tmp_path: Path) -> None:
+    path, program = tmp_path / "page.html", chromium()
+    write_page(path, "mine and reference", drift_html(made(), about=[("prompt", "word " * 200 + "x" * 500)]))
+    assert program is not None
+    with browser(program) as running:
+        shown = running.open(path.as_uri(), width=width, height=800, phone=width < 500, scheme="dark")
+        assert shown.evaluate("document.documentElement.scrollWidth") <= width
+        sizes = (
+            "[...document.querySelectorAll('.plot span')].map((each) => parseFloat(getComputedStyle(each).fontSize))"
+        )
+        assert min(shown.evaluate(sizes)) >= 12 and shown.evaluate("document.querySelector('.plot').clientWidth") > 250
+        assert not shown.problems
 
 
 def test_a_report_shows_what_trained_weights_say() -> None:
     result = Result("L4/chat/logits", "passed", {"margin": 0.5, "kl": 0.0125})
     text = report_html(Report({}, (result,)).to_json())
-    assert "<h2>Trained weights</h2>" in text and "<td>0.0125</td>" in text
+    assert "<h2>Trained weights</h2>" in text and "divergence, nats" in text and "<td>0.0125</td>" in text

@@ -15,7 +15,7 @@ from support.routings import made
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "routing.md").read_text("utf-8")
-COMMANDS = re.findall(r"^```\n\$ ernie-rt (.*?)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+COMMANDS = re.findall(r"^```console\n\$ ernie-rt (.*?)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize(("line", "shown"), COMMANDS)

@@ -24,7 +24,6 @@ from support.serving import Served
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "serving.md").read_text("utf-8")
-README = (ROOT / "README.md").read_text("utf-8")
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 SETTINGS = Settings("demo")
 OF_OTHERS = {
@@ -111,15 +110,13 @@ def test_the_fields() -> None:
     }
 
 
-def test_what_the_readme_shows(server: Served, capsys: pytest.CaptureFixture[str]) -> None:
-    section = README.partition("## Serve\n")[2].partition("\n## ")[0]
-    assert section.count("\n") <= 40
+def test_what_it_shows_first(server: Served, capsys: pytest.CaptureFixture[str]) -> None:
     shown = "\n".join(_greeting(("127.0.0.1", 8000), keys=False, chats=True))
-    assert f"serving demo on onnx, cpu, float32\n{shown}\n" in section
-    here = section.replace("http://127.0.0.1:8000", server.url)
+    assert f"serving demo on onnx, cpu, float32\n{shown}\n" in PAGE
+    here = PAGE.partition("\n## ")[0].replace("http://127.0.0.1:8000", server.url)
     (program,) = re.findall(r"^```python\n(.*?)^```$", here, re.MULTILINE | re.DOTALL)
     exec(program, {})
-    assert capsys.readouterr().out == "27 + 56 = 77 + 6 = 83\n"
+    assert capsys.readouterr().out == "5 kilograms = 5000 grams\n"
     if shutil.which("curl") is None or shutil.which("jq") is None:
         pytest.skip("the page uses curl and jq")
     ((command, answer),) = re.findall(r"^\$ (curl [^`]*? jq [^\n]*)\n([^`]*)^```$", here, re.MULTILINE)

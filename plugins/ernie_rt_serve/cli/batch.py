@@ -147,10 +147,12 @@ def _bar(under_way: Batch) -> Iterator[Callable[[Tally], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from ernie_rt.cli.output import animated
+
     began = time.monotonic()
     bar = Progress(
         BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]:.0f} tokens/s"), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
+        console=Console(stderr=True), transient=True, disable=not animated(sys.stderr),
     )  # fmt: skip
     task = bar.add_task("", total=under_way.total, completed=under_way.found, speed=0.0)
 

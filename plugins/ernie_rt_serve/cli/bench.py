@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -90,7 +89,7 @@ def serve(
     import msgspec
 
     from ernie_rt import files
-    from ernie_rt.cli.output import write
+    from ernie_rt.cli.output import status, write
     from ernie_rt_serve.bench.connection import Client
     from ernie_rt_serve.bench.figures import parse_limits
     from ernie_rt_serve.bench.load import Extent, parse_loads
@@ -120,13 +119,12 @@ def serve(
             )  # fmt: skip
             return await bench(settings, client, lines, progress)
 
-    def progress(phase: str, ended: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{phase}: {ended} requests", end="", file=sys.stderr, flush=True)
+    with status() as tell:
 
-    report = asyncio.run(measured())
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        def progress(phase: str, ended: int) -> None:
+            tell(f"{phase}: {ended} requests")
+
+        report = asyncio.run(measured())
     write(report_text(report))
     if json_file is not None:
         with files.write_atomic(json_file) as file:
