@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
+import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from ernie_rt.discovery.announcement import alternatives
 from ernie_rt.hooks import BackendInfo
@@ -30,23 +34,68 @@ def lack(info: BackendInfo) -> str | None:
     if absent:
         return f"needs {', '.join(absent)}"
     for text in info.requires:
-        if "|" in text and (gone := [_spoken(found) for found in _installed(text) if _files_gone(found)]):
-            names = " ".join(each.name for each in alternatives(text))
-            gone_with = f"the files of {' and '.join(gone)} are gone, removed with a distribution that shared them"
-            return f"needs {text}: {gone_with}; first `pip uninstall -y {names}`"
+        if (gone := _gone(text)) is not None:
+            return f"needs {text}: {gone}; first `{_uninstall(text)}`"
     return None
 
 
 def overlap(info: BackendInfo) -> str | None:
     """Which distributions are installed over each other of what a backend requires, and what helps; or None."""
     for text in info.requires:
-        found = list(_installed(text))
-        shared = set.intersection(*map(_packages, found)) if len(found) > 1 else set()
-        if shared:
-            names = " ".join(each.name for each in alternatives(text))
-            fault = f"{' and '.join(map(_spoken, found))} share their files, so that removing one breaks the other"
-            return f"{fault}: keep one (`pip uninstall -y {names}`, then install it)"
+        if (shared := _shared(text)) is not None:
+            return f"{shared}: keep one (`{_uninstall(text)}`, then install it)"
     return None
+
+
+def overwritten(info: BackendInfo) -> tuple[str, str] | None:
+    """Which distributions are installed over each other, or were, of what a backend requires, and the command that
+    leaves the one that it names first; or None."""
+    for text in info.requires:
+        if (seen := _shared(text) or _gone(text)) is not None:
+            return seen, f"{_uninstall(text)} && pip install {shlex.quote(str(alternatives(text)[0]))}"
+    return None
+
+
+def damaged(found: Distribution) -> list[str]:
+    """The files of a distribution that are gone, or have another size than when it was installed, by its own list.
+
+    Scripts are left out, which whoever moves an environment writes anew.
+    """
+    sizes = {
+        line[0]: int(line[2])
+        for line in csv.reader((found.read_text("RECORD") or "").splitlines())
+        if len(line) == 3 and line[2].isdecimal() and not line[0].startswith("..")
+    }
+    return [path for path, size in sizes.items() if _size(Path(str(found.locate_file(path)))) != size]
+
+
+def reinstall(found: Distribution) -> str:
+    """The command that installs a distribution anew, from where it came, and nothing else."""
+    try:
+        origin = json.loads(found.read_text("direct_url.json") or "{}")
+        url, editable = origin.get("url", ""), origin.get("dir_info", {}).get("editable", False)
+    except (ValueError, AttributeError):
+        url, editable = "", False
+    public = found.version.partition("+")[0]  # what follows is of one index, and no other has it
+    source = url.removeprefix("file://") or f"{found.name}=={public}"
+    return f"pip install --force-reinstall --no-deps {'--editable ' if editable else ''}{shlex.quote(source)}"
+
+
+def outdated(name: str) -> list[str]:
+    """What a distribution, or an extra of it, says that it needs, in another version than the one that is installed;
+    and what it needs in any case and is not installed."""
+    found = []
+    for text in importlib.metadata.requires(name) or ():
+        requirement = Requirement(text)
+        extras = importlib.metadata.metadata(name).get_all("Provides-Extra") or ()
+        marker = requirement.marker
+        needed = marker is None or marker.evaluate({"extra": ""})
+        asked = needed or any(marker is not None and marker.evaluate({"extra": extra}) for extra in extras)
+        version = _version(requirement.name)
+        fits = version is not None and requirement.specifier.contains(version, prereleases=True)
+        if asked and not fits and (needed or version is not None):
+            found.append(f"{requirement.name}{requirement.specifier}")
+    return list(dict.fromkeys(found))
 
 
 def bringing(name: str, module: str) -> str | None:
@@ -104,6 +153,33 @@ def _packages(found: Distribution) -> set[str]:
     return set(re.findall(r"^(\w+)/__init__\.py,", found.read_text("RECORD") or "", re.MULTILINE))
 
 
+def _shared(text: str) -> str | None:
+    """That several alternatives are installed over each other, in words."""
+    found = list(_installed(text))
+    if len(found) < 2 or not set.intersection(*map(_packages, found)):
+        return None
+    return f"{' and '.join(map(_spoken, found))} share their files, so that removing one breaks the other"
+
+
+def _gone(text: str) -> str | None:
+    """That an alternative has lost its files, in words."""
+    gone = [_spoken(found) for found in _installed(text) if _files_gone(found)] if "|" in text else []
+    if not gone:
+        return None
+    return f"the files of {' and '.join(gone)} are gone, removed with a distribution that shared them"
+
+
+def _uninstall(text: str) -> str:
+    return f"pip uninstall -y {' '.join(each.name for each in alternatives(text))}"
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
 def _files_gone(found: Distribution) -> bool:
     return any(not Path(str(found.locate_file(package)), "__init__.py").exists() for package in _packages(found))
 
@@ -113,9 +189,14 @@ def _satisfied(requirement: Requirement) -> bool:
 
 
 def _present(requirement: Requirement) -> bool:
+    version = _version(requirement.name)
+    return version is not None and requirement.specifier.contains(version, prereleases=True)
+
+
+def _version(name: str) -> str | None:
+    """That of an installed distribution; None where there is none, or none that can be compared."""
     try:
-        version = importlib.metadata.version(requirement.name)
-        # None is what a package with broken metadata has.
-        return version is not None and requirement.specifier.contains(version, prereleases=True)
-    except (PackageNotFoundError, ValueError):  # ValueError: an invalid version
-        return False
+        found: str | None = importlib.metadata.version(name)  # None is what a package with broken metadata has
+        return None if found is None else str(Version(found))
+    except (PackageNotFoundError, ValueError):
+        return None
