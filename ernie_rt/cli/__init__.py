@@ -15,6 +15,7 @@ from ernie_rt.cli import (
     conform,
     convert,
     diff,
+    doctor,
     explain,
     export,
     graph,
@@ -44,8 +45,8 @@ app = typer.Typer(
 )
 for command in (
     run.run, chat.chat, plan.plan, explain.explain, tokenize.tokenize, graph.graph, models.models,
-    routing.routing, plugins.plugins, diff.diff, conform.conform, quantize.quantize, convert.convert, export.export,
-    verify.verify,
+    routing.routing, plugins.plugins, doctor.doctor, diff.diff, conform.conform, quantize.quantize,
+    convert.convert, export.export, verify.verify,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(backends.app, name="backends")

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from urllib.parse import unquote
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -69,16 +70,9 @@ def damaged(found: Distribution) -> list[str]:
     return [path for path, size in sizes.items() if _size(Path(str(found.locate_file(path)))) != size]
 
 
-def reinstall(found: Distribution) -> str:
-    """The command that installs a distribution anew, from where it came, and nothing else."""
-    try:
-        origin = json.loads(found.read_text("direct_url.json") or "{}")
-        url, editable = origin.get("url", ""), origin.get("dir_info", {}).get("editable", False)
-    except (ValueError, AttributeError):
-        url, editable = "", False
-    public = found.version.partition("+")[0]  # what follows is of one index, and no other has it
-    source = url.removeprefix("file://") or f"{found.name}=={public}"
-    return f"pip install --force-reinstall --no-deps {'--editable ' if editable else ''}{shlex.quote(source)}"
+def reinstall(*distributions: Distribution) -> str:
+    """The command that installs distributions anew, each from where it came, and nothing else."""
+    return f"pip install --force-reinstall --no-deps {' '.join(map(_source, distributions))}"
 
 
 def outdated(name: str) -> list[str]:
@@ -130,9 +124,14 @@ def lack_of_extras(name: str, extras: Iterable[str]) -> str | None:
     return f"needs {', '.join(f'{need.name}{need.specifier}' for need in absent)}" if absent else None
 
 
+def required(info: BackendInfo) -> list[Distribution]:
+    """What is installed of that which a backend requires."""
+    return [found for text in info.requires for found in _installed(text)]
+
+
 def versions(info: BackendInfo) -> list[str]:
-    """What is installed of that which a backend requires, each with its version."""
-    return [_spoken(found) for text in info.requires for found in _installed(text)]
+    """The same, each with its version."""
+    return [_spoken(found) for found in required(info)]
 
 
 def _installed(text: str) -> Iterator[Distribution]:
@@ -171,6 +170,18 @@ def _gone(text: str) -> str | None:
 
 def _uninstall(text: str) -> str:
     return f"pip uninstall -y {' '.join(each.name for each in alternatives(text))}"
+
+
+def _source(found: Distribution) -> str:
+    """Where a distribution came from, as an argument of `pip install`: a folder or a file, or a version of an index."""
+    try:
+        origin = json.loads(found.read_text("direct_url.json") or "{}")
+        url, editable = origin.get("url", ""), origin.get("dir_info", {}).get("editable", False)
+    except (ValueError, AttributeError):
+        url, editable = "", False
+    public = found.version.partition("+")[0]  # what follows is of one index, and no other has it
+    source = unquote(url.removeprefix("file://")) if url.startswith("file://") else url
+    return ("--editable " if editable else "") + shlex.quote(source or f"{found.name}=={public}")
 
 
 def _size(path: Path) -> int | None:

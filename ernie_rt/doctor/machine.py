@@ -25,14 +25,14 @@ MUCH_SWAPPED: Final = GIB
 
 def threads() -> Iterator[Fact | Finding]:
     """Cores that there are, that this process may use, and that its libraries would."""
-    cores, usable, quota = os.cpu_count() or 1, usable_cores(), cpu_quota()
+    cores, usable, allowed, quota = os.cpu_count() or 1, usable_cores(), allowed_cores(), cpu_quota()
     said = f"{cores} core{'s' * (cores != 1)}"
     if usable < cores:
         said += f", of which this process may use {usable}"
-        advice = "Start it without taskset, or give its container more cores"
-        costs = f"it computes at about {usable} of {cores} parts of the machine's speed"
-        everything = f"taskset --all-tasks --cpu-list --pid 0-{cores - 1} $$"
-        yield Finding("remark", f"{usable} of {cores} cores may be used (affinity)", costs, everything, advice)
+    if usable < allowed:
+        seen = f"this shell is bound to {usable} of {allowed} cores (its affinity)"
+        costs = f"all that it starts computes at about {usable}/{allowed} of the speed"
+        yield Finding("slow", seen, costs, f"taskset --all-tasks --cpu-list --pid 0-{cores - 1} $$")
     if quota is not None:
         said += f", for the time of {quota:g}"
     yield Fact("cores", said)
@@ -97,6 +97,21 @@ def huge_pages() -> Iterator[Finding]:
 def usable_cores() -> int:
     """How many cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def allowed_cores() -> int:
+    """How many cores it could run on if it asked to: what binds a shell to some is a wish, what binds a container is
+    none."""
+    if not hasattr(os, "sched_getaffinity"):
+        return usable_cores()
+    bound = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        return len(os.sched_getaffinity(0))
+    except OSError:
+        return len(bound)
+    finally:
+        os.sched_setaffinity(0, bound)
 
 
 def cpu_quota() -> float | None:
