@@ -125,7 +125,7 @@ class EagerExecutable(ExecutableBase):
     ) -> None:
         check_memory(report, limits.memory_bytes)
         self._report = report
-        self._device, self._threads = torch.device(target.device), target.threads
+        self._target, self._device = target, torch.device(target.device)
         contents = PagedContents.of(lowerings, limits)
         self.cache, self.admits, bindings = contents.cache, contents.admits, contents.bindings
         tensors = {name: self._load(weight, source, bindings) for name, weight in contents.weights.items()}
@@ -140,7 +140,7 @@ class EagerExecutable(ExecutableBase):
 
     @torch.inference_mode()
     def submit(self, step: Step) -> Pending:
-        with exact_sums(self._device), threads(self._threads):
+        with exact_sums(self._device), threads(self._target.threads):
             return self._run(step)
 
     def _run(self, step: Step) -> Pending:
@@ -187,7 +187,7 @@ class EagerExecutable(ExecutableBase):
         return self._report
 
     def executed(self) -> Executed:
-        return Executed(dict(self._ran), notes(self._device, self._threads))
+        return Executed(dict(self._ran), notes(self._target))
 
     def close(self) -> None:
         self._interpreters, self._caches = {}, {}

@@ -72,11 +72,15 @@ def _unused_gpu() -> Iterator[Finding]:
     yield Finding("slow", seen, costs, advice=advice)
 
 
-def notes(device: torch.device, threads: int | None) -> tuple[str, ...]:
-    """Which PyTorch computes, and on what."""
+def notes(target: Target) -> tuple[str, ...]:
+    """Which PyTorch computes, on what, and in which dtype it multiplies."""
+    device = torch.device(target.device)
     if device.type == "cuda":
         built = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
         return torch.cuda.get_device_name(device), f"torch {torch.__version__} for {built}"
-    count = threads or torch.get_num_threads()
-    where = platform.processor() if device.type == "mps" else f"{count} thread{'s' * (count != 1)}"
-    return f"torch {torch.__version__}", where
+    version = f"torch {torch.__version__}"
+    if device.type == "mps":
+        return version, platform.processor()
+    count = target.threads or torch.get_num_threads()
+    products = f"{target.dtype} products {'natively' if cpu_multiplies(DTYPES[target.dtype]) else 'through float32'}"
+    return version, f"{count} thread{'s' * (count != 1)}", products

@@ -104,9 +104,7 @@ def _ran(trial: Trial) -> str:
 
 
 def _told(finding: Finding) -> str:
-    lines = [
-        ("costs", finding.costs),
-        ("fix", here(finding.command)),
-        ("fix" if not finding.command else "or", finding.advice),
-    ]
-    return "".join(f"    {name + ':':<6} {printable(text)}\n" for name, text in lines if text)
+    lines = {"costs": finding.costs, "fix": here(finding.command) or finding.advice}
+    if finding.command:
+        lines["also"] = finding.advice
+    return "".join(f"    {f'{name}:':<7}{printable(text)}\n" for name, text in lines.items() if text)

@@ -56,7 +56,7 @@ def examine(
     makers = {info.name: plugin for plugin in plugins for info in plugin.backends}
     wanted = [name for name in host.backends if name in only or not only]
     backends: list[Backend] = []
-    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
+    with ThreadPoolExecutor(max(2, (os.cpu_count() or 1) // 4)) as pool:
         told = pool.map(lambda name: try_out(makers[name], host.backends[name], seconds), wanted)
         progress(f"{', '.join(wanted)}")
         for backend, findings in told:

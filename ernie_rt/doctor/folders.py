@@ -67,9 +67,7 @@ def folders() -> Iterator[Fact | Finding]:
         yield Fact(folder.holds, f"{folder.path}, with {human_bytes(free)} free")
         if free < LEAST_SPACE and device not in full:
             full.add(device)
-            advice = (
-                f"Make room (`ernie-rt cache remove`, `hf cache rm`), or set {folder.variable} to a folder with more"
-            )
+            advice = f"Make room (`ernie-rt cache remove`, `hf cache rm`), or set {folder.variable} to another folder"
             seen = f"{human_bytes(free)} are free where {folder.holds} are kept, {folder.path}"
             yield Finding("broken", seen, "no model can be downloaded or quantised", advice=advice)
 

@@ -45,15 +45,13 @@ def packages(backends: Mapping[str, BackendInfo]) -> Iterator[Finding]:
         yield Finding("broken", f"{', '.join(old)}: not installed, or in another version", "anything may fail", command)
     whole = {found.name: found for found in map(_installed, _needed(backends.values())) if found is not None}
     for name, info in backends.items():
-        if (found := overwritten(info)) is not None:
-            seen, command = found
-            others = [str(requirement) for requirement in requirements(info)]
+        fault = overwritten(info)
+        if fault is not None:
             for requirement in requirements(info):
-                whole.pop(requirement.name, None)
-            kept = next(each for each in others if each in command)
-            more = [each for each in others if each.partition(">")[0] in seen and each != kept]
-            advice = f"Or install {' or '.join(more)} in its place" if more else ""
-            yield Finding("broken", seen, f"{name} may fail, or run on another build than you think", command, advice)
+                whole.pop(requirement.name, None)  # whose files are not its own
+            costs = f"{name} may fail, or run on another build than you think"
+            advice = "Another one of them can be installed in its place, not beside it"
+            yield Finding("broken", fault[0], costs, fault[1], advice)
     for found in whole.values():
         files = damaged(found)
         if files:

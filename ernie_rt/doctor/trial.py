@@ -159,11 +159,10 @@ def _timed(subject: Subject, storage: str, measure: Any) -> Trial:
     try:
         outcome, executed = measure(subject)
         wrong, figures = outcome.problem, outcome.figures
-    except Exception as error:
-        wrong, figures, executed = one_line(error), {}, None
+    except Exception as problem:
+        wrong, figures, executed = one_line(problem), {}, None
     seconds = time.perf_counter() - began
-    error, noise = figures.get("error"), figures.get("noise")
-    return Trial(subject.target.dtype, storage, wrong, error, noise, seconds, executed)
+    return Trial(subject.target.dtype, storage, wrong, figures.get("error"), figures.get("noise"), seconds, executed)
 
 
 def _demo(subject: Subject) -> tuple[Outcome, Executed | None]:
