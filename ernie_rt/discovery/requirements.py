@@ -52,7 +52,7 @@ def overwritten(info: BackendInfo) -> tuple[str, str] | None:
     """Which distributions are installed over each other, or were, of what a backend requires, and the command that
     leaves the one that it names first; or None."""
     for text in info.requires:
-        if (seen := _shared(text) or _gone(text)) is not None:
+        if (seen := _gone(text) or _shared(text)) is not None:
             return seen, f"{_uninstall(text)} && pip install {shlex.quote(str(alternatives(text)[0]))}"
     return None
 
@@ -85,9 +85,7 @@ def outdated(name: str) -> list[str]:
         marker = requirement.marker
         needed = marker is None or marker.evaluate({"extra": ""})
         asked = needed or any(marker is not None and marker.evaluate({"extra": extra}) for extra in extras)
-        version = _version(requirement.name)
-        fits = version is not None and requirement.specifier.contains(version, prereleases=True)
-        if asked and not fits and (needed or version is not None):
+        if asked and not _present(requirement) and (needed or _version(requirement.name) is not None):
             found.append(f"{requirement.name}{requirement.specifier}")
     return list(dict.fromkeys(found))
 

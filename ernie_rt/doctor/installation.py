@@ -11,6 +11,7 @@ from typing import Final
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from ernie_rt import __version__
 from ernie_rt.contract.findings import Finding
@@ -43,12 +44,13 @@ def packages(backends: Mapping[str, BackendInfo]) -> Iterator[Finding]:
     if old:
         command = f"pip install {' '.join(map(shlex.quote, old))}"
         yield Finding("broken", f"{', '.join(old)}: not installed, or in another version", "anything may fail", command)
-    whole = {found.name: found for found in map(_installed, _needed(backends.values())) if found is not None}
+    there = filter(None, map(_installed, _needed(backends.values())))
+    whole = {canonicalize_name(found.name): found for found in there}
     for name, info in backends.items():
         fault = overwritten(info)
         if fault is not None:
             for requirement in requirements(info):
-                whole.pop(requirement.name, None)  # whose files are not its own
+                whole.pop(canonicalize_name(requirement.name), None)  # whose files are not its own
             costs = f"{name} may fail, or run on another build than you think"
             advice = "Another one of them can be installed in its place, not beside it"
             yield Finding("broken", fault[0], costs, fault[1], advice)
