@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from importlib.metadata import distribution
+from typing import Final
 
 import torch
 
@@ -16,7 +17,9 @@ from ernie_rt.contract.drivers import newest_cuda, nvidia_gpus
 from ernie_rt_eager.ops import DTYPES
 from ernie_rt_eager.products import cpu_multiplies
 
-FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"
+FALLBACK: Final = "PYTORCH_ENABLE_MPS_FALLBACK"
+AMPERE: Final = (8, 0)
+"""The compute capability from which on GPUs of NVIDIA multiply bfloat16."""
 
 
 def examine(target: Target) -> Iterator[Finding]:
@@ -24,7 +27,8 @@ def examine(target: Target) -> Iterator[Finding]:
     if kind == "cpu":
         yield from _products(target)
         yield from _unused_gpu()
-    if kind == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(target.device) < (8, 0):
+    old = kind == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(target.device) < AMPERE
+    if old and target.dtype == "bfloat16":
         yield Finding(
             "slow",
             f"{torch.cuda.get_device_name(target.device)} multiplies no bfloat16",

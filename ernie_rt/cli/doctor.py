@@ -35,7 +35,7 @@ def doctor(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Find out what is broken on this machine, or slower than need be, and what helps.
+    """Find what is broken or slow on this machine, and what helps.
 
     Runs a small model on every backend and device, each in a child process, and compares its answers with what is
     known. Exit code 1: something is broken.

@@ -75,7 +75,7 @@ def test_packages_over_each_other_and_what_is_left_of_them(put: Put) -> None:
         (finding,) = [each for each in installation.packages({"quick": INFO}) if "engine" in each.seen]
         assert finding.severity == "broken" and seen in finding.seen
         assert finding.command == "pip uninstall -y slow-engine fast_engine && pip install 'slow-engine>=2'"
-        (engine / "__init__.py").unlink()
+        (engine / "__init__.py").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(
