@@ -16,6 +16,7 @@ import typer
 from ernie_rt.cli import completion
 from ernie_rt.cli.options import Json
 from ernie_rt.display import printable
+from ernie_rt.errors import BackendError
 
 if TYPE_CHECKING:
     from ernie_rt.cli.group import Commands
@@ -42,7 +43,11 @@ def doctor(
     """
     from ernie_rt.cli import lazy
     from ernie_rt.cli.output import say, table, write
-    from ernie_rt.doctor.examination import SECONDS, examine
+
+    try:
+        from ernie_rt.doctor.examination import SECONDS, examine
+    except Exception as error:  # a package that is damaged may raise anything
+        raise _beyond_examination(error) from error
 
     def progress(what: str) -> None:
         if sys.stderr.isatty():
@@ -68,6 +73,19 @@ def doctor(
         write(f"\n{counts}; {report.seconds:.1f} s\n")
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _beyond_examination(error: Exception) -> BackendError:
+    """That the examination cannot even begin, since a package that it needs itself is damaged."""
+    from ernie_rt.discovery.child import one_line
+    from ernie_rt.discovery.installed import OWN
+    from ernie_rt.discovery.requirements import damaged, needed, reinstall
+
+    packages = needed(OWN)
+    guilty = [found for found in packages if damaged(found)] or packages
+    return BackendError(
+        f"a package that ernie-rt needs cannot be imported: {one_line(error)}", hint=here(reinstall(*guilty))
+    )
 
 
 def here(command: str) -> str:

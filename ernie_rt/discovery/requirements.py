@@ -75,6 +75,13 @@ def reinstall(*distributions: Distribution) -> str:
     return f"pip install --force-reinstall --no-deps {' '.join(map(_source, distributions))}"
 
 
+def needed(name: str) -> list[Distribution]:
+    """What a distribution says that it needs in any case, as far as it is installed."""
+    needs = [Requirement(text) for text in importlib.metadata.requires(name) or ()]
+    always = [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+    return [found for need in always for found in _installed(need.name)]
+
+
 def outdated(name: str) -> list[str]:
     """What a distribution, or an extra of it, says that it needs, in another version than the one that is installed;
     and what it needs in any case and is not installed."""

@@ -5,18 +5,25 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import Distribution, PackageNotFoundError, distribution, metadata, requires
+from importlib.metadata import distribution, metadata
 from importlib.util import find_spec
 from typing import Final
 
-from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from ernie_rt import __version__
 from ernie_rt.contract.findings import Finding
 from ernie_rt.discovery.installed import OWN, SWITCH, Plugin
-from ernie_rt.discovery.requirements import damaged, outdated, overwritten, reinstall, requirements
+from ernie_rt.discovery.requirements import (
+    damaged,
+    needed,
+    outdated,
+    overwritten,
+    reinstall,
+    required,
+    requirements,
+)
 from ernie_rt.display import listed
 from ernie_rt.doctor.report import Fact
 from ernie_rt.hooks import BackendInfo
@@ -44,7 +51,7 @@ def packages(backends: Mapping[str, BackendInfo]) -> Iterator[Finding]:
     if old:
         command = f"pip install {' '.join(map(shlex.quote, old))}"
         yield Finding("broken", f"{', '.join(old)}: not installed, or in another version", "anything may fail", command)
-    there = filter(None, map(_installed, _needed(backends.values())))
+    there = [*needed(OWN), *(found for info in backends.values() for found in required(info))]
     whole = {canonicalize_name(found.name): found for found in there}
     for name, info in backends.items():
         fault = overwritten(info)
@@ -76,18 +83,3 @@ def plugins(found: Iterable[Plugin]) -> Iterator[Finding]:
         fix = reinstall(distribution(OWN)) if plugin.built_in else plugin.fix or ""
         is_command = fix.startswith("pip ") and ";" not in fix
         yield Finding("broken", seen, costs, fix if is_command else "", "" if is_command else fix)
-
-
-def _needed(backends: Iterable[BackendInfo]) -> list[str]:
-    """The names of what ernie-rt needs in any case, and of what backends do."""
-    own = [Requirement(text) for text in requires(OWN) or ()]
-    names = [each.name for each in own if each.marker is None or each.marker.evaluate({"extra": ""})]
-    names += [each.name for info in backends for each in requirements(info)]
-    return list(dict.fromkeys(names))
-
-
-def _installed(name: str) -> Distribution | None:
-    try:
-        return distribution(name)
-    except (PackageNotFoundError, ValueError):
-        return None

@@ -61,6 +61,18 @@ def test_a_package_that_is_damaged(sound: Environment) -> None:
     assert "pip install --force-reinstall --no-deps onnx==" in finding["command"]
 
 
+def test_a_package_that_is_damaged_and_needed_to_look(sound: Environment) -> None:
+    wheel_of(sound, "numpy")
+    start = sound.site / "numpy" / "__init__.py"
+    start.unlink()
+    start.write_text("import there_is_no_such_module\n")
+    ran = sound.run("ernie-rt doctor")
+    told, _, command = ran.stderr.strip().partition("pip install")
+    assert ran.returncode == 1 and "No module named 'there_is_no_such_module'" in told and "Traceback" not in told
+    code, found = sound.doctor(f"pip install{command}")
+    assert code == 0, found
+
+
 def test_a_library_of_operators_that_is_gone(sound: Environment) -> None:
     library = next((sound.site / "ernie_rt_onnx").glob("_ops*.so"), None)
     if library is None:
