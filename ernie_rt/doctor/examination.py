@@ -53,7 +53,8 @@ def examine(
     notes.take("network", network.network())
     progress("the tokenizer")
     notes.take("tokenizer", _tokenizer(seconds))
-    makers = {info.name: plugin for plugin in plugins for info in plugin.backends}
+    # A plugin that is broken may announce what another one is.
+    makers = {info.name: plugin for plugin in plugins if plugin.status in ("ok", "unmet") for info in plugin.backends}
     wanted = [name for name in host.backends if name in only or not only]
     backends: list[Backend] = []
     with ThreadPoolExecutor(max(2, (os.cpu_count() or 1) // 4)) as pool:

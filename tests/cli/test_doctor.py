@@ -16,6 +16,7 @@ from ernie_rt.contract import Executed, Finding
 from ernie_rt.doctor import examination, folders
 from ernie_rt.doctor.report import Backend, Fact, Notes, Report
 from ernie_rt.doctor.trial import Trial, Tried
+from support.broken_plugins import PLUGIN, Stranger, install, raising
 from support.commands import command
 
 SLOW = Finding("slow", "it is cold", "time", "warm --it", "Or wait")
@@ -81,13 +82,15 @@ def test_a_backend_that_there_is_not() -> None:
     assert ran.code == 2 and "no backend 'egaer'" in ran.err and "'eager'" in ran.err
 
 
-def test_the_whole_of_it_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the backend that is always there."""
+def test_the_whole_of_it_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the backend that is always there, beside a plugin that would be that one."""
     monkeypatch.setattr(folders, "READING", 0.01)
+    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, "odd", Stranger(PLUGIN.replace('"NAME"', '"reference"'), "broken", None, raising("submit")))
     ran = command("doctor", "--backend", "reference", "--json")
     told = json.loads(ran.out)
-    broken = [each for each in told["findings"] if each["severity"] == "broken"]
-    assert ran.code == bool(broken), told["findings"]
+    broken = [each["seen"] for each in told["findings"] if each["severity"] == "broken"]
+    assert ran.code == 1 and any("odd (odd-plugin 1.5) is broken" in each for each in broken), told["findings"]
     assert not [each for each in told["findings"] if each["about"] in ("tokenizer", "reference", "python")]
     assert {"versions", "cores", "memory", "downloaded models", "disk"} <= told["facts"].keys()
     (backend,) = told["backends"]
