@@ -26,10 +26,6 @@ STOCK: Final = (
     "quantised weights run on ONNX Runtime's own operators: prompts of mixtures of experts take about twice as long, "
     "and every load copies the weights into private memory"
 )
-NARROW: Final[Mapping[str, str]] = {
-    "avx2": "this processor has no instructions for int8 dot products (AVX-512 VNNI, AVX-VNNI): kernels of AVX2 run",
-    "plain": "this processor has neither AVX2 nor NEON's dot products: kernels in plain C++ run",
-}
 COMPILERS: Final = ("c++", "g++", "clang++", "cl")
 
 
@@ -49,9 +45,6 @@ def library() -> Iterator[Finding]:
     elif asked:
         costs = "kernels that are not the best ones for this processor may run"
         yield Finding("remark", f"{KERNELS}={asked} chooses the kernels of operators", costs, f"unset {KERNELS}")
-    elif name in NARROW:
-        costs = "quantised weights are multiplied at half the speed of other processors, or less"
-        yield Finding("remark", NARROW[name], costs)
 
 
 def gpu() -> Iterator[Finding]:

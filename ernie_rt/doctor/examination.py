@@ -45,6 +45,7 @@ def examine(
     notes.take("packages", installation.packages(host.backends))
     notes.take("plugins", installation.plugins([*plugins, *commands]))
     progress("this machine")
+    notes.take("processor", machine.processor())
     notes.take("threads", machine.threads())
     notes.take("memory", machine.room())
     notes.take("memory", machine.huge_pages())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,12 @@ from ernie_rt.contract.findings import Finding
 from ernie_rt.contract.memory import available_memory, control_groups
 from ernie_rt.display import human_bytes
 from ernie_rt.doctor.report import Fact
+from ernie_rt.planning.machine import this_machine
 
+SLOW_MEMORY: Final = 8e9
+"""Bytes a second; a core of ten years ago reads more."""
+READ_A_TOKEN: Final = 2e9
+"""Bytes of weights and scales that a token of the 21B in int4 reads."""
 THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Variables that bound the threads of PyTorch and NumPy."""
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -21,6 +27,23 @@ GIB: Final = 1 << 30
 LITTLE_MEMORY: Final = 2 * GIB
 """Where less is free, the smallest published model in bfloat16, with a cache, finds no room."""
 MUCH_SWAPPED: Final = GIB
+
+
+def processor() -> Iterator[Fact | Finding]:
+    """What the processor can do, and how fast memory is read, which is measured."""
+    machine = this_machine()
+    features = ", ".join(sorted(machine.features))
+    yield Fact("processor", f"{machine.name}, with {features or 'none of the features that matter here'}")
+    yield Fact("memory speed", f"{machine.bandwidth / 1e9:.1f} GB/s, read by all cores together")
+    if platform.machine().lower() in ("x86_64", "amd64") and not {"avx512_vnni", "avx_vnni"} & machine.features:
+        lacking = "AVX2" if "avx2" not in machine.features else "int8 dot products (AVX-512 VNNI, AVX-VNNI)"
+        costs = "prompts are read at half the speed of newer processors, or less; answers wait for memory as there"
+        yield Finding("remark", f"this processor has no {lacking}", costs)
+    if machine.bandwidth < SLOW_MEMORY:
+        seen = f"memory is read at {machine.bandwidth / 1e9:.1f} GB/s"
+        costs = f"the 21B in int4 writes at most {machine.bandwidth / READ_A_TOKEN:.1f} tokens a second"
+        advice = "See whether other programs, or other guests of this host, are at work; try again when they rest"
+        yield Finding("slow", seen, costs, advice=advice)
 
 
 def threads() -> Iterator[Fact | Finding]:

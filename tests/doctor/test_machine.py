@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ernie_rt.contract import Finding, memory
+from ernie_rt.contract.planner import Device
 from ernie_rt.doctor import machine
 from ernie_rt.doctor.report import Fact
 
@@ -92,6 +93,28 @@ def test_a_limit_of_memory(version: int, system: Path) -> None:
     assert finding.seen == "a control group allows 8.0 GiB of this machine's 64.0 GiB"
     group(system, version, limit="max" if version == 2 else str((1 << 63) - 4096))
     assert not found(machine.room)
+
+
+@pytest.mark.parametrize(
+    ("features", "lacking"),
+    [(set(), "AVX2"), ({"avx2"}, "int8 dot products"), ({"avx2", "avx_vnni"}, ""), ({"avx2", "avx512_vnni"}, "")],
+)
+def test_a_processor_that_lacks_instructions(features: set[str], lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device("Old one", "cpu", GIB, 30e9, {}, "made up", frozenset(features))
+    monkeypatch.setattr(machine, "this_machine", lambda: device)
+    monkeypatch.setattr("platform.machine", lambda: "AMD64")
+    seen = [each.seen for each in found(machine.processor)]
+    assert len(seen) == bool(lacking) and all(f"no {lacking}" in each for each in seen)
+    assert facts(machine.processor)["memory speed"] == "30.0 GB/s, read by all cores together"
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert not found(machine.processor)
+
+
+def test_memory_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device("Old one", "cpu", GIB, 4e9, {}, "made up", frozenset({"avx_vnni"}))
+    monkeypatch.setattr(machine, "this_machine", lambda: device)
+    (finding,) = found(machine.processor)
+    assert finding.severity == "slow" and "at most 2.0 tokens a second" in finding.costs
 
 
 def test_a_quota_of_one_core(system: Path) -> None:
