@@ -34,6 +34,10 @@ class CudaGraphBackend(EagerBackend):
         found = [f"cuda:{i}" for i in range(torch.cuda.device_count()) if _capability(f"cuda:{i}") >= OLDEST]
         return (*found, "cpu") if INTERPRETED else tuple(found)
 
+    def lacking(self, kind: str) -> str | None:
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        return f"{' and '.join(names)}: older than Ampere, which its kernels need" if kind == "cuda" and names else None
+
     def not_deterministic(self, target: Target) -> str | None:
         return "its kernels for few tokens sum in another order than those for many"
 

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ernie_rt.contract import (
     NO_NUMBER,
+    Executed,
+    Finding,
     Limits,
     Lowering,
     MemoryReport,
@@ -81,10 +83,12 @@ class CudaGraphExecutable(EagerExecutable):
         self._every_row = torch.arange(self._buckets[-1], dtype=torch.int32, device=device)
         self._replays: dict[tuple[int, bool], Callable[[], Drawn]] = {}
         self._recorder: Recorder | None = recorder
-        why_not = obstacle(lowerings)
-        if why_not is not None:
+        self._records, self._replayed = not isinstance(recorder, Directly), 0
+        """Whether steps are recorded as graphs, and how many steps were replayed."""
+        self._why_not = obstacle(lowerings)
+        if self._why_not is not None:
             self._recorder = None
-            self._note(f"steps run block by block: {why_not}")
+            self._note(f"steps run block by block: {self._why_not}")
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Record a graph for each number of rows, the largest first: the others find room in its memory."""
@@ -125,6 +129,17 @@ class CudaGraphExecutable(EagerExecutable):
             f"{len(wanted)} graphs of steps, recorded in {time.perf_counter() - began:.1f} s, take {human_bytes(taken)}"
         )
 
+    def executed(self) -> Executed:
+        executed = super().executed()
+        if not self._records:
+            return replace(executed, notes=(f"{self._replayed} decodes kernel by kernel", *executed.notes))
+        told = f"{self._replayed} decodes from {len(self._replays)} recorded graphs"
+        findings: tuple[Finding, ...] = ()
+        if not self._replayed:
+            seen = f"no step ran from a recorded graph: {self._why_not or 'none was of decodes alone'}"
+            findings = (Finding("slow", seen, "for each token the host starts every kernel anew"),)
+        return replace(executed, notes=(told, *executed.notes), findings=findings)
+
     def close(self) -> None:
         self._replays = {}
         super().close()
@@ -162,6 +177,7 @@ class CudaGraphExecutable(EagerExecutable):
         self._inputs.fill(step)
         count = len(step.ids)
         rows = next(rows for rows in self._buckets if rows >= count)
+        self._replayed += 1
         drawn = self._replays[rows, is_greedy(step.draws)]()
         wanted = step.rows if step.fetch is None else step.rows[step.fetch]
         return Read(self._some(drawn.logits, wanted), drawn.tokens[:count], {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,8 @@ from ernie_rt.contract import (
     BackendBase,
     Done,
     ExecutableBase,
+    Executed,
+    Finding,
     Graph,
     Interpreter,
     Limits,
@@ -43,6 +46,7 @@ from ernie_rt.contract import (
 )
 from ernie_rt_eager.alone import FUNCTIONS_ALONE
 from ernie_rt_eager.attention import Context, LayerCache
+from ernie_rt_eager.examine import examine, notes
 from ernie_rt_eager.ops import DTYPES, FUNCTIONS
 from ernie_rt_eager.planner import EagerPlanner
 from ernie_rt_eager.products import exact_sums
@@ -66,6 +70,9 @@ class EagerBackend(BackendBase):
     def not_deterministic(self, target: Target) -> str | None:
         kind = target.device.partition(":")[0]
         return None if kind in ("cpu", "cuda") else f"nobody has seen how PyTorch's kernels for {kind} sum"
+
+    def examine(self, target: Target) -> Iterator[Finding]:
+        return examine(target)
 
     def claims(self, node: Node, target: Target) -> Accept | Reject:
         if target.deterministic and node.op == "attention" and node.operands["state"] is None:
@@ -118,7 +125,7 @@ class EagerExecutable(ExecutableBase):
     ) -> None:
         check_memory(report, limits.memory_bytes)
         self._report = report
-        self._device, self._threads = torch.device(target.device), target.threads
+        self._target, self._device = target, torch.device(target.device)
         contents = PagedContents.of(lowerings, limits)
         self.cache, self.admits, bindings = contents.cache, contents.admits, contents.bindings
         tensors = {name: self._load(weight, source, bindings) for name, weight in contents.weights.items()}
@@ -127,11 +134,13 @@ class EagerExecutable(ExecutableBase):
             name: Interpreter(lowering, functions, tensors, self._caches) for name, lowering in lowerings.items()
         }
         self._graphs = {name: lowering.graph for name, lowering in lowerings.items()}
+        self._ran: Counter[str] = Counter()
+        """How many ops ran, by device."""
         self._said = {name: SAID_BY_CONTEXT - _read_as_tensors(graph) for name, graph in self._graphs.items()}
 
     @torch.inference_mode()
     def submit(self, step: Step) -> Pending:
-        with exact_sums(self._device), threads(self._threads):
+        with exact_sums(self._device), threads(self._target.threads):
             return self._run(step)
 
     def _run(self, step: Step) -> Pending:
@@ -142,6 +151,7 @@ class EagerExecutable(ExecutableBase):
     def _compute(self, step: Step) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The outputs and taps of the step's graph, on the device."""
         graph, context = self._graphs[step.graph], Context(step, self._device)
+        self._ran[str(self._device)] += len(graph.nodes)
         inputs = {
             value.name: (context if value.name == "context" else None)
             if value.name in self._said[step.graph]
@@ -175,6 +185,9 @@ class EagerExecutable(ExecutableBase):
 
     def memory(self) -> MemoryReport:
         return self._report
+
+    def executed(self) -> Executed:
+        return Executed(dict(self._ran), notes(self._target))
 
     def close(self) -> None:
         self._interpreters, self._caches = {}, {}

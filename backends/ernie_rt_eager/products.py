@@ -98,11 +98,12 @@ def exact_sums(device: torch.device) -> Iterator[None]:
 
 def _multiplies(x: Tensor) -> bool:
     """Whether products in the dtype of x are worth having where it lies."""
-    return x.device.type != "cpu" or _cpu_multiplies(x.dtype)
+    return x.device.type != "cpu" or cpu_multiplies(x.dtype)
 
 
 @cache
-def _cpu_multiplies(dtype: torch.dtype) -> bool:
+def cpu_multiplies(dtype: torch.dtype) -> bool:
+    """Whether the CPU has multiply-adds of this dtype."""
     if dtype is torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if dtype is torch.float16:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final, cast
 
 from ernie_rt.contract import (
     Accept,
     BackendBase,
+    Finding,
     Limits,
     Lowering,
     MemoryReport,
@@ -22,7 +23,7 @@ from ernie_rt.contract import (
     WeightSource,
     graphs_of,
 )
-from ernie_rt_onnx import cuda, tiled
+from ernie_rt_onnx import cuda, examine, tiled
 from ernie_rt_onnx.emit import EMIT
 from ernie_rt_onnx.executable import OnnxExecutable
 from ernie_rt_onnx.memory import DeviceMemory, HostMemory, Memory
@@ -62,6 +63,11 @@ class OnnxBackend(BackendBase):
 
     def not_deterministic(self, target: Target) -> str | None:
         return "its attention sums in another order where more tokens of a prompt enter at once"
+
+    def examine(self, target: Target) -> Iterator[Finding]:
+        if not on_gpu(target):
+            yield from examine.library()
+            yield from examine.gpu()
 
     def claims(self, node: Node, target: Target) -> Accept | Reject:
         if node.op == "cache_update" or head_dim(node) % HEAD_MULTIPLE:

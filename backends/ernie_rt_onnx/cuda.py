@@ -10,38 +10,40 @@ from typing import Final
 
 import onnxruntime as ort
 
+from ernie_rt.contract.drivers import nvidia_driver, nvidia_gpus
 from ernie_rt_onnx.provider import Provider
 
 CUDA: Final = "CUDAExecutionProvider"
-DRIVERS: Final = ("libcuda.so.1", "nvcuda.dll")
 LIBRARIES: Final = ("libcublasLt.so.{0}", "libcublas.so.{0}", "libcudart.so.{0}", "libcurand.so.10", "libcudnn.so.9")
 """What the provider is linked against, and cuDNN, which it loads for a maximum over an axis; {0} is CUDA's version."""
 
 
 def devices() -> tuple[str, ...]:
     """The GPUs that a session can be made for: cuda:0, …"""
-    return () if lacking() else tuple(f"cuda:{index}" for index in range(_count()))
+    return () if obstacle() else tuple(f"cuda:{index}" for index in range(nvidia_gpus()))
 
 
 def lacking() -> str | None:
-    """What keeps ONNX Runtime from computing on a GPU here, and what helps; None where nothing does.
+    """What keeps ONNX Runtime from computing on a GPU here, and what helps, in one line; None where nothing does."""
+    found = obstacle()
+    return None if found is None else ": ".join(filter(None, found))
+
+
+def obstacle() -> tuple[str, str] | None:
+    """What keeps ONNX Runtime from computing on a GPU here, and the command that helps, if one does.
 
     It would say less itself: it lists the provider on machines without a GPU, and where a library is missing it warns,
     and computes on the CPU.
     """
     if CUDA not in ort.get_available_providers():
-        return (
-            f"onnxruntime {ort.__version__} was built without CUDA: "
-            "pip uninstall -y onnxruntime && pip install 'ernie-rt[onnx-gpu]'"
-        )
-    if _count() == 0:
-        return "no GPU of NVIDIA with its driver was found (`nvidia-smi` should name one)"
+        seen = f"onnxruntime {ort.__version__} was built without CUDA"
+        return seen, "pip uninstall -y onnxruntime && pip install 'ernie-rt[onnx-gpu]'"
+    if nvidia_gpus() == 0:
+        return "no GPU of NVIDIA with its driver was found (`nvidia-smi` should name one)", ""
     absent = _absent_libraries()
     if absent:
-        return (
-            f"its CUDA provider needs {', '.join(absent)}, which cannot be loaded: "
-            f"pip install 'onnxruntime-gpu[cuda,cudnn]' 'nvidia-cublas~={_cuda_version()}.0'"
-        )
+        seen = f"its CUDA provider needs {', '.join(absent)}, which cannot be loaded"
+        return seen, f"pip install 'onnxruntime-gpu[cuda,cudnn]' 'nvidia-cublas~={_cuda_version()}.0'"
     return None
 
 
@@ -66,7 +68,7 @@ def index_of(device: str) -> int:
 
 def free_memory(device: str) -> int | None:
     """Bytes that a device such as cuda:1 has left, by its driver; None where that does not say."""
-    driver = _driver()
+    driver = nvidia_driver()
     if driver is None:
         return None
     handle, context, free, total = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
@@ -82,21 +84,6 @@ def free_memory(device: str) -> int | None:
     finally:
         driver.cuDevicePrimaryCtxRelease_v2(handle)
     return None if failed else free.value
-
-
-def _driver() -> ctypes.CDLL | None:
-    for name in DRIVERS:
-        try:
-            driver = ctypes.CDLL(name)
-        except OSError:
-            continue
-        return driver if driver.cuInit(0) == 0 else None
-    return None
-
-
-def _count() -> int:
-    driver, count = _driver(), ctypes.c_int()
-    return 0 if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
 
 
 def _absent_libraries() -> list[str]:

@@ -16,6 +16,7 @@ from ernie_rt.contract import (
     CacheShape,
     Done,
     ExecutableBase,
+    Executed,
     Limits,
     Lowering,
     MemoryReport,
@@ -31,6 +32,7 @@ from ernie_rt.contract import (
 )
 from ernie_rt_onnx.emit import BATCHED, LAST, TOTAL, past_name, present_name
 from ernie_rt_onnx.emitter import Emitter
+from ernie_rt_onnx.examine import Profiles
 from ernie_rt_onnx.library import kernels, library_path, take_reads
 from ernie_rt_onnx.memory import Buffer, HostMemory, Memory
 from ernie_rt_onnx.model import outputs_of, place, step_emitter, step_model
@@ -65,13 +67,14 @@ class OnnxExecutable(ExecutableBase):
         self._report = replace(report, available=memory.available)
         check_memory(self._report, limits.memory_bytes)
         self._memory = memory
+        self._profiles = Profiles() if target.watched else None
         self.caches: dict[str, Buffer] = {}
         for state in (state for lowering in lowerings.values() for state in lowering.graph.states):
             _, _, heads, size = state.type.shape({"R": count * rows})
             for name in (past_name(state, "k"), past_name(state, "v")):
                 self.caches[name] = memory.zeros((count, heads, rows, size), state.type.dtype)
         self._programs = {
-            name: Program(lowering, emitters[name], placed[name], source, target, memory)
+            name: Program(lowering, emitters[name], placed[name], source, target, memory, self._profiles)
             for name, lowering in lowerings.items()
         }
         self._chosen = self._missing = 0
@@ -118,9 +121,16 @@ class OnnxExecutable(ExecutableBase):
         share = self._missing / self._chosen if self._chosen and self._is_told else None
         return replace(self._report, experts_from_disk=share)
 
+    def executed(self) -> Executed | None:
+        if self._profiles is None:
+            return None
+        return self._profiles.executed(program.session for program in self._programs.values())
+
     def close(self) -> None:
         """A device's memory goes back with the session that it is of."""
         self._programs, self.caches, self._memory = {}, {}, HostMemory()
+        if self._profiles is not None:
+            self._profiles.close()
 
 
 def emit_all(
@@ -149,14 +159,15 @@ class Program:
         source: WeightSource,
         target: Target,
         memory: Memory,
+        profiles: Profiles | None,
     ) -> None:
         plain = memory.hands_over(target.dtype)
         inputs = [name for name, parameter in emitter.parameters.items() if plain and not parameter.constant]
         model = step_model(lowering, emitter, inputs)
         constants = emitter.parameters.keys() - inputs
-        self._session = open_session(model, emitter, constants, placed, source, target, memory)
+        self.session = open_session(model, emitter, constants, placed, source, target, memory, profiles)
         self._held = {name: memory.hold(array) for name, array in arrays(emitter, inputs, placed, source)}
-        wanted = {value.name for value in self._session.get_inputs()}
+        wanted = {value.name for value in self.session.get_inputs()}
         self._fed = {v.name: np.dtype(v.type.dtype) for v in lowering.graph.inputs if v.name in wanted}
         self._batched = wanted & {BATCHED, LAST, TOTAL}
         self._graph = lowering.graph
@@ -167,7 +178,7 @@ class Program:
         }
         self._slots: tuple[int, int] | None = None
         """Which slots of the caches are bound: the first, and how many."""
-        self._binding = self._session.io_binding()
+        self._binding = self.session.io_binding()
         for name, buffer in self._held.items():
             buffer.read_by(self._binding, name)
 
@@ -196,7 +207,7 @@ class Program:
         found = {name: np.empty(type.shape(sizes), type.dtype) for name, type in self._outputs.items()}
         for name, array in found.items():
             Buffer.of(array).written_by(binding, name)
-        self._session.run_with_iobinding(binding)
+        self.session.run_with_iobinding(binding)
         return StepResult(found.get("logits"), taps={scope: found[name] for name, scope in self._taps.items()})
 
 
@@ -208,10 +219,13 @@ def open_session(
     source: WeightSource,
     target: Target,
     memory: Memory,
+    profiles: Profiles | None = None,
 ) -> ort.InferenceSession:
     """A session with the parameters of a model that are `constants`, those `placed` from mapped files."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = target.threads or 0
+    if profiles is not None:
+        profiles.watch(options)
     path = library_path()
     if memory.runs_library and path is not None and kernels() is not None:
         options.register_custom_ops_library(str(path))

@@ -15,6 +15,7 @@ from ernie_rt.cli import (
     conform,
     convert,
     diff,
+    doctor,
     evaluate,
     explain,
     export,
@@ -46,8 +47,8 @@ app = typer.Typer(
 )
 for command in (
     run.run, chat.chat, plan.plan, explain.explain, tokenize.tokenize, graph.graph, models.models,
-    routing.routing, plugins.plugins, replay.replay, diff.diff, conform.conform, quantize.quantize, convert.convert,
-    export.export, verify.verify,
+    routing.routing, plugins.plugins, doctor.doctor, replay.replay, diff.diff, conform.conform, quantize.quantize,
+    convert.convert, export.export, verify.verify,
 ):  # fmt: skip
     app.command()(command)
 app.command("eval")(evaluate.evaluate)

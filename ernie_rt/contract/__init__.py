@@ -2,6 +2,7 @@
 
 from ernie_rt.contract.bases import BackendBase, ExecutableBase
 from ernie_rt.contract.contents import PagedContents, graphs_of
+from ernie_rt.contract.findings import Executed, Finding
 from ernie_rt.contract.interpreter import Interpreter
 from ernie_rt.contract.memory import available_memory, check_memory
 from ernie_rt.contract.planner import Device, Planner, Rate, Rates, activation_bytes
@@ -40,6 +41,8 @@ __all__ = [
     "Draws",
     "Executable",
     "ExecutableBase",
+    "Executed",
+    "Finding",
     "Graph",
     "Interpreter",
     "Limits",

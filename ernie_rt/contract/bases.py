@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from ernie_rt.contract.contents import PagedContents
+from ernie_rt.contract.findings import Executed, Finding
 from ernie_rt.contract.protocols import (
     CacheShape,
     Executable,
@@ -58,6 +59,12 @@ class ExecutableBase(ABC):
         read-only. It takes effect in the order of the calls, as `copy` does."""
         raise NotImplementedError
 
+    def executed(self) -> Executed | None:
+        """What ran where so far, of an executable that was compiled for a `watched` target; None: it does not say.
+
+        `ernie-rt doctor` asks once, after the last step."""
+        return None
+
     @abstractmethod
     def memory(self) -> MemoryReport: ...
 
@@ -80,6 +87,11 @@ class BackendBase(ABC):
         """Why it cannot keep what `Target.deterministic` asks for, on the device and in the dtype of this target; None:
         it can."""
         return "it does not say that a token's numbers depend on nothing that comes beside it"
+
+    def examine(self, target: Target) -> Iterable[Finding]:
+        """What keeps it from its best on this machine and target, such as a library that is missing, or instructions
+        that the processor lacks. Nothing need be compiled; `ernie-rt doctor` asks, in a child process."""
+        return ()
 
     def accepts(self, storage: Storage, target: Target) -> bool:
         return False

@@ -23,23 +23,30 @@ def available_memory() -> int | None:
     return min((room for room in (_system_memory(), *_group_memory()) if room is not None), default=None)
 
 
-def _group_memory() -> Iterator[int | None]:
-    """What each control group of this process, and each group around it, leaves of its limit; None: it has none."""
+def control_groups(controller: str) -> Iterator[tuple[Path, int]]:
+    """The folder of each control group of this process that has a controller ("memory", "cpu"), and of each group
+    around it, with the version of control groups that they are of, 1 or 2."""
     try:
         lines = OWN_GROUPS.read_text().splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers == "memory":  # version 1
-            names, root = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"), GROUPS / "memory"
-        elif not controllers:  # version 2
-            names, root = ("memory.max", "memory.current", "inactive_file"), GROUPS
-        else:
+        if controllers and controller not in controllers.split(","):
             continue
+        root, version = (GROUPS / controller, 1) if controllers else (GROUPS, 2)
         own = PurePosixPath(path.lstrip("/"))  # a container may see its own group as the root, and no other
         for group in dict.fromkeys((own, *own.parents, PurePosixPath())):
-            yield _left(root / group, *names)
+            yield root / group, version
+
+
+def _group_memory() -> Iterator[int | None]:
+    """What each control group leaves of its limit; None: it has none."""
+    for group, version in control_groups("memory"):
+        if version == 1:
+            yield _left(group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            yield _left(group, "memory.max", "memory.current", "inactive_file")
 
 
 def _left(group: Path, limit_name: str, used_name: str, cache_name: str) -> int | None:

@@ -21,6 +21,8 @@ class Target:
 
     With `deterministic` what a step gives for a token follows, bit by bit, from that token and those before it in its
     sequence: not from how many of them enter with it, nor from other sequences, nor from where rows of the cache lie.
+
+    With `watched` an executable keeps a record of what ran where, for `ExecutableBase.executed`; that takes time.
     """
 
     devices: tuple[str, ...]
@@ -28,6 +30,7 @@ class Target:
     threads: int | None = None
     graphs: bool = True
     deterministic: bool = False
+    watched: bool = False
 
     @property
     def device(self) -> str:

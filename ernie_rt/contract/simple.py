@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ernie_rt.contract.bases import BackendBase, ExecutableBase
 from ernie_rt.contract.contents import PagedContents
+from ernie_rt.contract.findings import Executed
 from ernie_rt.contract.interpreter import Interpreter
 from ernie_rt.contract.memory import check_memory
 from ernie_rt.contract.protocols import (
@@ -77,6 +78,8 @@ class SimpleExecutable(ExecutableBase):
         self._graphs = {name: lowering.graph for name, lowering in lowerings.items()}
         arrays = {name: _load(weight, source, bindings, dtype) for name, weight in contents.weights.items()}
         states = {name: np.zeros(state.type.shape(bindings), dtype) for name, state in contents.states.items()}
+        self._ran = 0
+        """How many nodes."""
         self._rows = [states[name] for name, state in contents.states.items() if state.type.dims[0] == "R"]
         self._interpreters = {
             name: Interpreter(lowering, functions, arrays, states) for name, lowering in lowerings.items()
@@ -85,6 +88,7 @@ class SimpleExecutable(ExecutableBase):
     def submit(self, step: Step) -> Done:
         graph = self._graphs[step.graph]
         inputs = {name: self._widened(array) for name, array in step.inputs(graph).items()}
+        self._ran += len(graph.nodes)
         outputs, taps = self._interpreters[step.graph].run(inputs, step.bindings(graph))
         logits = dict(graph.outputs).get("logits")
         if logits is None:
@@ -108,6 +112,9 @@ class SimpleExecutable(ExecutableBase):
             part = np.ascontiguousarray(data[:, first : first + state[0].nbytes])
             state[rows] = part.view(state.dtype).reshape(len(rows), *state.shape[1:])
             first += state[0].nbytes
+
+    def executed(self) -> Executed:
+        return Executed({"NumPy": self._ran}, (f"numpy {np.__version__}, {self._dtype}",))
 
     def memory(self) -> MemoryReport:
         return self._report

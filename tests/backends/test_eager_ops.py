@@ -54,7 +54,7 @@ def test_products_through_float32_tiles(
     monkeypatch: pytest.MonkeyPatch, product: products.Product, rows: int, out: int, width: int, bias: bool
 ) -> None:
     """As on a CPU without 16-bit products: rounded once, from the exact sum."""
-    monkeypatch.setattr(products, "_cpu_multiplies", lambda dtype: False)
+    monkeypatch.setattr(products, "cpu_multiplies", lambda dtype: False)
     monkeypatch.setattr(products, "TILE_ELEMENTS", 1 << 16)
     x, weight = normal(rows, width).bfloat16(), normal(out, width, seed=1).bfloat16()
     b = normal(out, seed=2).bfloat16() if bias else None

@@ -189,7 +189,7 @@ def test_a_provider_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lacks(monkeypatch: pytest.MonkeyPatch, providers: tuple[str, ...], count: int, loads: bool) -> str:
     monkeypatch.setattr(ort, "get_available_providers", lambda: [*providers, "CPUExecutionProvider"])
-    monkeypatch.setattr(cuda, "_count", lambda: count)
+    monkeypatch.setattr(cuda, "nvidia_gpus", lambda: count)
     monkeypatch.setattr(cuda, "_loads", lambda name: loads)
     monkeypatch.setattr(ort, "cuda_version", "13.0", raising=False)
     monkeypatch.setattr("sys.platform", "linux")
@@ -253,9 +253,9 @@ class Driver:
 )
 def test_free_memory(fails: str, free: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(fails)
-    monkeypatch.setattr(cuda, "_driver", lambda: driver)
+    monkeypatch.setattr(cuda, "nvidia_driver", lambda: driver)
     assert cuda.free_memory("cuda:0") == free and (driver.held, driver.current) == (0, 0)
-    monkeypatch.setattr(cuda, "_driver", lambda: None)
+    monkeypatch.setattr(cuda, "nvidia_driver", lambda: None)
     assert cuda.free_memory("cuda:0") is None
 
 

@@ -129,3 +129,16 @@ def test_what_fails_while_it_is_recorded_is_named_and_leaves_nothing() -> None:
 
     with pytest.raises(BackendError, match=r"2 sequences.*not permitted.*--no-graphs"):
         load("dense", Failing())
+
+
+def test_what_ran_is_told() -> None:
+    """Decodes from recorded graphs, and none of them where nothing can be recorded: which is a finding."""
+    _, executable = load("dense", Recorder())
+    drive(Engine(executable, CONTEXT), "dense", [Visit((1, 2, 3), max_new_tokens=4, ignore_eos=True)])
+    told = executable.executed()
+    assert told.notes[0].startswith("3 decodes from ") and not told.findings and told.pieces.keys() == {"cpu"}
+    _, executable = load("dense", Recorder())
+    (finding,) = executable.executed().findings
+    assert finding.severity == "slow" and "none was of decodes alone" in finding.seen
+    _, executable = load("dense", Directly())
+    assert executable.executed().notes[0] == "0 decodes kernel by kernel"

@@ -1,0 +1,39 @@
+"""What there is to say of a machine and of what ran on it: for whoever asks why a model is slow, or does not run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Severity = Literal["broken", "slow", "remark"]
+"""Something does not work; it works, and could be faster; it should be known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about this machine or what is installed on it that costs its user something.
+
+    `seen` says what was seen, `costs` what follows from it. `command` is a line for a shell that mends it, `advice` a
+    sentence: what to do where no command does it, or what else there is to it. With neither there is nothing to be
+    done.
+    """
+
+    severity: Severity
+    seen: str
+    costs: str
+    command: str = ""
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """What really ran where since a model was compiled, as the library that ran it has it on record.
+
+    `pieces` counts kernels, nodes or whole steps by the place where they ran, such as `{"CPUExecutionProvider": 640}`;
+    `notes` are other facts in words. `findings` are what should have gone another way.
+    """
+
+    pieces: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
