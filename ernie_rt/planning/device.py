@@ -55,7 +55,7 @@ def find_device(name: str) -> Device:
     keys = {"".join(_words(device.name)): device.name for device, _ in table}
     raise OptionError(
         f"no device {name[:80]!r} is known",
-        hint=f"{nearest(wanted, keys)}`ernie-rt plan --device list` shows all",
+        hint=f"{nearest(wanted, keys)}`ernie-rt plan MODEL --device list` shows all",
     )
 
 
