@@ -4,33 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
+from ernie_rt.errors import OptionError
+from ernie_rt.planning.device import Device, find_device
 from ernie_rt_cudagraph.backend import PROGRAMMATIC
 from ernie_rt_cudagraph.replay import CudaGraphs, Directly, Recorder
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """What a data sheet promises: bytes a second of memory, and bfloat16 operations a second of dense products."""
-
-    bandwidth: float
-    flops: float
-
-
-SHEETS: Final[Mapping[str, Sheet]] = {
-    "H200": Sheet(4.8e12, 989e12),
-    "H100 PCIe": Sheet(2.0e12, 756e12),
-    "H100": Sheet(3.35e12, 989e12),
-    "A100-SXM4-80GB": Sheet(2.039e12, 312e12),
-    "A100": Sheet(1.555e12, 312e12),
-    "4090": Sheet(1.008e12, 165e12),
-}
-"""By what the name of a card has in it; the first that fits."""
 
 
 class Card:
@@ -46,8 +28,11 @@ class Card:
         self.pdl = not dry and torch.cuda.get_device_capability(self.device) >= PROGRAMMATIC
 
     @property
-    def sheet(self) -> Sheet | None:
-        return sheet_of(self.name)
+    def sheet(self) -> Device | None:
+        """What its maker promises, where ernie-rt knows that."""
+        with suppress(OptionError):
+            return find_device(self.name)
+        return None
 
     def recorder(self, *, graphs: bool = True) -> Recorder:
         return CudaGraphs(self.device) if graphs and not self.small else Directly()
@@ -81,7 +66,3 @@ class Card:
             end.synchronize()
             found.append(start.elapsed_time(end) / 1e3 / runs)
         return statistics.median(found)
-
-
-def sheet_of(name: str) -> Sheet | None:
-    return next((sheet for known, sheet in SHEETS.items() if known in name), None)

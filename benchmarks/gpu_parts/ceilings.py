@@ -47,7 +47,7 @@ def measure(card: Card, report: Report) -> Ceilings:
     nbytes = 1 << 12 if card.dry else 1 << 32
     read, copied = read_speed(card, nbytes), copy_speed(card, nbytes)
     flops = product_speed(card)
-    bandwidth, peak = (card.sheet.bandwidth, card.sheet.flops) if card.sheet else (None, None)
+    bandwidth, peak = (card.sheet.bandwidth, card.sheet.flops.get("bfloat16")) if card.sheet else (None, None)
     table.row("read", Measured(read / 1e12), "TB/s", share_of(read, bandwidth))
     table.row("copy, bytes read and written", Measured(copied / 1e12), "TB/s", share_of(copied, bandwidth))
     table.row("bfloat16 product, 8192 x 8192 x 8192", Measured(flops / 1e12), "TFLOP/s", share_of(flops, peak))

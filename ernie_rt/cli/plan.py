@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,10 +15,13 @@ if TYPE_CHECKING:
     from ernie_rt.contract.planner import Device
     from ernie_rt.modeling.config import ModelConfig
     from ernie_rt.planning.candidates import Candidate
+    from ernie_rt.planning.fleet import Held
     from ernie_rt.planning.plan import Plan
 
 USUAL_CONTEXTS = (1 << 10, 1 << 16, 1 << 17)
 DASH = "-"
+SORTS = (("cuda", False), ("mps", False), ("cuda", True))
+"""Cards, Macs, several cards."""
 
 
 def plan(
@@ -32,6 +37,12 @@ def plan(
         str, typer.Option(help="Forms of the weights, such as bfloat16,int4,fp8; all when not given.")
     ] = "all",
     dtype: Dtype = "auto",
+    gpus: Annotated[
+        bool, typer.Option("--gpus", help="List cards and Macs that hold it, smallest first, or several where needed.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Draw it as a page, with sliders for context and sequences.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say what a model needs, and how fast it will be.
@@ -52,16 +63,24 @@ def plan(
     if device == "list":
         table([["DEVICE", "KIND", "MEMORY", "BANDWIDTH", "FIGURES FROM"], *map(_device_row, known_devices())])
         return
-    described = describe(model)
+    described, host = describe(model), PluginHost()
     chosen, room = _device(device)
     made = make_plan(
-        described.name, described.config, PluginHost(), chosen, room, _contexts(context, described.config),
+        described.name, described.config, host, chosen, room, _contexts(context, described.config),
         stored=described.stored, storage=storage, sequences=sequences, dtype=dtype,
     )  # fmt: skip
+    if html is not None:
+        from ernie_rt.planning.machine import these_gpus, this_machine
+        from ernie_rt.planning.page import write_html
+        from ernie_rt.planning.picture import picture_of
+
+        write_html(html, picture_of(made, host, (this_machine(), *these_gpus())))
     if as_json:
-        write(json.dumps(made.to_json()) + "\n")
-        return
-    _show(made)
+        write(json.dumps(made.to_json() | ({"holders": _holders_json(made)} if gpus else {})) + "\n")
+    elif gpus:
+        _show_holders(made)
+    else:
+        _show(made)
 
 
 def _device(name: str) -> tuple[Device, int]:
@@ -122,6 +141,74 @@ def _show(plan: Plan) -> None:
         write(
             f"\n{context:,} tokens: " + ("nothing that runs here fits\n" if choice is None else _reasons(plan, choice))
         )
+
+
+def _show_holders(plan: Plan) -> None:
+    """Of one form in one context all that hold it; of several the smallest of each sort."""
+    from ernie_rt.cli.output import table, write
+    from ernie_rt.display import human_bytes
+    from ernie_rt.planning.fleet import RULE
+
+    needed = _holders(plan)
+    if len(needed) == 1:
+        ((form, tokens, nbytes, held),) = needed
+        write(f"{plan.model}, {form}, {tokens:,} tokens: {human_bytes(nbytes)}\n\n")
+        table([["HELD BY", "MEMORY OF ONE", "IT HOLDS", "OF ITS ROOM", "BANDWIDTH"], *map(_holder_row, held)])
+    else:
+        header = ["CONTEXT", "WEIGHTS", "ALL", "SMALLEST CARD", "SMALLEST MAC", "SEVERAL CARDS"]
+        rows = [
+            [f"{tokens:,}", form, human_bytes(nbytes), *(_first(held, *sort) for sort in SORTS)]
+            for form, tokens, nbytes, held in needed
+        ]
+        table([header, *rows])
+    write(f"\n{RULE}\n")
+
+
+def _holders(plan: Plan) -> list[tuple[str, int, int, tuple[Held, ...]]]:
+    """By context and form: what it takes of one device, and who holds it."""
+    from ernie_rt.planning.device import known_devices
+    from ernie_rt.planning.fleet import holders
+
+    devices, config = [device for device in known_devices() if device.kind != "cpu"], plan.config
+    found = []
+    for tokens in plan.contexts:
+        for form in plan.forms:
+            bill = plan.bill(form, tokens, plan.sequences)
+            held = holders(bill, config.num_attention_heads, config.num_key_value_heads, devices)
+            found.append((form.name, tokens, bill.weight_bytes + bill.cache_bytes + bill.workspace_bytes, held))
+    return found
+
+
+def _holders_json(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {
+            "weights": form,
+            "context": tokens,
+            "bytes": nbytes,
+            "devices": [
+                {"name": each.device.name, "count": each.count, "bytes": each.nbytes, "room_bytes": each.room}
+                for each in held
+            ],
+        }
+        for form, tokens, nbytes, held in _holders(plan)
+    ]
+
+
+def _holder_row(held: Held) -> list[str]:
+    from ernie_rt.display import human_bytes
+
+    speed = held.count * held.device.bandwidth
+    share = f"{held.nbytes / held.room:.0%}"
+    memory = human_bytes(held.device.memory_bytes)
+    return [_holder_name(held), memory, human_bytes(held.nbytes), share, f"{speed / 1e9:,.0f} GB/s"]
+
+
+def _first(held: Sequence[Held], kind: str, several: bool) -> str:
+    return next((_holder_name(h) for h in held if h.device.kind == kind and (h.count > 1) == several), DASH)
+
+
+def _holder_name(held: Held) -> str:
+    return held.device.name if held.count == 1 else f"{held.count} x {held.device.name}"
 
 
 def _row(candidate: Candidate) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -73,6 +73,35 @@ class Planned:
         return self.graph(dtype).with_weights(formed)
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A model with weights in a form as a backend holds it on a kind of device, which need not be here."""
+
+    backend: str
+    target: Target
+    form: Form
+    planner: Planner
+    graph: Graph
+    dequantised: bool
+
+    def bill(self, limits: Limits) -> MemoryReport:
+        return self.planner.bill({"main": self.graph}, self.target, limits)
+
+
+def ways(model: Planned, host: PluginHost, kind: str, forms: Sequence[Form], dtype: str = "auto") -> Iterator[Way]:
+    """Of each backend with a planner that knows the kind of device and computes in `dtype`, each form that runs."""
+    for name, info in host.backends.items():
+        planner = host.planner(name) if kind in info.dtypes else None
+        settled = settled_dtype(info, kind, dtype, model.config.dtype) if planner is not None else None
+        if planner is None or settled is None:
+            continue
+        target = Target((kind,), settled)
+        for form in (form for form in forms if form.is_runnable):
+            given = model.in_form(form, settled, _layout(form, planner, target))
+            dequantised = any(w.storage.packed and not planner.accepts(w.storage, target) for w in given.weights)
+            yield Way(name, target, form, planner, accepted(given, planner, target), dequantised)
+
+
 def candidates(
     model: Planned,
     host: PluginHost,
@@ -90,39 +119,29 @@ def candidates(
     They come by context, form and backend, in the order of each; a backend that does not compute in `dtype` has none.
     """
     found = []
-    for name, info in host.backends.items():
-        planner = host.planner(name) if device.kind in info.dtypes else None
-        settled = settled_dtype(info, device.kind, dtype, model.config.dtype) if planner is not None else None
-        if planner is None or settled is None:
-            continue
-        target = Target((device.kind,), settled)
-        missing = host.missing(name)
-        lacking = None if missing is None else f"{missing}: {info.hint}"
-        for form in (form for form in forms if form.is_runnable):
-            given = model.in_form(form, settled, _layout(form, planner, target))
-            packed = {weight.storage for weight in given.weights if weight.storage.packed}
-            graph = accepted(given, planner, target)
-            rates = planner.rates(target, device)
-            predictor = Predictor(graph, device, rates)
-            for context in contexts:
-                limits = Limits(context, sequences, batch or batch_tokens(device.kind))
-                bill = planner.bill({"main": graph}, target, limits)
-                fit = fitting(bill, room)
-                found.append(
-                    Candidate(
-                        name,
-                        settled,
-                        form.name,
-                        limits,
-                        bill,
-                        fit,
-                        predictor.speed(context, limits.max_batch_tokens) if fit == "yes" else None,
-                        rates.source,
-                        rates.has_run,
-                        dequantised=not all(planner.accepts(storage, target) for storage in packed),
-                        lacking=lacking,
-                    )
+    for way in ways(model, host, device.kind, forms, dtype):
+        missing = host.missing(way.backend)
+        rates = way.planner.rates(way.target, device)
+        predictor = Predictor(way.graph, device, rates)
+        for context in contexts:
+            limits = Limits(context, sequences, batch or batch_tokens(device.kind))
+            bill = way.bill(limits)
+            fit = fitting(bill, room)
+            found.append(
+                Candidate(
+                    way.backend,
+                    way.target.dtype,
+                    way.form.name,
+                    limits,
+                    bill,
+                    fit,
+                    predictor.speed(context, limits.max_batch_tokens) if fit != "from disk" else None,
+                    rates.source,
+                    rates.has_run,
+                    dequantised=way.dequantised,
+                    lacking=None if missing is None else f"{missing}: {host.info(way.backend).hint}",
                 )
+            )
     order = [form.name for form in forms]
     return tuple(sorted(found, key=lambda each: (each.limits.max_context, order.index(each.form))))
 

@@ -55,20 +55,20 @@ def find_device(name: str) -> Device:
     keys = {"".join(_words(device.name)): device.name for device, _ in table}
     raise OptionError(
         f"no device {name[:80]!r} is known",
-        hint=f"{nearest(wanted, keys)}`ernie-rt plan --device list` shows all",
+        hint=f"{nearest(wanted, keys)}`ernie-rt plan MODEL --device list` shows all",
     )
 
 
 def room(device: Device) -> int:
     """Bytes that weights, cache and workspace may take of a device that has nothing else to do.
 
-    Of a card that is all but `CONTEXT_BYTES`; of a Mac what Metal recommends at most, two thirds up to 36 GiB and three
+    Of a card that is all but `CONTEXT_BYTES`; of a Mac what Metal recommends at most, two thirds up to 32 GiB and three
     quarters of more; of a CPU all.
     """
     if device.kind == "cuda":
         return device.memory_bytes - CONTEXT_BYTES
     if device.kind == "mps":
-        return device.memory_bytes * 2 // 3 if device.memory_bytes <= 36 * GIB else device.memory_bytes * 3 // 4
+        return device.memory_bytes * 2 // 3 if device.memory_bytes <= 32 * GIB else device.memory_bytes * 3 // 4
     return device.memory_bytes
 
 

@@ -22,7 +22,7 @@ QUERY: Final = ("--query-gpu=index,uuid,name,memory.free", "--format=csv,noheade
 
 
 def nvidia_gpus() -> tuple[Device, ...]:
-    """The cards that this process may use, with the memory that is free on each now.
+    """The cards that this process may use, with what a model can have of the memory that is free on each now.
 
     A card that the table does not know has a bandwidth of 0, which means that it is not known, and no peaks. There are
     none where the tool is absent, fails, or takes longer than `PATIENCE`.
@@ -30,7 +30,7 @@ def nvidia_gpus() -> tuple[Device, ...]:
     tool = next(filter(None, map(shutil.which, SMI)), None)
     rows = csv.reader(told([tool, *QUERY]).splitlines(), skipinitialspace=True) if tool is not None else ()
     return tuple(
-        replace(_found(name, "cuda"), memory_bytes=int(free) * MIB)
+        _with_room(replace(_found(name, "cuda"), memory_bytes=int(free) * MIB))
         for index, uuid, name, free in (row for row in rows if len(row) == 4)
         if free.isdigit() and _visible(index, uuid)
     )
@@ -41,8 +41,7 @@ def mac_gpu(chip: str, memory_bytes: int) -> tuple[Device, ...]:
     computes. What the table does not know is as with cards."""
     if not chip.startswith("Apple"):
         return ()
-    found = replace(_found(f"{chip} {memory_bytes // GIB}GB", "mps"), memory_bytes=memory_bytes)
-    return (replace(found, memory_bytes=room(found)),)
+    return (_with_room(replace(_found(f"{chip} {memory_bytes // GIB}GB", "mps"), memory_bytes=memory_bytes)),)
 
 
 def told(command: Sequence[str]) -> str:
@@ -69,6 +68,10 @@ def _found(name: str, kind: str) -> Device:
         return find_device(name)
     except OptionError:
         return Device(name, kind, 0, 0.0, {}, "this machine; how fast such a device is, is not known")
+
+
+def _with_room(device: Device) -> Device:
+    return replace(device, memory_bytes=max(0, room(device)))
 
 
 def _visible(index: str, uuid: str) -> bool:

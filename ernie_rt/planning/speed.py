@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
@@ -39,6 +40,21 @@ class Speed:
         return self.prefill_seconds + NEW * self.token_seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """What a step takes in which each of some sequences gets a token, on whatever device.
+
+    `weight_bytes` (by how many sequences there are) and `row_bytes` (of each row of a sequence's cache) are over the
+    share of bandwidth that reading them reaches; `flops`, by what is multiplied, are those of a token and those of each
+    row that it attends to, over the share of peak FLOPs. `seconds` are spent whatever is computed.
+    """
+
+    weight_bytes: tuple[float, ...]
+    row_bytes: float
+    flops: Mapping[str, tuple[float, float]]
+    seconds: float
+
+
 class Predictor:
     """Predicts one model, held as a graph says whose packed weights the backend accepts, on one device."""
 
@@ -60,20 +76,39 @@ class Predictor:
 
     def step(self, new: int, context: int) -> float:
         """Seconds of a step of so many new tokens of one sequence, which then has `context`."""
+        weights, cache, flops = self._work(new, context)
+        computing = sum(work / self._peak(products) for products, work in flops.items())
+        return max((weights + cache) / self._device.bandwidth, computing) + self._overhead()
+
+    def decode(self, sequences: Sequence[int]) -> Decode:
+        """What `step` says of a new token, taken apart, and for several sequences that get one each."""
+        _, cache, flops = self._work(1, 1)
+        _, longer, more = self._work(1, 2)
+        row = longer - cache
+        return Decode(
+            weight_bytes=tuple(self._work(count, 1)[0] + count * (cache - row) for count in sequences),
+            row_bytes=row,
+            flops={products: (2 * work - more[products], more[products] - work) for products, work in flops.items()},
+            seconds=self._overhead(),
+        )
+
+    def _work(self, new: int, context: int) -> tuple[float, float, dict[str, float]]:
+        """Bytes of weights and of the cache, and FLOPs by what is multiplied, each over the share that is reached."""
         bindings = {"N": new, "C": context, "P": context, "L": 1}
-        reading = computing = 0.0
-        count = 0
+        weights = cache = 0.0
+        flops: dict[str, float] = {}
         for node, times in self._nodes.items():
             cost, read = node_cost(node, bindings), list(weights_read(node, bindings))
-            heaviest = max(read, key=lambda each: each[1])[0] if read else None
             for weight, nbytes in read:
-                reading += times * nbytes / self._rate(weight).bandwidth
-            reading += times * cost.cache_bytes / self._rates.cache
-            rate = self._rate(heaviest)
-            computing += times * cost.flops / (self._peak(rate.products) * rate.flops)
-            count += times * sum(_runs(part) for part in composites(node))
-        overhead = self._rates.step_seconds + count * self._rates.node_seconds
-        return max(reading / self._device.bandwidth, computing) + overhead
+                weights += times * nbytes / self._rate(weight).bandwidth
+            cache += times * cost.cache_bytes / self._rates.cache
+            rate = self._rate(max(read, key=lambda each: each[1])[0] if read else None)
+            flops[rate.products] = flops.get(rate.products, 0.0) + times * cost.flops / rate.flops
+        return weights, cache, flops
+
+    def _overhead(self) -> float:
+        nodes = sum(times * _runs(part) for node, times in self._nodes.items() for part in composites(node))
+        return self._rates.step_seconds + nodes * self._rates.node_seconds
 
     def _rate(self, weight: Weight | None) -> Rate:
         """That of how a weight is held; of what nobody measured, the first."""

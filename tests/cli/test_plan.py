@@ -131,3 +131,40 @@ def test_why_is_what_explain_says() -> None:
     said = ran.err.splitlines()
     settled = [line for line in explained.out.splitlines() if "predicted" not in line and "faster" not in line]
     assert ran.code == 0 and len(settled) > 10 and all(line in said for line in settled)
+
+
+def test_cards_that_hold_it() -> None:
+    ran = command("plan", "21B-A3B", "--context", "32k", "--storage", "int4", "--gpus")
+    assert (ran.code, ran.err) == (0, "")
+    first, _, header, smallest, *rest = ran.out.splitlines()
+    assert re.fullmatch(r"21B-A3B, int4, 32,768 tokens: 1\d\.\d GiB", first) and header.startswith("HELD BY ")
+    assert re.match(r"NVIDIA \S.* 1\d\.\d GiB +1\d\.\d GiB +\d+% ", smallest)
+    assert any(line.startswith("2 x NVIDIA ") for line in rest)
+    assert "ernie-rt itself runs a model on one device" in rest[-1]
+
+
+def test_cards_for_each_form_and_context() -> None:
+    ran = command("plan", "300B-A47B", "--gpus", "--storage", "bfloat16,2-bit", "--context", "1k,64k")
+    _, *rows = [re.split(r"  +", line) for line in ran.out.split("\n\n")[0].splitlines()]
+    assert [row[:2] for row in rows] == [
+        ["1,024", "bfloat16"], ["1,024", "2-bit"], ["65,536", "bfloat16"], ["65,536", "2-bit"],
+    ]  # fmt: skip
+    assert rows[0][3:5] == ["-", "-"] and rows[0][5] == "8 x NVIDIA H100 SXM"
+    assert rows[1][3].startswith("NVIDIA ") and rows[1][4].startswith("Apple ")
+    told = json.loads(command("plan", "0.3B", "--gpus", "--context", "1k", "--storage", "int8", "--json").out)
+    ((each,)) = told["holders"]
+    assert (each["weights"], each["context"]) == ("int8", 1024)
+    assert all(device["count"] == 1 and device["bytes"] <= device["room_bytes"] for device in each["devices"])
+
+
+def test_a_plan_is_drawn(tmp_path: Path) -> None:
+    page = tmp_path / "plan.html"
+    ran = command("plan", "demo", "--html", page, "--device", "M4 24GB")
+    assert (ran.code, ran.err) == (0, "") and ran.out.startswith("demo: ")
+    text = page.read_text("utf-8")
+    assert "<title>What demo takes</title>" in text
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    assert data["devices"][data["chosen"]["device"]]["name"] == "Apple M4 24GB"
+    assert data["devices"][0]["name"] == HERE.name and data["devices"][0]["here"]
+    ran = command("plan", "demo", "--html", tmp_path / "absent" / "plan.html")
+    assert ran.code == 1 and "absent" in ran.err and "Traceback" not in ran.err

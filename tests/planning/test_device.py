@@ -132,5 +132,6 @@ def test_a_cpu_has_the_memory_that_is_said_with_it() -> None:
 def test_room() -> None:
     assert find_device("4090").memory_bytes - room(find_device("4090")) == 640 << 20
     assert room(find_device("M4 24GB")) == 16 * GIB
-    assert room(find_device("M4 Pro 48GB")) == 36 * GIB
+    assert room(find_device("M4 32GB")) == 32 * GIB * 2 // 3
+    assert room(find_device("M3 Pro 36GB")) == 27 * GIB
     assert room(find_device("9950X 64GB")) == 64 * GIB

@@ -71,3 +71,18 @@ def test_a_request_is_a_prompt_and_an_answer() -> None:
 def test_nothing_is_predicted_of_a_device_that_nobody_knows() -> None:
     unknown = replace(DEVICE, bandwidth=0.0), replace(DEVICE, flops={})
     assert [Predictor(build_graph(CONFIG), device, FREE).speed(64, 8) for device in unknown] == [None, None]
+
+
+@pytest.mark.parametrize("bound", ["bandwidth", "flops"])
+def test_decodes_taken_apart_are_what_steps_are(bound: str) -> None:
+    much = 1e30
+    device = replace(DEVICE, bandwidth=much) if bound == "flops" else replace(DEVICE, flops={"float32": much})
+    rates = replace(FREE, cache=0.5, step_seconds=1e-9, node_seconds=1e-10)
+    predictor = Predictor(build_graph(CONFIG), device, rates)
+    decode = predictor.decode((1, 4, 64))
+    for context in (1, 100, 5000):
+        reading = (decode.weight_bytes[0] + context * decode.row_bytes) / device.bandwidth
+        peaks = {products: device.flops.get(products, device.flops["float32"]) for products in decode.flops}
+        computing = sum((token + context * row) / peaks[each] for each, (token, row) in decode.flops.items())
+        assert max(reading, computing) + decode.seconds == pytest.approx(predictor.step(1, context))
+    assert decode.weight_bytes[0] < decode.weight_bytes[1] < decode.weight_bytes[2] < 64 * decode.weight_bytes[0]
