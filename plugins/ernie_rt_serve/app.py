@@ -44,7 +44,7 @@ ENTRIES: Final[tuple[Entry, ...]] = (
 def make_app(served: AsyncModel | None, settings: Settings) -> Starlette:
     """An ASGI application for a model that runs; without one it is loading until `app.state.service.open` is called."""
     service = Service(served, settings)
-    middleware = [Middleware(RequestLog), Middleware(Gate, entries=ENTRIES, settings=settings)]
+    middleware = [Middleware(RequestLog), Middleware(Gate, entries=ENTRIES, service=service)]
     if settings.cors_origins:
         cors = Middleware(
             CORSMiddleware,

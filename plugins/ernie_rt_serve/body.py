@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
+from starlette.types import Receive
 
 from ernie_rt.untrusted_json import parse_json
 from ernie_rt_serve.events import ClientGone
@@ -74,21 +75,33 @@ async def _received(request: Request, service: Service) -> bytes:
     length = request.headers.get("content-length", "0")
     if len(length) > 19 or int(length) > most + DROPPED:  # digits: any other is refused before a request gets here
         raise large
-    data, dropped = bytearray(), 0
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        part = message.get("body", b"")
-        if not dropped and len(data) + len(part) <= most:
-            service.hold(request, len(part))
-            data += part
-        else:
-            dropped += len(part)
-        if dropped and (dropped > DROPPED or not message.get("more_body", False)):
+    data, more = bytearray(), True
+    while more:
+        part, more = await _part(request.receive)
+        if len(data) + len(part) > most:
+            if more:
+                await drop(request.receive)
             raise large
-        if not message.get("more_body", False):
-            return bytes(data)
+        service.hold(request, len(part))
+        data += part
+    return bytes(data)
+
+
+async def drop(receive: Receive) -> bool:
+    """Read a body away, or what is left of it, so that its client hears what is answered; whether that was all."""
+    dropped, more = 0, True
+    while more and dropped <= DROPPED:
+        part, more = await _part(receive)
+        dropped += len(part)
+    return not more
+
+
+async def _part(receive: Receive) -> tuple[bytes, bool]:
+    """What has come of a body, and whether there will be more."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return message.get("body", b""), message.get("more_body", False)
 
 
 def _parse(data: bytes, kind: type[S], depth: int) -> tuple[dict[str, Any], S]:

@@ -44,6 +44,10 @@ class Dispatcher:
         if self._made is not None:
             self._made.close()
 
+    def check_room(self) -> None:
+        """Raise the OverloadError that a request would meet now, behind all that are on their way."""
+        self._served.check_room(self._coming)
+
     async def prompt(self, task: Task) -> Prompt:
         """The prompt of a task as a model takes it. PromptError, or what a chat template raises."""
         return await asyncio.to_thread(self._prompt, task)
@@ -53,7 +57,7 @@ class Dispatcher:
 
         Raises what `AsyncModel.chat` does; nothing of the request stays queued then.
         """
-        self._served.check_room(self._coming)
+        self.check_room()
         answers: list[Answer] = []
         coming = sum(task.n for task in tasks)
         self._coming += coming

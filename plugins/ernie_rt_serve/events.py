@@ -110,6 +110,6 @@ class _EventStream(Response):
             async for data in self._events:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
         except Exception as error:
-            data = self._failed(self._request.app.state.service.fault(self._request, error))
+            data = self._failed(self._request.app.state.service.fault(self._request.state.id, error))
             await send({"type": "http.response.body", "body": data, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -43,6 +43,12 @@ class Metrics:
         self._ends = Counter(
             f"{PREFIX}request_success", "Answers that ended", ("model_name", "finished_reason"), registry=self.registry
         )
+        self._refused = Counter(
+            f"{PREFIX}requests_refused",
+            "Requests that were turned away",
+            ("model_name", "reason"),
+            registry=self.registry,
+        )
         self.registry.register(self)
 
     def observe(self, served: AsyncModel) -> None:
@@ -67,6 +73,9 @@ class Metrics:
             seconds = (answer.last - answer.first) / (answer.tokens - 1)
             self._each.observe(seconds)
             self._token_seconds.append(seconds)
+
+    def refused(self, reason: str) -> None:
+        self._refused.labels(self._model, reason).inc()
 
     def collect(self) -> Iterator[Metric]:
         """The engine's own numbers: what a registry asks its collectors for."""

@@ -21,7 +21,10 @@ Endpoint = Callable[[Request, Service], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A route. What `answer` raises becomes an answer in the protocol's `shape`; `body` is what it reads."""
+    """A route. What `answer` raises becomes an answer in the protocol's `shape`; `body` is what it reads.
+
+    Requests that are `queued` for the model are refused before they are read where too many wait.
+    """
 
     method: Literal["GET", "POST"]
     path: str
@@ -29,6 +32,7 @@ class Entry:
     answer: Endpoint
     shape: Shape = openai_error
     body: type[msgspec.Struct] | None = None
+    queued: bool = False
 
     def route(self, service: Service) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -37,7 +41,7 @@ class Entry:
             except ClientGone:  # a status for the log
                 return Response(status_code=499)
             except Exception as error:
-                return failure(service.fault(request, error), self.shape)
+                return failure(service.fault(request.state.id, error), self.shape)
             finally:
                 service.let_go(request)
 

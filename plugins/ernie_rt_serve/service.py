@@ -12,6 +12,7 @@ from typing import Final
 from starlette.requests import Request
 
 from ernie_rt import AsyncModel, __version__
+from ernie_rt.errors import OverloadError
 from ernie_rt_serve.dispatch import Dispatcher
 from ernie_rt_serve.faults import Fault, fault_of
 from ernie_rt_serve.metrics import Metrics
@@ -99,12 +100,14 @@ class Service:
         """What a request has brought is no longer needed."""
         self.held -= getattr(request.state, "held", 0)
 
-    def fault(self, request: Request, error: Exception) -> Fault:
-        """The fault that an error is; what is the server's own is written to its log."""
+    def fault(self, id: str, error: Exception) -> Fault:
+        """The fault that an error is to the request of that id; what is the server's own is written to its log."""
         fault = fault_of(error)
+        if isinstance(error, OverloadError):
+            self.metrics.refused(error.reason)
         if fault.status == 500:
             self._failures.append(time.monotonic())
-            log.error("request %s failed", request.state.id, exc_info=error)
+            log.error("request %s failed", id, exc_info=error)
         return fault
 
     def _loaded(self) -> tuple[AsyncModel, Dispatcher]:

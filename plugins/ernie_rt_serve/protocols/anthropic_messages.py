@@ -277,6 +277,6 @@ async def count_tokens(request: Request, service: Service) -> Response:
 
 
 ENTRIES: Final = (
-    routing.Entry("POST", "/v1/messages", "key", create, anthropic_error, MessagesBody),
+    routing.Entry("POST", "/v1/messages", "key", create, anthropic_error, MessagesBody, queued=True),
     routing.Entry("POST", "/v1/messages/count_tokens", "key", count_tokens, anthropic_error, CountBody),
 )

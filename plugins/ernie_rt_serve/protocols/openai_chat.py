@@ -137,4 +137,4 @@ async def complete(request: Request, service: Service) -> Response:
     return routing.json(answer.whole(answers), headers=headers)
 
 
-ENTRIES = (routing.Entry("POST", "/v1/chat/completions", "key", complete, body=ChatBody),)
+ENTRIES = (routing.Entry("POST", "/v1/chat/completions", "key", complete, body=ChatBody, queued=True),)

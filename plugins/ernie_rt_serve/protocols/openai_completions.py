@@ -146,4 +146,4 @@ def _scored(pieces: Sequence[Piece]) -> list[tuple[int, Logprobs]]:
     return [(piece.id, piece.logprobs) for piece in pieces if piece.id is not None and piece.logprobs is not None]
 
 
-ENTRIES = (routing.Entry("POST", "/v1/completions", "key", complete, body=CompletionBody),)
+ENTRIES = (routing.Entry("POST", "/v1/completions", "key", complete, body=CompletionBody, queued=True),)

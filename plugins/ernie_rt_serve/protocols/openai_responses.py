@@ -305,4 +305,4 @@ async def respond(request: Request, service: Service) -> Response:
     return await typed_events.respond(request, answers, answer, wanted.stream, headers)
 
 
-ENTRIES: Final = (routing.Entry("POST", "/v1/responses", "key", respond, body=ResponsesBody),)
+ENTRIES: Final = (routing.Entry("POST", "/v1/responses", "key", respond, body=ResponsesBody, queued=True),)
