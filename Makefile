@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-long check bench docs wheels clean
+.PHONY: demo test test-long check bench docs wheels dist clean
 
 .venv/.ready: pyproject.toml constraints.txt tools/source_paths.py $(wildcard backends/ernie_rt_onnx/ops/*)
 	$(PYTHON) -m venv .venv
@@ -37,6 +37,10 @@ docs: .venv/.ready  ## the pages as a site in build/site, every link followed
 wheels: .venv/.ready  ## for publishing, into dist/, with the library of operators inside
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt wheel ziglang
 	$(BIN)/python tools/wheels.py
+
+dist: .venv/.ready  ## a wheel and an sdist, into dist/, checked in bare environments
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt wheel
+	$(BIN)/python tools/dist.py
 
 clean:
 	rm -rf .venv build .cache *.egg-info

@@ -65,13 +65,14 @@ def build_library(tree: Path, extension: Mapping[str, Any], target: str, path: P
     exports.unlink()
 
 
-def pack(files: Path, platform: str, out: Path, time: str) -> None:
-    """A wheel of these files, for a platform."""
+def pack(files: Path, platform: str, out: Path, time: str) -> Path:
+    """Make a wheel of these files, for a platform."""
     (path,) = files.glob("*.dist-info/WHEEL")
     text = re.sub(r"(?m)^Tag: .*$", f"Tag: py3-none-{platform}", path.read_text())
     pure = "true" if platform == "any" else "false"
     path.write_text(re.sub(r"(?m)^Root-Is-Purelib: .*$", f"Root-Is-Purelib: {pure}", text))
     run(sys.executable, "-m", "wheel", "pack", "--dest-dir", out, files, SOURCE_DATE_EPOCH=time)
+    return out / f"{files.name}-py3-none-{platform}.whl"
 
 
 def main() -> None:
