@@ -28,10 +28,12 @@ def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
 
 def commands(page: Path) -> list[Shown]:
     """The commands of a page's terminals, in order."""
-    found = []
-    for _, text in blocks(page, "console"):
-        whole = text.replace("\\\n", " ")
-        found += re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", whole, re.MULTILINE)
+    return [shown for _, text in blocks(page, "console") for shown in in_terminal(text)]
+
+
+def in_terminal(text: str) -> list[Shown]:
+    """The commands of one terminal."""
+    found = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text.replace("\\\n", " "), re.MULTILINE)
     return [Shown(command, expected) for command, expected in found]
 
 
