@@ -114,6 +114,11 @@ class Model:
         return self._engine
 
     @property
+    def executable(self) -> Executable:
+        """What runs its steps: for who measures them while the model has no requests; it must not be closed."""
+        return self._executable
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """In what the files of the checkpoint disagree, or what the backend needs is installed twice, without harm; and
         why rows could not be kept on disk."""

@@ -22,6 +22,8 @@ from ernie_rt.contract import (
     MemoryReport,
     Step,
     StepResult,
+    StepTimes,
+    Stopwatch,
     Target,
     Value,
     WeightSource,
@@ -149,12 +151,19 @@ class CudaGraphExecutable(EagerExecutable):
         with current(self._device):
             return self._replay(step) if self._is_recorded(step) else self._compute_all(step)
 
-    def _compute_all(self, step: Step) -> Read:
+    def timed(self, step: Step) -> tuple[StepResult, StepTimes]:
+        """Block by block, outside of graphs: a block also has the time in which the device waits for its launch."""
+        with current(self._device):
+            return super().timed(step)
+
+    def _compute_all(self, step: Step, watch: Stopwatch | None = None) -> Read:
         """Block by block."""
         self._inputs.all_live()
-        outputs, taps = self._compute(step)
+        outputs, taps = self._compute(step, watch)
         logits = outputs.get("logits")
         tokens = None if logits is None else self._draw(step, logits)
+        if watch is not None:
+            watch.other("drawing tokens")
         if logits is not None and step.fetch is not None:
             logits = self._some(logits, step.fetch)
         return Read(logits, tokens, to_numpy(taps))

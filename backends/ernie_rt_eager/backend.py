@@ -36,6 +36,8 @@ from ernie_rt.contract import (
     State,
     Step,
     StepResult,
+    StepTimes,
+    Stopwatch,
     Storage,
     Target,
     Value,
@@ -50,9 +52,12 @@ from ernie_rt_eager.examine import examine, notes
 from ernie_rt_eager.ops import DTYPES, FUNCTIONS
 from ernie_rt_eager.planner import EagerPlanner
 from ernie_rt_eager.products import exact_sums
+from ernie_rt_eager.timing import stopwatch
 
 SAID_BY_CONTEXT: Final = frozenset({"sequence", "index", "write", "context", "context_sequence", "context_index"})
 """Index arrays that attention over a cache takes in; a Context says what they say in a form of its own."""
+
+OUTPUTS: Final = "outputs to NumPy"
 
 
 class EagerBackend(BackendBase):
@@ -143,12 +148,26 @@ class EagerExecutable(ExecutableBase):
         with exact_sums(self._device), threads(self._target.threads):
             return self._run(step)
 
-    def _run(self, step: Step) -> Pending:
-        outputs, taps = self._compute(step)
-        logits = outputs.get("logits")
-        return Done(StepResult(None if logits is None else logits.float().cpu().numpy(), taps=to_numpy(taps)))
+    @torch.inference_mode()
+    def timed(self, step: Step) -> tuple[StepResult, StepTimes]:
+        with exact_sums(self._device), threads(self._threads):
+            watch = stopwatch(self._device)
+            result = self._compute_all(step, watch).result()
+            return result, watch.times()
 
-    def _compute(self, step: Step) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _run(self, step: Step) -> Pending:
+        return self._compute_all(step)
+
+    def _compute_all(self, step: Step, watch: Stopwatch | None = None) -> Pending:
+        """Node by node."""
+        outputs, taps = self._compute(step, watch)
+        logits = outputs.get("logits")
+        result = StepResult(None if logits is None else logits.float().cpu().numpy(), taps=to_numpy(taps))
+        if watch is not None:
+            watch.other(OUTPUTS)
+        return Done(result)
+
+    def _compute(self, step: Step, watch: Stopwatch | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The outputs and taps of the step's graph, on the device."""
         graph, context = self._graphs[step.graph], Context(step, self._device)
         self._ran[str(self._device)] += len(graph.nodes)
@@ -158,7 +177,10 @@ class EagerExecutable(ExecutableBase):
             else self._input(step, value)
             for value in graph.inputs
         }
-        return self._interpreters[step.graph].run(inputs, step.bindings(graph))
+        if watch is not None:
+            watch.other("inputs to tensors")
+        after = None if watch is None else watch.node
+        return self._interpreters[step.graph].run(inputs, step.bindings(graph), after)
 
     def copy(self, source: int, destination: int, length: int) -> None:
         size = self.cache.page_size

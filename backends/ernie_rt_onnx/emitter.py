@@ -80,6 +80,8 @@ class Emitter:
         self.constants: dict[str, onnx.TensorProto] = {}
         self.parameters: dict[str, Parameter] = {}
         self.functions: set[str] = set()
+        self.made_for: dict[str, str] = {}
+        """For which node of the lowered graph, by the name of its first value, each node here was written."""
         self.masked: Masked | None = None
         """What all attention is told, where a mask decides."""
         self._casts: dict[str, str] = {}

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from copy import copy
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +29,7 @@ from ernie_rt.contract import (
     Step,
     StepLimits,
     StepResult,
+    StepTimes,
     Target,
     WeightSource,
     available_memory,
@@ -37,7 +43,10 @@ from ernie_rt_onnx.library import kernels, library_path, take_reads
 from ernie_rt_onnx.memory import Buffer, HostMemory, Memory
 from ernie_rt_onnx.model import outputs_of, place, step_emitter, step_model
 from ernie_rt_onnx.planner import OnnxPlanner, is_tiled, slots
+from ernie_rt_onnx.profile import inlined, read_profile
 from ernie_rt_onnx.weights import only_folder, places, read, views
+
+PROFILED_RUNS: Final = 3
 
 
 class OnnxExecutable(ExecutableBase):
@@ -85,10 +94,16 @@ class OnnxExecutable(ExecutableBase):
 
     def submit(self, step: Step) -> Done:
         result = self._programs[step.graph].run(step, self.caches)
-        reads = take_reads()
-        self._chosen += reads.chosen
-        self._missing += reads.missing
+        self._count_reads()
         return Done(result)
+
+    def timed(self, step: Step) -> tuple[StepResult, StepTimes]:
+        """By ONNX Runtime's profiler, which a session has from its first moment or never: one is opened for the step,
+        which runs a few times in it."""
+        program = self._programs[step.graph]
+        found = program.timed(step, self.caches) if program.can_be_profiled else super().timed(step)
+        self._count_reads()
+        return found
 
     def copy(self, source: int, destination: int, length: int) -> None:
         for cache in self.caches.values():
@@ -116,6 +131,11 @@ class OnnxExecutable(ExecutableBase):
             assert numbers is not None
             numbers[slots, :, places] = part.view(cache.dtype).reshape(-1, heads, size)
             first = last
+
+    def _count_reads(self) -> None:
+        reads = take_reads()
+        self._chosen += reads.chosen
+        self._missing += reads.missing
 
     def memory(self) -> MemoryReport:
         share = self._missing / self._chosen if self._chosen and self._is_told else None
@@ -165,7 +185,17 @@ class Program:
         inputs = [name for name, parameter in emitter.parameters.items() if plain and not parameter.constant]
         model = step_model(lowering, emitter, inputs)
         constants = emitter.parameters.keys() - inputs
-        self.session = open_session(model, emitter, constants, placed, source, target, memory, profiles)
+        calls = inlined(emitter.nodes, emitter.functions)
+        self._made_for = emitter.made_for | {name: emitter.made_for[call] for name, call in calls.items()}
+        self._provider = memory.provider
+        self._model, self._options, values = prepared(model, emitter, constants, placed, source, target, memory)
+        options = self._options()
+        options.add_external_initializers(list(values), list(values.values()))
+        if profiles is not None:
+            profiles.watch(options)
+        self.session = self._provider.start(self._model, options)
+        self.can_be_profiled = not values and memory.provider.device == "cpu"
+        """Constants that came from no file are gone, and of a device ONNX Runtime tells when work is given to it."""
         self._held = {name: memory.hold(array) for name, array in arrays(emitter, inputs, placed, source)}
         wanted = {value.name for value in self.session.get_inputs()}
         self._fed = {v.name: np.dtype(v.type.dtype) for v in lowering.graph.inputs if v.name in wanted}
@@ -176,11 +206,29 @@ class Program:
         self._caches = {
             past_name(state, part): present_name(state, part) for state in lowering.graph.states for part in ("k", "v")
         }
+        self._bind(self.session)
+
+    def _bind(self, session: ort.InferenceSession) -> None:
         self._slots: tuple[int, int] | None = None
         """Which slots of the caches are bound: the first, and how many."""
-        self._binding = self.session.io_binding()
+        self._binding = session.io_binding()
         for name, buffer in self._held.items():
             buffer.read_by(self._binding, name)
+
+    def timed(self, step: Step, caches: Mapping[str, Buffer]) -> tuple[StepResult, StepTimes]:
+        """The last of several runs in a session of its own, of which the first ones find its memory."""
+        with TemporaryDirectory() as folder:
+            options = self._options()
+            options.enable_profiling, options.profile_file_prefix = True, str(Path(folder, "step"))
+            opened = copy(self)
+            opened.session = self._provider.start(self._model, options)
+            opened._bind(opened.session)
+            for _ in range(PROFILED_RUNS):
+                began = time.perf_counter()
+                result = opened.run(step, caches)
+                seconds = time.perf_counter() - began
+            profile = read_profile(Path(opened.session.end_profiling()))
+        return result, profile.times(seconds, self._made_for)
 
     def run(self, step: Step, caches: Mapping[str, Buffer]) -> StepResult:
         binding = self._binding
@@ -211,7 +259,7 @@ class Program:
         return StepResult(found.get("logits"), taps={scope: found[name] for name, scope in self._taps.items()})
 
 
-def open_session(
+def prepared(
     model: onnx.ModelProto,
     emitter: Emitter,
     constants: Collection[str],
@@ -219,22 +267,13 @@ def open_session(
     source: WeightSource,
     target: Target,
     memory: Memory,
-    profiles: Profiles | None = None,
-) -> ort.InferenceSession:
-    """A session with the parameters of a model that are `constants`, those `placed` from mapped files."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = target.threads or 0
-    if profiles is not None:
-        profiles.watch(options)
-    path = library_path()
-    if memory.runs_library and path is not None and kernels() is not None:
-        options.register_custom_ops_library(str(path))
+) -> tuple[bytes, Callable[[], ort.SessionOptions], dict[str, ort.OrtValue]]:
+    """A model whose parameters that are `constants` lie in mapped files, where they are `placed` in one folder; what
+    makes the options of a session of it; and the other constants by name, which that has to be given."""
     fixed = {name: at for name, at in placed.items() if name in constants}
     folder = only_folder(fixed.values())
     if folder is None:
         fixed = {}
-    else:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     parameters = {name: each for name, each in emitter.parameters.items() if name in constants and name not in fixed}
     held = {name: read(parameter, source, emitter.bindings) for name, parameter in parameters.items()}
     for constant in model.graph.initializer:
@@ -243,9 +282,20 @@ def open_session(
             place(constant, at.path.name, at.offset, at.nbytes)
         elif constant.data_location:
             place(constant, "memory", 0, held[constant.name].nbytes)
-    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in held.values()]
-    options.add_external_initializers(list(held), values)
-    return memory.provider.start(model.SerializeToString(), options)
+    values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in held.items()}
+    return model.SerializeToString(), partial(session_options, target, memory.runs_library, folder), values
+
+
+def session_options(target: Target, runs_library: bool, folder: Path | None) -> ort.SessionOptions:
+    """With the library of operators, where it runs, and the folder of files that a model names."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = target.threads or 0
+    path = library_path()
+    if runs_library and path is not None and kernels() is not None:
+        options.register_custom_ops_library(str(path))
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    return options
 
 
 def arrays(

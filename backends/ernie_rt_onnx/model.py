@@ -25,9 +25,11 @@ NEVER: Final = -1e30
 def emit(emitter: Emitter, graph: Graph) -> None:
     """Write the nodes of a lowered graph."""
     for node in graph.nodes:
+        first = len(emitter.nodes)
         outputs = tuple(emitter.name(value) for value in node.outputs)
         table = tiled.EMIT if any(map(is_tiled, node.inputs)) else EMIT
         table[node.op](emitter, *node.inputs, out=outputs[0] if len(outputs) == 1 else outputs, **node.attributes)
+        emitter.made_for.update((written.name, node.outputs[0].name) for written in emitter.nodes[first:])
 
 
 def step_emitter(

@@ -19,6 +19,7 @@ from ernie_rt.contract.protocols import (
 )
 from ernie_rt.contract.simple import SimpleBackend, SimpleExecutable
 from ernie_rt.contract.step import LAST_DRAWN, NO_NUMBER, Done, Pending, Step, StepResult
+from ernie_rt.contract.timing import StepTimes, Stopwatch
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
 from ernie_rt.graph.types import DType, Operand, Plain, State, Storage, TensorType, Value, Weight
@@ -68,6 +69,8 @@ __all__ = [
     "Step",
     "StepLimits",
     "StepResult",
+    "StepTimes",
+    "Stopwatch",
     "Storage",
     "Target",
     "TensorType",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 
@@ -19,7 +20,8 @@ from ernie_rt.contract.protocols import (
     StepLimits,
     Target,
 )
-from ernie_rt.contract.step import Int32, Pending, Step
+from ernie_rt.contract.step import Int32, Pending, Step, StepResult
+from ernie_rt.contract.timing import StepTimes
 from ernie_rt.files import Progress
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
@@ -41,6 +43,15 @@ class ExecutableBase(ABC):
 
     @abstractmethod
     def submit(self, step: Step) -> Pending: ...
+
+    def timed(self, step: Step) -> tuple[StepResult, StepTimes]:
+        """Run a step as `submit` does, and measure it and, as far as that can be told, each node of its lowered graph.
+
+        It may take longer than `submit` does, and may run the step several times, which changes nothing.
+        """
+        began = time.perf_counter()
+        result = self.submit(step).result()
+        return result, StepTimes(time.perf_counter() - began)
 
     @abstractmethod
     def copy(self, source: int, destination: int, length: int) -> None: ...

@@ -18,6 +18,7 @@ class _Call:
     results: tuple[int, ...]
     attrs: dict[str, Any]
     symbolic: tuple[str, ...]  # attributes with symbolic dims, bound at each run
+    name: str  # of the node's first value
     dead: tuple[int, ...]  # registers that nothing later reads
 
 
@@ -53,8 +54,13 @@ class Interpreter:
             self._calls.append(self._call(node, functions[node.op], kept))
         self._calls.reverse()
 
-    def run(self, inputs: Mapping[str, Any], bindings: Mapping[str, int]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The graph's outputs and taps by name; `bindings` gives numbers to the symbolic dims."""
+    def run(
+        self, inputs: Mapping[str, Any], bindings: Mapping[str, int], after: Callable[[str], None] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The graph's outputs and taps by name; `bindings` gives numbers to the symbolic dims.
+
+        `after` is told the name of each node's first value when its function has returned.
+        """
         registers = self._bound + [None] * (len(self._places) - len(self._bound) + 1)  # the last one stays None
         for name, place in self._inputs:
             registers[place] = inputs[name]
@@ -70,6 +76,8 @@ class Interpreter:
             for place in call.dead:
                 registers[place] = None
             del result, values  # or they would live through the next call
+            if after is not None:
+                after(call.name)
         return (
             {name: registers[place] for name, place in self._outputs},
             {name: registers[place] for name, place in self._taps},
@@ -94,4 +102,4 @@ class Interpreter:
         symbolic = tuple(
             name for name, v in attrs.items() if isinstance(v, tuple) and any(isinstance(d, str) for d in v)
         )
-        return _Call(function, arguments, results, attrs, symbolic, dead + unread)
+        return _Call(function, arguments, results, attrs, symbolic, node.outputs[0].name, dead + unread)

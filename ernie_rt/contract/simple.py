@@ -21,6 +21,7 @@ from ernie_rt.contract.protocols import (
     Target,
 )
 from ernie_rt.contract.step import Done, Int32, Step, StepResult
+from ernie_rt.contract.timing import StepTimes, Stopwatch
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import Accept, Lowering, Reject
 from ernie_rt.graph.types import DType, Weight
@@ -86,14 +87,24 @@ class SimpleExecutable(ExecutableBase):
         }
 
     def submit(self, step: Step) -> Done:
+        return Done(self._run(step, None))
+
+    def timed(self, step: Step) -> tuple[StepResult, StepTimes]:
+        watch = Stopwatch()
+        return self._run(step, watch), watch.times()
+
+    def _run(self, step: Step, watch: Stopwatch | None) -> StepResult:
         graph = self._graphs[step.graph]
         inputs = {name: self._widened(array) for name, array in step.inputs(graph).items()}
+        if watch is not None:
+            watch.other("inputs")
         self._ran += len(graph.nodes)
-        outputs, taps = self._interpreters[step.graph].run(inputs, step.bindings(graph))
+        after = None if watch is None else watch.node
+        outputs, taps = self._interpreters[step.graph].run(inputs, step.bindings(graph), after)
         logits = dict(graph.outputs).get("logits")
         if logits is None:
-            return Done(StepResult(taps=taps))
-        return Done(StepResult(logits=outputs["logits"].astype(logits.type.dtype, copy=False), taps=taps))
+            return StepResult(taps=taps)
+        return StepResult(logits=outputs["logits"].astype(logits.type.dtype, copy=False), taps=taps)
 
     def copy(self, source: int, destination: int, length: int) -> None:
         first, second = source * self.cache.page_size, destination * self.cache.page_size

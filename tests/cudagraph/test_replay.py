@@ -16,6 +16,7 @@ from ernie_rt.sampling.params import SamplingParams
 from ernie_rt.session import Model
 from ernie_rt_cudagraph.backend import CudaGraphBackend
 from ernie_rt_cudagraph.executable import CudaGraphExecutable
+from ernie_rt_bench.ops import Timed
 from ernie_rt_cudagraph.planner import buckets
 from ernie_rt_cudagraph.replay import Directly
 from support.pages import admitted
@@ -86,6 +87,22 @@ def test_bitwise_the_same_with_and_without_graphs() -> None:
     (drawn, logits), (drawn_directly, logits_directly) = answers
     assert drawn == drawn_directly
     assert np.array_equal(logits, logits_directly)
+
+
+def test_a_step_is_timed_block_by_block_and_draws_the_same_token() -> None:
+    """Of tokens that were last drawn on the device, so that steps that are timed and others may follow one another."""
+    model, executable = load("moe", Recorder())
+    tokens: list[int] = []
+    with model:
+        watched = Timed(executable)
+        for engine in (Engine(watched, CONTEXT), Engine(executable, CONTEXT)):
+            sequence = engine.submit(Request(PROMPTS[2], 3))
+            assert sum(1 for _ in engine.run(sequence)) == 3
+            tokens += sequence.tokens[-3:]
+        blocks = {node.outputs[0].name for node in model.lowering.graph.nodes}
+    assert tokens[:3] == tokens[3:]
+    assert len(watched.steps) >= 3 and all(times.nodes.keys() == blocks for times in watched.steps)
+    assert watched.steps[0].others.keys() == {"inputs to tensors", "drawing tokens"}
 
 
 @pytest.mark.parametrize("recorder", [Recorder(), Directly()])

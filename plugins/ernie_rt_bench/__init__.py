@@ -1,0 +1,1 @@
+"""`ernie-rt bench`: how fast a model is on this machine, on each backend and beside other programs."""
