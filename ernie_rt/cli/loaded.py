@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ernie_rt.location import Located
     from ernie_rt.session import Model
     from ernie_rt.text.chat import ChatTemplate
+    from ernie_rt.weights.quantize import Quantization
     from ernie_rt.weights.source import StoredSource
 
 
@@ -81,30 +82,38 @@ def quantized(
     """The model's weights made so, from the cache, as the backend takes them; None when none are asked for."""
     if weights is None or located.folder is None:
         return None
-    from ernie_rt.choice import choose
-    from ernie_rt.contract.protocols import Target
     from ernie_rt.display import human_bytes
-    from ernie_rt.host import PluginHost, blame
-    from ernie_rt.planning.forms import FORMS
     from ernie_rt.weights.cache import cached_weights
-    from ernie_rt.weights.quantize import Quantization
 
     def announce(nbytes: int, seconds: float) -> None:
         say(f"quantising to {weights}: {human_bytes(nbytes)}, about {max(seconds, 1):.0f} s, once")
 
-    host, wanted = PluginHost(), Quantization(weights.bits)
+    how = quantization(weights, located, backend=backend, device=device, dtype=dtype, deterministic=deterministic)
+    with progress_bar("hashing") as hashing, progress_bar("quantising") as quantizing:
+        return cached_weights(
+            located.folder, located.config, how, threads=threads or os.cpu_count() or 1, announce=announce,
+            hashing=hashing, quantizing=quantizing, sources=located.sources,
+        )  # fmt: skip
+
+
+def quantization(
+    weights: Weights, located: Located, *, backend: str, device: str, dtype: str, deterministic: bool = False
+) -> Quantization:
+    """How a model is quantised, in the layout that the backend takes as it is."""
+    from ernie_rt.choice import choose
+    from ernie_rt.contract.protocols import Target
+    from ernie_rt.host import PluginHost, blame
+    from ernie_rt.planning.forms import FORMS
+    from ernie_rt.weights.quantize import Quantization
+
+    host = PluginHost()
     choice = choose(
         host, backend=backend, device=device, dtype=dtype, stored=located.config.dtype, deterministic=deterministic,
         model=located.config, storages=FORMS[weights].storages(located.config),
     )  # fmt: skip
     chosen, target = host.backend(choice.backend), Target((choice.device,), choice.dtype)
     with blame(choice.backend):
-        how = wanted.taken(lambda storage: chosen.accepts(storage, target))
-    with progress_bar("hashing") as hashing, progress_bar("quantising") as quantizing:
-        return cached_weights(
-            located.folder, located.config, how, threads=threads or os.cpu_count() or 1, announce=announce,
-            hashing=hashing, quantizing=quantizing, sources=located.sources,
-        )  # fmt: skip
+        return Quantization(weights.bits).taken(lambda storage: chosen.accepts(storage, target))
 
 
 def explain(located: Located, template: ChatTemplate | None, settled: GenerateOptions) -> None:

@@ -246,13 +246,15 @@ def parse_size(text: str) -> int:
 
 
 class PeakMemory:
-    """The largest anonymous memory of this process while the block runs, in bytes; 0 where the system does not say.
+    """The largest anonymous memory of a process, this one if no id is given, while the block runs, in bytes; 0 where
+    the system does not say.
 
     File pages that happen to be mapped do not count. Looked at every 20 milliseconds, by a thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, process: int | None = None) -> None:
         self.nbytes = 0
+        self._process = process
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -268,7 +270,7 @@ class PeakMemory:
 
     def look(self) -> int:
         """The peak so far."""
-        self.nbytes = max(self.nbytes, anonymous_bytes())
+        self.nbytes = max(self.nbytes, anonymous_bytes(self._process))
         return self.nbytes
 
     def _watch(self) -> None:
@@ -276,9 +278,9 @@ class PeakMemory:
             self.look()
 
 
-def anonymous_bytes() -> int:
+def anonymous_bytes(process: int | None = None) -> int:
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path(f"/proc/{process or 'self'}/status").read_text().splitlines():
             if line.startswith("RssAnon:"):
                 return int(line.split()[1]) * 1024
     except OSError:

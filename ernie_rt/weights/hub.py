@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ernie_rt import files
 from ernie_rt.display import did_you_mean, human_bytes
@@ -19,6 +19,9 @@ from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.checkpoint import INDEX, INDEX_LIMIT, SINGLE, numbered_shards
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
 from ernie_rt.weights.strangers import cached_id, stranger_file, stranger_folder, stranger_repository
+
+if TYPE_CHECKING:
+    from ernie_rt.modeling.families import Family
 
 DEMO: Final = Path(__file__).parents[1] / "demo"
 """The folder of the model that comes with ernie-rt, known by the name `demo`."""
@@ -102,6 +105,11 @@ def resolve(ref: str, *, fetch: bool = True) -> Path:
             hint="Name a text model that `ernie-rt models` lists, or a folder with the config.json",
         )
     return folder or _download(match["id"], match["revision"])
+
+
+def is_here(family: Family) -> bool:
+    """Whether the name of a known model leads to a folder on this machine, so that `resolve` fetches nothing."""
+    return Path(family.name).is_dir() or _cached(family.hub_id, None) is not None
 
 
 def _did_you_mean(ref: str) -> str:

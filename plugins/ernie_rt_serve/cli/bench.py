@@ -8,17 +8,9 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-app = typer.Typer(help="Measure a server under load.", no_args_is_help=True, rich_markup_mode=None)
-
 KEY_LIMIT: Final = 1 << 12
 
 
-@app.callback()
-def _bench() -> None:
-    """A group of one command so far."""
-
-
-@app.command()
 def serve(
     base_url: Annotated[str, typer.Option(help="Any server that speaks OpenAI's protocol.")] = (
         "http://127.0.0.1:8000/v1"

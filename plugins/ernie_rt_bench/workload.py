@@ -1,0 +1,146 @@
+"""What is measured, and what comes of it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol
+
+Kind = Literal["prefill", "decode"]
+WARM_UP: Final = 8
+"""Tokens that are decoded before anything counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """In each of so many `rounds` every contender reads a prompt of each of these `contexts`, all tokens new to it, and
+    writes `new` tokens after it."""
+
+    contexts: tuple[int, ...]
+    new: int
+    rounds: int
+    threads: int
+
+    @property
+    def longest(self) -> int:
+        """The context that this takes."""
+        return max(self.contexts) + self.new + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A prompt of `context` tokens that was read, or `tokens` that were decoded after it; and the bytes a second at
+    which memory was read right before and right after."""
+
+    kind: Kind
+    context: int
+    tokens: int
+    seconds: float
+    before: float
+    after: float
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds
+
+    @property
+    def bandwidth(self) -> float:
+        return (self.before + self.after) / 2
+
+
+class Contender(Protocol):
+    """A configuration of ours, or another program, in a process of its own."""
+
+    name: str
+
+    def start(self) -> Mapping[str, Any]:
+        """Load the model and warm up; what is to be known of it (see `Result.facts`)."""
+        ...
+
+    def prefill(self, context: int, new: int, seed: int) -> float:
+        """Seconds of reading a prompt of so many random tokens, up to the first of `new` + 1 tokens after it."""
+        ...
+
+    def decode(self) -> float:
+        """Seconds of the `new` tokens after that first one."""
+        ...
+
+    def by_op(self, context: int) -> Sequence[Mapping[str, Any]]:
+        """Steps by op, as JSON (ops.StepByOp); nothing of a program that does not tell."""
+        ...
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most private memory that its process had; 0 where the system does not say."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Result:
+    """What was measured of a contender.
+
+    `facts` hold what it says of itself: `backend`, `device`, `dtype`, `reason`, `weights`; `first`, the seconds from
+    the start of its process to its first token; and by context, as text, `decode_bytes` that a token after it must move
+    and `prompt_flops` that it takes to read.
+    """
+
+    name: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    measurements: list[Measurement] = field(default_factory=list)
+    steps: Sequence[Mapping[str, Any]] = ()
+    peak_bytes: int = 0
+
+    def of(self, kind: Kind, context: int) -> list[Measurement]:
+        """One for each round."""
+        return [each for each in self.measurements if (each.kind, each.context) == (kind, context)]
+
+    def shares(self, context: int) -> list[float]:
+        """Of each round, the share of the floor that decoding reached: what had to be read of memory in its time, of
+        what memory gave; nothing where that is not known."""
+        needed = self.facts.get("decode_bytes", {}).get(str(context))
+        if needed is None:
+            return []
+        return [needed * each.speed / each.bandwidth for each in self.of("decode", context)]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of some values, the least and the most."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        found = list(values)
+        return cls(statistics.median(found), min(found), max(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was measured, of which model and where."""
+
+    model: str
+    machine: str
+    versions: Mapping[str, str]
+    workload: Workload
+    results: tuple[Result, ...]
+
+    @property
+    def bandwidths(self) -> list[float]:
+        """All readings, bytes a second."""
+        return [value for result in self.results for m in result.measurements for value in (m.before, m.after)]
+
+    def ratios(self, kind: Kind, context: int) -> dict[str, Spread]:
+        """How many times as fast the first contender was as each other one, compared within rounds."""
+        first, *others = self.results
+        mine = first.of(kind, context)
+        return {
+            other.name: Spread.of(a.speed / b.speed for a, b in zip(mine, other.of(kind, context), strict=True))
+            for other in others
+        }
