@@ -10,8 +10,9 @@ turns, and keeps every measurement with the bandwidth that memory had. `predict`
 models named by `--by`, prints them, and writes down what they foretell of each configuration of another model: it
 refuses where that model was measured already. `judge` holds the two together, at the bandwidth of each measurement.
 
-The time of a token is what is read of weights and cache, over bandwidth and a share of it for each way of holding them,
-and an overhead for a step and for each composite of the graph. That of a prompt is its FLOPs over a rate of each way.
+What is fitted is what ernie_rt/planning/speed.py predicts by: shares of bandwidth for each way of holding weights and
+for the cache, overheads of a step and of each composite of the graph, and shares of peak FLOPs for prompts. What was
+measured while others kept the processor busy is left out, unless nothing else is there of a configuration.
 """
 
 from __future__ import annotations
@@ -22,25 +23,38 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 
+from ernie_rt.contract import Device, Rate, Rates
 from ernie_rt.files import write_atomic
-from ernie_rt.graph.cost import Bindings, composites, flops, graph_cost, weights_read
+from ernie_rt.graph.cost import composites, graph_cost, weights_read
 from ernie_rt.graph.graph import Graph
+from ernie_rt.graph.types import Plain
+from ernie_rt.loading import BATCH_TOKENS
 from ernie_rt.modeling.ernie45 import build_graph
-from ernie_rt.planning.measuring import product_flops
+from ernie_rt.planning.machine import this_machine, usable_cores
+from ernie_rt.planning.speed import Predictor
 from ernie_rt.weights.quantize import Quantization
 from ernie_rt_bench.contenders import Given, ours
 from ernie_rt_bench.models import find_model
+from ernie_rt_bench.report import DISTURBED
 from ernie_rt_bench.rounds import measure
 from ernie_rt_bench.workload import Measurement, Workload
 
+GBPS: Final = (30.0, 55.0)
+WITHIN: Final = 0.25
+
 Held = str
 """How weights are held: "int4", "int8", or a dtype."""
+STEP: Final = "step"
+NODE: Final = "node"
+CACHE: Final = "cache"
+MAIN: Final = frozenset({"int4", "int8", CACHE})
+"""What is fitted, beside the dtype of plain models: norms and routers of others are a thousandth of what is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +73,7 @@ class Configuration:
 
     @property
     def graph(self) -> Graph:
-        config = replace(find_model(self.model, self.layers).config)
+        config = find_model(self.model, self.layers).config
         if self.weights is None:
             return build_graph(config, self.dtype)
         how = Quantization(4 if self.weights == "int4" else 8, layout="tiled")
@@ -79,93 +93,60 @@ def configurations(model: str, backend: str) -> list[Configuration]:
 
 
 @dataclass(frozen=True, slots=True)
-class Quantities:
-    """What a step has to do: bytes of weights by how they are held, bytes of the cache, FLOPs, composites."""
-
-    weights: Mapping[Held, int]
-    cache: int
-    flops: int
-    composites: int
-
-
-def quantities(graph: Graph, sizes: Bindings) -> Quantities:
-    weights: dict[Held, int] = {}
-    for node in graph.nodes:
-        for weight, nbytes in weights_read(node, sizes):
-            bits = getattr(weight.storage, "bits", None)
-            held = weight.type.dtype if bits is None else f"int{bits}"
-            weights[held] = weights.get(held, 0) + nbytes
-    return Quantities(
-        weights,
-        graph_cost(graph, sizes).cache_bytes,
-        sum(flops(node, sizes) for node in graph.nodes),
-        sum(len(composites(node)) for node in graph.nodes),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """Of one backend: shares of bandwidth by how weights are held and of the cache, overheads, and FLOPs a second of
-    prompts, as a share of the peak that NumPy's products in float32 have."""
-
-    shares: Mapping[Held, float]
-    cache: float
-    step_seconds: float
-    node_seconds: float
-    flops: Mapping[Held, float]
-
-    def token(self, graph: Graph, context: int, bandwidth: float) -> float:
-        """Seconds."""
-        found = quantities(graph, {"N": 1, "C": context, "L": 1})
-        read = sum(nbytes / self._share(held) for held, nbytes in found.weights.items()) + found.cache / self.cache
-        return read / bandwidth + self.step_seconds + found.composites * self.node_seconds
-
-    def prompt(self, graph: Graph, context: int, held: Held, peak: float) -> float:
-        found = quantities(graph, {"N": context, "C": context, "L": 1})
-        return found.flops / (peak * self.flops[held])
-
-    def _share(self, held: Held) -> float:
-        return self.shares.get(held, min(self.shares.values()))  # norms and routers are a thousandth of what is read
-
-
-@dataclass(frozen=True, slots=True)
 class Observed:
-    """A configuration with its measurements, and the peak of NumPy's products around them."""
+    """A configuration with its measurements, and the peaks that the machine had before them."""
 
     configuration: Configuration
     measurements: Sequence[Measurement]
-    peak: float
+    flops: Mapping[str, float]
 
     @property
     def held(self) -> Held:
         return self.configuration.weights or self.configuration.dtype
 
+    @property
+    def products(self) -> str:
+        """What is multiplied where prompts are read."""
+        return "int8" if self.configuration.weights else self.configuration.dtype
 
-def fit(observed: Sequence[Observed]) -> Fitted:
+
+def quantities(graph: Graph, context: int) -> dict[str, float]:
+    """What a token after so many has to do: bytes of weights by how they are held, of the cache, and composites."""
+    sizes, found = {"N": 1, "C": context, "P": context, "L": 1}, dict[str, float]()
+    for node in graph.nodes:
+        for weight, nbytes in weights_read(node, sizes):
+            held = weight.type.dtype if isinstance(weight.storage, Plain) else str(weight.storage).partition("/")[0]
+            found[held] = found.get(held, 0.0) + nbytes
+    overhead = {STEP: 1.0, NODE: float(sum(len(composites(node)) for node in graph.nodes))}
+    return found | {CACHE: graph_cost(graph, sizes).cache_bytes} | overhead
+
+
+def fit(observed: Sequence[Observed]) -> Rates:
     """Least squares of relative errors, in which no part takes less time than nothing, or than memory allows."""
     rows: list[dict[str, float]] = []
     seconds: list[float] = []
     prompts: dict[Held, list[float]] = {}
+    products: dict[Held, str] = {}
     for each in observed:
-        graph = each.configuration.graph
+        graph, products[each.held] = each.configuration.graph, each.products
         for m in each.measurements:
             if m.kind == "prefill":
-                found = quantities(graph, {"N": m.context, "C": m.context, "L": 1})
-                prompts.setdefault(each.held, []).append(found.flops / m.seconds / each.peak)
+                flops = graph_cost(graph, {"N": m.context, "C": m.context, "P": m.context, "L": 1}).flops
+                prompts.setdefault(each.held, []).append(flops / m.seconds / each.flops[each.products])
                 continue
-            found = quantities(graph, {"N": 1, "C": m.context + m.tokens // 2, "L": 1})
-            main = {held: nbytes for held, nbytes in found.weights.items() if held in ("int4", "int8", each.held)}
-            row = {held: nbytes / m.bandwidth for held, nbytes in main.items()}
-            rows.append(row | {"cache": found.cache / m.bandwidth, "step": 1.0, "node": float(found.composites)})
+            found = quantities(graph, m.context + m.tokens // 2)
+            overhead = {name: found.pop(name) for name in (STEP, NODE)}
+            read = {name: nbytes / m.bandwidth for name, nbytes in found.items() if name in MAIN or name == each.held}
+            rows.append(read | overhead)
             seconds.append(m.seconds / m.tokens)
     names = sorted({name for row in rows for name in row})
     matrix = np.array([[row.get(name, 0.0) for name in names] for row in rows])
-    scale, floor = np.array(seconds), np.array([0.0 if name in ("step", "node") else 1.0 for name in names])
+    scale, floor = np.array(seconds), np.array([0.0 if name in (STEP, NODE) else 1.0 for name in names])
     slack = non_negative(matrix / scale[:, None], (scale - matrix @ floor) / scale)
     costs = dict(zip(names, (slack + floor).tolist(), strict=True))
-    step, node, cache = (costs.pop(name) for name in ("step", "node", "cache"))
-    shares = {held: 1 / cost for held, cost in costs.items()}
-    return Fitted(shares, 1 / cache, step, node, {held: statistics.median(each) for held, each in prompts.items()})
+    step, node, cache = (costs.pop(name) for name in (STEP, NODE, CACHE))
+    rates = {held: Rate(1 / costs[held], statistics.median(shares), products[held]) for held, shares in prompts.items()}
+    return Rates(rates, 1 / cache, step, node, "benchmarks/prediction.py")
 
 
 def non_negative(matrix: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -182,66 +163,69 @@ def non_negative(matrix: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def observe(model: str, backend: str, work: Path, contexts: Sequence[int], new: int, rounds: int) -> list[Observed]:
     """All configurations of a model on a backend, in turns."""
     wanted = configurations(model, backend)
-    workload = Workload(tuple(contexts), new, rounds, 2)
+    workload = Workload(tuple(contexts), new, rounds, usable_cores())
     contenders = []
     for each in wanted:
         options: dict[str, Any] = {"device": "cpu", "dtype": each.dtype, "threads": workload.threads}
         contenders += ours([backend], Given(model, each.layers, each.weights, work, options), workload)
-    before = product_flops()
+    flops = this_machine().flops
     results = measure(contenders, workload, lambda what: print(what, file=sys.stderr))
-    peak = (before + product_flops()) / 2
-    return [Observed(each, result.measurements, peak) for each, result in zip(wanted, results, strict=True)]
+    return [Observed(each, result.measurements, flops) for each, result in zip(wanted, results, strict=True)]
 
 
 def kept(out: Path, model: str) -> Iterator[Observed]:
     """What was measured of a model."""
     for path in sorted(out.glob(f"measured-{model}-*.json")):
         for told in json.loads(path.read_text("utf-8")):
-            measurements = [Measurement(**each) for each in told["measurements"]]
-            yield Observed(Configuration(**told["configuration"]), measurements, told["peak"])
+            every = [Measurement(**each) for each in told["measurements"]]
+            measurements = [each for each in every if (each.others or 0.0) < DISTURBED] or every
+            yield Observed(Configuration(**told["configuration"]), measurements, told["flops"])
 
 
 def predict(out: Path, of: str, by: Iterable[str]) -> None:
-    path = out / f"predicted-{of}.json"
     if any(out.glob(f"measured-{of}-*.json")):
         raise SystemExit(f"{of} was measured already; what is foretold is written down before that")
-    known = [each for model in by for each in kept(out, model)]
-    told = []
+    known, told = [each for model in by for each in kept(out, model)], []
     for backend in sorted({each.configuration.backend for each in known}):
-        found = fit([each for each in known if each.configuration.backend == backend])
-        print(f"{backend}: {json.dumps(asdict(found))}")
-        told += [
-            {"configuration": asdict(each), "rates": asdict(found)} for each in configurations(of, backend)
-        ]
+        mine = [each for each in known if each.configuration.backend == backend]
+        rates = fit(mine)
+        print(f"{backend}: {json.dumps(asdict(rates))}")
         for each in configurations(of, backend):
-            at = ", ".join(f"{1 / found.token(each.graph, 512, gbps * 1e9):.1f} at {gbps} GB/s" for gbps in (30, 55))
-            print(f"  {each}: tokens/s after 512: {at}")
-    _write(path, told)
+            told.append({"configuration": asdict(each), "rates": asdict(rates)})
+            at = [1 / Predictor(each.graph, _device(mine[0].flops, gbps), rates).step(1, 512) for gbps in GBPS]
+            print(f"  {each}: " + ", ".join(f"{x:.1f} tokens/s at {y:.0f} GB/s" for x, y in zip(at, GBPS, strict=True)))
+    _write(out / f"predicted-{of}.json", told)
 
 
 def judge(out: Path, of: str) -> bool:
     """Whether each decode was foretold within a quarter."""
     right = True
     measured = {str(each.configuration): each for each in kept(out, of)}
-    print(f"{'':40}{'foretold':>12}{'measured':>12}{'error':>10}")
+    print(f"{'':44}{'foretold':>12}{'measured':>12}{'error':>10}")
     for told in json.loads((out / f"predicted-{of}.json").read_text("utf-8")):
         each = measured.get(str(Configuration(**told["configuration"])))
         if each is None:
             continue
-        found, graph = Fitted(**told["rates"]), each.configuration.graph
-        for kind in ("prefill", "decode"):
-            for context in sorted({m.context for m in each.measurements}):
-                ms = [m for m in each.measurements if (m.kind, m.context) == (kind, context)]
-                if kind == "decode":
-                    said = [1 / found.token(graph, context + m.tokens // 2, m.bandwidth) for m in ms]
-                else:
-                    said = [context / found.prompt(graph, context, each.held, each.peak) for _ in ms]
-                error = statistics.median(a / m.speed - 1 for a, m in zip(said, ms, strict=True))
-                right = right and (kind == "prefill" or abs(error) <= 0.25)
-                name = f"{each.configuration}, {kind} {context}"
-                speed = statistics.median(m.speed for m in ms)
-                print(f"{name:40}{statistics.median(said):12.1f}{speed:12.1f}{error:+10.0%}")
+        said = told["rates"]
+        rates = Rates(**{**said, "weights": {held: Rate(**rate) for held, rate in said["weights"].items()}})
+        speeds: dict[tuple[str, int], list[tuple[float, float]]] = {}
+        for m in each.measurements:
+            predictor = Predictor(each.configuration.graph, _device(each.flops, m.bandwidth / 1e9), rates)
+            if m.kind == "prefill":
+                seconds = predictor.speed(m.context + 1, BATCH_TOKENS, m.context).prefill_seconds / m.context
+            else:
+                seconds = predictor.step(1, m.context + m.tokens // 2)
+            speeds.setdefault((m.kind, m.context), []).append((1 / seconds, m.speed))
+        for (kind, context), pairs in speeds.items():
+            error = statistics.median(a / b - 1 for a, b in pairs)
+            right = right and (kind == "prefill" or abs(error) <= WITHIN)
+            foretold, found = (statistics.median(side) for side in zip(*pairs, strict=True))
+            print(f"{f'{each.configuration}, {kind} {context}':44}{foretold:12.1f}{found:12.1f}{error:+10.0%}")
     return right
+
+
+def _device(flops: Mapping[str, float], gbps: float) -> Device:
+    return Device("this machine", "cpu", 0, gbps * 1e9, flops, "measured")
 
 
 def _write(path: Path, told: object) -> None:

@@ -66,6 +66,6 @@ def test_the_environment_has_the_wheel_and_not_this_tree(environment: dict[str, 
     site = next(Path(environment["VIRTUAL_ENV"]).glob("lib/python*/site-packages"))
     packages = {path.name for path in site.iterdir() if path.is_dir() and path.name.isidentifier()}
     assert packages - {"__pycache__"} == {
-        "ernie_rt", "ernie_rt_cudagraph", "ernie_rt_eager", "ernie_rt_lm_eval", "ernie_rt_onnx", "ernie_rt_serve",
-        "ernie_rt_template",
+        "ernie_rt", "ernie_rt_bench", "ernie_rt_cudagraph", "ernie_rt_eager", "ernie_rt_lm_eval", "ernie_rt_onnx",
+        "ernie_rt_serve", "ernie_rt_template",
     }  # fmt: skip

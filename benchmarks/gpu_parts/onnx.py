@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import ernie_rt
 from cpu import write_model
+
+import ernie_rt
 from ernie_rt.host import PluginHost
 from ernie_rt.location import Located
 from ernie_rt.weights.quantize import Quantization

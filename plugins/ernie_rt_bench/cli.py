@@ -41,8 +41,8 @@ def bench(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="A folder, a known name such as 0.3B (`ernie-rt models`), or a hub id. A known name that is not on this"
-            " machine is measured with random weights.",
+            help="A folder, a known name such as 0.3B (`ernie-rt models`), or a hub id. A known name that is not "
+            "here is measured with random weights.",
             autocompletion=completion.models,
         ),
     ] = None,

@@ -56,7 +56,7 @@ def ours(backends: Sequence[str], given: Given, workload: Workload, prefix: Sequ
 
 
 def peers(wanted: Sequence[Peer], given: Given, workload: Workload) -> Iterator[Contender]:
-    """The other programs. OptionError or BackendError, saying how to get it, for one that is absent or lacks its file."""
+    """The other programs. OptionError or BackendError, saying how to get it, for one that is absent or has no file."""
     threads = given.options["threads"]
     for peer in wanted:
         match peer:

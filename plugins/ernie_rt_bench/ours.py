@@ -18,7 +18,7 @@ from ernie_rt_bench.ops import steps_by_op
 
 
 class Ours:
-    """A model on one backend. `weights` says to what it is quantised; random ones are written into the folder `work`."""
+    """A model on one backend, quantised to `weights`; random ones are written into the folder `work`."""
 
     def __init__(
         self,
@@ -69,9 +69,7 @@ class Ours:
         if choice.device == "cpu":  # whose memory is what this machine's bandwidth was measured of
             costs = {str(c): graph_cost(ready.graph, {"N": 1, "C": c + 1, "L": 1}) for c in contexts}
             self.facts["decode_bytes"] = {c: cost.weight_bytes + cost.cache_bytes for c, cost in costs.items()}
-        self.facts["prompt_flops"] = {
-            str(c): graph_cost(ready.graph, {"N": c, "C": c, "L": 1}).flops for c in contexts
-        }
+        self.facts["prompt_flops"] = {str(c): graph_cost(ready.graph, {"N": c, "C": c, "L": 1}).flops for c in contexts}
 
     def prefill(self, ids: Sequence[int], new: int) -> None:
         self._rest: Iterator[int] = self._model.stream_ids(ids, max_new_tokens=new + 1, ignore_eos=True)

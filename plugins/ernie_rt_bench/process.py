@@ -15,11 +15,12 @@ from typing import Any
 from ernie_rt import errors
 from ernie_rt.cli.output import PeakMemory
 from ernie_rt.errors import BackendError, ErnieRtError
+from ernie_rt_bench.others import process_seconds
 from ernie_rt_bench.workload import Workload
 
 
 class Process:
-    """Runs a `runner` of child.py, which is given `arguments`. `prefix` goes before its command, to put it somewhere."""
+    """Runs a `runner` of child.py, which is given `arguments`. `prefix` goes before its command."""
 
     def __init__(
         self, name: str, runner: str, arguments: Mapping[str, Any], workload: Workload, prefix: Sequence[str] = ()
@@ -28,7 +29,7 @@ class Process:
         self._request = {"runner": runner, "arguments": arguments, "contexts": workload.contexts}
         self._prefix = prefix
         self._child: subprocess.Popen[str] | None = None
-        self._peak: PeakMemory | None = None
+        self.peak_bytes = 0
 
     def start(self) -> Mapping[str, Any]:
         request = json.dumps({**self._request, "began": time.time()})
@@ -40,8 +41,6 @@ class Process:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,  # an interrupt is for this process, which then ends the others
         )
-        self._peak = PeakMemory(self._child.pid)
-        self._peak.__enter__()
         facts: Mapping[str, Any] = self._answer()
         self.name = facts["name"]
         return facts
@@ -57,12 +56,10 @@ class Process:
         return found
 
     @property
-    def peak_bytes(self) -> int:
-        return 0 if self._peak is None else self._peak.look()
+    def cpu_seconds(self) -> float:
+        return 0.0 if self._child is None else process_seconds(self._child.pid)
 
     def close(self) -> None:
-        if self._peak is not None:
-            self._peak.__exit__(None, None, None)
         if self._child is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
@@ -77,7 +74,9 @@ class Process:
 
     def _answer(self) -> Any:
         assert self._child is not None and self._child.stdout is not None
-        line = self._child.stdout.readline()
+        with PeakMemory(self._child.pid) as peak:  # while it works: to look costs who is measured some time
+            line = self._child.stdout.readline()
+        self.peak_bytes = max(self.peak_bytes, peak.nbytes)
         if not line:
             code = self._child.wait()
             end = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

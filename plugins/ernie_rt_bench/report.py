@@ -17,6 +17,9 @@ PACKAGES: Final = ("ernie-rt", "torch", "onnxruntime", "onnxruntime-gpu", "trans
 FEW_PARTS: Final = 16
 """Rows of a step by op; the rest is one row."""
 
+DISTURBED: Final = 0.15
+"""Cores that others keep busy before that is said."""
+
 Table = list[list[str]]
 
 
@@ -62,7 +65,7 @@ def speeds(report: Report, result: Result) -> dict[tuple[Kind, int], Spread]:
 
 
 def report_text(report: Report) -> str:
-    blocks = [heading(report), columns(speed_table(report))]
+    blocks = [heading(report), columns(speed_table(report)), *remarks(report)]
     blocks += [columns(table) for table in (floor_table(report), ratio_table(report)) if len(table) > 1]
     for result in report.results:
         for step in result.steps:
@@ -73,7 +76,7 @@ def report_text(report: Report) -> str:
 def report_markdown(report: Report) -> str:
     tables = [speed_table(report), floor_table(report), ratio_table(report)]
     blocks = [f"# {report.model}", heading(report)]
-    blocks += [_markdown(table) for table in tables if len(table) > 1]
+    blocks += [*(_markdown(table) for table in tables if len(table) > 1), *remarks(report)]
     for result in report.results:
         for step in result.steps:
             blocks += [f"## {step_heading(result, step)}", _markdown(step_table(step))]
@@ -89,6 +92,16 @@ def heading(report: Report) -> str:
         f"{report.model}{random}, on {report.machine}; {work.threads} threads, {work.rounds} rounds in turns; "
         f"memory read at {read.least / 1e9:.1f} to {read.most / 1e9:.1f} GB/s (median {read.median / 1e9:.1f})"
     )
+
+
+def remarks(report: Report) -> list[str]:
+    """What is to be known before anything is concluded."""
+    if report.disturbed < DISTURBED:
+        return []
+    return [
+        f"Other work kept up to {report.disturbed:.1f} cores busy during a measurement: figures are lower than they "
+        "would be alone, and not all by as much."
+    ]
 
 
 def speed_table(report: Report) -> Table:
@@ -134,10 +147,8 @@ def floor_table(report: Report) -> Table:
 def ratio_table(report: Report) -> Table:
     """How many times as fast the first contender is as each other one."""
     first, *others = report.results
-    rows = [[f"{first.name} OVER"]]
+    rows = [[f"{first.name} OVER"], *([other.name] for other in others)]
     kinds: tuple[Kind, ...] = ("prefill", "decode")
-    for other in others:
-        rows.append([other.name])
     for context in report.workload.contexts:
         for kind in kinds:
             rows[0].append(f"{kind.upper()} {'AFTER ' if kind == 'decode' else ''}{context}")
@@ -153,15 +164,14 @@ def step_heading(result: Result, step: Mapping[str, Any]) -> str:
 def step_table(step: Mapping[str, Any]) -> Table:
     rows = [["OP", "WHERE", "NODES", "MS", "SHARE"]]
     parts: Sequence[Mapping[str, Any]] = step["parts"]
-    for part in parts[:FEW_PARTS]:
-        rows.append(_part_row(part["op"], part["where"], part["count"], part["seconds"], step["seconds"]))
+    rows += [_part_row(**part, whole=step["seconds"]) for part in parts[:FEW_PARTS]]
     if rest := parts[FEW_PARTS:]:
         seconds = sum(part["seconds"] or 0.0 for part in rest)
-        rows.append(_part_row("", "the rest", sum(part["count"] for part in rest), seconds, step["seconds"]))
+        rows.append(_part_row("", "the rest", 1, seconds, whole=step["seconds"]))
     return rows
 
 
-def _part_row(op: str, where: str, count: int, seconds: float | None, whole: float) -> list[str]:
+def _part_row(op: str, where: str, count: int, seconds: float | None, *, whole: float) -> list[str]:
     if seconds is None:
         return [op, where, str(count), "not known", ""]
     return [op or "-", where, str(count) if op else "", f"{1e3 * seconds:.3f}", f"{seconds / whole:.1%}"]

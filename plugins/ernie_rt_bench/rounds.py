@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from ernie_rt.planning.measuring import read_bandwidth
+from ernie_rt_bench.others import Others
 from ernie_rt_bench.workload import Contender, Measurement, Result, Workload
 
 READ_BYTES: Final = 512 << 20
@@ -52,10 +53,14 @@ def measure(
 def _turn(contender: Contender, context: int, new: int, seed: int, bandwidth: Bandwidth) -> list[Measurement]:
     """A prompt and what follows it."""
     before = bandwidth()
+    others = Others(contender.cpu_seconds)
     reading = contender.prefill(context, new, seed)
+    beside_reading = others.cores(contender.cpu_seconds)
     between = bandwidth()
+    others = Others(contender.cpu_seconds)
     writing = contender.decode()
+    beside_writing = others.cores(contender.cpu_seconds)
     return [
-        Measurement("prefill", context, context, reading, before, between),
-        Measurement("decode", context, new, writing, between, bandwidth()),
+        Measurement("prefill", context, context, reading, before, between, beside_reading),
+        Measurement("decode", context, new, writing, between, bandwidth(), beside_writing),
     ]

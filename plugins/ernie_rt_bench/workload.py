@@ -25,13 +25,13 @@ class Workload:
     @property
     def longest(self) -> int:
         """The context that this takes."""
-        return max(self.contexts) + self.new + 1
+        return max(*self.contexts, WARM_UP) + max(self.new, WARM_UP) + 1
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A prompt of `context` tokens that was read, or `tokens` that were decoded after it; and the bytes a second at
-    which memory was read right before and right after."""
+    """A prompt of `context` tokens that was read, or `tokens` that were decoded after it; the bytes a second at which
+    memory was read right before and right after; and how many cores others kept busy meanwhile (None: not known)."""
 
     kind: Kind
     context: int
@@ -39,6 +39,7 @@ class Measurement:
     seconds: float
     before: float
     after: float
+    others: float | None = None
 
     @property
     def speed(self) -> float:
@@ -54,6 +55,10 @@ class Contender(Protocol):
     """A configuration of ours, or another program, in a process of its own."""
 
     name: str
+    cpu_seconds: float
+    """Processor time of its process so far; 0 where the system does not say."""
+    peak_bytes: int
+    """The most private memory that its process has had; 0 where the system does not say."""
 
     def start(self) -> Mapping[str, Any]:
         """Load the model and warm up; what is to be known of it (see `Result.facts`)."""
@@ -69,11 +74,6 @@ class Contender(Protocol):
 
     def by_op(self, context: int) -> Sequence[Mapping[str, Any]]:
         """Steps by op, as JSON (ops.StepByOp); nothing of a program that does not tell."""
-        ...
-
-    @property
-    def peak_bytes(self) -> int:
-        """The most private memory that its process had; 0 where the system does not say."""
         ...
 
     def close(self) -> None: ...
@@ -135,6 +135,11 @@ class Report:
     def bandwidths(self) -> list[float]:
         """All readings, bytes a second."""
         return [value for result in self.results for m in result.measurements for value in (m.before, m.after)]
+
+    @property
+    def disturbed(self) -> float:
+        """The most cores that others kept busy during a measurement."""
+        return max((m.others or 0.0 for result in self.results for m in result.measurements), default=0.0)
 
     def ratios(self, kind: Kind, context: int) -> dict[str, Spread]:
         """How many times as fast the first contender was as each other one, compared within rounds."""

@@ -29,7 +29,7 @@ class Mark:
     def elapsed_time(self, end_event: Event, /) -> float:
         assert isinstance(end_event, Mark) and self.recorded and end_event.recorded
         assert self.made[-1].waited, "the device has not come so far"
-        return 2.0 ** end_event.place - 2.0**self.place
+        return 2.0**end_event.place - 2.0**self.place
 
 
 def test_time_is_what_passed_on_the_device_since_the_mark_before() -> None:

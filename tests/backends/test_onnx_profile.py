@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+import onnx
+
 from ernie_rt_onnx.profile import Profile, inlined, read_profile
 
 

@@ -14,9 +14,9 @@ from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request
 from ernie_rt.sampling.params import SamplingParams
 from ernie_rt.session import Model
+from ernie_rt_bench.ops import Timed
 from ernie_rt_cudagraph.backend import CudaGraphBackend
 from ernie_rt_cudagraph.executable import CudaGraphExecutable
-from ernie_rt_bench.ops import Timed
 from ernie_rt_cudagraph.planner import buckets
 from ernie_rt_cudagraph.replay import Directly
 from support.pages import admitted

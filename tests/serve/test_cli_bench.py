@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner, Result
 
+from ernie_rt_bench.cli import app
 from ernie_rt_serve.bench import ceiling
-from ernie_rt_serve.cli.bench import app
 from support.serving import Served
 from support.timed_server import Script, served
 

@@ -19,9 +19,7 @@ class Genai:
     def __init__(self, folder: str, threads: int | None, max_context: int) -> None:
         config = og.Config(folder)
         if threads is not None:
-            config.overlay(
-                json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}})
-            )
+            config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
         self._model = og.Model(config)
         self._context = max_context
         self._rest: tuple[Any, int] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -18,7 +19,7 @@ class LlamaBench:
 
     def __init__(self, program: Path, file: Path, threads: int, repack: bool | None) -> None:
         self.name = f"llama.cpp {file.stem}{', no repacking' if repack is False else ''}"
-        self.peak_bytes = 0
+        self.peak_bytes, self.cpu_seconds = 0, 0.0
         self._command = [str(program), "-m", str(file), "-t", str(threads), "-r", "1", "-o", "jsonl"]
         if repack is not None:
             self._command += ["--repack", str(int(repack))]
@@ -43,14 +44,20 @@ class LlamaBench:
         pass
 
     def _run(self, *test: str) -> dict[str, Any]:
-        with subprocess.Popen(
-            [*self._command, *test], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as child, PeakMemory(child.pid) as peak:
+        before = os.times()
+        with (
+            subprocess.Popen(
+                [*self._command, *test], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            ) as child,
+            PeakMemory(child.pid) as peak,
+        ):
             try:
                 told, said = child.communicate()
             finally:
                 child.kill()
+        after = os.times()
         self.peak_bytes = max(self.peak_bytes, peak.nbytes)
+        self.cpu_seconds += after.children_user - before.children_user + after.children_system - before.children_system
         if child.returncode:
             lines = said.strip().splitlines()
             raise BackendError(

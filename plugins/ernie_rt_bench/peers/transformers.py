@@ -103,7 +103,7 @@ class Transformers:
                 if usable:
                     taken[phase, experts] = time.perf_counter() - began
         return {
-            phase: min((e for e in EXPERTS if (phase, e) in taken), key=lambda e: taken[phase, e])  # noqa: B023
+            phase: min((e for e in EXPERTS if (phase, e) in taken), key=lambda e: taken[phase, e])
             for phase in ("prefill", "decode")
         }
 
