@@ -28,7 +28,7 @@ check: .venv/.ready  ## lint, formatting, types, import contracts
 	$(BIN)/lint-imports
 
 bench: .venv/.ready  ## speed and memory beside transformers
-	$(BIN)/python benchmarks/vs_transformers.py
+	$(BIN)/ernie-rt bench 0.3B --backend eager --backend onnx --vs transformers --new 64
 
 docs: .venv/.ready  ## the pages as a site in build/site, every link followed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt zensical

@@ -29,13 +29,14 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from ernie_rt.cli.output import say
 from ernie_rt.contract import Device, Rate, Rates
 from ernie_rt.files import write_atomic
 from ernie_rt.graph.cost import composites, graph_cost, weights_read
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import Plain
-from ernie_rt.loading import BATCH_TOKENS
 from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.planning.limits import BATCH_TOKENS
 from ernie_rt.planning.machine import this_machine, usable_cores
 from ernie_rt.planning.speed import Predictor
 from ernie_rt.weights.quantize import Quantization
@@ -43,7 +44,7 @@ from ernie_rt_bench.contenders import Given, ours
 from ernie_rt_bench.models import find_model
 from ernie_rt_bench.report import DISTURBED
 from ernie_rt_bench.rounds import measure
-from ernie_rt_bench.workload import Measurement, Workload
+from ernie_rt_bench.workload import Contender, Measurement, Workload
 
 GBPS: Final = (30.0, 55.0)
 WITHIN: Final = 0.25
@@ -164,12 +165,12 @@ def observe(model: str, backend: str, work: Path, contexts: Sequence[int], new: 
     """All configurations of a model on a backend, in turns."""
     wanted = configurations(model, backend)
     workload = Workload(tuple(contexts), new, rounds, usable_cores())
-    contenders = []
+    contenders: list[Contender] = []
     for each in wanted:
         options: dict[str, Any] = {"device": "cpu", "dtype": each.dtype, "threads": workload.threads}
         contenders += ours([backend], Given(model, each.layers, each.weights, work, options), workload)
     flops = this_machine().flops
-    results = measure(contenders, workload, lambda what: print(what, file=sys.stderr))
+    results = measure(contenders, workload, say)
     return [Observed(each, result.measurements, flops) for each, result in zip(wanted, results, strict=True)]
 
 
@@ -212,7 +213,9 @@ def judge(out: Path, of: str) -> bool:
         for m in each.measurements:
             predictor = Predictor(each.configuration.graph, _device(each.flops, m.bandwidth / 1e9), rates)
             if m.kind == "prefill":
-                seconds = predictor.speed(m.context + 1, BATCH_TOKENS, m.context).prefill_seconds / m.context
+                speed = predictor.speed(m.context + 1, BATCH_TOKENS, m.context)
+                assert speed is not None
+                seconds = speed.prefill_seconds / m.context
             else:
                 seconds = predictor.step(1, m.context + m.tokens // 2)
             speeds.setdefault((m.kind, m.context), []).append((1 / seconds, m.speed))

@@ -31,8 +31,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from vs_transformers import Memory, write_model
+import torch
 
+from ernie_rt.planning.machine import usable_cores
+from ernie_rt.planning.measuring import read_bandwidth
+from ernie_rt_bench.models import find_model
+from ernie_rt_bench.peers.transformers import random_network
+
+READ_BYTES: Final = 1 << 30
 SECONDS_TO_START: Final = 300
 SECONDS_TO_END: Final = 20
 TOKENIZER: Final = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -41,7 +47,8 @@ TOKENIZER: Final = ("tokenizer.model", "tokenizer_config.json", "special_tokens_
 def write(folder: Path) -> None:
     """A checkpoint that every server reads."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as workdir:
-        written = write_model("0.3B", Path(workdir))
+        written = Path(workdir, "model")
+        random_network(find_model("0.3B").config, torch.bfloat16).save_pretrained(written)
         for name in TOKENIZER:
             (written / name).write_bytes((files("ernie_rt") / "demo" / name).read_bytes())
         shutil.move(written, folder)
@@ -148,13 +155,12 @@ def main() -> None:
         return
     commands = dict(server.split("=", 1) for server in given.servers)
     models = dict(model.split("=", 1) for model in given.model)
-    memory = Memory()
     rounds: list[dict[str, Any]] = []
     for number in range(given.rounds):
         order = list(commands)[number % len(commands) :] + list(commands)[: number % len(commands)]
         rounds.append({"order": order, "read_gbps": {}, "servers": {}})
         for name in order:
-            rounds[-1]["read_gbps"][name] = memory.read()
+            rounds[-1]["read_gbps"][name] = read_bandwidth(usable_cores(), READ_BYTES) / 1e9
             with running(commands[name], given.log) as url:
                 rounds[-1]["servers"][name] = measure(url, models.get(name), given)
         print(f"round {number + 1}\n{table(rounds, list(commands), given.streams)}\n", flush=True)

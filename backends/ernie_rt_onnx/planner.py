@@ -65,7 +65,7 @@ class OnnxPlanner:
         )
 
     def rates(self, target: Target, device: Device) -> Rates:
-        blocks = Rate(0.9, 0.5, "int8" if "int8" in device.flops else "float32")
+        blocks = Rate(0.72, 0.65, "int8" if "int8" in device.flops else "float32")
         if on_gpu(target):
             return Rates(
                 {
@@ -87,10 +87,10 @@ class OnnxPlanner:
                 "int8": blocks,
                 "int4": blocks,
             },
-            cache=0.6,
-            step_seconds=300e-6,
-            node_seconds=10e-6,
-            source="two Zen 4 cores: products read at 87 to 100 % of the bandwidth, docs/performance.md",
+            cache=0.37,
+            step_seconds=250e-6,
+            node_seconds=15e-6,
+            source="two cores with AVX-512: int4 and int8 of the 0.3B and the 21B, benchmarks/prediction.py",
         )
 
 

@@ -36,8 +36,8 @@ class Profile:
         written for the same node of ours is counted with them.
         """
         owners = [made_for.get(_written(name)) for name, _ in self.nodes]
-        before = accumulate(owners, lambda last, owner: owner or last)
-        after = reversed([*accumulate(reversed(owners), lambda next, owner: owner or next)])
+        before = accumulate(owners, _last)
+        after = reversed([*accumulate(reversed(owners), _last)])
         found: dict[str, float] = {}
         added = 0.0
         for (_, taken), last, next in zip(self.nodes, before, after, strict=True):
@@ -52,6 +52,10 @@ class Profile:
             "before and after ONNX Runtime": seconds - self.seconds,
         }
         return StepTimes(seconds, found, others)
+
+
+def _last(known: str | None, owner: str | None) -> str | None:
+    return owner or known
 
 
 def _written(name: str) -> str:

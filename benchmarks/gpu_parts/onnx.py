@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from cpu import write_model
-
 import ernie_rt
 from ernie_rt.host import PluginHost
 from ernie_rt.location import Located
 from ernie_rt.weights.quantize import Quantization
 from ernie_rt.weights.synthetic import Synthetic
+from ernie_rt_bench.models import write_random
 from gpu_parts.card import Card
 from gpu_parts.commands import conform, run_all
 from gpu_parts.report import Measured, Report
@@ -54,7 +53,7 @@ def load(card: Card, dtype: str, folder: Path | None) -> ernie_rt.Model:
     if folder is None:
         located, weights = Located(config), Synthetic()
         return ernie_rt.load(located, backend="onnx", device=device, dtype=dtype, max_context=512, weights=weights)
-    write_model(folder, config, Quantization(4, layout="raw"))
+    write_random(folder, config, Quantization(4, layout="raw"))
     return ernie_rt.load(Located(config, folder), backend="onnx", device=device, dtype=dtype, max_context=512)
 
 

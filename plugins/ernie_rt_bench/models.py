@@ -37,6 +37,15 @@ def first_layers(config: ModelConfig, count: int) -> ModelConfig:
     return replace(config, num_hidden_layers=count, moe=moe)
 
 
+def random_folder(work: Path, name: str, layers: int | None, how: Quantization) -> Located:
+    """A known model, or its first layers, with random weights in a quantised folder in `work`, perhaps there already."""
+    located = find_model(name, layers)
+    folder = work / "-".join([name, *([] if layers is None else [str(layers)]), f"int{how.bits}", how.layout])
+    if not folder.exists():
+        write_random(folder, located.config, how)
+    return Located(located.config, folder)
+
+
 def write_random(out: Path, config: ModelConfig, how: Quantization) -> None:
     """A quantised folder whose codes and scales are drawn, not rounded: it takes no float32 weights."""
     source = Synthetic()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ernie_rt.contract import Done, ExecutableBase, Node, Step, StepTimes
+from ernie_rt.contract import Done, ExecutableBase, MemoryReport, Node, Step, StepTimes
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request
 from ernie_rt.session import Model
@@ -52,6 +52,12 @@ class Timed:
 
     def copy(self, source: int, destination: int, length: int) -> None:
         self._executable.copy(source, destination, length)
+
+    def memory(self) -> MemoryReport:
+        return self._executable.memory()
+
+    def close(self) -> None:
+        """It is another's."""
 
 
 def steps_by_op(model: Model, ids: Sequence[int]) -> tuple[StepByOp, ...]:

@@ -12,8 +12,7 @@ from typing import Any
 from ernie_rt.cli.loaded import loaded, quantization, quantized
 from ernie_rt.cli.options import Weights
 from ernie_rt.graph.cost import graph_cost
-from ernie_rt.location import Located
-from ernie_rt_bench.models import find_model, write_random
+from ernie_rt_bench.models import find_model, random_folder
 from ernie_rt_bench.ops import steps_by_op
 
 
@@ -38,13 +37,10 @@ class Ours:
         placing = {name: options[name] for name in ("backend", "device", "dtype")}
         source = Synthetic() if drawn and bits is None else quantized(located, bits, options["threads"], **placing)
         if drawn and bits is not None:
-            how = quantization(bits, located, **placing)
-            folder = Path(work, f"{model if layers is None else f'{model}-{layers}'}-{bits}-{how.layout}")
-            if not folder.exists():
-                write_random(folder, located.config, how)
-            located = Located(located.config, folder)
+            located = random_folder(Path(work), model, layers, quantization(bits, located, **placing))
         preparing = time.time() - began
-        self._stack, self._rest = ExitStack(), iter(())
+        self._stack = ExitStack()
+        self._rest: Iterator[int] = iter(())
         ready = self._model = self._stack.enter_context(
             loaded(located, weights=source, max_context=max_context, reuse=False, quiet=True, **options)
         )
@@ -72,7 +68,7 @@ class Ours:
         self.facts["prompt_flops"] = {str(c): graph_cost(ready.graph, {"N": c, "C": c, "L": 1}).flops for c in contexts}
 
     def prefill(self, ids: Sequence[int], new: int) -> None:
-        self._rest: Iterator[int] = self._model.stream_ids(ids, max_new_tokens=new + 1, ignore_eos=True)
+        self._rest = self._model.stream_ids(ids, max_new_tokens=new + 1, ignore_eos=True)
         next(self._rest)
 
     def decode(self) -> None:

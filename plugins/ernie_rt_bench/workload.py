@@ -55,8 +55,6 @@ class Contender(Protocol):
     """A configuration of ours, or another program, in a process of its own."""
 
     name: str
-    cpu_seconds: float
-    """Processor time of its process so far; 0 where the system does not say."""
     peak_bytes: int
     """The most private memory that its process has had; 0 where the system does not say."""
 
@@ -74,6 +72,11 @@ class Contender(Protocol):
 
     def by_op(self, context: int) -> Sequence[Mapping[str, Any]]:
         """Steps by op, as JSON (ops.StepByOp); nothing of a program that does not tell."""
+        ...
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time of its process so far; 0 where the system does not say."""
         ...
 
     def close(self) -> None: ...

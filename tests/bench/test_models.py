@@ -11,6 +11,7 @@ from ernie_rt.modeling.families import find
 from ernie_rt.weights import hub
 from ernie_rt.weights.quantize import Quantization
 from ernie_rt.weights.quantized import QuantizedSource
+from ernie_rt_bench import models
 from ernie_rt_bench.models import find_model, first_layers, write_random
 from support.untrained import CONFIG
 
@@ -50,3 +51,14 @@ def test_random_weights_are_a_quantised_folder(tmp_path: Path) -> None:
     source = QuantizedSource(tmp_path / "out", config)
     assert source.storages["layers.0.mlp.gate_up"] == how.linears
     source.close()
+
+
+def test_a_folder_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+    monkeypatch.setattr(models, "write_random", lambda out, config, how: written.append(out))
+    found = models.random_folder(tmp_path, "0.3B", 2, Quantization(8, layout="tiled"))
+    assert found.folder == tmp_path / "0.3B-2-int8-tiled" and written == [found.folder]
+    assert found.config.num_hidden_layers == 2
+    (tmp_path / "0.3B-int4-raw").mkdir()
+    models.random_folder(tmp_path, "0.3B", None, Quantization(4))
+    assert len(written) == 1

@@ -40,7 +40,9 @@ class Transformers:
         self._device = torch.device("cpu" if device == "auto" else device)
         kept = getattr(torch, config.dtype if dtype == "auto" else dtype)
         self.vocabulary = config.vocab_size
-        self._model = (_random(config, kept) if located.folder is None else _opened(located, kept)).to(self._device)
+        self._model = (random_network(config, kept) if located.folder is None else _opened(located, kept)).to(
+            self._device
+        )
         self._experts: dict[str, str] = {}
         self._given: tuple[torch.Tensor, Any, int] | None = None
         self.facts: dict[str, Any] = {
@@ -113,11 +115,13 @@ def _opened(located: Located, dtype: torch.dtype) -> Any:
     return auto.from_pretrained(located.folder, dtype=dtype, attn_implementation="sdpa").eval()
 
 
-def _random(config: ModelConfig, dtype: torch.dtype) -> Any:
+def random_network(config: ModelConfig, dtype: torch.dtype) -> Any:
     """A network of these shapes; its tables of positions are made anew, since those on no device hold no numbers."""
     fields = asdict(config)
     fields |= fields.pop("moe") or {}
-    known = transformers.AutoConfig.for_model(fields.pop("model_type"), **{**fields, "dtype": dtype})
+    known = transformers.AutoConfig.for_model(
+        fields.pop("model_type"), **{**fields, "dtype": dtype, "eos_token_id": list(config.eos_token_id)}
+    )
     auto: Any = transformers.AutoModelForCausalLM
     with torch.device("meta"):
         network = auto.from_config(known, dtype=dtype, attn_implementation="sdpa").eval()
