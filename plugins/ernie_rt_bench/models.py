@@ -38,7 +38,7 @@ def first_layers(config: ModelConfig, count: int) -> ModelConfig:
 
 
 def random_folder(work: Path, name: str, layers: int | None, how: Quantization) -> Located:
-    """A known model, or its first layers, with random weights in a quantised folder in `work`, perhaps there already."""
+    """A known model, or its first layers, in a quantised folder of random weights in `work`, perhaps there before."""
     located = find_model(name, layers)
     folder = work / "-".join([name, *([] if layers is None else [str(layers)]), f"int{how.bits}", how.layout])
     if not folder.exists():
