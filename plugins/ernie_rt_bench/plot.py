@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
-from ernie_rt.conformance.html import STYLE
+from ernie_rt.html import STYLE
 from ernie_rt_bench.report import speeds
 from ernie_rt_bench.workload import Kind, Report, Result, Spread
 
