@@ -59,7 +59,7 @@ class Predictor:
     """Predicts one model, held as a graph says whose packed weights the backend accepts, on one device."""
 
     def __init__(self, graph: Graph, device: Device, rates: Rates) -> None:
-        self._nodes: Counter[Node] = alike(graph.with_weights(_held))
+        self._nodes: Counter[Node] = alike(graph.with_weights(held))
         self._device = device
         self._rates = rates
 
@@ -129,6 +129,6 @@ def _runs(node: Node) -> int:
     return cast(int, node.attributes["top_k"]) if node.op == "moe_experts" else 1
 
 
-def _held(weight: Weight) -> Weight:
+def held(weight: Weight) -> Weight:
     """Plain weights are held in the dtype that they take part in computations as."""
     return replace(weight, storage=Plain(weight.type.dtype)) if isinstance(weight.storage, Plain) else weight

@@ -12,6 +12,7 @@ from typing import Any
 from ernie_rt.cli.loaded import loaded, quantization, quantized
 from ernie_rt.cli.options import Weights
 from ernie_rt.graph.cost import graph_cost
+from ernie_rt.planning.speed import held
 from ernie_rt_bench.models import find_model, random_folder
 from ernie_rt_bench.ops import steps_by_op
 
@@ -62,8 +63,9 @@ class Ours:
         }
         if drawn and bits is None:
             self.facts["first"] = None  # drawing weights is no loading
+        graph = ready.graph.with_weights(held)
         if choice.device == "cpu":  # whose memory is what this machine's bandwidth was measured of
-            costs = {str(c): graph_cost(ready.graph, {"N": 1, "C": c + 1, "L": 1}) for c in contexts}
+            costs = {str(c): graph_cost(graph, {"N": 1, "C": c + 1, "L": 1}) for c in contexts}
             self.facts["decode_bytes"] = {c: cost.weight_bytes + cost.cache_bytes for c, cost in costs.items()}
         self.facts["prompt_flops"] = {str(c): graph_cost(ready.graph, {"N": c, "C": c, "L": 1}).flops for c in contexts}
 

@@ -78,12 +78,12 @@ def test_what_would_be_faster_and_how_to_get_it(host: PluginHost, monkeypatch: p
     first, *_ = made.faster(choice)
     assert first.endswith("times as fast: --weights int4, which rounds the weights")
     assert made.command(choice) == "ernie-rt run 21B-A3B --max-context 1024"
-    monkeypatch.setattr(host, "missing", lambda name: "needs torch" if name == "eager" else None)
+    monkeypatch.setattr(host, "missing", lambda name: "needs onnxruntime" if name == "onnx" else None)
     lacking = plan(host, "0.3B", 64)
     (choice,) = lacking.choices
-    assert choice is not None and choice.backend == "onnx"
-    assert any("install what eager needs torch: pip install" in text for text in lacking.faster(choice))
-    assert any(text.startswith("eager: needs torch: pip install") for text in lacking.why(choice))
+    assert choice is not None and choice.backend == "eager"
+    assert any("install what onnx needs onnxruntime: pip install" in text for text in lacking.faster(choice))
+    assert any(text.startswith("onnx: needs onnxruntime: pip install") for text in lacking.why(choice))
 
 
 def test_why_nothing_is_chosen(host: PluginHost, monkeypatch: pytest.MonkeyPatch) -> None:
