@@ -150,7 +150,7 @@ class EagerExecutable(ExecutableBase):
 
     @torch.inference_mode()
     def timed(self, step: Step) -> tuple[StepResult, StepTimes]:
-        with exact_sums(self._device), threads(self._threads):
+        with exact_sums(self._device), threads(self._target.threads):
             watch = stopwatch(self._device)
             result = self._compute_all(step, watch).result()
             return result, watch.times()

@@ -39,6 +39,7 @@ NOT_RUN = {
     r".*--device (cuda|mps)": "needs a GPU",
     r"ernie-rt serve |curl |ask|rules=": "needs a server; tests/serve/test_serving_page.py asks one what pages ask",
     r"ernie-rt bench serve": "needs a server; tests/serve/test_cli_bench.py",
+    r"ernie-rt bench 0.3B": "takes minutes, and llama.cpp; tests/bench/test_cli.py",
     r"ernie-rt cache": "what somebody's cache holds; tests/cli/test_cache.py",
 }
 """Commands that cannot be run here, and why."""
