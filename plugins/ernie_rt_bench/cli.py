@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from ernie_rt.cli import completion
 from ernie_rt.cli import options as opt
-from ernie_rt_bench.contenders import Peer
+from ernie_rt_bench.peers import Peer
 from ernie_rt_serve.cli.bench import serve
 
 

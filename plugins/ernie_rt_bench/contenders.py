@@ -5,23 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ernie_rt.errors import BackendError, OptionError
+from ernie_rt_bench.peers import Peer
 from ernie_rt_bench.peers.llama import LlamaBench, can_repack
 from ernie_rt_bench.process import Process
 from ernie_rt_bench.workload import Contender, Workload
-
-
-class Peer(StrEnum):
-    """Other programs."""
-
-    transformers = "transformers"
-    llama = "llama.cpp"
-    genai = "onnxruntime-genai"
 
 
 @dataclass(frozen=True, slots=True)
