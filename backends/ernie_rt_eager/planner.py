@@ -60,7 +60,7 @@ class EagerPlanner:
             )
         if dtype == "bfloat16":  # whose products with one row PyTorch is slow at, however fast memory is
             rate = Rate(0.22, 0.68, dtype)
-            source = "two cores with AVX-512: the 0.3B and four layers of the 21B, benchmarks/prediction.py"
+            source = "two cores with AVX-512: set to the 0.3B and four layers of the 21B, docs/performance.md"
         else:
             rate, source = Rate(0.75, 0.6, dtype), "estimated from products of PyTorch's in float32"
         return Rates({dtype: rate}, cache=0.4, step_seconds=500e-6, node_seconds=35e-6, source=source)

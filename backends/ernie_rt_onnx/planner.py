@@ -90,7 +90,7 @@ class OnnxPlanner:
             cache=0.37,
             step_seconds=250e-6,
             node_seconds=15e-6,
-            source="two cores with AVX-512: int4 and int8 of the 0.3B and the 21B, benchmarks/prediction.py",
+            source="two cores with AVX-512: fitted to int4 and int8 of the 0.3B and the 21B, docs/performance.md",
         )
 
 
