@@ -31,7 +31,7 @@ OWN_TESTS = {
 }
 """Pages that are followed elsewhere, word by word."""
 NOT_RUN = {
-    r"make (demo|test|docs|wheels)\b": "each sets up an environment: whoever runs the tests has run one",
+    r"make (demo|test|wheels)\b": "each sets up an environment: whoever runs the tests has run one",
     r"\. \.venv/bin/activate": "an environment for a shell",
     r"pip ": "needs an index of packages; tests/test_tutorial.py installs the wheel",
     r"ls dist": "what `make wheels` leaves; tests/tools/test_wheels.py",
@@ -41,6 +41,8 @@ NOT_RUN = {
     r"ernie-rt bench serve": "needs a server; tests/serve/test_cli_bench.py",
     r"ernie-rt bench 0.3B": "takes minutes, and llama.cpp; tests/bench/test_cli.py",
     r"ernie-rt cache": "what somebody's cache holds; tests/cli/test_cache.py",
+    r"ernie-rt doctor": "what it finds is of a machine; tests/cli/test_doctor.py has one with faults",
+    r"ernie-rt lm-eval": "needs the extra lm-eval; tests/harness/test_model.py asks where it is installed",
 }
 """Commands that cannot be run here, and why."""
 PYTHON = {
@@ -51,9 +53,11 @@ PYTHON = {
     "commands.md": "tests/cli/test_commands_page.py",
     "conformance.md": "the test that `backends new` writes; tests/test_tutorial.py runs it",
     "determinism.md": "a line of Python; tests/test_python_page.py runs the same",
+    "eval.md": "needs the extra lm-eval and the hub; tests/harness/test_model.py does without the hub",
     "onnx.md": "tests/onnx_export/test_export.py",
     "prefix-cache.md": "a line of Python; tests/test_python_page.py runs the same",
     "python.md": "tests/test_python_page.py",
+    "receipts.md": "tests/receipts/test_page.py",
     "responses-and-messages.md": "needs a server; tests/serve/test_openai_client.py has one for such clients",
     "routing.md": "tests/routing/test_docs.py",
     "serving.md": "tests/serve/test_serving_page.py",
@@ -72,7 +76,7 @@ OTHERS = {
     "yaml": "tests/serve/test_serving_page.py reads it",
 }
 """Blocks in other languages."""
-FIGURES = ("batch", "conform", "diff", "export", "plugins", "quantize", "verify")
+FIGURES = ("batch", "conform", "diff", "eval", "plan", "plugins", "replay", "verify")
 """Commands whose figures are of a machine or of a moment."""
 LONG = ("conformance.md", "onnx.md")
 
@@ -148,6 +152,8 @@ def test_the_lists_speak_of_what_is_there() -> None:
     everything = [shown for page in PAGES for shown in commands(page)]
     for what in NOT_RUN:
         assert any(re.match(what, shown.command) for shown in everything), f"no page shows {what}"
+    for name in FIGURES:
+        assert any(re.match(rf"ernie-rt {name}\b", shown.command) and shown.expected for shown in everything), name
     assert set(OWN_TESTS) | set(LONG) <= {page.name for page in PAGES}
     reasons = " ".join(why for each in (OWN_TESTS, NOT_RUN, PYTHON, OTHERS) for why in each.values())
     assert all((ROOT / path).exists() for path in re.findall(r"tests/[\w/]+\.py", reasons))

@@ -39,21 +39,21 @@ def in_terminal(text: str) -> list[Shown]:
 
 def pattern(expected: str, *, figures: bool = True) -> str:
     """A regular expression for what is shown: … is anything, and lines when alone on one. With `figures`, numbers but 0
-    may differ, and the counts of a level may not."""
+    and moments may differ, and the counts of a level may not."""
 
     def part(text: str) -> str:
         if text == "…":
             return ".*"
         if text.startswith("  "):
             return " +"
-        varies = figures and re.fullmatch(r"[1-9][\d.e+-]*|0\.\d+", text)
-        return r"[\d.e+-]+" if varies else re.escape(text)
+        varies = figures and re.fullmatch(r"[1-9][\d.e+-]*(T[\d:+]+)?|0\.\d+", text)
+        return r"[\dT:.e+-]+" if varies else re.escape(text)
 
     def line(text: str) -> str:
         counts = re.match(r"L\d( +\d+){5}(?=\s|$)", text)
         if counts is not None:
             return " +".join(counts[0].split()) + line(text[counts.end() :])
-        parts = re.split(r"(…| {2,}|(?<![\w.])\d[\d.e+-]*)", text)
+        parts = re.split(r"(…| {2,}|(?<![\w.])\d[\d.e+-]*(?:T[\d:+]+)?)", text)
         return r"(?:.*\n)*?" if text == "…" else "".join(map(part, parts)) + r" *\n"
 
     return "".join(map(line, expected.splitlines()))
