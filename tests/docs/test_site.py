@@ -14,6 +14,7 @@ from support.commands import command
 from support.shown import PAGES, ROOT
 
 DOCS = ROOT / "docs"
+AROUND = (*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md")
 EXAMPLES = ("likely", "yours")
 """Commands that pages make up."""
 LINK = re.compile(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
@@ -52,7 +53,7 @@ def test_every_page_has_its_place() -> None:
     assert not [name for name in pages - {"index.md"} if f"({name})" not in index]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=ids)
+@pytest.mark.parametrize("page", AROUND, ids=ids)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in filter(None, (a or b for a, b in LINK.findall(text(page)))):
         if re.match(r"https?:", target):
@@ -90,7 +91,7 @@ def test_every_command_is_on_a_page() -> None:
     assert not [name for name in names() if not re.search(rf"ernie-rt {name}\b", shown)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=ids)
+@pytest.mark.parametrize("page", AROUND, ids=ids)
 def test_commands_and_their_options_are_there(page: Path) -> None:
     whole = page.read_text("utf-8")
     lines = re.findall(r"`(ernie-rt [^`\n]+)`", whole)
