@@ -22,6 +22,11 @@ from ernie_rt.contract import (
 LIBRARY_BYTES: Final = 12 << 20
 """What PyTorch's threads and libraries keep for themselves once they have run, on a CPU."""
 
+ONE_ROW: Final = 0.045
+"""Of a CPU's peak, what PyTorch's products with one row reach in bfloat16, however fast memory is."""
+MOST_READ: Final = 0.55
+"""Of the bandwidth, where memory is slow."""
+
 NARROW: Final[Mapping[str, frozenset[str]]] = {
     "bfloat16": frozenset({"avx512_bf16", "amx", "bf16"}),
     "float16": frozenset({"amx_fp16"}),
@@ -58,9 +63,10 @@ class EagerPlanner:
                 node_seconds=35e-6,
                 source=f"estimated: {dtype} on a CPU without instructions for it",
             )
-        if dtype == "bfloat16":  # whose products with one row PyTorch is slow at, however fast memory is
-            rate = Rate(0.22, 0.68, dtype)
-            source = "two cores with AVX-512: set to the 0.3B and four layers of the 21B, docs/performance.md"
+        if dtype == "bfloat16":  # in which a product with one row has an operation for each byte of its weight
+            one_row = ONE_ROW * device.flops.get(dtype, 0.0) / device.bandwidth if device.bandwidth else 0.0
+            rate = Rate(min(MOST_READ, one_row) or MOST_READ, 0.68, dtype)
+            source = "two cores with AVX-512: set to the 0.3B, and held against four layers of the 21B"
         else:
             rate, source = Rate(0.75, 0.6, dtype), "estimated from products of PyTorch's in float32"
         return Rates({dtype: rate}, cache=0.4, step_seconds=500e-6, node_seconds=35e-6, source=source)

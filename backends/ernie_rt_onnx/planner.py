@@ -26,6 +26,13 @@ SESSION_BYTES: Final = 16 << 20
 """What a session takes beside its parameters: its graph, its threads, and what its arenas have to spare."""
 
 
+MOST_READ: Final = 0.85
+"""Of the bandwidth, while memory is what products with one row wait for."""
+ONE_ROW: Final = 0.25
+"""Bytes of blocks that such a product goes through, for each FLOP of a CPU's peak in float32: where memory is fast, it
+is this that decides."""
+
+
 class OnnxPlanner:
     """Slots of the longest context; weights in the dtype of activations, or in blocks, of which tiles stay in files."""
 
@@ -65,7 +72,6 @@ class OnnxPlanner:
         )
 
     def rates(self, target: Target, device: Device) -> Rates:
-        blocks = Rate(0.72, 0.65, "int8" if "int8" in device.flops else "float32")
         if on_gpu(target):
             return Rates(
                 {
@@ -79,18 +85,20 @@ class OnnxPlanner:
                 source="estimated: no card has run it yet",
                 has_run=False,
             )
+        one_row = ONE_ROW * device.flops.get("float32", 0.0) / device.bandwidth if device.bandwidth else 0.0
+        blocks = Rate(min(MOST_READ, one_row) or MOST_READ, 0.65, "int8" if "int8" in device.flops else "float32")
         return Rates(
             # ONNX Runtime widens weights in float16 as it loads them.
             {
-                "float32": Rate(0.85, 0.6, "float32"),
+                "float32": Rate(MOST_READ, 0.85, "float32"),
                 "float16": Rate(0.4, 0.5, "float32"),
                 "int8": blocks,
                 "int4": blocks,
             },
             cache=0.37,
-            step_seconds=250e-6,
-            node_seconds=15e-6,
-            source="two cores with AVX-512: fitted to int4 and int8 of the 0.3B and the 21B, docs/performance.md",
+            step_seconds=400e-6,
+            node_seconds=6e-6,
+            source="two cores with AVX-512: set to int4 of the 0.3B and the 21B, docs/performance.md",
         )
 
 
