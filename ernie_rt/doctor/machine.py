@@ -14,7 +14,7 @@ from ernie_rt.contract.findings import Finding
 from ernie_rt.contract.memory import available_memory, control_groups
 from ernie_rt.display import human_bytes
 from ernie_rt.doctor.report import Fact
-from ernie_rt.planning.machine import this_machine
+from ernie_rt.planning.machine import cpu_quota, this_machine, usable_cores
 
 SLOW_MEMORY: Final = 8e9
 """Bytes a second; a core of ten years ago reads more."""
@@ -117,11 +117,6 @@ def huge_pages() -> Iterator[Finding]:
         yield Finding("slow", seen, costs, command, "It holds until the machine starts anew")
 
 
-def usable_cores() -> int:
-    """How many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def allowed_cores() -> int:
     """How many cores it could run on if it asked to: what binds a shell to some is a wish, what binds a container is
     none."""
@@ -135,20 +130,6 @@ def allowed_cores() -> int:
         return len(bound)
     finally:
         os.sched_setaffinity(0, bound)
-
-
-def cpu_quota() -> float | None:
-    """For the time of how many cores control groups let this process compute; None: there is no such limit."""
-    found = []
-    for group, version in control_groups("cpu"):
-        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if version == 1 else ("cpu.max",)
-        try:
-            quota, period = " ".join((group / name).read_text().strip() for name in names).split()
-            if quota not in ("max", "-1"):
-                found.append(int(quota) / int(period))
-        except (OSError, ValueError, ZeroDivisionError):
-            continue
-    return min(found, default=None)
 
 
 def memory_limit() -> int | None:

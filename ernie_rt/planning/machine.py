@@ -14,14 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from ernie_rt.contract.memory import available_memory
+from ernie_rt.contract.memory import available_memory, control_groups
 from ernie_rt.contract.planner import Device
 from ernie_rt.planning.device import MIB
 from ernie_rt.planning.gpus import mac_gpu, nvidia_gpus, told
 
 CPUINFO: Final = Path("/proc/cpuinfo")
 CPUS: Final = Path("/sys/devices/system/cpu")
-QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 LINUX: Final[Mapping[str, str]] = {
     "avx2": "avx2", "avx_vnni": "avx_vnni", "avx512f": "avx512f", "avx512_vnni": "avx512_vnni",
     "avx512_bf16": "avx512_bf16", "amx_tile": "amx", "asimd": "neon", "asimddp": "dotprod", "i8mm": "i8mm",
@@ -48,7 +47,8 @@ MOST_THREADS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """A CPU as its system describes it: name, the cores that this process may use, features, bytes of main memory."""
+    """A CPU as its system describes it: name, the cores that this process may use (those that it is bound to, and no
+    more than its control groups pay for), features, bytes of main memory."""
 
     name: str
     cores: int
@@ -99,16 +99,29 @@ def this_cpu() -> Cpu:
     else:
         name, features = _linux(CPUINFO)
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Cpu(name or platform.processor() or platform.machine(), usable_cores(), frozenset(features), memory)
+    cores, quota = usable_cores(), cpu_quota()
+    if quota is not None:
+        cores = max(1, min(cores, round(quota)))
+    return Cpu(name or platform.processor() or platform.machine(), cores, frozenset(features), memory)
 
 
 def usable_cores() -> int:
-    """How many cores this process may use: those that it is bound to, and no more than its control group pays for."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = QUOTA.read_text().split()
-        return max(1, min(bound, round(int(quota) / int(period))))  # without a limit, `quota` is no number
-    return bound
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_quota() -> float | None:
+    """For the time of how many cores control groups let this process compute; None: there is no such limit."""
+    found = []
+    for group, version in control_groups("cpu"):
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if version == 1 else ("cpu.max",)
+        try:
+            quota, period = " ".join((group / name).read_text().strip() for name in names).split()
+            if quota not in ("max", "-1"):
+                found.append(int(quota) / int(period))
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+    return min(found, default=None)
 
 
 def cache_bytes() -> int:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ernie_rt.contract import memory
 from ernie_rt.planning import machine, measuring
 from ernie_rt.planning.device import GIB, MIB
-from ernie_rt.planning.machine import cache_bytes, this_cpu, this_machine, usable_cores
+from ernie_rt.planning.machine import cache_bytes, this_cpu, this_machine
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -85,6 +86,7 @@ def test_this_cpu() -> None:
     assert cpu.memory_bytes > GIB
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
 @pytest.mark.parametrize(
     ("said", "cores"), [("max 100000", 6), ("150000 100000", 2), ("10000 100000", 1), ("900000 100000", 6), ("", 6)]
 )
@@ -92,10 +94,13 @@ def test_a_container_uses_no_more_cores_than_it_pays_for(
     said: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
-    monkeypatch.setattr(machine, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    (tmp_path / "cgroup").write_text("0::/user.slice/run-7.scope\n")
+    (tmp_path / "user.slice").mkdir()
     if said:
-        machine.QUOTA.write_text(said)
-    assert usable_cores() == cores
+        (tmp_path / "user.slice" / "cpu.max").write_text(said)
+    assert this_cpu().cores == cores
 
 
 def test_a_cache_that_cores_share_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
