@@ -22,18 +22,20 @@ QUERY: Final = ("--query-gpu=index,uuid,name,memory.free", "--format=csv,noheade
 
 
 def nvidia_gpus() -> tuple[Device, ...]:
-    """The cards that this process may use, with what a model can have of the memory that is free on each now.
+    """The cards that this process may use, in CUDA's order, with what a model can have of the memory that is free on
+    each now.
 
     A card that the table does not know has a bandwidth of 0, which means that it is not known, and no peaks. There are
     none where the tool is absent, fails, or takes longer than `PATIENCE`.
     """
     tool = next(filter(None, map(shutil.which, SMI)), None)
     rows = csv.reader(told([tool, *QUERY]).splitlines(), skipinitialspace=True) if tool is not None else ()
-    return tuple(
-        _with_room(replace(_found(name, "cuda"), memory_bytes=int(free) * MIB))
+    cards = {
+        place: _with_room(replace(_found(name, "cuda"), memory_bytes=int(free) * MIB))
         for index, uuid, name, free in (row for row in rows if len(row) == 4)
-        if free.isdigit() and _visible(index, uuid)
-    )
+        if index.isdecimal() and free.isdecimal() and (place := _place(index, uuid)) is not None
+    }
+    return tuple(cards[place] for place in sorted(cards))
 
 
 def mac_gpu(chip: str, memory_bytes: int) -> tuple[Device, ...]:
@@ -74,10 +76,11 @@ def _with_room(device: Device) -> Device:
     return replace(device, memory_bytes=max(0, room(device)))
 
 
-def _visible(index: str, uuid: str) -> bool:
-    """Whether CUDA_VISIBLE_DEVICES, where it is set, names a card, by its number or its identifier."""
+def _place(index: str, uuid: str) -> int | None:
+    """Where a card comes among those that CUDA_VISIBLE_DEVICES, where it is set, names by their numbers or identifiers;
+    None: it is hidden."""
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted is None:
-        return True
-    names = [each.strip() for each in wanted.split(",")]
-    return index in names or any(each.startswith("GPU-") and uuid.startswith(each) for each in names)
+        return int(index)
+    names = enumerate(each.strip() for each in wanted.split(","))
+    return next((i for i, name in names if name == index or (name.startswith("GPU-") and uuid.startswith(name))), None)

@@ -60,6 +60,7 @@ def test_cards_with_what_is_free_of_them() -> None:
         ("-1", []),
         ("3", ["NVIDIA A100 80GB SXM"]),
         ("GPU-aaaa, 4", ["NVIDIA GeForce RTX 4090", "NVIDIA Whatever 9"]),
+        ("4,GPU-aaaa", ["NVIDIA Whatever 9", "NVIDIA GeForce RTX 4090"]),  # cuda:0 is the first that is named
         ("GPU-ffff", []),
     ],
 )
