@@ -11,6 +11,7 @@ from typing import Final
 
 from ernie_rt.build import accepted
 from ernie_rt.contract.bases import BackendBase
+from ernie_rt.contract.drivers import NAMES as NVIDIA
 from ernie_rt.contract.protocols import Backend, Target
 from ernie_rt.display import did_you_mean
 from ernie_rt.errors import BackendError, CapacityError, OptionError
@@ -32,7 +33,7 @@ AUTOMATIC: Final[Mapping[str, frozenset[str]]] = {
     "cudagraph": frozenset({"cuda"}),
 }
 """What `auto` may choose, by kind of device; backends of other names are used when they are asked for."""
-DRIVERS: Final = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")
+DRIVERS: Final = (*NVIDIA, "libamdhip64.so")
 """Libraries that come with drivers of GPUs: they tell at once whether PyTorch, which takes seconds, need be asked."""
 
 
@@ -130,13 +131,21 @@ def by_prediction(
     model: ModelConfig = DENSE_0_3B,
     storages: Mapping[str, Storage] | None = None,
 ) -> list[str]:
-    """The backends that `auto` may choose on a kind of device, in the order in which it tries them."""
+    """The backends that `auto` may choose on a kind of device, in the order in which it tries them. One whose planner
+    fails comes last: what is wrong with it is said when it is tried, and others may do."""
     names = [name for name, info in host.backends.items() if kind in info.dtypes and kind in AUTOMATIC.get(name, ())]
     if len(names) < 2:
         return names
     device = usual_device(kind)
 
     def place(name: str) -> tuple[bool, float]:
+        try:
+            with blame(name):
+                return predicted(name)
+        except BackendError:
+            return True, math.inf
+
+    def predicted(name: str) -> tuple[bool, float]:
         planner = host.planner(name)
         if planner is None:
             return True, math.inf

@@ -111,6 +111,13 @@ def test_auto_says_what_it_passed_over_and_why(fakes: Fakes) -> None:
     )
 
 
+def test_a_planner_that_fails_stops_no_other(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = fakes.add("onnx").add("eager").host()
+    monkeypatch.delattr(fakes.module, "onnx_planner")
+    assert choose(host).backend == "eager"
+    assert by_prediction(host, "cpu") == ["eager", "onnx"]
+
+
 def test_auto_prefers_a_gpu_to_an_earlier_backend(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ernie_rt.choice.accelerators", lambda: ("cuda",))
     fakes.add("onnx").add("eager", ("cuda:0", "cpu"), GPU)
