@@ -31,8 +31,12 @@ def describe(ref: str) -> Described:
     A folder has a config.json, weights whose headers are read, or both; without a config.json the weights must be those
     of a known model. Raises what is wrong with a folder, and ModelNotFoundError.
     """
-    folder = Path(ref).expanduser()
-    if not folder.is_dir():
+    try:
+        folder = Path(ref).expanduser()
+        is_folder = folder.is_dir()
+    except (OSError, RuntimeError):  # a name too long for a path; a home folder of nobody
+        is_folder = False
+    if not is_folder:
         if (family := find(ref)) is not None:
             return Described(family.name, family.config)
         folder = resolve(ref, fetch=False)

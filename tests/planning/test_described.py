@@ -81,6 +81,9 @@ def test_what_cannot_be_described_is_named(tmp_path: Path, monkeypatch: pytest.M
         describe("somebody/something")
     with pytest.raises(ModelNotFoundError, match="no such model"):
         describe("not a model")
+    for ref in ("~nobody/of this name", "x" * 5000):
+        with pytest.raises(ModelNotFoundError):
+            describe(ref)
     headers_alone(tmp_path / "strange", {"model.embed_tokens.weight": [10, 10]})
     with pytest.raises(ErnieRtError, match="this is weights without their config"):
         describe(str(tmp_path / "strange"))
