@@ -34,7 +34,7 @@ def known_devices() -> tuple[Device, ...]:
 
 def find_device(name: str) -> Device:
     """The device that a name means, in any case, with or without spaces, hyphens and the maker: "RTX4090", "a100 40gb",
-    "14900k", or as its driver spells it. A CPU may have the memory that comes with it: "Ryzen 9 9950X 64GB".
+    "9950x", or as its driver spells it. A CPU may have the memory that comes with it: "Ryzen 9 9950X 64GB".
 
     OptionError with suggestions where there is none, and where there are several.
     """

@@ -56,7 +56,7 @@ def test_nothing_stands_in_the_table_that_is_not_read() -> None:
         ("NVIDIA GeForce RTX 5090", 1792e9, "bfloat16", 209.5e12),
         ("NVIDIA GeForce RTX 5090", 1792e9, "float8", 419e12),
         ("AMD EPYC 9654", 460.8e9, "float32", 7.37e12),
-        ("Intel Core i9-14900K", 89.6e9, "float32", 1.433e12),
+        ("Intel Core Ultra 9 285K", 102.4e9, "float32", 2.586e12),
         ("AMD Ryzen AI Max+ 395", 256e9, "float32", 3.072e12),
     ],
 )
@@ -67,8 +67,8 @@ def test_computed_peaks_are_those_of_the_white_papers(name: str, bandwidth: floa
 
 
 def test_an_unlike_pair_of_cores_has_the_peaks_that_both_have(devices: dict[str, Device]) -> None:
-    assert devices["Intel Core i9-14900K"].flops.keys() == {"float32"}
-    assert "8 Raptor Cove at 3200 MHz and 16 Gracemont at 2400 MHz" in devices["Intel Core i9-14900K"].source
+    assert devices["Intel Core Ultra 9 285K"].flops.keys() == {"float32"}
+    assert "8 Lion Cove at 3700 MHz and 16 Skymont at 3200 MHz" in devices["Intel Core Ultra 9 285K"].source
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_an_unlike_pair_of_cores_has_the_peaks_that_both_have(devices: dict[str,
         ("NVIDIA RTX 6000 Ada Generation", "NVIDIA RTX 6000 Ada"),
         ("7900 xtx", "AMD Radeon RX 7900 XTX"),
         ("m4 max 128gb", "Apple M4 Max 128GB"),
-        ("14900K", "Intel Core i9-14900K"),
+        ("285K", "Intel Core Ultra 9 285K"),
         ("9950x", "AMD Ryzen 9 9950X"),
         ("8592", "Intel Xeon Platinum 8592+"),
     ],
