@@ -92,11 +92,15 @@ def explain(
     *,
     stored: Mapping[str, Storage] | None = None,
     name: str = "MODEL",
+    taken: int = 0,
 ) -> Explanation:
-    """Explain how a model was made ready, whose weights are `stored` so; `name` is what commands would call it."""
+    """Explain how a model was made ready, whose weights are `stored` so; `name` is what commands would call it.
+
+    One that is loaded has `taken` bytes of its device already, which other ways to run it would have in its place.
+    """
     device = _device(choice)
     made = make_plan(
-        name, config, host, device, device.memory_bytes, [limits.max_context], stored=stored,
+        name, config, host, device, device.memory_bytes + taken, [limits.max_context], stored=stored,
         sequences=limits.max_sequences,
     )  # fmt: skip
     packed = any(form.name == STORED for form in made.forms)

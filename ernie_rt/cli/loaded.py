@@ -133,7 +133,9 @@ def _reasons(model: Model) -> list[str]:
     from ernie_rt.host import PluginHost
 
     held, limits, host = model.memory(), model.limits, PluginHost()
-    return explain(model.choice, model.config, model.lowering, held, limits, host, stored=model.stored).lines()
+    return explain(
+        model.choice, model.config, model.lowering, held, limits, host, stored=model.stored, taken=held.kept_bytes
+    ).lines()
 
 
 def _say_mapped(nbytes: int, *, verbose: bool, quiet: bool) -> None:
