@@ -138,9 +138,7 @@ def _show(plan: Plan) -> None:
     header = ["CONTEXT", "WEIGHTS", "BACKEND", "DTYPE", "HELD", "IN FILES", "CACHE", "WORKSPACE", "FITS"]
     table([[*header, "PREFILL/s", "DECODE/s", "WHEN FULL/s"], *map(_row, plan.candidates)])
     for context, choice in zip(plan.contexts, plan.choices, strict=True):
-        write(
-            f"\n{context:,} tokens: " + ("nothing that runs here fits\n" if choice is None else _reasons(plan, choice))
-        )
+        write(f"\n{context:,} tokens: " + (f"{plan.obstacle(context)}\n" if choice is None else _reasons(plan, choice)))
 
 
 def _show_holders(plan: Plan) -> None:

@@ -29,7 +29,7 @@ class Candidate:
 
     `dtype` is that of activations and of the cache. `dequantised` says that the backend does not take weights of this
     form as they are; `lacking` what the backend lacks here, None when it is usable. `speed` is None where nothing
-    predicts it: without room, of devices whose peaks are not known, and of weights that come from disk. `basis` says
+    predicts it: of devices whose peaks are not known, and of weights that come from disk. `basis` says
     where the rates are from, and `has_run` whether the backend has run on such a device.
     """
 

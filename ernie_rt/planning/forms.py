@@ -92,20 +92,19 @@ FORMS: Final[Mapping[str, Form]] = {
 
 
 def forms_of(config: ModelConfig, stored: Mapping[str, Storage] | None, wanted: str) -> tuple[Form, ...]:
-    """The forms to plan for: those in `wanted`, with commas between them, or for "all" that of the config's dtype and
-    those that are narrower. Of a model that is quantised already there is one.
+    """The forms to plan for, the widest first: those in `wanted`, with commas between them, or for "all" that of the
+    config's dtype and those that are narrower. Of a model that is quantised already there is one.
 
     OptionError for a form that nobody knows.
     """
+    names = {name.strip() for name in wanted.split(",")}
+    for name in sorted(names - {*FORMS, "all"}):
+        raise OptionError(f"no storage {name[:40]!r} is known", expected=f"all, or some of {', '.join(FORMS)}")
     if stored is not None and any(storage.packed for storage in stored.values()):
         return (Form(STORED, lambda weight: stored[weight.name]),)
-    if wanted == "all":
-        return tuple(form for form in FORMS.values() if form.name == config.dtype or form.name not in FLOATS)
-    names = [name.strip() for name in wanted.split(",")]
-    for name in names:
-        if name not in FORMS:
-            raise OptionError(f"no storage {name[:40]!r} is known", expected=f"all, or some of {', '.join(FORMS)}")
-    return tuple(FORMS[name] for name in names)
+    if "all" in names:
+        names |= {config.dtype, *(name for name in FORMS if name not in FLOATS)}
+    return tuple(form for form in FORMS.values() if form.name in names)
 
 
 PARTS: Final = ("embedding", "attention", "routed experts", "shared experts", "MLP", "head", "norms", "router")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
@@ -27,6 +28,7 @@ class Plan:
 
     `kv_bytes` are those of a token in the cache, by its dtype; `sizes` the bytes of stored weights by form and part. Of
     the `candidates` one for each context is chosen, None where none fits: `choices` are in the order of `contexts`.
+    `dtype` is the one that was asked for, or "auto".
     """
 
     model: str
@@ -40,6 +42,7 @@ class Plan:
     room: int
     contexts: tuple[int, ...]
     sequences: int
+    dtype: str
     candidates: tuple[Candidate, ...]
 
     @property
@@ -84,11 +87,17 @@ class Plan:
         return tuple(found)
 
     def command(self, chosen: Candidate) -> str:
-        """What runs it so."""
-        words = ["ernie-rt run", self.model]
+        """What runs it so, on a machine that has such a device; several sequences at once are for a server."""
+        words = ["ernie-rt", "run" if self.sequences == 1 else "serve", self.model]
         if self._form(chosen.form).quantization is not None:
-            words.append(f"--weights {chosen.form}")
-        return " ".join([*words, f"--max-context {chosen.limits.max_context}"])
+            words += ["--weights", chosen.form]
+        words += ["--backend", chosen.backend, "--device", self.device.kind]
+        if self.dtype != "auto":
+            words += ["--dtype", self.dtype]
+        words += ["--max-context", str(chosen.limits.max_context)]
+        if self.sequences > 1:
+            words += ["--max-sequences", str(self.sequences)]
+        return shlex.join(words)
 
     def why(self, chosen: Candidate) -> tuple[str, ...]:
         """The reasons of a choice, and why each other way in its context is none, one a line."""
@@ -99,9 +108,12 @@ class Plan:
             if not form.is_runnable:
                 reasons.append(f"{form.name}: ernie-rt does not hold such weights yet")
             else:
-                fits = {c.fit for c in self.candidates if c.form == form.name and c.limits == chosen.limits}
+                alike = [c for c in self.candidates if c.form == form.name and c.limits == chosen.limits]
+                fits = {each.fit for each in alike if each.lacking is None}
                 what = "would be read from disk, more of it" if chosen.fit == "from disk" else "would be read from disk"
                 what = f"{what}, again and again" if "from disk" in fits else "does not fit"
+                if absent := [each for each in alike if each.lacking is not None and each.fit == "yes"]:
+                    what = f"fits {absent[0].backend} alone, which {absent[0].lacking}"
                 reasons.append(f"{form.name}: {what}")
         for other in self.candidates:
             if other.limits != chosen.limits or other.form != chosen.form or other.backend == chosen.backend:
@@ -179,6 +191,7 @@ def make_plan(
         room=room,
         contexts=tuple(contexts),
         sequences=sequences,
+        dtype=dtype,
         candidates=candidates(model, host, device, room, forms, contexts, sequences=sequences, dtype=dtype),
     )
 

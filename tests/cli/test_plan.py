@@ -7,11 +7,15 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import ernie_rt
+from ernie_rt.cli.loaded import _reasons as reasons
 from ernie_rt.contract import Device
+from ernie_rt.host import PluginHost
 from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.hub import DEMO
 from ernie_rt.weights.quantize import Quantization, quantize_model
@@ -43,15 +47,23 @@ def test_a_plan_of_a_model_that_nobody_has_here() -> None:
 def test_a_plan_ends_with_a_command_that_runs() -> None:
     ran = command("plan", "demo", "--context", "512")
     *_, line = ran.out.splitlines()
-    assert line.strip() == "ernie-rt run demo --max-context 512"
+    assert line.strip() == "ernie-rt run demo --backend onnx --device cpu --max-context 512"
     ran = command(*line.split()[1:], "How many grams are in 5 kilograms?")
     assert (ran.code, ran.out) == (0, "5 kilograms = 5000 grams\n")
+
+
+def test_a_plan_says_that_what_fits_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PluginHost, "missing", lambda self, name: f"needs {name}")
+    assert "\n512 tokens: what fits is not installed: " in command("plan", "demo", "--context", "512").out
 
 
 def test_a_plan_as_json_and_for_a_named_device() -> None:
     told = json.loads(command("plan", "0.3B", "--context", "1k,4k", "--sequences", 2, "--json").out)
     assert [each["context"] for each in told["choices"]] == [1024, 4096] and told["sequences"] == 2
     assert told["device"]["name"] == "this CPU"
+    page = (Path(__file__).parents[2] / "docs/planning.md").read_text("utf-8")
+    written = [*told, *told["weights"]["int4"], *told["device"], *told["candidates"][0], *told["choices"][0]]
+    assert [key for key in written if f"`{key}`" not in page] == []
     told = json.loads(command("plan", "0.3B", "--device", "rtx 4090", "--storage", "int8,fp8", "--json").out)
     assert "4090" in told["device"]["name"] and list(told["weights"]) == ["int8", "fp8"]
     assert command("plan", "0.3B", "--device", "list").out.startswith("DEVICE ")
@@ -131,6 +143,15 @@ def test_why_is_what_explain_says() -> None:
     said = ran.err.splitlines()
     settled = [line for line in explained.out.splitlines() if "predicted" not in line and "faster" not in line]
     assert ran.code == 0 and len(settled) > 10 and all(line in said for line in settled)
+
+
+def test_what_a_loaded_model_has_taken_is_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--why` speaks once the model is there, and would otherwise count it twice."""
+    pytest.importorskip("onnxruntime")
+    with ernie_rt.load("demo", backend="reference") as model:
+        free = replace(HERE, memory_bytes=model.memory().workspace_bytes)
+        monkeypatch.setattr("ernie_rt.explanation.this_machine", lambda: free)
+        assert not [line for line in reasons(model) if "does not fit" in line]
 
 
 def test_cards_that_hold_it() -> None:

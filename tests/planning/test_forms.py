@@ -70,7 +70,7 @@ def test_what_is_not_runnable_is_sized_by_its_rule() -> None:
 def test_forms_by_name() -> None:
     config = read_config(DEMO)
     assert [form.name for form in forms_of(config, None, "all")] == ["bfloat16", "int8", "fp8", "int4", "int3", "2-bit"]
-    assert [form.name for form in forms_of(config, None, "int4, fp8")] == ["int4", "fp8"]
+    assert [form.name for form in forms_of(config, None, "int4, fp8,int4")] == ["fp8", "int4"]
     with pytest.raises(OptionError, match="no storage 'int5' is known; expected all, or some of float32"):
         forms_of(config, None, "int4,int5")
 

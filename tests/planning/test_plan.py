@@ -67,7 +67,9 @@ def test_a_choice_has_its_reasons_and_a_command(host: PluginHost) -> None:
         "eager: does not fit",
         "reference: does not fit",
     )
-    assert made.command(choice) == "ernie-rt run 21B-A3B --weights int4 --max-context 1024"
+    assert made.command(choice) == (
+        "ernie-rt run 21B-A3B --weights int4 --backend onnx --device cpu --max-context 1024"
+    )
     assert made.faster(choice) == ()
 
 
@@ -77,7 +79,7 @@ def test_what_would_be_faster_and_how_to_get_it(host: PluginHost, monkeypatch: p
     assert choice is not None and chosen(made) == ("bfloat16", "eager", "yes")
     first, *_ = made.faster(choice)
     assert first.endswith("times as fast: --weights int4, which rounds the weights")
-    assert made.command(choice) == "ernie-rt run 21B-A3B --max-context 1024"
+    assert made.command(choice) == "ernie-rt run 21B-A3B --backend eager --device cpu --max-context 1024"
     monkeypatch.setattr(host, "missing", lambda name: "needs onnxruntime" if name == "onnx" else None)
     lacking = plan(host, "0.3B", 64)
     (choice,) = lacking.choices
@@ -92,6 +94,31 @@ def test_why_nothing_is_chosen(host: PluginHost, monkeypatch: pytest.MonkeyPatch
     made = plan(host, "21B-A3B", 14)
     assert made.choices == (None,)
     assert made.obstacle(1024).startswith("what fits is not installed: onnx needs onnx: pip install 'ernie-rt[onnx]'")
+
+
+def test_a_command_says_all_that_was_planned(host: PluginHost) -> None:
+    made = replace(plan(host, "0.3B", 64, dtype="float32", sequences=4), model="a folder")
+    (choice,) = made.choices
+    assert choice is not None and made.command(choice) == (
+        f"ernie-rt serve 'a folder' --backend {choice.backend} --device cpu --dtype float32 --max-context 1024 "
+        "--max-sequences 4"
+    )
+
+
+def test_a_form_that_fits_what_is_not_installed(host: PluginHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Widened to float32, as onnx holds it, the 21B has no room; in bfloat16, as eager does, it has."""
+    monkeypatch.setattr(host, "missing", lambda name: "needs torch" if name == "eager" else None)
+    made = plan(host, "21B-A3B", 64)
+    (choice,) = made.choices
+    assert choice is not None and chosen(made) == ("int8", "onnx", "yes")
+    assert made.why(choice)[0].startswith("bfloat16: fits eager alone, which needs torch: pip install")
+
+
+def test_the_widest_form_is_chosen_in_whatever_order_they_are_named(host: PluginHost) -> None:
+    made = plan(host, "0.3B", 64, storage="int4, bfloat16,int4")
+    (choice,) = made.choices
+    assert choice is not None and choice.form == "bfloat16"
+    assert [each.form for each in made.candidates].count("int4") == 3
 
 
 def test_a_backend_that_has_not_run_on_a_card_comes_last(host: PluginHost) -> None:
