@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from itertools import product
@@ -38,10 +38,8 @@ def find_device(name: str) -> Device:
 
     OptionError with suggestions where there is none, and where there are several.
     """
-    wanted = "".join(_words(name))
     table = _table()
-    fitting = [device for device, names in table if any(wanted == "".join(_words(each)) for each in names)]
-    fitting = fitting or [device for device, names in table if wanted in _spellings(names[0])]
+    fitting = _fitting(name, table)
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -49,13 +47,13 @@ def find_device(name: str) -> Device:
             f"{name!r} is the name of several devices", expected=" or ".join(device.name for device in fitting)
         )
     if sized := SIZED.fullmatch(name.strip()):
-        device = find_device(sized[1])
-        if device.kind == "cpu":
-            return _with_memory(device, int(sized[2]) * GIB)
+        cpus = [device for device in _fitting(sized[1], table) if device.kind == "cpu"]
+        if len(cpus) == 1:
+            return _with_memory(cpus[0], int(sized[2]) * GIB)
     keys = {"".join(_words(device.name)): device.name for device, _ in table}
     raise OptionError(
         f"no device {name[:80]!r} is known",
-        hint=f"{nearest(wanted, keys)}`ernie-rt plan MODEL --device list` shows all",
+        hint=f"{nearest(''.join(_words(name)), keys)}`ernie-rt plan MODEL --device list` shows all",
     )
 
 
@@ -70,6 +68,13 @@ def room(device: Device) -> int:
     if device.kind == "mps":
         return device.memory_bytes * 2 // 3 if device.memory_bytes <= 32 * GIB else device.memory_bytes * 3 // 4
     return device.memory_bytes
+
+
+def _fitting(name: str, table: Sequence[tuple[Device, list[str]]]) -> list[Device]:
+    """The devices that are called so, or else those whose name leaves that when it is shortened."""
+    wanted = "".join(_words(name))
+    called = [device for device, names in table if any(wanted == "".join(_words(each)) for each in names)]
+    return called or [device for device, names in table if wanted in _spellings(names[0])]
 
 
 def _with_memory(device: Device, memory_bytes: int) -> Device:

@@ -103,7 +103,10 @@ def test_every_device_is_found_by_its_name(devices: dict[str, Device]) -> None:
     assert all(find_device(name) == device for name, device in devices.items())
 
 
-@pytest.mark.parametrize("said", ["L40", "H20", "4070 Ti", "3090 Ti", "5060", "16GB", "", "RTX", "7900 XT", "x" * 9999])
+@pytest.mark.parametrize(
+    "said",
+    ["L40", "H20", "4070 Ti", "3090 Ti", "5060", "16GB", "", "RTX", "7900 XT", "x" * 9999, "9950X" + " 1GB" * 2000],
+)
 def test_a_device_that_is_like_a_known_one_is_not_that_one(said: str) -> None:
     with pytest.raises(OptionError, match="is known"):
         find_device(said)
