@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import subprocess
@@ -29,7 +28,7 @@ def nvidia_gpus() -> tuple[Device, ...]:
     none where the tool is absent, fails, or takes longer than `PATIENCE`.
     """
     tool = next(filter(None, map(shutil.which, SMI)), None)
-    rows = csv.reader(told([tool, *QUERY]).splitlines(), skipinitialspace=True) if tool is not None else ()
+    rows = [line.split(", ") for line in told([tool, *QUERY]).splitlines()] if tool is not None else []
     cards = {
         place: _with_room(replace(_found(name, "cuda"), memory_bytes=int(free) * MIB))
         for index, uuid, name, free in (row for row in rows if len(row) == 4)

@@ -80,6 +80,7 @@ def test_no_tool_no_cards(tool: Path) -> None:
 @pytest.mark.parametrize(
     "program",
     [
+        "print('a' * 200_000)",
         "print('NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.'); raise SystemExit(9)",
         "print('No devices were found')",
         "import sys; sys.stdout.buffer.write(bytes(range(256)))",
