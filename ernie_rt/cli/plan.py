@@ -27,7 +27,7 @@ SORTS = (("cuda", False), ("mps", False), ("cuda", True))
 def plan(
     model: Ref,
     context: Annotated[
-        str | None, typer.Option(help="Contexts to plan for, such as 1k,64k,128k, which it is when not given.")
+        str | None, typer.Option(help="Contexts to plan for, such as 4k,32k; 1k, 64k and 128k when not given.")
     ] = None,
     sequences: Annotated[int, typer.Option(min=1, help="Sequences at once, each with its whole context.")] = 1,
     device: Annotated[
