@@ -227,4 +227,6 @@ def _options(value: Any) -> GenerateOptions:
     if options["ignore_eos"] is not True:
         raise _Wrong("`ignore_eos` true: what ends an answer is among `stop_ids`")
     check_options((), MOST_IDS, **cast(GenerateOptions, options))
+    if options["temperature"] and options["seed"] is None:
+        raise _Wrong("a `seed` where there is a temperature")
     return cast(GenerateOptions, options)

@@ -109,9 +109,10 @@ def replay(
     answer = stream.generation
     place = agreed(receipt.ids, answer.ids)
     if place == len(receipt.ids):
-        return Replayed(
-            "identical", f"the same {place} tokens", ran, answer.ids, None, _apart(receipt, model, answer, place)
-        )
+        apart = _apart(receipt, model, answer, place)
+        if untrue := _untrue(receipt, answer):
+            return Replayed("different", f"the same {place} tokens, but {untrue}", ran, answer.ids, None, apart)
+        return Replayed("identical", f"the same {place} tokens", ran, answer.ids, None, apart)
     note(f"token {place} differs: judging it in float64")
     source = open_weights()
     try:
@@ -131,6 +132,18 @@ def replay(
     return Replayed(verdict, reason, ran, answer.ids, Parting(place, chosen, rms, near), apart)
 
 
+def _untrue(receipt: Receipt, answer: Generation) -> str:
+    """What a receipt says of its tokens that they do not bear out: how they end, and what they read."""
+    full = len(receipt.ids) == receipt.options["max_new_tokens"]
+    if receipt.finish == "length" and not full:
+        return f"the receipt says that they are as many as were asked for, {receipt.options['max_new_tokens']}"
+    if receipt.finish != "cancelled" and receipt.finish != answer.finish:
+        return f"the receipt says that they end by {receipt.finish!r}, which is {answer.finish!r} here"
+    if receipt.text is not None and receipt.text.get("answer", "") not in answer.text:
+        return "the receipt's text is not theirs"
+    return ""
+
+
 def _verdict(
     receipt: Receipt, model: Model, place: int, chosen: tuple[Chosen, Chosen | None], noises: Sequence[Noise]
 ) -> tuple[Verdict, str]:
@@ -138,17 +151,21 @@ def _verdict(
     if chosen[1] is None:
         return "different", f"this run ended after {place} tokens"
     state = _state(receipt, model, place)
-    beyond = [
-        (name, noise)
-        for name, noise, one in zip(names, noises, chosen, strict=True)
-        if one is not None and not within(noise, state, one.id)
-    ]
-    if not beyond:
+
+    def beyond(noises: Sequence[Noise]) -> list[int]:
+        return [
+            side
+            for side, (noise, one) in enumerate(zip(noises, chosen, strict=True))
+            if one is not None and not within(noise, state, one.id)
+        ]
+
+    sides = beyond(noises)
+    if not sides:
         return "tie", "both tokens are within what rounding decides"
-    name, noise = beyond[0]
-    if noise.router:
-        return "tie", f"a router tie came before, behind which logits may differ by more: {noise.router}"
-    return "different", f"{name} token is farther from the oracle's than rounding explains"
+    if farther := beyond([noise.behind_router for noise in noises]):
+        return "different", f"{names[farther[0]]} token is farther from the oracle's than rounding explains"
+    router = noises[sides[0]].router
+    return "tie", f"a router tie came before, behind which logits may differ by more: {router}"
 
 
 def _state(receipt: Receipt, model: Model, place: int) -> SamplerState:

@@ -48,13 +48,19 @@ class Noise:
     them (rms).
 
     `near` is how far apart two logits may be, and come in either order. `router` names a choice of experts that this
-    arithmetic leaves open, at a token so far: behind it logits may differ by more.
+    arithmetic leaves open, at a token so far: behind it, where the other experts may have been chosen, it is `far`.
     """
 
     logits: Array
     rms: float
     near: float
-    router: str
+    router: str = ""
+    far: float = 0.0
+
+    @property
+    def behind_router(self) -> Noise:
+        """The same with the experts left open."""
+        return replace(self, near=max(self.near, self.far))
 
 
 def noise_after(
@@ -62,7 +68,8 @@ def noise_after(
 ) -> list[Noise] | None:
     """The noise of the logits after the last of some tokens, for each side; None where those are too many to judge.
 
-    Takes the memory of the largest op in float64, and each weight is read once for each run.
+    Takes the memory of the largest op in float64, and each weight is read once for each run. There is one for each side
+    and one more for each that leaves experts open, in which every such choice is made the other way.
     """
     if len(ids) > most_tokens(config):
         return None
@@ -86,13 +93,18 @@ def noise_after(
     exact = walk(sides[0], None, {})
     choice = {scope: route.ids for scope, route in exact.routes.items()}
     logits = exact.outputs["logits"].astype(np.float64)
+    allowed = TIE_LIMIT * growth(len(ids))
+
+    def rms(walked: Walked) -> float:
+        noises = choice_noise(logits, walked.outputs["logits"].astype(np.float64))
+        return float(max(noises[-1], np.median(noises)))
+
     found = []
     for side in sides:
         noisy = walk(side, _numerics(side, host), choice)
-        noises = choice_noise(logits, noisy.outputs["logits"].astype(np.float64))
-        rms = float(max(noises[-1], np.median(noises)))
-        allowed = TIE_LIMIT * growth(len(ids))
-        found.append(Noise(logits[-1], rms, allowed * rms, _open_router(exact, noisy)))
+        router, others = _open_routers(exact, noisy)
+        far = allowed * rms(walk(sides[0], None, choice | others)) if router else 0.0
+        found.append(Noise(logits[-1], rms(noisy), allowed * rms(noisy), router, far))
     return found
 
 
@@ -173,14 +185,22 @@ def _numerics(side: Ran, host: PluginHost) -> Numerics:
     return usual(side.dtype)
 
 
-def _open_router(exact: Walked, noisy: Walked) -> str:
-    """The first choice of experts that lies within its noise."""
+def _open_routers(exact: Walked, noisy: Walked) -> tuple[str, dict[str, Array]]:
+    """The first choice of experts that lies within its noise, in words; and of each router that has such the experts
+    `[N, A]` with all of these made the other way: the first expert left in the place of the last one taken."""
+    first, others = "", {}
     for scope, route in exact.routes.items():
         gap, noise = route.distance(), route.noise(noisy.routes[scope])
         close = np.flatnonzero(gap <= TIE_LIMIT * noise)
-        if len(close):
-            token = int(close[0])
-            return (
-                f"{scope}, token {token}: experts {gap[token]:.2g} apart, and rounding moves them by {noise[token]:.2g}"
-            )
-    return ""
+        if not len(close):
+            continue
+        token = int(close[0])
+        first = first or (
+            f"{scope}, token {token}: experts {gap[token]:.2g} apart, and rounding moves them by {noise[token]:.2g}"
+        )
+        others[scope] = ids = route.ids.copy()
+        scores = route.scores[close]
+        last = np.take_along_axis(scores, ids[close], -1).argmin(-1)
+        np.put_along_axis(scores, ids[close], -np.inf, -1)
+        ids[close, last] = scores.argmax(-1)
+    return first, others

@@ -79,6 +79,8 @@ def test_a_good_one(tmp_path: Path) -> None:
         ("ran.threads", -1, "ran.threads is not possible"),
         ("ran.versions", ["x"] * 33, "ran.versions is not possible"),
         ("options.temperature", 1e9, "options: temperature is out of range; expected a number from 0 to 100"),
+        ("options.temperature", 0.5, "expected a `seed` where there is a temperature"),
+        ("options.seed", 1 << 70, "options: seed is out of range"),
         ("options.seed", -1, "options: seed is out of range"),
         ("options.logit_bias", {"3": 1}, "options is not possible"),
         ("options.constraint", "x", "options is not possible; expected an object of allowed_ids, "),

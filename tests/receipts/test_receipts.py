@@ -119,6 +119,35 @@ def test_a_forged_token_is_different(eager: Model) -> None:
     assert done.apart is not None and done.apart.place >= 3 and done.apart.largest > 3
 
 
+def test_a_router_tie_excuses_no_forged_token(coarse: Model) -> None:
+    """In bfloat16 some choice of experts is always open; a token that no such choice brings about stays forged."""
+    receipt = make_receipt(coarse, coarse.chat(STORY, seed=10, max_new_tokens=20, **WILD))
+    for place in (5, 15):
+        forged = list(receipt.answer)
+        forged[place] = replace(forged[place], id=700)
+        done = replay(replace(receipt, answer=tuple(forged)), coarse, ran_on(coarse), coarse.open_weights)
+        assert (done.verdict, done.parting and done.parting.place) == ("different", place), done.reason
+
+
+def test_an_answer_that_was_cut_or_ends_otherwise_is_different(eager: Model) -> None:
+    receipt = make_receipt(eager, eager.chat(QUESTION, margins=True, logprobs=5))
+    assert receipt.finish == "stop"
+    short = make_receipt(eager, eager.chat(QUESTION, margins=True, logprobs=5, max_new_tokens=4))
+    assert short.finish == "length"
+    spoken = replace(receipt, text={"answer": "5 kilograms = 5000 grams"})
+    cut = replace(receipt, answer=receipt.answer[:4], finish="cancelled")
+    for honest in (receipt, short, spoken, cut):
+        assert replay(honest, eager, ran_on(eager), eager.open_weights).verdict == "identical"
+    for forged, why in (
+        (replace(cut, finish="stop"), "the same 4 tokens, but the receipt says that they end by 'stop', which is "),
+        (replace(cut, finish="length"), "the same 4 tokens, but the receipt says that they are as many as "),
+        (replace(short, finish="stop"), "the same 4 tokens, but the receipt says that they end by 'stop', which is "),
+        (replace(spoken, text={"answer": "5 kilograms = 7000 grams"}), "but the receipt's text is not theirs"),
+    ):
+        done = replay(forged, eager, ran_on(eager), eager.open_weights)
+        assert done.verdict == "different" and why in done.reason
+
+
 def test_what_no_receipt_can_say(eager: Model) -> None:
     ids = eager.tokenizer.encode("Once")
     constrained: Constraint = Fixed((5, 6))

@@ -27,7 +27,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 def measured(row: np.ndarray) -> Noise:
-    return Noise(row.astype(np.float64), NEAR / 8, NEAR, "")
+    return Noise(row.astype(np.float64), NEAR / 8, NEAR)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
