@@ -112,10 +112,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], bad: Sequence[bo
 
 
 def figure(value: Any) -> str:
-    """`0.123`, `3`, or a dash for what has no number."""
+    """`0.123`, `3`, `inf`, or a dash for what has no number."""
     if value is None:
         return "-"
-    if isinstance(value, float) and value == int(value) and abs(value) < 1e9:
+    if isinstance(value, float) and abs(value) < 1e9 and value == int(value):
         return f"{int(value):,}"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 

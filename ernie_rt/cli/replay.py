@@ -159,6 +159,6 @@ def _text(receipt: Receipt, done: Replayed, show: Callable[[int], str]) -> str:
             f"log probabilities of the receipt's {apart.tokens} tokens: {apart.mean:.2g} apart in the mean, "
             f"{apart.largest:.2g} at most, at token {apart.place}; the likeliest is the same at {apart.top1:.1%}"
         )
-    if done.verdict == "different":
+    if done.verdict == "different" and done.parting is not None:
         lines.append(f"`ernie-rt diff {receipt.ran} {done.ran} --model …` says which piece of which is wrong")
     return "\n".join([*lines, f"{done.verdict}: {done.reason}"]) + "\n"

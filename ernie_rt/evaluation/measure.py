@@ -36,11 +36,11 @@ class Perplexity:
 
     @property
     def per_token(self) -> float:
-        return math.exp(self.nll / self.tokens)
+        return _exp(self.nll / self.tokens)
 
     @property
     def per_byte(self) -> float:
-        return math.exp(self.nll / self.bytes)
+        return _exp(self.nll / self.bytes) if self.bytes else math.inf
 
     @property
     def per_word(self) -> float:
@@ -48,12 +48,11 @@ class Perplexity:
 
     @property
     def bits_per_byte(self) -> float:
-        return self.nll / self.bytes / math.log(2)
+        return self.nll / self.bytes / math.log(2) if self.bytes else math.inf
 
     def to_json(self) -> dict[str, Any]:
         names = ("per_token", "per_byte", "per_word", "bits_per_byte")
-        figures = {name: getattr(self, name) for name in names}
-        return asdict(self) | {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        return _plain(asdict(self) | {name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +74,7 @@ class Divergence:
     ratio: float
 
     def to_json(self) -> dict[str, Any]:
-        plain: dict[str, Any] = asdict(self)
-        return plain
+        return _plain(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,8 @@ def evaluate(
     """Let a model predict a text, and another one as well.
 
     Memory holds a step's logits and, with `against`, those of what one window predicts; of the text a number for each
-    token. `progress` is told of tokens. OptionError where the two read other tokens, PromptError for a text of one.
+    token. `progress` is told of tokens. OptionError where the two read other tokens, PromptError for a text of one, or
+    one of which a model says no number.
     """
     ids = model.tokenizer.encode(text)
     if against is not None and (
@@ -122,11 +121,12 @@ def evaluate(
         if progress is not None:
             progress(window.stop, len(ids))
     places = np.concatenate([np.arange(window.first, window.stop) for window in planned])
-    if not np.isfinite(measured.nll[0][places]).all():
-        raise PromptError(
-            "the model gives a token of the text no probability that is a number",
-            hint="Run the same text with `--backend reference` to compare",
-        )
+    for name, nll in zip(("the model", "the model that is compared"), measured.nll, strict=False):
+        if not np.isfinite(nll[places]).all():
+            raise PromptError(
+                f"{name} gives a token of the text no probability that is a number",
+                hint="Run the same text with `--backend reference` to compare",
+            )
     nbytes = sum(len(model.tokenizer.pieces[ids[place]]) for place in places.tolist())
     first, *others = (_perplexity(nll[places], nbytes, len(text.split())) for nll in measured.nll)
     if not others:
@@ -167,9 +167,11 @@ class _Measured:
             model.visit_logits([given], partial(visit, bool(number)))
 
     def _compare(self, predicted: slice, p: Floats, q: Floats) -> None:
+        weights = np.exp(p)
         with np.errstate(invalid="ignore"):
-            terms = np.exp(p) * (p - q)
-        self.divergence[predicted] = np.maximum(np.where(np.isneginf(p), 0, terms).sum(-1), 0)
+            terms = weights * (p - q)
+        # What is too unlikely for a float64 adds nothing, be it impossible for the other: 0 ln 0 = 0.
+        self.divergence[predicted] = np.maximum(np.where(weights == 0, 0, terms).sum(-1), 0)
         self.same[predicted] = p.argmax(-1) == q.argmax(-1)
 
 
@@ -180,12 +182,14 @@ def _perplexity(nll: Floats, nbytes: int, words: int) -> Perplexity:
 
 def _divergence(found: Floats, same: npt.NDArray[np.bool_], other: Perplexity, first: Perplexity) -> Divergence:
     share = float(same.mean())
+    with np.errstate(invalid="ignore"):  # between two that are infinite
+        median, percentile99 = (float(np.percentile(found, q)) for q in (50, 99))
     return Divergence(
         tokens=len(found),
         mean=float(found.mean()),
         error=_standard_error(found),
-        median=float(np.median(found)),
-        percentile99=float(np.percentile(found, 99)),
+        median=median,
+        percentile99=percentile99,
         largest=float(found.max()),
         top1=share,
         top1_error=_standard_error(same.astype(np.float64)),
@@ -194,7 +198,14 @@ def _divergence(found: Floats, same: npt.NDArray[np.bool_], other: Perplexity, f
 
 
 def _standard_error(values: Floats) -> float:
+    if not np.isfinite(values).all():
+        return math.inf
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """For JSON, which has no number that is infinite, or none."""
+    return {name: value if math.isfinite(value) else None for name, value in fields.items()}
 
 
 def _exp(x: float) -> float:

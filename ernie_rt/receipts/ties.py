@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ernie_rt.build import accepted
 from ernie_rt.conformance.goldens import usual
-from ernie_rt.conformance.metrics import TIE_LIMIT, choice_noise
+from ernie_rt.conformance.metrics import CANDIDATES, TIE_LIMIT, choice_noise
 from ernie_rt.conformance.oracle import Walk, Walked
 from ernie_rt.conformance.rounding import growth
 from ernie_rt.conformance.sampler import TIE
@@ -48,7 +48,8 @@ class Noise:
     them (rms).
 
     `near` is how far apart two logits may be, and come in either order. `router` names a choice of experts that this
-    arithmetic leaves open, at a token so far: behind it, where the other experts may have been chosen, it is `far`.
+    arithmetic leaves open, at a token so far: behind it, where the other experts may have been chosen, two logits may
+    be `far` apart.
     """
 
     logits: Array
@@ -95,17 +96,23 @@ def noise_after(
     logits = exact.outputs["logits"].astype(np.float64)
     allowed = TIE_LIMIT * growth(len(ids))
 
-    def rms(walked: Walked) -> float:
-        noises = choice_noise(logits, walked.outputs["logits"].astype(np.float64))
-        return float(max(noises[-1], np.median(noises)))
-
     found = []
     for side in sides:
         noisy = walk(side, _numerics(side, host), choice)
         router, others = _open_routers(exact, noisy)
-        far = allowed * rms(walk(sides[0], None, choice | others)) if router else 0.0
-        found.append(Noise(logits[-1], rms(noisy), allowed * rms(noisy), router, far))
+        rms = _usual(choice_noise(logits, noisy.outputs["logits"].astype(np.float64)))
+        near = far = allowed * rms
+        if router:
+            turned = walk(sides[0], None, choice | others).outputs["logits"]
+            best = np.argsort(-logits, axis=-1)[:, :CANDIDATES]
+            far += _usual(np.ptp(np.take_along_axis(turned - logits, best, -1), axis=-1))
+        found.append(Noise(logits[-1], rms, near, router, far))
     return found
+
+
+def _usual(rows: Array) -> float:
+    """The last row's, and no less than what is usual."""
+    return float(max(rows[-1], np.median(rows)))
 
 
 def within(noise: Noise, state: SamplerState, token: int) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ernie_rt.display import printable
 from ernie_rt.html import page, write_page
 from ernie_rt.routing.data import Balance, ExpertLoad, Routes
 from ernie_rt.routing.report import Report
@@ -48,7 +49,12 @@ def _parts(report: Report) -> tuple[str, list[str], str, str]:
         f'<script type="application/json" id="data">{data}</script>',
     ]
     style = STYLE + assets.joinpath("page.css").read_text("utf-8")
-    return f"Where tokens go in {report.model}", sections, style, assets.joinpath("page.js").read_text("utf-8")
+    return (
+        f"Where tokens go in {printable(report.model)}",
+        sections,
+        style,
+        assets.joinpath("page.js").read_text("utf-8"),
+    )
 
 
 def _strip(report: Report) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ernie_rt.display import printable
 from ernie_rt.routing.data import Balance, ExpertLoad, Load, Routes, Routing
 
 SCHEMA: Final = 1
@@ -29,10 +30,10 @@ class Report:
 
     @property
     def about(self) -> str:
-        """`demo on onnx, cpu, float32: 18 tokens`"""
+        """`demo on onnx, cpu, float32: 18 tokens`, on one line; a folder's name may be a stranger's."""
         texts = f"{_counted(self.load.texts, 'text')}, " if self.routing is None else ""
         tokens = _counted(self.load.tokens, "token")
-        return f"{self.model} on {self.backend}, {self.device}, {self.dtype}: {texts}{tokens}"
+        return f"{printable(self.model)} on {self.backend}, {self.device}, {self.dtype}: {texts}{tokens}"
 
     @property
     def largest(self) -> float:

@@ -36,6 +36,12 @@ def read_routing(
                 expected=list(chosen.shape),
                 found=list(weights.shape),
             )
+        if not np.isfinite(weights).all():
+            raise BackendError(
+                f"backend {backend!r} weighs experts by what is no number",
+                where=router.scope,
+                hint="Show the routing with `--backend reference` to compare",
+            )
         routes.append(Routes(router.scope, router.experts, chosen, weights, unbiased))
     return Routing(fixed(np.array(ids, np.int32)), tuple(routes))
 
@@ -47,6 +53,6 @@ def _ids(backend: str, given: npt.NDArray[Any], router: Router, tokens: int) -> 
             f"backend {backend!r} sends tokens to experts that are not there",
             where=router.scope,
             expected=f"[{tokens}, {router.top_k}] ids of 0 to {router.experts - 1}",
-            found=f"{list(ids.shape)} ids of {ids.min()} to {ids.max()}",
+            found=f"{list(ids.shape)} ids" + (f" of {ids.min()} to {ids.max()}" if ids.size else ""),
         )
     return fixed(ids)

@@ -155,9 +155,10 @@ class ErnieRtLM(TemplateLM):
 
 
 def _last(context: Ids, continuation: Ids, most: int) -> tuple[Ids, Ids]:
-    """The end of both, with one token more than a model takes: the last one is only predicted."""
-    kept = continuation[-most:]
-    return context[-(most + 1 - len(kept)) :], kept
+    """The end of both, with one token more than a model takes: the last one is only predicted, the first one never."""
+    kept = min(len(continuation), most)
+    whole = (context + continuation)[-(most + 1) :]
+    return whole[: len(whole) - kept], whole[len(whole) - kept :]
 
 
 def _before(text: str, ends: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from ernie_rt.conformance.replay import Flip, Piece
 from ernie_rt.conformance.report import Report, Result
 from ernie_rt.conformance.report_page import report_html
 from ernie_rt.errors import WriteError
-from ernie_rt.html import page, write_page
+from ernie_rt.html import figure, page, write_page
 from support.browsing import needs_browser
 
 HOSTILE = "</title><script>alert('x')</script><img src=x onerror=y>&amp;\"'"
@@ -211,3 +211,8 @@ def test_a_report_shows_what_trained_weights_say() -> None:
     result = Result("L4/chat/logits", "passed", {"margin": 0.5, "kl": 0.0125})
     text = report_html(Report({}, (result,)).to_json())
     assert "<h2>Trained weights</h2>" in text and "divergence, nats" in text and "<td>0.0125</td>" in text
+
+
+def test_figures_of_what_is_no_number() -> None:
+    told = [figure(value) for value in (None, math.inf, -math.inf, math.nan, 2.0, 0.12345, 3)]
+    assert told == ["-", "inf", "-inf", "nan", "2", "0.123", "3"]

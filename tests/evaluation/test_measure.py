@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +19,7 @@ import ernie_rt
 from ernie_rt import Model
 from ernie_rt.errors import OptionError, PromptError
 from ernie_rt.evaluation.logprobs import continuations
-from ernie_rt.evaluation.measure import Evaluation, evaluate
+from ernie_rt.evaluation.measure import Evaluation, Perplexity, evaluate
 from ernie_rt.evaluation.windows import windows
 from support.untrained import sentences
 
@@ -153,3 +156,45 @@ def test_continuations_together_and_alone(model: Model) -> None:
         assert one.logprob == pytest.approx(p[np.arange(len(continuation)), continuation].sum(), abs=1e-4)
         assert one.greedy == (p.argmax(-1) == continuation).all()
     assert found[-1].greedy and not found[1].greedy and found[3].logprob == 0
+
+
+def scripted(*row: float) -> Model:
+    """A model of single letters that predicts the same after each."""
+
+    def visit_logits(prompts: list[list[int]], visit: Any) -> None:
+        visit(0, 0, np.tile(np.array(row, np.float32), (len(prompts[0]), 1)))
+
+    tokenizer = SimpleNamespace(encode=lambda text: ["abc".index(c) for c in text], pieces=[b"a", b"b", b"c"])
+    config = SimpleNamespace(vocab_size=len(row))
+    return cast(Model, SimpleNamespace(tokenizer=tokenizer, config=config, visit_logits=visit_logits))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "mean"),
+    [
+        ((0.0, 0.0, -2000.0), (0.0, 0.0, -np.inf), 0.0),
+        ((0.0, 0.0, -np.inf), (0.0, 0.0, -np.inf), 0.0),
+        ((0.0, 0.0, 0.0), (0.0, 0.0, -np.inf), math.inf),
+        ((0.0, 0.0, -np.inf), (0.0, 0.0, 0.0), math.log(1.5)),
+    ],
+)
+def test_what_is_impossible(first: tuple[float, ...], second: tuple[float, ...], mean: float) -> None:
+    found = evaluate(scripted(*first), "abab", context=4, stride=2, against=scripted(*second))
+    assert found.divergence is not None and found.divergence.mean == pytest.approx(mean)
+    told = json.loads(json.dumps(found.to_json(), allow_nan=False))["divergence"]
+    assert told["mean"] == (None if math.isinf(mean) else pytest.approx(mean))
+
+
+def test_a_model_that_gives_no_number_is_named() -> None:
+    sound, broken = scripted(0.0, 0.0, 0.0), scripted(math.nan, 0.0, 0.0)
+    with pytest.raises(PromptError, match="the model gives a token"):
+        evaluate(broken, "abab", context=4, stride=2)
+    with pytest.raises(PromptError, match="the model that is compared gives a token"):
+        evaluate(sound, "abab", context=4, stride=2, against=broken)
+
+
+def test_what_is_beyond_all_numbers_is_said_in_json() -> None:
+    beyond = Perplexity(tokens=2, bytes=1, words=0, nll=4000.0, error=math.nan)
+    assert beyond.per_token == beyond.per_byte == beyond.per_word == math.inf
+    told = json.loads(json.dumps(beyond.to_json(), allow_nan=False))
+    assert told["per_token"] is None and told["error"] is None and told["nll"] == 4000

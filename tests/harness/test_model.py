@@ -20,7 +20,7 @@ from lm_eval.api.registry import get_model
 import ernie_rt
 from ernie_rt.errors import OptionError
 from ernie_rt_lm_eval.command import lm_eval
-from ernie_rt_lm_eval.model import ErnieRtLM
+from ernie_rt_lm_eval.model import ErnieRtLM, _last
 
 SUMS = [(12, 7), (40, 9), (23, 5), (71, 3)]
 
@@ -65,6 +65,13 @@ def test_rolling_is_the_whole_text(model: ErnieRtLM) -> None:
     x = model.model.logits([*begin, *model.tok_encode(short)[:-1]]).astype(float)
     said = [row[id] - math.log(sum(map(math.exp, row))) for row, id in zip(x, model.tok_encode(short), strict=True)]
     assert whole == pytest.approx(sum(said), abs=1e-3)
+
+
+def test_of_a_continuation_that_is_too_long_the_end_is_predicted_from_what_is_before_it() -> None:
+    assert _last([1, 2], [3, 4], 8) == ([1, 2], [3, 4])
+    assert _last([1, 2, 3], [4, 5], 3) == ([2, 3], [4, 5])
+    assert _last([1, 2], [3, 4, 5, 6], 3) == ([3], [4, 5, 6])
+    assert _last([1, 2], [], 1) == ([1, 2], [])
 
 
 def test_generate_until(model: ErnieRtLM) -> None:

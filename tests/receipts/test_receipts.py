@@ -129,6 +129,13 @@ def test_a_router_tie_excuses_no_forged_token(coarse: Model) -> None:
         assert (done.verdict, done.parting and done.parting.place) == ("different", place), done.reason
 
 
+def test_a_router_tie_excuses_what_other_experts_bring_about(eager: Model, coarse: Model) -> None:
+    question = [{"role": "user", "content": "Write about the sea."}]
+    receipt = make_receipt(coarse, coarse.chat(question, seed=13, max_new_tokens=24, **WILD))
+    done = replay(receipt, eager, ran_on(eager), eager.open_weights)
+    assert done.verdict == "tie" and done.reason.startswith("a router tie came before"), done.reason
+
+
 def test_an_answer_that_was_cut_or_ends_otherwise_is_different(eager: Model) -> None:
     receipt = make_receipt(eager, eager.chat(QUESTION, margins=True, logprobs=5))
     assert receipt.finish == "stop"

@@ -147,6 +147,8 @@ class Changed:
         (lambda taps: taps | {"layers.1.mlp.route": taps["layers.1.mlp.route"] + 5}, "experts that are not there"),
         (lambda taps: taps | {"layers.1.mlp.route.unbiased": taps["layers.1.mlp.route"][:, :1]}, r"\[11, 2\] ids"),
         (lambda taps: taps | {"layers.1.mlp.route:1": taps["layers.1.mlp.route:1"][:, :1]}, "that it did not choose"),
+        (lambda taps: taps | {"layers.1.mlp.route:1": taps["layers.1.mlp.route:1"] * np.nan}, "by what is no number"),
+        (lambda taps: taps | {"layers.1.mlp.route": taps["layers.1.mlp.route"][:0]}, r"\[0, 2\] ids"),
     ],
 )
 def test_a_backend_that_tells_nonsense(monkeypatch: pytest.MonkeyPatch, change: Any, problem: str) -> None:

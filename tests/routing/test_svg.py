@@ -7,8 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from ernie_rt.routing.page import routing_html
 from ernie_rt.routing.report import Report
 from ernie_rt.routing.svg import LEVELS, grid_of, svg
+from ernie_rt.routing.terminal import routing_text
 from support.routings import HOSTILE, large, made
 
 NAMES = {"svg": "http://www.w3.org/2000/svg"}
@@ -55,6 +57,13 @@ def test_well_formed_and_alone(report: Report) -> None:
 def test_a_name_is_no_markup() -> None:
     root = ElementTree.fromstring(svg(made(model='<script>&"')))
     assert '<script>&"' in "".join(root.itertext())
+
+
+def test_a_name_breaks_neither_the_picture_nor_a_terminal() -> None:
+    report = made(model="a\x1b[2J\x00\u202eb")
+    assert r"a\x1b[2J\x00\u202eb on eager" in "".join(ElementTree.fromstring(svg(report)).itertext())
+    for text in (routing_text(report, width=80), routing_html(report)):
+        assert not {"\x1b", "\x00", "\u202e"} & set(text)
 
 
 def test_hostile_pieces_are_not_in_it() -> None:
