@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from ernie_rt.display import printable
 from ernie_rt.errors import ErnieRtError, PluginError
@@ -35,7 +35,7 @@ def call(target: str, *arguments: str, seconds: float, doing: str) -> tuple[Any,
     Whatever it began ends with it, where the system has process groups.
     """
     request = json.dumps({"path": sys.path, "target": target, "arguments": arguments})
-    with tempfile.TemporaryFile() as answer:  # not a pipe, which a grandchild could keep open
+    with _unnamed() as answer:  # not a pipe, which a grandchild could keep open
         child = subprocess.Popen(
             [sys.executable, "-P", "-c", PROGRAM, request],  # -P: the folder it runs in may be anybody's
             stdin=subprocess.DEVNULL,
@@ -51,6 +51,8 @@ def call(target: str, *arguments: str, seconds: float, doing: str) -> tuple[Any,
             _end(child)
         answer.seek(0)
         data = answer.read(ANSWER_BYTES + 1)
+    if len(data) > ANSWER_BYTES:
+        raise PluginError(f"{doing} is answered with more than {ANSWER_BYTES >> 20} MiB")
     try:
         told = json.loads(data)
     except ValueError:
@@ -59,6 +61,13 @@ def call(target: str, *arguments: str, seconds: float, doing: str) -> tuple[Any,
     if "error" in told:
         raise PluginError(told["error"])
     return told["value"], told["noise"]
+
+
+def _unnamed() -> IO[bytes]:
+    """A file without a name: in memory where the system has such, since a container may have no folder to write to."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("answer"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

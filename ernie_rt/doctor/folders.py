@@ -56,12 +56,13 @@ def folders() -> Iterator[Fact | Finding]:
             variable = error.where or ""
             command = f"unset {variable}" if variable in os.environ else ""
             costs = "nothing can be kept between runs"
-            yield Finding("broken", f"{error.what}: {variable} {error.found}", costs, command, error.hint or "")
+            seen = f"{error.what}: {variable} {error.found}" if variable else error.what
+            yield Finding("broken", seen, costs, command, error.hint or "")
     full: set[int] = set()
     for folder in found:
-        existing = next(each for each in (folder.path, *folder.path.parents) if each.is_dir())
+        existing = _nearest(folder.path)
         yield from _writable(folder, existing)
-        if folder.path.is_dir():
+        if existing == folder.path:
             yield from _own(folder)
         device, free = existing.stat().st_dev, shutil.disk_usage(existing).free
         yield Fact(folder.holds, f"{folder.path}, with {human_bytes(free)} free")
@@ -74,7 +75,10 @@ def folders() -> Iterator[Fact | Finding]:
 
 def disk() -> Iterator[Fact | Finding]:
     """How fast files are read where models are kept."""
-    folder = _of_hub().path
+    try:
+        folder = _of_hub().path
+    except WriteError:  # which is said of the folders
+        return
     measured = _measure(folder)
     if measured is None:
         yield Fact("disk", f"not measured: no large file in {folder}, and none can be written")
@@ -89,9 +93,16 @@ def disk() -> Iterator[Fact | Finding]:
 
 
 def _of_hub() -> Folder:
-    """Where downloads of the Hugging Face hub are, by the rules of its library, which is not imported for it."""
+    """Where downloads of the Hugging Face hub are, by the rules of its library, which is not imported for it.
+
+    WriteError without a home.
+    """
     home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    path = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+    try:
+        path = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+    except RuntimeError as error:
+        hint = "Set HF_HOME to the absolute path of a folder that can be written"
+        raise WriteError("this user has no home folder", hint=hint) from error
     return Folder(path.absolute(), "downloaded models", "HF_HOME", private=False)
 
 
@@ -101,6 +112,11 @@ def _of_cache() -> Folder:
 
 def _of_state() -> Folder:
     return Folder(user_state(), "chats", "XDG_STATE_HOME")
+
+
+def _nearest(path: Path) -> Path:
+    """A folder or, where it is not there or cannot be reached, the first around it that can."""
+    return next(each for each in (path, *path.parents) if os.path.isdir(each))  # noqa: PTH112 (Path's raises)
 
 
 def _writable(folder: Folder, existing: Path) -> Iterator[Finding]:
@@ -121,9 +137,7 @@ def _own(folder: Folder) -> Iterator[Finding]:
     """Whether somebody else may write a folder, or what lies directly in it."""
     if os.name != "posix":
         return
-    paths = [folder.path, *islice((each for each in folder.path.iterdir() if not each.is_symlink()), MOST_FILES)]
-    for path in paths:
-        status = path.lstat()
+    for path, status in _in_and_around(folder.path):
         if status.st_uid != os.geteuid():
             seen, sudo = f"{path} belongs to another user ({status.st_uid})", "sudo " if os.geteuid() else ""
             command = f'{sudo}chown -R "$(id -un)" {shlex.quote(str(path))}'
@@ -139,14 +153,23 @@ def _own(folder: Folder) -> Iterator[Finding]:
         return
 
 
+def _in_and_around(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """A folder and, as far as they can be seen, what lies directly in it, links aside."""
+    yield folder, folder.lstat()
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in islice(entries, MOST_FILES):
+            if not entry.is_symlink():
+                yield Path(entry.path), entry.stat(follow_symlinks=False)
+
+
 def _measure(folder: Path) -> tuple[float, bool] | None:
     """Bytes a second of a file in a folder, or of one that is written there, and whether memory had no part in it."""
-    existing = next(each for each in (folder, *folder.parents) if each.is_dir())
     large = _large_file(folder)
-    if large is not None:
-        return _read(large)
+    with suppress(OSError):  # a file of somebody else's
+        if large is not None:
+            return _read(large)
     try:
-        with tempfile.NamedTemporaryFile(dir=existing) as file:
+        with tempfile.NamedTemporaryFile(dir=_nearest(folder)) as file:
             for _ in range(LEAST_FILE // PIECE):
                 file.write(os.urandom(PIECE))
             file.flush()

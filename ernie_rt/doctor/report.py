@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
-from ernie_rt.contract.findings import Finding, Severity
+from ernie_rt.contract.findings import SEVERITIES, Finding, Severity
 from ernie_rt.doctor.trial import Tried
-
-SEVERITIES: Final[tuple[Severity, ...]] = ("broken", "slow", "remark")
 
 
 @dataclass(frozen=True, slots=True)

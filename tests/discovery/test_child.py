@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -73,6 +74,22 @@ def test_failures_in_one_line(name: str, cause: str, call) -> None:
     with pytest.raises(PluginError) as caught:
         call(name)
     assert caught.value.what.startswith(cause) and len(caught.value.what) <= 400
+
+
+def test_an_answer_that_is_too_long(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "ANSWER_BYTES", 8)
+    with pytest.raises(PluginError, match="^trying it is answered with more than 0 MiB$"):
+        call("loud")
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_where_the_answer_lies(memory: bool, call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory, so that no folder need be there to write to; in a temporary file where the system has no such."""
+    if memory:
+        monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    else:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    assert call("loud") == ([1], "h\\x1b[31mi")
 
 
 def test_what_has_no_end_is_ended(call) -> None:

@@ -114,6 +114,34 @@ def test_a_folder_that_cannot_be_written(somebody: Path) -> None:
     assert not found()
 
 
+def test_a_folder_that_cannot_be_reached(somebody: Path) -> None:
+    """It is a fault of that folder, and the others are looked at all the same."""
+    closed = somebody / "cache"
+    closed.chmod(0)
+    assert [(each.severity, each.seen.partition(", where")[0]) for each in found()] == [("broken", str(closed))] * 2
+    assert [each.text.partition(",")[0] for each in folders.folders() if isinstance(each, Fact)][2].endswith("ernie-rt")
+    for finding in found()[:1]:
+        run(finding.command)
+    assert not found()
+
+
+def test_a_folder_that_cannot_be_listed_and_files_that_cannot_be_read(somebody: Path) -> None:
+    hub, secret = (somebody / "cache" / name for name in ("huggingface/hub", "huggingface/hub/weights"))
+    secret.write_bytes(bytes(folders.LEAST_FILE))
+    secret.chmod(0)
+    assert [type(each) for each in folders.disk()] == [Fact]
+    hub.chmod(0o300)
+    assert not found()
+
+
+def test_a_user_without_a_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where no user has this number
+    assert [each.seen for each in found()] == ["this user has no home folder"] * 3
+    assert all("to the absolute path of a folder" in each.advice for each in found()) and not list(folders.disk())
+
+
 def test_a_disk_that_is_full(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Said once, though three folders are on it."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=(1 << 30) - 1))
