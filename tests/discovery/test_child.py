@@ -78,7 +78,7 @@ def test_failures_in_one_line(name: str, cause: str, call) -> None:
 
 def test_an_answer_that_is_too_long(call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "ANSWER_BYTES", 8)
-    with pytest.raises(PluginError, match="^trying it is answered with more than 0 MiB$"):
+    with pytest.raises(PluginError, match=r"^trying it is answered with more than 0 MiB$"):
         call("loud")
 
 

@@ -64,6 +64,9 @@ def test_one_that_says_what_it_has_to_say(site: Path) -> None:
         (BODY.format("import threading; threading.Event().wait()"), "running a small model takes longer than 12 s"),
         (BODY.format("raise RuntimeError('no')"), "BackendError: backend 'odd' failed: RuntimeError: no"),
         (WRONG, "cpu in float32: "),
+        (SAYS.replace('"slow"', '"fatal"'), "TypeError: a Finding has a severity, one of "),
+        (SAYS.replace("7", '"many"'), "TypeError: what was Executed is "),
+        (SAYS.replace('"cold"', '"x" * 2000000'), "running a small model is answered with more than 1 MiB"),
     ],
 )
 def test_ones_that_do_not_work(engine: str, seen: str, site: Path) -> None:
