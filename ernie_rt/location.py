@@ -14,7 +14,7 @@ from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.text.vocabulary import has_tokenizer
 from ernie_rt.weights.checkpoint import has_weights
-from ernie_rt.weights.hub import resolve
+from ernie_rt.weights.hub import model_name, resolve
 from ernie_rt.weights.opening import SOURCES, Sources, open_weights
 from ernie_rt.weights.source import StoredSource
 
@@ -32,6 +32,12 @@ class Located:
     config: ModelConfig
     folder: Path | None = None
     sources: Sources = SOURCES
+
+    @property
+    def name(self) -> str:
+        """What people call it: its hub id, its folder's name or, of a family alone, the kind of model."""
+        name = "" if self.folder is None else model_name(self.folder)  # that of / is empty
+        return name or self.config.model_type
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

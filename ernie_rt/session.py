@@ -38,7 +38,6 @@ from ernie_rt.text.chat import ChatPrompt, ChatTemplate
 from ernie_rt.text.messages import Message
 from ernie_rt.text.stops import TextStream
 from ernie_rt.text.tokenizer import Tokenizer
-from ernie_rt.weights.hub import model_name
 from ernie_rt.weights.source import StoredSource
 
 
@@ -94,10 +93,9 @@ class Model:
         self._closed = False
 
     def __repr__(self) -> str:
-        folder, choice = self._located.folder, self.choice
-        name = self.config.model_type if folder is None else model_name(folder)
+        choice = self.choice
         closed = ", closed" if self._closed else ""
-        return f"<Model {name} on {choice.backend}, {choice.device}, {choice.dtype}{closed}>"
+        return f"<Model {self._located.name} on {choice.backend}, {choice.device}, {choice.dtype}{closed}>"
 
     def __reduce__(self) -> NoReturn:
         raise OptionError(

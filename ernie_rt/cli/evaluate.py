@@ -110,11 +110,10 @@ def evaluate(
 
 
 def _name(model: Model, weights: opt.Weights | None) -> str:
-    from ernie_rt.weights.hub import model_name
-
-    folder, choice = model.located.folder, model.choice
-    name = model.config.model_type if folder is None else model_name(folder)
-    return f"{name} {choice.backend}@{choice.device}:{choice.dtype}" + ("" if weights is None else f" {weights}")
+    choice = model.choice
+    return f"{model.located.name} {choice.backend}@{choice.device}:{choice.dtype}" + (
+        "" if weights is None else f" {weights}"
+    )
 
 
 def _text(found: Evaluation, names: list[str]) -> str:

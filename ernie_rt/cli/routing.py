@@ -122,11 +122,9 @@ def _report(located: Located, model: Model, texts: list[Int32], *, summed: bool)
     from ernie_rt.cli.loaded import progress_bar
     from ernie_rt.routing.report import Report
     from ernie_rt.text.tokenizer import shown_piece
-    from ernie_rt.weights.hub import model_name
 
     choice = model.choice
-    name = located.config.model_type if located.folder is None else model_name(located.folder)
-    about = name, choice.backend, choice.device, choice.dtype
+    about = located.name, choice.backend, choice.device, choice.dtype
     if not summed:
         routing = model.routing(texts[0])
         pieces = model.tokenizer.pieces

@@ -21,7 +21,6 @@ from ernie_rt.modeling.ernie45 import as_stored, build_graph
 from ernie_rt.receipts.receipt import TOP, Chosen, Identity, Ran, Receipt
 from ernie_rt.session import Model
 from ernie_rt.text.tokenizer import Tokenizer
-from ernie_rt.weights.hub import model_name
 from ernie_rt.weights.quantized import QuantizedSource
 from ernie_rt.weights.source import StoredSource
 
@@ -83,7 +82,7 @@ def identify(located: Located, source: StoredSource, progress: Progress | None =
         plan = source.manifest.plan
         made_from = {key: value for key, value in plan.items() if key != "layout" and isinstance(value, str | int)}
     return Identity(
-        name=config.model_type if located.folder is None else printable(model_name(located.folder))[:NAME_LENGTH],
+        name=printable(located.name)[:NAME_LENGTH],
         weights=source.fingerprint(progress),
         graph=_digest([json.dumps(graph_to_json(graph), sort_keys=True)]),
         tokenizer=_digest(_said(located.tokenizer)),
