@@ -24,8 +24,8 @@ Array = npt.NDArray[Any]
 class Perplexity:
     """How well a model predicts a text: `exp` of the mean of `nll`, the negative log probability of its tokens in nats.
 
-    `tokens` were predicted, of so many `bytes` in UTF-8 and `words` (between white space) together. `error` is the
-    standard error of the perplexity of a token, as if tokens were independent.
+    `tokens` were predicted, of so many `bytes` in UTF-8 together; `words` (between white space) are those of the whole
+    text. `error` is the standard error of the perplexity of a token, as if tokens were independent.
     """
 
     tokens: int
