@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from ernie_rt.conformance.rounding import growth
 from ernie_rt.conformance.sampler import TIE
 from ernie_rt.conformance.storage import numbers_of
 from ernie_rt.conformance.trace import most_tokens
-from ernie_rt.contract.protocols import Numerics, Target
+from ernie_rt.contract.protocols import Backend, Numerics, Target
 from ernie_rt.contract.step import Step
 from ernie_rt.errors import ErnieRtError
 from ernie_rt.graph.types import Weight
@@ -78,8 +79,8 @@ def noise_after(
 
     def walk(side: Ran, numerics: Numerics | None, choice: dict[str, Array]) -> Walked:
         graph, target = build_graph(config, side.dtype, source.storages), Target((side.device,), side.dtype)
-        if side.backend in host.backends:
-            backend = host.backend(side.backend)
+        backend = _backend(side, host)
+        if backend is not None:
             with blame(side.backend):
                 graph = accepted(graph, backend, target)
         else:
@@ -182,14 +183,20 @@ class Borders:
 
 
 def _numerics(side: Ran, host: PluginHost) -> Numerics:
-    """The arithmetic that a side's backend declares or, where it is not one that comes along, the usual one."""
-    if side.backend in host.backends:
-        try:
-            with blame(side.backend):
-                return host.backend(side.backend).numerics(Target((side.device,), side.dtype))
-        except ErnieRtError:  # a device that is not here
-            pass
+    """The arithmetic that a side's backend declares or, where that is not here, the usual one."""
+    backend = _backend(side, host)
+    with suppress(ErnieRtError), blame(side.backend):  # of a device that is not here
+        if backend is not None:
+            return backend.numerics(Target((side.device,), side.dtype))
     return usual(side.dtype)
+
+
+def _backend(side: Ran, host: PluginHost) -> Backend | None:
+    """A side's backend; None where it is not installed here, or lacks what it needs."""
+    try:
+        return host.backend(side.backend)
+    except ErnieRtError:
+        return None
 
 
 def _open_routers(exact: Walked, noisy: Walked) -> tuple[str, dict[str, Array]]:

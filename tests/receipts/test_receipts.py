@@ -15,7 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 import ernie_rt
 from ernie_rt import Generation, Model
-from ernie_rt.errors import FileFormatError, OptionError, WriteError
+from ernie_rt.contract import Backend
+from ernie_rt.errors import BackendError, FileFormatError, OptionError, WriteError
+from ernie_rt.host import PluginHost
 from ernie_rt.receipts.making import identify, make_receipt
 from ernie_rt.receipts.reading import read_receipt
 from ernie_rt.receipts.receipt import Chosen, Ran, Receipt
@@ -117,6 +119,24 @@ def test_a_forged_token_is_different(eager: Model) -> None:
     done = replay(replace(receipt, answer=tuple(forged)), eager, ran_on(eager), eager.open_weights)
     assert done.verdict == "different" and done.parting is not None and done.parting.place == 3
     assert done.apart is not None and done.apart.place >= 3 and done.apart.largest > 3
+
+
+def test_a_receipt_of_a_backend_that_cannot_be_loaded_here(eager: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one of a GPU is, where there is no PyTorch: it is judged by what is usual in its dtype."""
+    receipt = make_receipt(eager, eager.chat(QUESTION, margins=True, logprobs=5))
+    forged = (*receipt.answer[:3], replace(receipt.answer[3], id=500), *receipt.answer[4:])
+    host, load = PluginHost(), PluginHost.backend
+
+    def backend(self: PluginHost, name: str) -> Backend:
+        if name == "cudagraph":
+            raise BackendError("backend 'cudagraph' cannot be used: it needs torch")
+        return load(self, name)
+
+    monkeypatch.setattr(PluginHost, "backend", backend)
+    elsewhere = replace(receipt, answer=forged, ran=Ran("cudagraph", "cuda:0", "bfloat16"))
+    done = replay(elsewhere, eager, ran_on(eager), eager.open_weights, host=host)
+    assert done.verdict == "different" and done.parting is not None and done.parting.near is not None
+    assert done.parting.near[0] > 100 * done.parting.near[1]
 
 
 def test_a_router_tie_excuses_no_forged_token(coarse: Model) -> None:
