@@ -30,19 +30,22 @@ serve(request["target"], request["arguments"])
 def call(target: str, *arguments: str, seconds: float, doing: str) -> tuple[Any, str]:
     """What a function ("package.module:function") of `arguments` returns, which is JSON, and what it printed.
 
-    PluginError when it raises anything, ends its process, or takes longer than `seconds`; `doing` is what it does, in
-    words. The child has this process's import path; its standard input is empty, and its standard error goes nowhere.
-    Whatever it began ends with it, where the system has process groups.
+    PluginError when it raises anything, ends its process, takes longer than `seconds`, or no process can be started;
+    `doing` is what it does, in words. The child has this process's import path; its standard input is empty, and its
+    standard error goes nowhere. Whatever it began ends with it, where the system has process groups.
     """
     request = json.dumps({"path": sys.path, "target": target, "arguments": arguments})
     with _unnamed() as answer:  # not a pipe, which a grandchild could keep open
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-c", PROGRAM, request],  # -P: the folder it runs in may be anybody's
-            stdin=subprocess.DEVNULL,
-            stdout=answer,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-c", PROGRAM, request],  # -P: the folder it runs in may be anybody's
+                stdin=subprocess.DEVNULL,
+                stdout=answer,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise PluginError(f"{doing} needs a process of its own, and none can be started: {error}") from error
         try:
             code = child.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -79,6 +80,12 @@ def test_failures_in_one_line(name: str, cause: str, call) -> None:
 def test_an_answer_that_is_too_long(call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "ANSWER_BYTES", 8)
     with pytest.raises(PluginError, match=r"^trying it is answered with more than 0 MiB$"):
+        call("loud")
+
+
+def test_where_no_process_can_be_started(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(PluginError, match="trying it needs a process of its own, and none can be started: "):
         call("loud")
 
 
