@@ -152,16 +152,35 @@ def map_readonly(path: Path) -> tuple[mmap.mmap, os.stat_result]:
         os.close(descriptor)
 
 
+def check_target(path: Path) -> None:
+    """WriteError where no file could be written: what is no folder is above it, or what is no file is there already.
+
+    For whoever wants to say so before the work whose outcome is written.
+    """
+    if "\0" in str(path):
+        raise WriteError("cannot be written", where=ascii(str(path)), found="a null character in the path")
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if not path.parent.is_dir():
+            raise WriteError(
+                "cannot be written", where=str(path), found=error.strerror, hint="Make its folder first"
+            ) from error
+        return  # nothing is there, or what will be said when it is written
+    if not stat.S_ISREG(mode):
+        raise WriteError("cannot be written", where=str(path), found=_kind(mode), hint="Name a file")
+
+
 @contextlib.contextmanager
 def write_atomic(path: Path, *, overwrite: bool = True, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Yield a binary file that becomes `path` when the block ends well, and is gone when it does not.
 
     Until the final rename the old file stays as it is. An OSError, the block's own included, becomes a WriteError;
-    `overwrite=False` refuses a path that exists, even one that appears meanwhile. `mode` is subject to the umask.
+    `overwrite=False` refuses a path that exists, even one that appears meanwhile. A folder, a device or a pipe is never
+    replaced. `mode` is subject to the umask.
     """
-    if "\0" in str(path):
-        raise WriteError("cannot be written", where=ascii(str(path)), found="a null character in the path")
     temporary = _beside(path, f".{path.name}.{secrets.token_hex(8)}.tmp")
+    check_target(path)
     try:
         if not overwrite and os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))

@@ -243,10 +243,24 @@ def test_without_overwrite_an_existing_file_is_kept(tmp_path: Path, monkeypatch:
 
 def test_write_errors_name_the_path(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "absent" / "out", tmp_path / "folder"):
-        with pytest.raises(WriteError, match=str(path)), files.write_atomic(path) as file:
+    for path, hint in ((tmp_path / "absent" / "out", "Make its folder first"), (tmp_path / "folder", "a folder")):
+        with pytest.raises(WriteError, match=f"{path}.*{hint}"), files.write_atomic(path) as file:
             file.write(b"x")
     assert names(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, overwrite: bool) -> None:
+    """A device above all: for root, a rename over /dev/null would be possible."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(os.devnull)
+    for name, found in (("pipe", "a named pipe"), ("link", "a device")):
+        with (
+            pytest.raises(WriteError, match=f"found {found}. Name a file"),
+            files.write_atomic(tmp_path / name, overwrite=overwrite) as file,
+        ):
+            file.write(b"x")
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
 
 
 def test_a_path_that_no_system_has(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from ernie_rt.cli import options as opt
 from ernie_rt.cli.output import colourful, heat, screen_width, write
 from ernie_rt.cli.prompts import read_prompt
 from ernie_rt.errors import ContextError, OptionError, PromptError
+from ernie_rt.files import check_target
 
 if TYPE_CHECKING:
     from ernie_rt.location import Located
@@ -52,6 +53,9 @@ def routing(
     from ernie_rt.cli.loaded import loaded
     from ernie_rt.location import locate
 
+    for drawing in (html, svg):
+        if drawing is not None:
+            check_target(drawing)
     given = read_prompt(text, file)
     located = locate(model)
     texts = _texts(located, given.splitlines() if lines else [given], chat=chat)
@@ -96,7 +100,7 @@ def _texts(located: Located, given: list[str], *, chat: bool) -> list[Int32]:
             ids = list(template.prompt([{"role": "user", "content": text.removesuffix("\n")}], tokenizer).ids)
         texts.append(np.array(ids, np.int32))
     if not texts:
-        raise PromptError("the text is empty", hint="Give at least one token")
+        raise PromptError("the text is empty", hint="Give it as an argument, by --file, or on standard input")
     longest, most = max(map(len, texts)), located.config.max_position_embeddings
     if longest > most:
         raise ContextError(

@@ -20,7 +20,11 @@ TOP: Final = 5
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
-    """WriteError where a receipt would meet a file that it may not replace: said before anything is computed for it."""
+    """WriteError where a receipt could not be written, or would meet a file that it may not replace.
+
+    That is said before anything is computed for it.
+    """
+    files.check_target(path)
     if not overwrite and os.path.lexists(path):
         raise WriteError(
             "cannot be written", where=str(path), found="something is there", hint="Choose another path, or --overwrite"

@@ -70,13 +70,19 @@ def test_layers_that_are_named(untrained: Path) -> None:
         (("x", "--layer", "9"), "the layer has no router"),
         (("x", "--layer", "-1"), "the layer has no router"),
         (("x", "--lines", "--layer", "1"), "--layer shows tokens"),
-        ((" \n",), "the text is empty"),
+        ((" \n",), "the text is empty. Give it as an argument, by --file, or on standard input"),
         (("x " * 5000,), "the text is longer than the context; expected at most"),
     ],
 )
 def test_refused(untrained: Path, arguments: tuple[str, ...], problem: str) -> None:
     ran = routing(untrained, *arguments)
     assert ran.code == 2 and ran.err.startswith("ernie-rt: ") and problem in ran.err and ran.out == ""
+
+
+def test_where_no_picture_can_be_is_said_before_anything_else(tmp_path: Path) -> None:
+    for option in ("--svg", "--html"):
+        ran = command("routing", "nothing", "x", option, tmp_path)
+        assert ran.code == 1 and ran.err == f"ernie-rt: {tmp_path}: cannot be written; found a folder. Name a file\n"
 
 
 def test_a_dense_model(untrained: Path, tmp_path: Path) -> None:
