@@ -52,6 +52,7 @@ def plan(
     """
     from ernie_rt.cli.output import table, write
     from ernie_rt.errors import OptionError
+    from ernie_rt.files import check_target
     from ernie_rt.graph.types import FLOATS
     from ernie_rt.host import PluginHost
     from ernie_rt.planning.described import describe
@@ -63,6 +64,8 @@ def plan(
     if device == "list":
         table([["DEVICE", "KIND", "MEMORY", "BANDWIDTH", "FIGURES FROM"], *map(_device_row, known_devices())])
         return
+    if html is not None:
+        check_target(html)
     described, host = describe(model), PluginHost()
     chosen, room = _device(device)
     made = make_plan(
@@ -231,7 +234,10 @@ def _row(candidate: Candidate) -> list[str]:
 
 
 def _reasons(plan: Plan, choice: Candidate) -> str:
-    speed = "" if choice.speed is None else f", about {choice.speed.decode_tokens_per_second:.1f} tokens a second"
+    if choice.fit == "from disk":
+        speed = ", its weights read from disk again and again"
+    else:
+        speed = "" if choice.speed is None else f", about {choice.speed.decode_tokens_per_second:.1f} tokens a second"
     lines = [f"{choice.form} on {choice.backend} in {choice.dtype}{speed} ({choice.basis})"]
     lines += plan.why(choice)
     lines += plan.faster(choice)

@@ -25,9 +25,11 @@ ESCAPED: Final = re.compile(r"[\udc80-\udcff]")
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str:
-    """The prompt from wherever it was given; PromptError when from two places, or none."""
+    """The prompt from wherever it was given, of which `-` is standard input; PromptError when from two, or none."""
     if prompt is not None and file is not None:
         raise PromptError("a prompt was given twice", found="an argument and --file", hint="Leave one out")
+    if file == Path("-"):
+        prompt, file = "-", None
     if file is not None:
         from ernie_rt import files
 

@@ -33,7 +33,7 @@ def describe(ref: str) -> Described:
     """
     try:
         folder = Path(ref).expanduser()
-        is_folder = folder.is_dir()
+        is_folder = bool(ref) and folder.is_dir()
     except (OSError, RuntimeError):  # a name too long for a path; a home folder of nobody
         is_folder = False
     if not is_folder:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from ernie_rt.display import did_you_mean
 from ernie_rt.errors import OptionError
 from ernie_rt.graph.types import FLOATS, DType, Plain, Storage, TensorType, Weight
 from ernie_rt.modeling.config import ModelConfig
@@ -99,7 +100,11 @@ def forms_of(config: ModelConfig, stored: Mapping[str, Storage] | None, wanted: 
     """
     names = {name.strip() for name in wanted.split(",")}
     for name in sorted(names - {*FORMS, "all"}):
-        raise OptionError(f"no storage {name[:40]!r} is known", expected=f"all, or some of {', '.join(FORMS)}")
+        raise OptionError(
+            f"no storage {name[:40]!r} is known",
+            expected=f"all, or some of {', '.join(FORMS)}",
+            hint=did_you_mean(name, FORMS).strip() or None,
+        )
     if stored is not None and any(storage.packed for storage in stored.values()):
         return (Form(STORED, lambda weight: stored[weight.name]),)
     if "all" in names:

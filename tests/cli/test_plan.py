@@ -73,9 +73,12 @@ def test_a_plan_as_json_and_for_a_named_device() -> None:
     ("arguments", "message"),
     [
         (("nothing",), "no such model"),
+        (("",), "no such model"),
+        (("~no-such-user",), "no such model"),
         (("demo", "--context", "4k"), "--context is not possible; expected 2 to 2048, .*; found 4096"),
         (("demo", "--context", "a"), "not a size"),
         (("demo", "--storage", "int5"), "no storage 'int5' is known; expected all, or some of"),
+        (("demo", "--storage", "Int4"), "Did you mean 'int4'"),
         (("demo", "--device", "RTX 9999"), "no device 'RTX 9999' is known"),
         (("demo", "--dtype", "fp32"), "unknown dtype 'fp32'"),
     ],
@@ -187,5 +190,18 @@ def test_a_plan_is_drawn(tmp_path: Path) -> None:
     data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
     assert data["devices"][data["chosen"]["device"]]["name"] == "Apple M4 24GB"
     assert data["devices"][0]["name"] == HERE.name and data["devices"][0]["here"]
-    ran = command("plan", "demo", "--html", tmp_path / "absent" / "plan.html")
-    assert ran.code == 1 and "absent" in ran.err and "Traceback" not in ran.err
+
+
+def test_where_no_page_can_be_is_said_before_anything_else(tmp_path: Path) -> None:
+    ran = command("plan", "nothing", "--html", tmp_path / "absent" / "plan.html")
+    assert ran.code == 1 and "absent" in ran.err and "Make its folder first" in ran.err
+
+
+def test_each_form_once() -> None:
+    made = json.loads(command("plan", "demo", "--storage", "int4,int8,int4", "--json").out)
+    assert len(made["candidates"]) == len({(e["weights"], e["backend"], e["context"]) for e in made["candidates"]})
+
+
+def test_a_choice_that_reads_from_disk_says_so() -> None:
+    out = command("plan", "300B-A47B", "--device", "9950X 16GB", "--context", "1k").out
+    assert "\n1,024 tokens: int4 on onnx in float32, its weights read from disk again and again (" in out

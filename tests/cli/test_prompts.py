@@ -41,20 +41,21 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("how", WRITTEN)
 def test_a_prompt_by_any_way(how: str, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    says = Says(plain, monkeypatch, *["x</s>"] * 6)
+    says = Says(plain, monkeypatch, *["x</s>"] * 7)
     (tmp_path / "prompt").write_bytes(WRITTEN[how])
     run = ("run", plain, "--backend", "scripted")
     assert command(*run, "--file", tmp_path / "prompt").code == 0
     assert command(*run, stdin=WRITTEN[how]).code == 0
     assert command(*run, "-", stdin=WRITTEN[how]).code == 0
+    assert command(*run, "--file", "-", stdin=WRITTEN[how]).code == 0
     rendered = "<|begin_of_sentence|>User: Capital?\n你好\nAssistant: "
-    assert says.asked == [rendered] * 3
+    assert says.asked == [rendered] * 4
     assert command(*run, "-", "--raw", stdin=WRITTEN[how]).code == 0
-    assert says.asked[3] == TEXT
+    assert says.asked[4] == TEXT
     ran = command("chat", plain, "--backend", "scripted", "--forget", stdin=WRITTEN[how])
     assert (ran.code, ran.out) == (0, "x\nx\n")
-    assert says.asked[4] == "<|begin_of_sentence|>User: Capital?\nAssistant: "
-    assert says.asked[5].endswith("User: 你好\nAssistant: ")
+    assert says.asked[5] == "<|begin_of_sentence|>User: Capital?\nAssistant: "
+    assert says.asked[6].endswith("User: 你好\nAssistant: ")
     tokens = command("tokenize", plain, "--json", stdin=WRITTEN[how])
     assert tokens.out == command("tokenize", plain, "--json", stdin=WRITTEN["unix"]).out
 
