@@ -6,6 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from textwrap import wrap
 
+LEAST_COLUMN = 16
+"""Text is not squeezed into fewer columns than these beside what comes before it."""
+
 
 def human_bytes(count: float) -> str:
     """`12.3 GiB`"""
@@ -42,7 +45,7 @@ def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     if width is None or place + longest <= width:
         return "\n".join("  ".join([*map(str.ljust, cells, widths), last]).rstrip() for *cells, last in rows)
     word = max((len(word) for *_, last in rows for word in last.split()), default=0)
-    beside = place + word <= width
+    beside = place + max(word, min(longest, LEAST_COLUMN)) <= width
     indent = " " * (place if beside else 4)
     lines: list[str] = []
     for *cells, last in rows:

@@ -55,7 +55,8 @@ class Explanation:
         found = [f"{choice.backend} on {choice.device} in {choice.dtype}: {choice.reason}{predicted}"]
         found += [f"not {name}: {reason}" for name, reason in self.others.items()]
         for verdict in self.verdicts:
-            became = "run as they are" if verdict.kept else f"decomposed: {verdict.reason}"
+            kept = "runs as it is" if verdict.count == 1 else "run as they are"
+            became = kept if verdict.kept else f"decomposed: {verdict.reason}"
             found.append(f"{verdict.count} {verdict.op} {became}")
         found += self.fallbacks or ["all weights are taken as they are stored"]
         return found + [f"faster: {text}" for text in self.faster]

@@ -80,7 +80,9 @@ class OnnxBackend(BackendBase):
             return Reject("GroupQueryAttention rotates by the rows of a table")
         in_tiles = tiled.is_in_tiles(node)
         if node.op not in (tiled.EMIT if in_tiles else EMIT):
-            return Reject("no few operators of ONNX Runtime, nor one of ours without weights in tiles")
+            return Reject(
+                "no operator does it whole: none of ONNX Runtime, and none of ours for weights stored like these"
+            )
         packed = any(isinstance(each, Weight) and each.storage.packed for each in node.inputs)
         if packed and node.op not in tiled.EMIT:
             sizes = f", of sizes that {EXPERT_MULTIPLES[True]} divides" if on_gpu(target) else ""

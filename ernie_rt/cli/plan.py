@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ernie_rt.planning.fleet import Held
     from ernie_rt.planning.plan import Plan
 
+    Needed = tuple[str, int, int, tuple[Held, ...]]
+    """A form, a context, what they take of one device, and who holds it."""
+
 USUAL_CONTEXTS = (1 << 10, 1 << 16, 1 << 17)
 DASH = "-"
 SORTS = (("cuda", False), ("mps", False), ("cuda", True))
@@ -50,7 +53,7 @@ def plan(
     For every form of its weights and every backend: whether it fits, which way is chosen, and why. A known name, a
     config.json, or weights of which only headers are read will do: nothing is downloaded, nothing loaded.
     """
-    from ernie_rt.cli.output import table, write
+    from ernie_rt.cli.output import status, table, write
     from ernie_rt.errors import OptionError
     from ernie_rt.files import check_target
     from ernie_rt.graph.types import FLOATS
@@ -67,21 +70,25 @@ def plan(
     if html is not None:
         check_target(html)
     described, host = describe(model), PluginHost()
-    chosen, room = _device(device)
-    made = make_plan(
-        described.name, described.config, host, chosen, room, _contexts(context, described.config),
-        stored=described.stored, storage=storage, sequences=sequences, dtype=dtype,
-    )  # fmt: skip
-    if html is not None:
-        from ernie_rt.planning.machine import these_gpus, this_machine
-        from ernie_rt.planning.page import write_html
-        from ernie_rt.planning.picture import picture_of
+    with status() as tell:
+        tell(f"planning {described.name} …")
+        chosen, room = _device(device)
+        made = make_plan(
+            described.name, described.config, host, chosen, room, _contexts(context, described.config),
+            stored=described.stored, storage=storage, sequences=sequences, dtype=dtype,
+        )  # fmt: skip
+        needed = _holders(made) if gpus else []
+        if html is not None:
+            from ernie_rt.planning.machine import these_gpus, this_machine
+            from ernie_rt.planning.page import write_html
+            from ernie_rt.planning.picture import picture_of
 
-        write_html(html, picture_of(made, host, (this_machine(), *these_gpus())))
+            tell(f"drawing {html} …")
+            write_html(html, picture_of(made, host, (this_machine(), *these_gpus())))
     if as_json:
-        write(json.dumps(made.to_json() | ({"holders": _holders_json(made)} if gpus else {})) + "\n")
+        write(json.dumps(made.to_json() | ({"holders": _holders_json(needed)} if gpus else {})) + "\n")
     elif gpus:
-        _show_holders(made)
+        _show_holders(made, needed)
     else:
         _show(made)
 
@@ -144,13 +151,12 @@ def _show(plan: Plan) -> None:
         write(f"\n{context:,} tokens: " + (f"{plan.obstacle(context)}\n" if choice is None else _reasons(plan, choice)))
 
 
-def _show_holders(plan: Plan) -> None:
+def _show_holders(plan: Plan, needed: Sequence[Needed]) -> None:
     """Of one form in one context all that hold it; of several the smallest of each sort."""
     from ernie_rt.cli.output import table, write
     from ernie_rt.display import human_bytes
     from ernie_rt.planning.fleet import RULE
 
-    needed = _holders(plan)
     if len(needed) == 1:
         ((form, tokens, nbytes, held),) = needed
         write(f"{plan.model}, {form}, {tokens:,} tokens: {human_bytes(nbytes)}\n\n")
@@ -165,8 +171,8 @@ def _show_holders(plan: Plan) -> None:
     write(f"\n{RULE}\n")
 
 
-def _holders(plan: Plan) -> list[tuple[str, int, int, tuple[Held, ...]]]:
-    """By context and form: what it takes of one device, and who holds it."""
+def _holders(plan: Plan) -> list[Needed]:
+    """By context and form."""
     from ernie_rt.planning.device import known_devices
     from ernie_rt.planning.fleet import holders
 
@@ -180,7 +186,7 @@ def _holders(plan: Plan) -> list[tuple[str, int, int, tuple[Held, ...]]]:
     return found
 
 
-def _holders_json(plan: Plan) -> list[dict[str, Any]]:
+def _holders_json(needed: Sequence[Needed]) -> list[dict[str, Any]]:
     return [
         {
             "weights": form,
@@ -191,7 +197,7 @@ def _holders_json(plan: Plan) -> list[dict[str, Any]]:
                 for each in held
             ],
         }
-        for form, tokens, nbytes, held in _holders(plan)
+        for form, tokens, nbytes, held in needed
     ]
 
 

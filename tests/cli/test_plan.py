@@ -20,6 +20,7 @@ from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.hub import DEMO
 from ernie_rt.weights.quantize import Quantization, quantize_model
 from support.commands import command
+from support.terminal import Terminal
 
 HERE = Device(
     "this CPU", "cpu", 1 << 34, 40e9, {"float32": 3e11, "bfloat16": 6e11, "int8": 12e11}, "made up",
@@ -113,7 +114,8 @@ def test_explain_says_every_decision() -> None:
     assert ran.code == 0 and lines[0].startswith("onnx on cpu in float32: ")
     assert "not cudagraph: it runs on cuda alone" in ran.out or "not cudagraph: needs " in ran.out
     assert "\nnot eager: predicted to take " in ran.out
-    assert "\n5 moe run as they are\n" in ran.out and "\n5 moe_block decomposed: no few operators" in ran.out
+    assert "\n5 moe run as they are\n" in ran.out and "\n1 cast runs as it is\n" in ran.out
+    assert "\n5 moe_block decomposed: no operator does it whole" in ran.out
     assert "19.0 MiB of weights converted from bfloat16 to float32" in ran.out
 
 
@@ -195,6 +197,15 @@ def test_a_plan_is_drawn(tmp_path: Path) -> None:
 def test_where_no_page_can_be_is_said_before_anything_else(tmp_path: Path) -> None:
     ran = command("plan", "nothing", "--html", tmp_path / "absent" / "plan.html")
     assert ran.code == 1 and "absent" in ran.err and "Make its folder first" in ran.err
+
+
+def test_on_a_terminal_it_says_what_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    page = tmp_path / "plan.html"
+    with Terminal("plan", "demo", "--html", page, "--storage", "int4", "--context", "1k") as terminal:
+        terminal.wait("planning demo …")
+        terminal.wait("drawing ")
+        terminal.wait("ernie-rt run demo --weights int4")
 
 
 def test_each_form_once() -> None:
