@@ -12,8 +12,9 @@ import typer
 
 from ernie_rt.cli import completion
 from ernie_rt.cli import options as opt
-from ernie_rt.cli.output import say, write
+from ernie_rt.cli.output import parse_size, say, write
 from ernie_rt.cli.prompts import read_prompt
+from ernie_rt.errors import OptionError
 
 if TYPE_CHECKING:
     from ernie_rt.evaluation.measure import Evaluation, Perplexity
@@ -41,10 +42,11 @@ def evaluate(
         opt.Weights | None, typer.Option(help="Compare with weights that are quantised so.")
     ] = None,
     context: Annotated[
-        int | None, typer.Option(min=2, help=f"Tokens of a window; {CONTEXT}, or what the model has, when not given.")
+        str | None,
+        typer.Option(help=f"Tokens of a window, such as 2k; {CONTEXT}, or what the model has, when not given."),
     ] = None,
     stride: Annotated[
-        int | None, typer.Option(min=1, help="A window begins every so many tokens; half the context when not given.")
+        str | None, typer.Option(help="A window begins every so many tokens; half the context when not given.")
     ] = None,
     weights: opt.Quantize = None,
     backend: opt.Backend = "auto",
@@ -70,8 +72,13 @@ def evaluate(
 
     text = read_prompt(None, file)
     located = locate(model)
-    size = min(CONTEXT, located.config.max_position_embeddings) if context is None else context
-    step = max(1, size // 2) if stride is None else stride
+    longest = located.config.max_position_embeddings
+    size = min(CONTEXT, longest) if context is None else parse_size(context)
+    if not 2 <= size <= longest:
+        raise OptionError(
+            "--context is not possible", expected=f"2 to {longest}, the model's longest context", found=size
+        )
+    step = max(1, size // 2) if stride is None else parse_size(stride)
 
     @contextmanager
     def one(ref: str, backend: str, device: str, dtype: str, weights: opt.Weights | None) -> Iterator[Model]:

@@ -30,7 +30,7 @@ def test_the_table(untrained: Path, text: Path) -> None:
 
 
 def test_against_another_configuration(untrained: Path, text: Path) -> None:
-    ran = command("eval", untrained, "-f", text, *HERE, "-q", "--against-dtype", "bfloat16", "--context", 16)
+    ran = command("eval", untrained, "-f", text, *HERE, "-q", "--against-dtype", "bfloat16", "--context", "0.016k")
     lines = ran.out.splitlines()
     assert ran.code == 0 and lines[2].startswith("model eager@cpu:bfloat16  ") and lines[3] == ""
     names = ["KL DIVERGENCE", "median", "99th percentile", "largest", "same likeliest token", "ratio of perplexities"]
@@ -43,7 +43,10 @@ def test_against_another_configuration(untrained: Path, text: Path) -> None:
 def test_what_it_refuses(untrained: Path, text: Path, tmp_path: Path) -> None:
     for extra, said in (
         (("--stride", 20, "--context", 16), "stride is not possible; expected 1 to 16"),
-        (("--context", 5000), "max_context is not possible"),
+        (("--stride", 0), "stride is not possible; expected 1 to"),
+        (("--context", 5000), "--context is not possible; expected 2 to"),
+        (("--context", 1), "--context is not possible; expected 2 to"),
+        (("--context", "x"), "not a size"),
         (("--against", "demo"), "the two models have other tokens"),
         (("--file", tmp_path / "none.txt"), "there is no such file"),
     ):
