@@ -166,9 +166,16 @@ def check_target(path: Path) -> None:
             raise WriteError(
                 "cannot be written", where=str(path), found=error.strerror, hint="Make its folder first"
             ) from error
-        return  # nothing is there, or what will be said when it is written
-    if not stat.S_ISREG(mode):
-        raise WriteError("cannot be written", where=str(path), found=_kind(mode), hint="Name a file")
+    else:
+        if not stat.S_ISREG(mode):
+            raise WriteError("cannot be written", where=str(path), found=_kind(mode), hint="Name a file")
+    if not os.access(path.parent, os.W_OK):
+        raise WriteError(
+            "cannot be written",
+            where=str(path),
+            found="a folder that you may not write to",
+            hint="Name a file elsewhere",
+        )
 
 
 @contextlib.contextmanager

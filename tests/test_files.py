@@ -263,6 +263,12 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, overwrite: bool) -> Non
     assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
 
 
+def test_a_folder_that_one_may_not_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (tmp_path, os.W_OK))  # root always may
+    with pytest.raises(WriteError, match=r"a folder that you may not write to\. Name a file elsewhere"):
+        files.check_target(tmp_path / "out")
+
+
 def test_a_path_that_no_system_has(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match="a null character in the path"), files.write_atomic(tmp_path / "a\0b"):
         pass

@@ -101,7 +101,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except OSError as error:  # help that nobody can print, a disk or machine that gives way
         abandon(sys.stdout)
-        say(f"ernie-rt: {printable(str(error))}")
+        parts = [str(part) for part in (error.filename, error.strerror) if part]
+        say(f"ernie-rt: {printable(': '.join(parts) or str(error))}")
         sys.exit(1)
     except KeyboardInterrupt:
         say("ernie-rt: interrupted")
