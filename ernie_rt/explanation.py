@@ -190,4 +190,5 @@ def _why_not(name: str, choice: Choice, chosen: Candidate | None, mine: list[Can
     other = next((each for each in mine if each.backend == name), None)
     if other is None or chosen is None:
         return "it is used when it is asked for"
-    return passed_over(other, chosen)
+    reason = passed_over(other, chosen)
+    return f"{choice.backend} was asked for; {reason}" if choice.reason == "asked for" else reason

@@ -123,6 +123,7 @@ def test_explain_of_a_backend_and_a_form() -> None:
     pytest.importorskip("torch")
     told = json.loads(command("explain", "0.3B", "--backend", "eager", "--weights", "int4", "--json").out)
     assert (told["backend"], told["reason"]) == ("eager", "asked for")
+    assert told["passed_over"]["reference"].startswith("eager was asked for; predicted to take ")
     assert any("dequantised from int4" in note for note in told["fallbacks"])
     assert {"op": "linear", "count": 73, "kept": True, "reason": None} in told["ops"]
     assert command("explain", "0.3B", "--backend", "egaer").code == 2
