@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from textwrap import wrap
 
-LEAST_COLUMN = 16
-"""Text is not squeezed into fewer columns than these beside what comes before it."""
+LINES_BESIDE = 3
+"""About how many lines a last column may take beside the others; where it would take more it goes below."""
 
 
 def human_bytes(count: float) -> str:
@@ -45,7 +45,7 @@ def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     if width is None or place + longest <= width:
         return "\n".join("  ".join([*map(str.ljust, cells, widths), last]).rstrip() for *cells, last in rows)
     word = max((len(word) for *_, last in rows for word in last.split()), default=0)
-    beside = place + max(word, min(longest, LEAST_COLUMN)) <= width
+    beside = place + word <= width and longest <= LINES_BESIDE * (width - place)
     indent = " " * (place if beside else 4)
     lines: list[str] = []
     for *cells, last in rows:

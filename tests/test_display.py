@@ -23,8 +23,10 @@ def test_columns_of_a_width() -> None:
     assert columns(rows, 200) == columns(rows)
     models = [["NAME", "LAYERS", "HUB ID"], ["0.3B", "18", "baidu/ERNIE-4.5-0.3B-PT"], ["own", "2", ""]]
     assert columns(models, 30) == ("NAME  LAYERS\n    HUB ID\n0.3B  18\n    baidu/ERNIE-4.5-0.3B-PT\nown   2")
-    cards = [["MAC", "SEVERAL"], ["M5 Ultra", "8 x NVIDIA H100 SXM"]]
-    assert columns(cards, 24) == "MAC\n    SEVERAL\nM5 Ultra\n    8 x NVIDIA H100 SXM", "not in 14 columns"
+    cards = [["MAC", "SEVERAL"], ["M5 Ultra", "8 x NVIDIA GeForce RTX 4090"]]
+    beside = "MAC       SEVERAL\nM5 Ultra  8 x NVIDIA\n          GeForce RTX\n          4090"
+    assert columns(cards, 21) == beside
+    assert columns(cards, 18) == "MAC\n    SEVERAL\nM5 Ultra\n    8 x NVIDIA\n    GeForce RTX\n    4090", "not squeezed"
     assert columns([["a", ""], ["b", "two   blanks"]]) == "a\nb  two   blanks"
 
 

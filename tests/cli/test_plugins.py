@@ -115,7 +115,7 @@ def test_the_table(site: Path) -> None:
     assert (ran.code, ran.err) == (0, "")
     header, *lines = ran.out.splitlines()
     assert header.split() == ["NAME", "KIND", "STATUS", "DISTRIBUTION", "API", "IMPORT", "HOOKS"]
-    found = {cells[0]: cells[1:] for cells in map(str.split, lines[:9])}
+    found = {cells[0]: cells[1:] for cells in map(str.split, lines[:10])}
     assert list(found)[:6] == ["cudagraph", "eager", "onnx", "reference", "good", "otherapi"]
     assert found["eager"][:5] == ["backend", "ok", "ernie-rt", "0.1.0", "2"]
     assert found["good"][:5] == ["backend", "ok", "good-plugin", "1.5", "2"]
