@@ -80,10 +80,11 @@ def bench(
     markdown: Annotated[Path | None, typer.Option(help="Write the tables to a file, as Markdown.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the speeds, into a .svg file.")] = None,
 ) -> None:
-    """Measure how fast a model is on this machine: reading a prompt, and writing after it.
+    """Measure how fast a model is on this machine.
 
-    Each configuration has a process of its own, is warmed up, and takes turns with the others; how fast memory is read
-    is measured right before and after everything, and what decoding reaches of it is the share of the floor.
+    That is reading a prompt, and writing after it. Each configuration has a process of its own, is warmed up, and takes
+    turns with the others; how fast memory is read is measured right before and after everything, and what decoding
+    reaches of it is the share of the floor.
     """
     if ctx.invoked_subcommand is not None:
         return
