@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,6 @@ def test_a_generation_says_what_was_reused(untrained: Path) -> None:
         assert loaded.generate(former, max_new_tokens=1).not_cached == ""
         with pytest.raises(OptionError, match="reuse_after_change is not possible; expected True or False; found 1"):
             loaded.generate(former, reuse_after_change=1)  # type: ignore[call-overload]
-        loaded._deterministic = True
+        loaded.target = replace(loaded.target, deterministic=True)
         with pytest.raises(OptionError, match="follow from what was asked before, and the model is deterministic"):
             loaded.generate(former, reuse_after_change=True)

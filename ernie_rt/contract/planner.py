@@ -84,4 +84,9 @@ def activation_bytes(graphs: Mapping[str, Graph], limits: Limits) -> int:
     """The most bytes of activations that are alive at once in the largest step that the limits allow."""
     tokens = min(limits.max_batch_tokens, limits.max_context * limits.max_sequences)
     sizes = {"N": tokens, "C": limits.max_context, "P": limits.max_context, "L": limits.max_sequences}
+    # Inputs beside index arrays may have axes of their own: as long as a step at most, such as rows for some tokens.
+    own = {
+        dim for graph in graphs.values() for value in graph.inputs for dim in value.type.dims if isinstance(dim, str)
+    }
+    sizes = dict.fromkeys(own, tokens) | sizes
     return max((live_bytes(graph, sizes) for graph in graphs.values()), default=0)

@@ -98,7 +98,10 @@ class Stamps:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._is_mine():
                 self._forget_oldest()
-                with files.write_atomic(self._entry(path), mode=0o600) as file:
+                entry = self._entry(path)
+                if entry.exists() and not entry.is_file():
+                    entry.unlink()  # such as a pipe, which nobody but its owner can have put there
+                with files.write_atomic(entry, mode=0o600) as file:
                     file.write(json.dumps(asdict(stamp) | {"sha256": sha256}).encode())
 
     def _entry(self, path: Path) -> Path:
