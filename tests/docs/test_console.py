@@ -136,7 +136,7 @@ def run(shown: Shown, folder: Path) -> None:
 def unnamed(text: str) -> str:
     """A drift without the names of sound pieces, and levels without those of checks: which is the worst of several that
     are alike, rounding decides."""
-    text = re.sub(r"^(layers\.\d+ .* [01]\.\d  )[\w.]+", r"\1piece", text, flags=re.MULTILINE)
+    text = re.sub(r"^(layers\.\d+ .* [01]\.\d +)[\w.]+", r"\1piece", text, flags=re.MULTILINE)
     return re.sub(r"^(L\d(?: +\d+){5} +)L\d/\S+", r"\1check", text, flags=re.MULTILINE)
 
 
