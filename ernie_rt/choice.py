@@ -90,7 +90,7 @@ def choose(
     places = [(name, kind, f"the first that runs on {kind}") for kind in kinds for name in ranked(kind)]
     absent = [name for name, where in AUTOMATIC.items() if name not in host.backends and kind in where]
     here = [*absent, *ranked(kind)] if kind in known else AUTOMATIC  # so said without an import
-    places += [(name, "cpu" if kinds else device, "the first usable") for name in here]
+    places += [(name, "cpu" if kinds else device, "predicted to be the fastest that is usable") for name in here]
     skipped: list[str] = []
     large: list[CapacityError] = []
     for name, place, reason in places:

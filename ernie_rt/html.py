@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -118,6 +119,12 @@ def figure(value: Any) -> str:
     if isinstance(value, float) and abs(value) < 1e9 and value == int(value):
         return f"{int(value):,}"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def embedded(data: object) -> str:
+    """Data for a page's script, as an element that nothing in it can end: `JSON.parse` of what `#data` holds."""
+    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" id="data">{text}</script>'
 
 
 def _digest(text: str) -> str:

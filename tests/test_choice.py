@@ -106,7 +106,8 @@ def test_auto_says_what_it_passed_over_and_why(fakes: Fakes) -> None:
     choice = choose(fakes.host())
     assert (choice.backend, choice.device, choice.dtype) == ("reference", "cpu", "bfloat16")
     assert choice.reason == (
-        "the first usable; onnx: backend 'onnx' cannot name its devices: RuntimeError: driver too old; "
+        "predicted to be the fastest that is usable; "
+        "onnx: backend 'onnx' cannot name its devices: RuntimeError: driver too old; "
         "eager: backend 'eager' cannot be used: it needs absent-package"
     )
 

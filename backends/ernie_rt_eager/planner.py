@@ -17,6 +17,7 @@ from ernie_rt.contract import (
     Storage,
     Target,
     activation_bytes,
+    reading,
 )
 
 LIBRARY_BYTES: Final = 12 << 20
@@ -64,8 +65,7 @@ class EagerPlanner:
                 source=f"estimated: {dtype} on a CPU without instructions for it",
             )
         if dtype == "bfloat16":  # in which a product with one row has an operation for each byte of its weight
-            one_row = ONE_ROW * device.flops.get(dtype, 0.0) / device.bandwidth if device.bandwidth else 0.0
-            rate = Rate(min(MOST_READ, one_row) or MOST_READ, 0.68, dtype)
+            rate = Rate(reading(device, dtype, most=MOST_READ, bytes_per_flop=ONE_ROW), 0.68, dtype)
             source = "two cores with AVX-512: set to the 0.3B, and held against four layers of the 21B"
         else:
             rate, source = Rate(0.75, 0.6, dtype), "estimated from products of PyTorch's in float32"

@@ -19,6 +19,7 @@ from ernie_rt.contract import (
     Target,
     Weight,
     activation_bytes,
+    reading,
 )
 from ernie_rt_onnx.library import kernels
 
@@ -85,8 +86,8 @@ class OnnxPlanner:
                 source="estimated: no card has run it yet",
                 has_run=False,
             )
-        one_row = ONE_ROW * device.flops.get("float32", 0.0) / device.bandwidth if device.bandwidth else 0.0
-        blocks = Rate(min(MOST_READ, one_row) or MOST_READ, 0.65, "int8" if "int8" in device.flops else "float32")
+        one_row = reading(device, "float32", most=MOST_READ, bytes_per_flop=ONE_ROW)
+        blocks = Rate(one_row, 0.65, "int8" if "int8" in device.flops else "float32")
         return Rates(
             # ONNX Runtime widens weights in float16 as it loads them.
             {

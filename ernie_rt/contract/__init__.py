@@ -5,7 +5,7 @@ from ernie_rt.contract.contents import PagedContents, graphs_of
 from ernie_rt.contract.findings import Executed, Finding
 from ernie_rt.contract.interpreter import Interpreter
 from ernie_rt.contract.memory import available_memory, check_memory
-from ernie_rt.contract.planner import Device, Planner, Rate, Rates, activation_bytes
+from ernie_rt.contract.planner import Device, Planner, Rate, Rates, activation_bytes, reading
 from ernie_rt.contract.protocols import (
     Backend,
     CacheShape,
@@ -82,4 +82,5 @@ __all__ = [
     "check_memory",
     "draw",
     "graphs_of",
+    "reading",
 ]

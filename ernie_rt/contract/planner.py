@@ -80,6 +80,13 @@ class Planner(Protocol):
         ...
 
 
+def reading(device: Device, products: str, *, most: float, bytes_per_flop: float) -> float:
+    """The share of bandwidth at which products with one row read weights: at most so much, and where memory is fast no
+    more than so many bytes for each FLOP of the peak, since then it is computing that they wait for."""
+    peak = device.flops.get(products)
+    return min(most, bytes_per_flop * peak / device.bandwidth) if peak and device.bandwidth else most
+
+
 def activation_bytes(graphs: Mapping[str, Graph], limits: Limits) -> int:
     """The most bytes of activations that are alive at once in the largest step that the limits allow."""
     tokens = min(limits.max_batch_tokens, limits.max_context * limits.max_sequences)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ernie_rt.contract.planner import Device
-from ernie_rt.html import page, write_page
+from ernie_rt.html import embedded, page, write_page
 from ernie_rt.planning.device import room
 from ernie_rt.planning.speed import Decode
 
@@ -72,11 +71,10 @@ def write_html(path: Path, picture: Picture) -> None:
 
 def _parts(picture: Picture) -> tuple[str, list[str], str, str]:
     assets = files(__package__)
-    data = json.dumps(_data(picture), separators=(",", ":")).replace("<", "\\u003c")
     sections = [
         f"<p>{escape(picture.about)}</p>",
         assets.joinpath("page.html").read_text("utf-8"),
-        f'<script type="application/json" id="data">{data}</script>',
+        embedded(_data(picture)),
     ]
     style, script = (assets.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     return f"What {picture.model} takes", sections, style, script

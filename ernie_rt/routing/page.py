@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from ernie_rt.display import printable
-from ernie_rt.html import page, write_page
+from ernie_rt.html import embedded, page, write_page
 from ernie_rt.routing.data import Balance, ExpertLoad, Routes
 from ernie_rt.routing.report import Report
 from ernie_rt.routing.svg import LEFT, STYLE, TOP, grid_of, inline
@@ -40,13 +39,12 @@ def write_html(path: Path, report: Report) -> None:
 
 def _parts(report: Report) -> tuple[str, list[str], str, str]:
     assets = files(__package__)
-    data = json.dumps(_data(report), separators=(",", ":")).replace("<", "\\u003c")
     sections = [
         f"<p>{escape(report.about)}</p>",
         f'<div class="map-scroll">{inline(report)}</div>\n<p id="said" aria-live="polite"></p>',
         *_strip(report),
         FIGURES.format(_table([_figures(load) for load in report.load.routers])),
-        f'<script type="application/json" id="data">{data}</script>',
+        embedded(_data(report)),
     ]
     style = STYLE + assets.joinpath("page.css").read_text("utf-8")
     return (

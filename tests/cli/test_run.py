@@ -49,7 +49,7 @@ def test_the_answer_is_all_there_is_on_standard_output(untrained: Path, expected
 def test_what_auto_passed_over_is_said(untrained: Path) -> None:
     ran = command("-p", "no:onnx", "run", untrained, PROMPT, "-n", "2", "--threads", "1")
     first, _ = ran.err.splitlines()
-    assert ran.code == 0 and first == "backend eager (the first usable; onnx is off)"
+    assert ran.code == 0 and first == "backend eager (predicted to be the fastest that is usable; onnx is off)"
     assert command("-p", "no:onnx", "run", untrained, PROMPT, "-n", "2", "--threads", "1", "-q").err == ""
 
 
@@ -313,7 +313,8 @@ def test_deterministic_by_a_backend_that_can(untrained: Path) -> None:
     first, _ = ran.err.splitlines()
     assert ran.code == 0
     assert first.startswith(
-        "backend eager (the first usable; onnx: backend 'onnx' cannot be deterministic: its attention"
+        "backend eager (predicted to be the fastest that is usable; "
+        "onnx: backend 'onnx' cannot be deterministic: its attention"
     )
     refused = command("run", untrained, PROMPT, *OPTIONS, "--deterministic")
     assert refused.code == 1 and "backend 'reference' cannot be deterministic: " in refused.err
