@@ -19,8 +19,8 @@ from ernie_rt.storage.rope import RopeTable
 
 THETA: Final = 10000.0
 LONGEST_SIDE: Final = 8400
-"""How many rows and columns of patches there are tables for: more than a picture has of 67 million pixels, the most that
-may be allowed, of which one side is 200 times the other."""
+"""How many rows and columns of patches there are tables for: more than a picture has of 67 million pixels, which is the
+most that may be allowed, where one side is 200 times the other."""
 
 
 def build_vision_graph(

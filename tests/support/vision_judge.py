@@ -158,7 +158,7 @@ class Judge:
             self.router_gap = min(self.router_gap, (ranked[:, gate.top_k - 1] - ranked[:, gate.top_k]).min().item())
 
     def exact(self, prompt: Prompt, tokens: int) -> tuple[Floats, list[int], float]:
-        """The same of a judge in float64, with what transformers computes in float32 all the same in float64 as well."""
+        """The same in float64, where transformers computes in float32 all the same as well."""
         with float64_throughout(self.model):
             return self.answer(prompt, tokens)
 
