@@ -8,14 +8,14 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from ernie_rt.contract.protocols import VISION
 from ernie_rt.contract.step import StepResult
 from ernie_rt.errors import BackendError, PromptError
 from ernie_rt.graph.types import TensorType
 from ernie_rt.runtime.inputs import Array
 
-VISION: Final = "vision"
-"""The graph that makes features of patches."""
 PATCHES: Final = "patches"
+"""What the graph `vision` takes in."""
 FEATURES: Final = "features"
 """What comes out of it, and goes into `main`, behind a row of zeros."""
 FEATURES_ROW: Final = "features_row"
