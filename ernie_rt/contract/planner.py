@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ernie_rt.contract.protocols import VISION, Limits, MemoryReport, Target
+from ernie_rt.contract.protocols import Limits, MemoryReport, Target
 from ernie_rt.graph.cost import live_bytes
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import Storage
+from ernie_rt.modeling.graphs import VISION
 
 
 @dataclass(frozen=True, slots=True)

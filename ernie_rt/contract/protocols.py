@@ -38,8 +38,6 @@ class Target:
         return device
 
 
-VISION: Final = "vision"
-"""The graph that makes features of patches, of a model that sees."""
 MAX_PATCHES: Final = 24_708
 """Patches of the largest picture that the size rule leaves: 6,177 tokens."""
 

@@ -181,19 +181,8 @@ def test_nobody_encodes_for_who_has_gone(ahead: int) -> None:
 def test_a_picture_that_cannot_be_cut_has_to_fit() -> None:
     engine = engine_of(toy(), max_patches=FRAME - 1)
     sequence = engine.submit(shown(CAT))
-    with pytest.raises(PromptError, match="expected at most 2, which is max_patches; found 3"):
+    with pytest.raises(PromptError, match="frames of 3 patches; expected at most 2"):
         list(engine.run(sequence))
-
-
-class Blind(Sketch):
-    """Has a token more than features."""
-
-    @property
-    def tokens(self) -> int:  # type: ignore[override]
-        return len(self.numbers) + 1
-
-    @tokens.setter
-    def tokens(self, value: int) -> None: ...
 
 
 @pytest.mark.parametrize(
