@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from ernie_rt.display import human_bytes, human_count
 from ernie_rt.errors import OptionError
-from ernie_rt.graph.cost import Bindings, active_parameters, graph_cost, live_bytes, parameters
+from ernie_rt.graph.cost import Bindings, Cost, active_parameters, graph_cost, live_bytes, node_cost, parameters
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DTYPES
 from ernie_rt.modeling.graphs import MAIN, VISION
@@ -95,6 +95,27 @@ def encoding(grid: Grid) -> tuple[tuple[int, Bindings], ...]:
 def encoding_flops(vision: Graph, grid: Grid) -> int:
     """FLOPs of tower and resampler for a grid of patches."""
     return sum(times * graph_cost(vision, bindings).flops for times, bindings in encoding(grid))
+
+
+def block_costs(vision: Graph, grid: Grid) -> dict[str, tuple[int, Cost]]:
+    """What the blocks of tower and resampler cost together for one picture, and how many of each there are.
+
+    A block is what a layer, or a step of the resampler, has: `attention`, `mlp`, `spatial`, `temporal`, `features`.
+    """
+    bindings = {"N": grid[1] * grid[2], "S": grid[1] * grid[2], "M": tokens_of(grid), "F": tokens_of(grid)}
+    costs: dict[str, Cost] = {}
+    numbers: dict[str, set[str]] = {}
+    for node in vision.nodes:
+        layer, block = _block(node.scope)
+        numbers.setdefault(block, set()).add(layer)
+        costs[block] = costs.get(block, Cost()) + node_cost(node, bindings)
+    return {block: (len(numbers[block]), cost) for block, cost in costs.items()}
+
+
+def _block(scope: str) -> tuple[str, str]:
+    """The layer, and the block, of a scope: `3` and `attention` of `vision.layers.3.attention.qkv`."""
+    parts = scope.split(".")
+    return (parts[2], parts[3]) if parts[1] == "layers" else ("", parts[1])
 
 
 def largest_pixels(kind: str, max_pixels: int | None = None) -> int:
