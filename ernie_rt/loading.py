@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -13,18 +13,20 @@ from ernie_rt.build import Build, build
 from ernie_rt.choice import Choice, choose
 from ernie_rt.contract.bases import ExecutableBase
 from ernie_rt.contract.memory import check_memory
-from ernie_rt.contract.protocols import Limits, Target
+from ernie_rt.contract.protocols import MAX_PATCHES, Limits, Target
 from ernie_rt.display import shown
 from ernie_rt.errors import OptionError
 from ernie_rt.files import Progress
 from ernie_rt.generation.options import positive
-from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DTYPES, Weight
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.location import Located, locate
 from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.ernie45 import as_stored
 from ernie_rt.modeling.families import find
+from ernie_rt.modeling.graphs import weights_of
 from ernie_rt.planning.limits import BATCH_TOKENS, DEFAULT_CONTEXT, batch_tokens
+from ernie_rt.runtime.encoder import FEATURE_BYTES
 from ernie_rt.runtime.kept_rows import keep_rows
 from ernie_rt.runtime.row_store import RowStore
 from ernie_rt.session import Model
@@ -49,11 +51,14 @@ def load(
     threads: int | None = None,
     memory_bytes: int | None = None,
     cache_tokens: int | None = None,
+    max_patches: int | None = None,
+    feature_bytes: int | None = None,
     reuse: bool = True,
     cache_dir: str | Path | None = None,
     cache_bytes: int | None = None,
     graphs: bool = True,
     deterministic: bool = False,
+    text_only: bool = False,
     taps: Collection[str] = (),
     routing: bool = False,
     weights: WeightSource | None = None,
@@ -75,13 +80,18 @@ def load(
     given. The cache has room for `max_sequences` of that length; further ones wait. `max_batch_tokens` enter one step,
     so a longer prompt takes several (None: 512, on CUDA 4,096). `cache_tokens` gives the cache room for so many tokens
     of all sequences together, in place of the worst case: sequences that find none wait, or are computed anew.
+    Of a model that sees, `max_patches` of 14 by 14 pixels are encoded in one step (None: 24,708, the largest picture):
+    fewer take less memory, and a picture that has more is refused. What pictures and videos became is kept for the next
+    request, in `feature_bytes` of main memory (None: 512 MiB).
     `memory_bytes` bounds weights and cache together (None: what the device has free); `threads` are the backend's on
     the CPU (None: as many as it likes). With `reuse` a prompt that begins like an earlier one goes on from the rows
     that are left of it; without, it is computed anew, which gives the same bits each time. What is worth it
     outlives the process in `cache_dir`, a folder that is made for it, in files of at most `cache_bytes` together (None:
     8 GiB); docs/prefix-cache.md says what lies there, and who can read it. Without `graphs` a backend that would record
     steps and replay them, as CUDA graphs, runs each one kernel by kernel. With `deterministic` what a request
-    gets depends, bit by bit, on that request alone, at some cost (docs/determinism.md).
+    gets depends, bit by bit, on that request alone, at some cost (docs/determinism.md). A vision-language model is run
+    as the text model inside it with `text_only`: what serves pictures is not read, and takes no memory; so is one whose
+    folder was written without that.
 
     Raises OptionError for an argument that is impossible, what `locate` raises, and CheckpointError or FileFormatError
     for weights that are broken or of another model; PluginError or BackendError for a backend that cannot be used, or
@@ -96,10 +106,14 @@ def load(
             found=repr(weights),
             hint="For a quantised model, write one with `ernie-rt quantize` and load its folder",
         )
-    for name, value in (("reuse", reuse), ("graphs", graphs), ("deterministic", deterministic), ("routing", routing)):
+    switches = {
+        "reuse": reuse, "graphs": graphs, "deterministic": deterministic, "routing": routing, "text_only": text_only,
+    }  # fmt: skip
+    for name, value in switches.items():
         if not isinstance(value, bool):
             raise OptionError(f"{name} is not possible", expected="True or False", found=repr(value))
     located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights, sources)
+    located = located.text_alone if text_only else located
     config = located.config
     if routing and config.moe is None:
         raise OptionError(
@@ -107,11 +121,15 @@ def load(
             expected="a mixture of experts, such as demo, 21B-A3B or 300B-A47B",
             found=f"model_type {config.model_type}",
         )
-    limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes, cache_tokens)
+    limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes, cache_tokens, max_patches)
+    feature_bytes = FEATURE_BYTES if feature_bytes is None else positive("feature_bytes", feature_bytes)
     threads = None if threads is None else check_threads(threads)
     store = _store(cache_dir, cache_bytes, reuse)
     # First the headers of the weights: whatever is wrong with a folder is said before a backend is imported.
     source = weights if weights is not None else located.weights()
+    if as_stored(config, storages_of(source)).sees is None:
+        located = located.text_alone
+        config = located.config
     try:
         plugins = host or PluginHost()
         builds: dict[Choice, tuple[Build, Limits]] = {}
@@ -139,7 +157,7 @@ def load(
         )
         built, limits = builds[choice]
         with blame(choice.backend):
-            reported = source if progress is None else _Reported(source, progress, built.graph)
+            reported = source if progress is None else _Reported(source, progress, weights_of(built.graphs))
             executable = built.compile(reported, limits)
             if isinstance(executable, ExecutableBase):
                 executable.prepare(preparing)
@@ -152,7 +170,10 @@ def load(
     overlap = plugins.overlap(choice.backend)
     notes = notes if overlap is None else (*notes, f"backend {choice.backend}: {overlap}")
     reopen = located.weights if weights is None else None
-    return Model(located, built, choice, limits, executable, unused, notes, reuse=reuse, kept=kept, open_weights=reopen)
+    return Model(
+        located, built, choice, limits, executable, unused, notes, reuse=reuse, kept=kept, open_weights=reopen,
+        feature_bytes=feature_bytes,
+    )  # fmt: skip
 
 
 def _store(folder: str | Path | None, nbytes: int | None, reuse: bool) -> RowStore | None:
@@ -177,11 +198,11 @@ def check_threads(threads: object) -> int:
 class _Reported:
     """A WeightSource that says how far it has come."""
 
-    def __init__(self, source: WeightSource, progress: Progress, graph: Graph) -> None:
+    def __init__(self, source: WeightSource, progress: Progress, weights: Mapping[str, Weight]) -> None:
         self._source = source
         self._progress = progress
         self._done = 0
-        self._total = sum(weight.nbytes() for weight in graph.weights if weight.storage.stored)
+        self._total = sum(weight.nbytes() for weight in weights.values() if weight.storage.stored)
 
     def fill(self, weight: Weight, part: str, out: npt.NDArray[Any], index: tuple[int, ...] = ()) -> None:
         self._source.fill(weight, part, out, index)
@@ -214,6 +235,7 @@ def _limits(
     max_batch_tokens: int | None,
     memory_bytes: int | None,
     cache_tokens: int | None,
+    max_patches: int | None,
 ) -> Limits:
     longest = config.max_position_embeddings
     context = min(longest, DEFAULT_CONTEXT) if max_context is None else positive("max_context", max_context)
@@ -228,4 +250,5 @@ def _limits(
         raise OptionError(
             "cache_tokens has no room for one sequence", expected=f"at least max_context, {context}", found=cache_tokens
         )
-    return Limits(context, sequences, tokens, memory, cache_tokens)
+    patches = MAX_PATCHES if max_patches is None else positive("max_patches", max_patches)
+    return Limits(context, sequences, tokens, memory, cache_tokens, patches)

@@ -14,9 +14,10 @@ from ernie_rt.graph.types import DType, Storage, Weight
 from ernie_rt.hooks import BackendInfo
 from ernie_rt.host import PluginHost
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.graphs import MAIN, VISION, build_graphs, weights_of
 from ernie_rt.planning.forms import Form
 from ernie_rt.planning.limits import batch_tokens
+from ernie_rt.planning.seeing import Shown
 from ernie_rt.planning.speed import Predictor, Speed
 
 Fit = Literal["yes", "from disk", "no"]
@@ -47,22 +48,22 @@ class Candidate:
 
 
 class Planned:
-    """A model as planners see it: its graph for a dtype of activations, built once, with weights in any form."""
+    """A model as planners see it: its graphs for a dtype of activations, built once, with weights in any form."""
 
     def __init__(self, config: ModelConfig, stored: Mapping[str, Storage] | None = None) -> None:
         self.config = config
         self._stored = stored
-        self._graphs: dict[DType, Graph] = {}
+        self._graphs: dict[DType, dict[str, Graph]] = {}
 
-    def graph(self, dtype: DType | None = None) -> Graph:
-        """Its weights as they are stored, or published; for activations of a dtype (None: the config's)."""
+    def graphs(self, dtype: DType | None = None) -> dict[str, Graph]:
+        """Their weights as they are stored, or published; for activations of a dtype (None: the config's)."""
         dtype = dtype or self.config.dtype
         if dtype not in self._graphs:
-            self._graphs[dtype] = build_graph(self.config, dtype, self._stored)
+            self._graphs[dtype] = build_graphs(self.config, dtype, self._stored)
         return self._graphs[dtype]
 
-    def in_form(self, form: Form, dtype: DType | None = None, layout: str | None = None) -> Graph:
-        """Its weights in a form, and in a layout where the form has a choice."""
+    def in_form(self, form: Form, dtype: DType | None = None, layout: str | None = None) -> dict[str, Graph]:
+        """The graphs with weights in a form, and in a layout where the form has a choice."""
 
         def formed(weight: Weight) -> Weight:
             if not weight.storage.stored:
@@ -70,7 +71,7 @@ class Planned:
             storage = form.storage(weight)
             return replace(weight, storage=storage if layout is None else storage.laid_out(layout))
 
-        return self.graph(dtype).with_weights(formed)
+        return {name: graph.with_weights(formed) for name, graph in self.graphs(dtype).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +82,31 @@ class Way:
     target: Target
     form: Form
     planner: Planner
-    graph: Graph
+    graphs: Mapping[str, Graph]
     dequantised: bool
 
     def bill(self, limits: Limits) -> MemoryReport:
-        return self.planner.bill({"main": self.graph}, self.target, limits)
+        return self.planner.bill(self.graphs, self.target, limits)
+
+    def predictor(self, device: Device) -> Predictor:
+        rates = self.planner.rates(self.target, device)
+        return Predictor(self.graphs[MAIN], device, rates, self.graphs.get(VISION))
 
 
 def ways(model: Planned, host: PluginHost, kind: str, forms: Sequence[Form], dtype: str = "auto") -> Iterator[Way]:
     """Of each backend with a planner that knows the kind of device and computes in `dtype`, each form that runs."""
-    for name, info in host.backends.items():
-        planner = host.planner(name) if kind in info.dtypes else None
+    for backend, info in host.backends.items():
+        planner = host.planner(backend) if kind in info.dtypes else None
         settled = settled_dtype(info, kind, dtype, model.config.dtype) if planner is not None else None
         if planner is None or settled is None:
             continue
         target = Target((kind,), settled)
         for form in (form for form in forms if form.is_runnable):
             given = model.in_form(form, settled, _layout(form, planner, target))
-            dequantised = any(w.storage.packed and not planner.accepts(w.storage, target) for w in given.weights)
-            yield Way(name, target, form, planner, accepted(given, planner, target), dequantised)
+            packed = {weight.storage for weight in weights_of(given).values() if weight.storage.packed}
+            dequantised = not all(planner.accepts(storage, target) for storage in packed)
+            taken = {name: accepted(graph, planner, target) for name, graph in given.items()}
+            yield Way(backend, target, form, planner, taken, dequantised)
 
 
 def candidates(
@@ -113,16 +120,18 @@ def candidates(
     sequences: int = 1,
     dtype: str = "auto",
     batch: int | None = None,
+    shown: Sequence[Shown] = (),
 ) -> tuple[Candidate, ...]:
     """The ways to run a model on a device that has `room` bytes, of all backends with a planner that know its kind.
+
+    `shown` are pictures and videos of the request whose times are predicted.
 
     They come by context, form and backend, in the order of each; a backend that does not compute in `dtype` has none.
     """
     found = []
     for way in ways(model, host, device.kind, forms, dtype):
         missing = host.missing(way.backend)
-        rates = way.planner.rates(way.target, device)
-        predictor = Predictor(way.graph, device, rates)
+        rates, predictor = way.planner.rates(way.target, device), way.predictor(device)
         for context in contexts:
             limits = Limits(context, sequences, batch or batch_tokens(device.kind))
             bill = way.bill(limits)
@@ -135,7 +144,7 @@ def candidates(
                     limits,
                     bill,
                     fit,
-                    predictor.speed(context, limits.max_batch_tokens) if fit != "from disk" else None,
+                    predictor.speed(context, limits.max_batch_tokens, shown=shown) if fit != "from disk" else None,
                     rates.source,
                     rates.has_run,
                     dequantised=way.dequantised,
