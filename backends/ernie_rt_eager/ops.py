@@ -56,6 +56,10 @@ def reshape(x: Tensor, *, dims: tuple[int, ...]) -> Tensor:
     return x.reshape(dims)
 
 
+def concat(first: Tensor, second: Tensor, *, axis: int) -> Tensor:
+    return torch.cat((first, second), axis)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, product: Product = product) -> Tensor:
     if weight.ndim == 2:
         return product(x, weight, bias)  # [N, O]
@@ -125,6 +129,7 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "where": where,
         "in_range": in_range,
         "reshape": reshape,
+        "concat": concat,
         "rms_norm": rms_norm,
         "layer_norm": layer_norm,
         "gelu": gelu,
