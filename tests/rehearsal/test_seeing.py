@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -102,18 +103,40 @@ def model(request: pytest.FixtureRequest) -> Iterator[Model]:
 
 @pytest.mark.parametrize("chunk", [None, 1, 5])
 def test_chunks_pieces_and_company(model: Model, chunk: int | None) -> None:
-    requests = [ernie_rt_replace(request, chunk) for request in PROMPTS]
-    steps = model.engine.stats().vision_steps
+    requests = [replace(request, chunk=chunk) for request in PROMPTS]
+    before = model.engine.stats().vision_steps
     for company in ([[each] for each in requests], [requests]):
         for together in company:
-            for request, sequence in zip(together, ask(model.engine, *together), strict=True):
-                logits, generated = whole(requests.index(request))
-                assert sequence.generated == generated
-                assert error(np.concatenate(sequence.logits), logits) < WITHIN[model.choice.backend]
-    assert model.engine.stats().vision_steps - steps == (4 if steps == 0 else 0)
+            check(model, together, ask(model.engine, *together))
+    assert model.engine.stats().vision_steps - before == (0 if before else 5)  # three of the film, and two pictures
 
 
-def ernie_rt_replace(request: Request, chunk: int | None) -> Request:
-    from dataclasses import replace
+def test_beginnings_are_reused(model: Model) -> None:
+    for request in PROMPTS:
+        request = replace(request, all_logits=False)
+        for _ in range(2):
+            sequences = ask(model.engine, request)
+            check(model, [request], sequences)
+        assert sequences[0].reused == len(request.ids) - 1
+    request = replace(PROMPTS[0], all_logits=False)
+    ask(model.engine, request)
+    (other,) = ask(model.engine, replace(request, items=(PlacedItem(2, OTHER),)))
+    assert other.reused == 2
 
-    return replace(request, chunk=chunk)
+
+def test_features_outlive_preemption() -> None:
+    requests = [replace(request, max_new_tokens=30) for request in PROMPTS]
+    with load("eager", "float32", max_sequences=4, cache_tokens=CONTEXT, feature_bytes=1) as model:
+        alone = [ask(model.engine, request)[0].generated for request in requests]
+        before = model.engine.stats()
+        assert [sequence.generated for sequence in ask(model.engine, *requests)] == alone
+        after = model.engine.stats()
+    assert after.preemptions > before.preemptions and after.vision_steps - before.vision_steps == 3
+
+
+def check(model: Model, requests: Sequence[Request], sequences: Sequence[SequenceState]) -> None:
+    for request, sequence in zip(requests, sequences, strict=True):
+        logits, generated = whole([each.ids for each in PROMPTS].index(request.ids))
+        assert sequence.generated == generated
+        if request.all_logits:
+            assert error(np.concatenate(sequence.logits), logits) < WITHIN[model.choice.backend]
