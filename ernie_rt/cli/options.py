@@ -50,6 +50,10 @@ Dtype = Annotated[
 BatchTokens = Annotated[
     int | None, typer.Option(min=1, help="Prompt tokens that enter one step; 512 when not given, on CUDA 4096.")
 ]
+MaxPatches = Annotated[
+    int | None,
+    typer.Option(min=1, help="Patches (14 by 14 pixels) of a picture encoded in one step; 24708 when not given."),
+]
 
 
 def _check_threads(threads: int | None) -> int | None:
