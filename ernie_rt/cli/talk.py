@@ -96,7 +96,7 @@ class Talk:
         turns = sum(message.role == "user" for message in messages)
         say(f"{path}: {turns} messages of yours")
         for message in messages[-2:]:
-            say(f"{message.role}: {message.content}")
+            say(f"{message.role}: {message.text}")
 
     def _has_system(self) -> bool:
         return bool(self.messages) and self.messages[0].role == "system"

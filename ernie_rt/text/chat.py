@@ -202,8 +202,8 @@ class ChatTemplate:
         except TemplateError:  # it may have a use for other conversations
             return "foreign"
         for kind, render in NATIVE.items():
-            theirs = itertools.islice(texts, len(PROBES[kind]))
-            if all([_makes(render, probe, self.tokens) == text for probe, text in zip(PROBES[kind], theirs)]):
+            ours = [_makes(render, probe, self.tokens) for probe in PROBES[kind]]
+            if ours == [*itertools.islice(texts, len(ours))]:
                 self._renderer.close()
                 return kind
         return "foreign"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from ernie_rt.errors import ContextError, MediaError, PromptError, TokenizerError
+from ernie_rt.errors import ContextError, PromptError, TokenizerError
 from ernie_rt.modeling.vision_language import PreprocessorConfig, VisionLanguageConfig
 from ernie_rt.text.media import Kind, Media
 from ernie_rt.text.tokenizer import Tokenizer
@@ -96,7 +96,7 @@ class MediaReader:
             return source
         if media.kind == "image":
             return load_image(source, min_pixels=self._min_pixels, max_pixels=limit)
-        given = {"fps": media.fps, "max_frames": media.max_frames}
+        given: dict[str, Any] = {"fps": media.fps, "max_frames": media.max_frames}
         return load_video(source, **{name: value for name, value in given.items() if value is not None})
 
     def _tokens_ahead(self, media: Media) -> int | None:
@@ -108,9 +108,7 @@ class MediaReader:
         limit = media.max_pixels or self.max_pixels
         return tokens_of(grid_of(*image_size(media.source), min_pixels=self._min_pixels, max_pixels=limit))
 
-    def _check_room(
-        self, others: int, media: Sequence[Media], lengths: Sequence[int | None], most: int | None
-    ) -> None:
+    def _check_room(self, others: int, media: Sequence[Media], lengths: Sequence[int | None], most: int | None) -> None:
         known = sum(length for length in lengths if length is not None)
         if most is None or others + known <= most:
             return
@@ -119,7 +117,7 @@ class MediaReader:
             "the prompt with its pictures is longer than the context",
             expected=f"at most {most:,} tokens",
             found=f"{others:,} of text, {', '.join(shown)}",
-            hint="Leave some out, or take fewer of their pixels or frames (max_pixels, max_frames), or raise max_context",
+            hint="Leave some out, lower max_pixels or max_frames, or raise max_context",
         )
 
 

@@ -106,9 +106,8 @@ def check_tools(tools: Sequence[Mapping[str, Any]] | None) -> tuple[Mapping[str,
 def message_context(message: Message) -> dict[str, Any]:
     """A message as chat templates expect it; what it does not have is absent. Of a picture they are told that it is
     there."""
-    content = message.content
-    if not isinstance(content, str):
-        content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": p.kind} for p in content]
+    parts = [{"type": "text", "text": part} if isinstance(part, str) else {"type": part.kind} for part in message.parts]
+    content = message.content if isinstance(message.content, str) else parts
     context: dict[str, Any] = {"role": message.role, "content": content}
     if message.reasoning is not None:
         context["reasoning"] = context["reasoning_content"] = message.reasoning
@@ -168,22 +167,19 @@ def _content(value: object, role: str, where: str) -> str | tuple[str | Media, .
 
 
 def _part(value: object, where: str) -> str | Media:
-    if isinstance(value, Media):
-        return value
-    if isinstance(value, str):
-        return _text(value, "a part", where)
-    kind = value.get("type") if isinstance(value, Mapping) else None
-    assert isinstance(value, Mapping) or kind is None
-    match kind:
+    if isinstance(value, Media | str):
+        return value if isinstance(value, Media) else _text(value, "a part", where)
+    fields = value if isinstance(value, Mapping) else {}
+    match fields.get("type"):
         case "text":
-            return _text(value.get("text"), "text", where)
-        case "image" | "video":
-            return parse_media(value, kind, where)
+            return _text(fields.get("text"), "text", where)
+        case "image" | "video" as kind:
+            return parse_media(fields, kind, where)
     raise PromptError(
         "not a part of a content",
         where=where,
         expected='{"type": "text", "text": …}, {"type": "image", "image": …} or {"type": "video", "video": …}',
-        found=f"type {ascii(kind)[:40]}" if isinstance(value, Mapping) else type(value).__name__,
+        found=f"type {ascii(fields.get('type'))[:40]}" if fields else type(value).__name__,
     )
 
 

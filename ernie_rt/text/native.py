@@ -72,7 +72,11 @@ def render_thinking(chat: Conversation, tokens: Mapping[str, str]) -> list[Span]
             thinking = number > last_user and bool(message is last or message.reasoning)
             spans += _answer(message, thinking)
         elif message.role == "tool":
-            spans += [*_scaffold("<tool_output>"), Span(_json(_text(message).text), False), *_scaffold("</tool_output>")]
+            spans += [
+                *_scaffold("<tool_output>"),
+                Span(_json(_text(message).text), False),
+                *_scaffold("</tool_output>"),
+            ]
         else:
             spans.append(_text(message))
         if not continues:

@@ -53,3 +53,13 @@ def _note(given: tuple[int, int], size: tuple[int, int]) -> str:
         f"the picture of {given[0]}x{given[1]} pixels was made {size[0]}x{size[1]}, since max_pixels allows no more: "
         "small print may be lost"
     )
+
+
+def image_size(source: ImageSource) -> tuple[int, int]:
+    from PIL import Image
+
+    if isinstance(source, np.ndarray):
+        return source.shape[1], source.shape[0]
+    if isinstance(source, Image.Image):
+        return source.size
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source).size
