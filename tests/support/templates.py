@@ -92,9 +92,11 @@ VISION_LANGUAGE = (
 )
 """As the chat models' is, as far as that is known."""
 
-CONVERTED = VISION_LANGUAGE.replace("<|image@placeholder|>", "<|IMAGE_PLACEHOLDER|>").replace(
-    "<|video@placeholder|>", "<|VIDEO_PLACEHOLDER|>"
-).replace("<think></think>", "<think>\\n\\n</think>\\n\\n")
+CONVERTED = (
+    VISION_LANGUAGE.replace("<|image@placeholder|>", "<|IMAGE_PLACEHOLDER|>")
+    .replace("<|video@placeholder|>", "<|VIDEO_PLACEHOLDER|>")
+    .replace("<think></think>", "<think>\\n\\n</think>\\n\\n")
+)
 """As transformers has it, whose placeholders are tokens."""
 
 VISION_THINKING = (
