@@ -17,7 +17,7 @@ STD: Final = (0.26862954, 0.26130258, 0.27577711)
 
 
 def levels() -> npt.NDArray[np.float32]:
-    """What each of the 256 levels of red, green and blue becomes, `[3, 256]`: in float32, as transformers computes it."""
+    """What each level of red, green and blue becomes, `[3, 256]`: computed in float32, as transformers does."""
     scaled = (np.arange(256) * (1 / 255)).astype(np.float32)
     mean, std = np.array(MEAN, np.float32)[:, None], np.array(STD, np.float32)[:, None]
     return (scaled - mean) / std
@@ -41,8 +41,8 @@ def patch_rows(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 def vision_inputs(frames: npt.NDArray[np.uint8]) -> dict[str, Array]:
     """What the graph `vision` takes in for frames `[t, H, W, 3]`, of which there is one, or an even number.
 
-    S patches, M = S / 4 blocks and F features: `patches f32[S, 588]`; `places i32[S, 2]`, the row and the column of each
-    patch in its frame; `frame i32[S]`, which frame it is of; `blocks i32[M, 4]`, the patches of each block; `pairs
+    S patches, M = S / 4 blocks and F features: `patches f32[S, 588]`; `places i32[S, 2]`, the row and the column of
+    each patch in its frame; `frame i32[S]`, which frame it is of; `blocks i32[M, 4]`, the patches of each block; `pairs
     i32[F, 2]`, the blocks that make a feature: those of one place in two frames, or a picture's twice.
     """
     t, height, width, _ = frames.shape
