@@ -250,7 +250,7 @@ def _encode(
         )
     if reader is None or not media:
         return tuple(encode_spans(spans, tokenizer)), ()
-    names = reader.placeholders(tokenizer)
+    names = {kind: reader.placeholder(kind, tokenizer) for kind in set(wanted)}
     marked = [Span(names[part], True, token=True) if isinstance(part, str) else part for part in parts]
     return reader.expand(encode_spans(marked, tokenizer), media, most)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from ernie_rt.errors import ContextError, PromptError, TokenizerError
+from ernie_rt.errors import ContextError, MediaError, PromptError, TokenizerError
 from ernie_rt.modeling.vision_language import PreprocessorConfig, VisionLanguageConfig
 from ernie_rt.text.media import Kind, Media
 from ernie_rt.text.tokenizer import Tokenizer
-from ernie_rt.vision.grid import CPU_PIXELS, grid_of, tokens_of
-from ernie_rt.vision.image import image_size, load_image
+from ernie_rt.vision.grid import CPU_PIXELS
+from ernie_rt.vision.image import load_image
 from ernie_rt.vision.item import Item
 from ernie_rt.vision.video import load_video
 
@@ -38,24 +39,28 @@ class MediaReader:
         self.max_pixels = max(limits.min_pixels, min(limits.max_pixels, CPU_PIXELS)) if on_cpu else limits.max_pixels
         self._read: WeakKeyDictionary[Media, Item] = WeakKeyDictionary()
 
-    def placeholders(self, tokenizer: Tokenizer) -> Mapping[Kind, str]:
-        """The tokens that stand for parts of a picture, and of a video; TokenizerError where there are none."""
-        names = {id: name for name, id in tokenizer.reserved.items()}
-        for kind, id in self._ids.items():
-            if id not in names:
-                raise TokenizerError(
-                    f"the tokenizer has no token for parts of {kind}s",
-                    expected=f"a special token of id {id}, as config.json says",
-                    hint="Download the checkpoint's added_tokens.json and tokenizer_config.json anew, or its "
-                    "tokenizer.json: one is missing or of another model",
-                )
-        return {kind: names[id] for kind, id in self._ids.items()}
+    def placeholder(self, kind: Kind, tokenizer: Tokenizer) -> str:
+        """The token that stands for a part of a picture, or of a video; TokenizerError where there is none."""
+        name = next((name for name, id in tokenizer.reserved.items() if id == self._ids[kind]), None)
+        if name is None:
+            raise TokenizerError(
+                f"the tokenizer has no token for a part of {'an image' if kind == 'image' else 'a video'}",
+                expected=f"a special token of id {self._ids[kind]}, as config.json says",
+                hint="Download the checkpoint's added_tokens.json and tokenizer_config.json anew, or its "
+                "tokenizer.json: one is missing or of another model",
+            )
+        return name
 
-    def item(self, media: Media) -> Item:
-        """What the model gets of a picture or video; MediaError where it cannot be used."""
+    def item(self, media: Media, announce: Callable[[int], None] | None = None) -> Item:
+        """What the model gets of a picture or video; MediaError where it cannot be used.
+
+        `announce` is told how many tokens it has before it is decoded, and may raise.
+        """
         item = self._read.get(media)
         if item is None:
-            item = self._read[media] = self._load(media)
+            item = self._read[media] = self._load(media, announce)
+        elif announce is not None:
+            announce(item.tokens)
         return item
 
     def expand(
@@ -63,19 +68,13 @@ class MediaReader:
     ) -> tuple[tuple[int, ...], tuple[Placed, ...]]:
         """Ids with as many placeholders for each picture as it has tokens, in place of the one that stands there.
 
-        ContextError where they come to more than `most`, before a picture is decoded where its header tells.
+        ContextError where they come to more than `most`, before the picture that is too much is decoded.
         """
         if len(media) > MOST_MEDIA:
             raise PromptError(
                 "too many pictures and videos", expected=f"at most {MOST_MEDIA} in a prompt", found=len(media)
             )
-        lengths = [self._tokens_ahead(part) for part in media]
-        for number, part in enumerate(media):
-            self._check_room(len(ids) - len(media), media, lengths, most)
-            if lengths[number] is None:
-                lengths[number] = self.item(part).tokens
-        self._check_room(len(ids) - len(media), media, lengths, most)
-        items = iter([self.item(part) for part in media])
+        items = iter(self._all(media, len(ids) - len(media), most))
         expanded: list[int] = []
         placed: list[Placed] = []
         placeholders = set(self._ids.values())
@@ -88,37 +87,47 @@ class MediaReader:
         assert len(placed) == len(media), "no text is encoded to a placeholder"
         return tuple(expanded), tuple(placed)
 
-    def _load(self, media: Media) -> Item:
+    def _all(self, media: Sequence[Media], others: int, most: int | None) -> list[Item]:
+        """The items of a prompt that has so many `others` beside their tokens."""
+        called = names(media)
+        taken: list[str] = []
+        total = others
+
+        def count(tokens: int) -> None:
+            nonlocal total
+            total += tokens
+            taken.append(f"{called[len(taken)]} {tokens:,}")
+            if most is not None and total > most:
+                raise ContextError(
+                    "the prompt with its pictures is longer than the context",
+                    expected=f"at most {most:,} tokens",
+                    found=f"{others:,} of text, {', '.join(taken)}",
+                    hint="Leave some out, lower max_pixels or max_frames, or raise max_context",
+                )
+
+        items: list[Item] = []
+        for name, part in zip(called, media, strict=True):
+            try:
+                items.append(self.item(part, count))
+            except MediaError as error:
+                if not isinstance(part.source, os.PathLike):
+                    error.where = name
+                raise
+        return items
+
+    def _load(self, media: Media, announce: Callable[[int], None] | None) -> Item:
         source, limit = media.source, media.max_pixels or self.max_pixels
         if isinstance(source, Item):
             if source.kind != media.kind:
                 raise PromptError(f"an item of another kind in a part of type {media.kind}", found=source.kind)
+            if announce is not None:
+                announce(source.tokens)
             return source
         if media.kind == "image":
-            return load_image(source, min_pixels=self._min_pixels, max_pixels=limit)
+            return load_image(source, min_pixels=self._min_pixels, max_pixels=limit, announce=announce)
         given: dict[str, Any] = {"fps": media.fps, "max_frames": media.max_frames}
-        return load_video(source, **{name: value for name, value in given.items() if value is not None})
-
-    def _tokens_ahead(self, media: Media) -> int | None:
-        """How many tokens it has, if that is known or a header tells; None for a video that was not read."""
-        if media in self._read or isinstance(media.source, Item):
-            return self.item(media).tokens
-        if media.kind == "video":
-            return None
-        limit = media.max_pixels or self.max_pixels
-        return tokens_of(grid_of(*image_size(media.source), min_pixels=self._min_pixels, max_pixels=limit))
-
-    def _check_room(self, others: int, media: Sequence[Media], lengths: Sequence[int | None], most: int | None) -> None:
-        known = sum(length for length in lengths if length is not None)
-        if most is None or others + known <= most:
-            return
-        shown = [f"{name} {length:,}" for name, length in zip(names(media), lengths, strict=True) if length is not None]
-        raise ContextError(
-            "the prompt with its pictures is longer than the context",
-            expected=f"at most {most:,} tokens",
-            found=f"{others:,} of text, {', '.join(shown)}",
-            hint="Leave some out, lower max_pixels or max_frames, or raise max_context",
-        )
+        given = {name: value for name, value in given.items() if value is not None}
+        return load_video(source, announce=announce, **given)
 
 
 def names(media: Sequence[Media]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Union
 
@@ -13,7 +14,7 @@ from ernie_rt.errors import MediaError
 from ernie_rt.files import MIB
 from ernie_rt.vision.decoding import Decoding, need
 from ernie_rt.vision.formats import picture_format
-from ernie_rt.vision.grid import MAX_PIXELS, MIN_PIXELS, size_of
+from ernie_rt.vision.grid import MAX_PIXELS, MIN_PIXELS, TOKEN, size_of
 from ernie_rt.vision.item import Item
 from ernie_rt.vision.sources import HEAD_BYTES, check_array, contents
 
@@ -31,12 +32,19 @@ SMALLER: Final = 0.9
 """Of its pixels, where a picture counts as made smaller, and not merely rounded to whole tokens."""
 
 
-def load_image(source: ImageSource, *, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> Item:
+def load_image(
+    source: ImageSource,
+    *,
+    min_pixels: int = MIN_PIXELS,
+    max_pixels: int = MAX_PIXELS,
+    announce: Callable[[int], None] | None = None,
+) -> Item:
     """A picture as the model gets it: upright, red, green and blue, bicubically resized to `size_of` its size.
 
     `source` is the path of a file or its bytes (PNG, JPEG, WebP, a GIF's first frame), a Pillow image, or an array of
     bytes `[height, width, 3]`; the last two are taken as they are, whatever orientation a camera noted. Transparency is
     dropped. `max_pixels` is for the caller to choose: on a CPU `CPU_PIXELS` is sensible.
+    `announce` is told how many tokens it will have before it is decoded, and may raise.
 
     Files and bytes are decoded in a child process. MediaError where the source is no picture that is read here, is
     broken, or over a limit: 32 MiB, 64 megapixels, 32768 pixels on a side, a side 200 times as long as the other.
@@ -48,6 +56,7 @@ def load_image(source: ImageSource, *, min_pixels: int = MIN_PIXELS, max_pixels:
         with opened as decoding:
             given = decoding.about["size"]
             size = _size(given, where, min_pixels, max_pixels)
+            _tell(announce, size)
             pixels = decoding.pixels(size)
             if pixels.shape[1::-1] != size:
                 given, size = given[::-1], size[::-1]
@@ -55,8 +64,14 @@ def load_image(source: ImageSource, *, min_pixels: int = MIN_PIXELS, max_pixels:
         image = _image(source)
         given = image.size
         size = _size(given, "the picture", min_pixels, max_pixels)
+        _tell(announce, size)
         pixels = _resized(image, size)
     return Item.of("image", pixels[None], _note(given, size))
+
+
+def _tell(announce: Callable[[int], None] | None, size: tuple[int, int]) -> None:
+    if announce is not None:
+        announce(math.prod(size) // TOKEN**2)
 
 
 def _image(source: Image.Image | npt.NDArray[np.uint8]) -> Image.Image:
@@ -103,13 +118,3 @@ def _note(given: tuple[int, int], size: tuple[int, int]) -> str:
         f"{given[0]}x{given[1]} pixels were made {size[0]}x{size[1]}, and small details may be lost: "
         "a higher max_pixels keeps more, and takes longer"
     )
-
-
-def image_size(source: ImageSource) -> tuple[int, int]:
-    from PIL import Image
-
-    if isinstance(source, np.ndarray):
-        return source.shape[1], source.shape[0]
-    if isinstance(source, Image.Image):
-        return source.size
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source).size
