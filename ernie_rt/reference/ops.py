@@ -226,6 +226,13 @@ def moe(
     return moe_experts(x, ids, weights, experts_gate_up, experts_down, top_k=top_k)
 
 
+def embed(ids: Array, table: Array, features: Array | None = None, features_row: Array | None = None) -> Array:
+    rows = table[ids]
+    if features is None or features_row is None:
+        return rows
+    return np.where(features_row[:, None] == 0, rows, features[features_row])
+
+
 class _Parts:
     """Computes at once what a decomposition writes."""
 
@@ -282,8 +289,9 @@ MEANINGS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "moe_route": moe_route,
         "moe_experts": moe_experts,
         "moe": moe,
-        # A block means what it decomposes into.
-        **{op.name: partial(op.decompose, _Parts()) for op in BLOCKS if op.decompose is not None},
+        "embed": embed,
+        # The other blocks mean what they decompose into.
+        **{op.name: partial(op.decompose, _Parts()) for op in BLOCKS if op.decompose and op.name != "embed"},
     }
 )
 """The float64 meaning of every op, by name."""
