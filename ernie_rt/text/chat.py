@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from ernie_rt.errors import OptionError, PromptError, TemplateError, TemplateLimitError
 from ernie_rt.files import member, read_bytes
-from ernie_rt.modeling.families import VISION_LANGUAGE
+from ernie_rt.modeling.families import FAMILIES
 from ernie_rt.text import sandbox
 from ernie_rt.text.added_files import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, read_optional
 from ernie_rt.text.finding import TokenFinder
@@ -232,10 +232,11 @@ def _encode(
 ) -> tuple[tuple[int, ...], tuple[Placed, ...]]:
     """The ids of spans, with as many for each picture as it has tokens, and the pictures with their places."""
     if media and reader is None:
+        with_vision = ", ".join(family.name for family in FAMILIES if family.config.vision is not None)
         raise PromptError(
             "the model reads text alone",
-            found=", ".join(f"{'an image' if part.kind == 'image' else 'a video'}" for part in media[:4]),
-            hint=f"Use a vision-language model ({', '.join(VISION_LANGUAGE)}), loaded without text_only",
+            found=_counted([part.kind for part in media]),
+            hint=f"Use a vision-language model ({with_vision}), and not text_only",
         )
     parts = list(split_media(spans))
     written = [part for part in parts if isinstance(part, str)]
