@@ -136,6 +136,7 @@ class ChatTemplate:
         out. TokenizerError where the tokenizer lacks a token of a native template, or of pictures.
         """
         chat = Conversation(parse_messages(messages), check_tools(tools), True, thinking)
+        check_reader(chat.media, reader)
         spans = self._render(chat, tokenizer)
         ending = [*itertools.takewhile(lambda span: span.scaffold, reversed(spans))]
         thinks = spans_text(reversed(ending)).rstrip("\n").endswith("<think>")
@@ -218,6 +219,7 @@ def encode_parts(
     """
     checked = parse_parts(parts, "the prompt")
     media = tuple(part for part in checked if isinstance(part, Media))
+    check_reader(media, reader)
     ids, items = _encode(list(write_parts(checked, {})), media, tokenizer, reader, most, "the prompt")
     return ChatPrompt(ids, items=items)
 
@@ -231,13 +233,6 @@ def _encode(
     where: str,
 ) -> tuple[tuple[int, ...], tuple[Placed, ...]]:
     """The ids of spans, with as many for each picture as it has tokens, and the pictures with their places."""
-    if media and reader is None:
-        with_vision = ", ".join(family.name for family in FAMILIES if family.config.vision is not None)
-        raise PromptError(
-            "the model reads text alone",
-            found=_counted([part.kind for part in media]),
-            hint=f"Use a vision-language model ({with_vision}), and not text_only",
-        )
     parts = list(split_media(spans))
     written = [part for part in parts if isinstance(part, str)]
     wanted: list[Kind] = [part.kind for part in media]
@@ -256,8 +251,20 @@ def _encode(
     return reader.expand(encode_spans(marked, tokenizer), media, most)
 
 
+def check_reader(media: Sequence[Media], reader: MediaReader | None) -> None:
+    """PromptError for pictures and videos where nothing reads them."""
+    if media and reader is None:
+        with_vision = ", ".join(family.name for family in FAMILIES if family.config.vision is not None)
+        raise PromptError(
+            "the model reads text alone",
+            found=_counted([part.kind for part in media]),
+            hint=f"Use a vision-language model ({with_vision}), and not text_only",
+        )
+
+
 def _counted(kinds: Sequence[Kind]) -> str:
-    return f"{kinds.count('image')} images and {kinds.count('video')} videos"
+    images, videos = kinds.count("image"), kinds.count("video")
+    return f"{images} image{'s' * (images != 1)} and {videos} video{'s' * (videos != 1)}"
 
 
 def _makes(render: Render, probe: Conversation, tokens: Mapping[str, str]) -> str:
