@@ -66,7 +66,7 @@ def load_image(
         size = _size(given, "the picture", min_pixels, max_pixels)
         _tell(announce, size)
         pixels = _resized(image, size)
-    return Item.of("image", pixels[None], _note(given, size))
+    return Item.of("image", pixels[None], _note(given, size, max_pixels))
 
 
 def _tell(announce: Callable[[int], None] | None, size: tuple[int, int]) -> None:
@@ -111,8 +111,9 @@ def _size(given: tuple[int, int], where: str, min_pixels: int, max_pixels: int) 
     return size_of(width, height, min_pixels=min_pixels, max_pixels=max_pixels)
 
 
-def _note(given: tuple[int, int], size: tuple[int, int]) -> str:
-    if math.prod(size) > SMALLER * math.prod(given):
+def _note(given: tuple[int, int], size: tuple[int, int], max_pixels: int) -> str:
+    """What to say of a picture that `max_pixels` made smaller, and not merely rounding to whole tokens."""
+    if math.prod(given) <= max_pixels or math.prod(size) > SMALLER * math.prod(given):
         return ""
     return (
         f"{given[0]}x{given[1]} pixels were made {size[0]}x{size[1]}, and small details may be lost: "
