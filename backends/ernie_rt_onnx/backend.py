@@ -83,6 +83,8 @@ class OnnxBackend(BackendBase):
             return Reject(
                 "no operator does it whole: none of ONNX Runtime, and none of ours for weights stored like these"
             )
+        if node.op in ("moe", "moe_block") and node.operands["mask"] is not None:
+            return Reject("its operators for experts know of no mask, but of ids that are nobody's")
         packed = any(isinstance(each, Weight) and each.storage.packed for each in node.inputs)
         if packed and node.op not in tiled.EMIT:
             sizes = f", of sizes that {EXPERT_MULTIPLES[True]} divides" if on_gpu(target) else ""
@@ -104,7 +106,7 @@ class OnnxBackend(BackendBase):
     def numerics(self, target: Target) -> Numerics:
         wide = OpNumerics("float32", "float32")
         default = OpNumerics(target.dtype, "float32", None if on_gpu(target) else "int8")
-        return Numerics(default, {"moe_route": wide, "rms_norm": wide})
+        return Numerics(default, {"moe_route": wide, "rms_norm": wide, "layer_norm": wide})
 
     def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
         available = cuda.free_memory(target.device) if on_gpu(target) else None

@@ -107,6 +107,22 @@ def rms_norm(e: Emitter, x: Operand, weight: Operand, *, eps: float, out: str) -
     e("RMSNormalization", e.name(x), e.name(weight), axis=-1, epsilon=eps, out=out)
 
 
+def layer_norm(e: Emitter, x: Operand, weight: Operand, bias: Operand, *, eps: float, out: str) -> None:
+    e("LayerNormalization", e.name(x), e.name(weight), e.name(bias), axis=-1, epsilon=eps, out=out)
+
+
+def gelu(e: Emitter, x: Operand, *, form: str, out: str) -> None:
+    if form == "erf":
+        e("Gelu", e.name(x), out=out)
+    else:
+        e("Mul", e.name(x), e("Sigmoid", e("Mul", e.name(x), _number(e, x, 1.702))), out=out)
+
+
+def in_range(e: Emitter, x: Operand, *, start: int, stop: int, out: str) -> None:
+    before, after = e("Less", e.name(x), e.constant(start, np.int32)), e("Less", e.name(x), e.constant(stop, np.int32))
+    e("And", e("Not", before), after, out=out)
+
+
 def linear(e: Emitter, x: Operand, weight: Operand, bias: Operand, *, out: str) -> None:
     assert isinstance(weight, Weight) and (bias is None or isinstance(bias, Weight))
     *dims, columns = weight.type.shape(e.bindings)
@@ -314,6 +330,7 @@ def moe(
     correction_bias: Operand,
     experts_gate_up: Operand,
     experts_down: Operand,
+    mask: None,
     *,
     top_k: int,
     norm_min: float,
@@ -362,7 +379,9 @@ EMIT: Final[Mapping[str, Callable[..., None]]] = MappingProxyType(
         "equal": partial(elementwise, "Equal"),
         "less_equal": partial(elementwise, "LessOrEqual"),
         "logical_and": partial(elementwise, "And"),
+        "in_range": in_range,
         "sigmoid": partial(unary, "Sigmoid"),
+        "erf": partial(unary, "Erf"),
         "affine": affine,
         "clamp_min": clamp_min,
         "rsqrt": rsqrt,
@@ -378,6 +397,8 @@ EMIT: Final[Mapping[str, Callable[..., None]]] = MappingProxyType(
         "slice": slice_,
         "concat": concat,
         "rms_norm": rms_norm,
+        "layer_norm": layer_norm,
+        "gelu": gelu,
         "linear": linear,
         "swiglu": swiglu,
         "rope_attention": rope_attention,

@@ -119,6 +119,7 @@ def moe(
     correction_bias: Operand,
     experts_gate_up: Operand,
     experts_down: Operand,
+    mask: None,
     *,
     top_k: int,
     norm_min: float,
@@ -152,7 +153,11 @@ def moe_block(
     correction_bias: Operand,
     experts_gate_up: Operand,
     experts_down: Operand,
-    *mlp: Operand,
+    shared_gate_up: Operand,
+    shared_gate_up_bias: Operand,
+    shared_down: Operand,
+    shared_down_bias: Operand,
+    *second: None,
     top_k: int,
     norm_min: float,
     eps: float,
@@ -160,6 +165,7 @@ def moe_block(
 ) -> None:
     routing = {"norm": norm, "router": gate, "correction_bias": correction_bias}
     experts = (experts_gate_up, experts_down)
+    mlp = (shared_gate_up, shared_gate_up_bias, shared_down, shared_down_bias)
     _feed_forward(e, x, routing, experts, mlp, out=out, top_k=top_k, norm_min=norm_min, eps=eps, residual=1)
 
 

@@ -87,13 +87,15 @@ class OpCase:
             values = b.multi(self.op, *inputs, **attrs)
         return b.finish("main", {f"{OUTPUT}{i}": value for i, value in enumerate(values)})
 
-    def given(self, dtype: DType) -> dict[str, Array]:
-        """The case's own inputs by name, for all tokens of all steps: float64, int32 or bool."""
-        return {
-            GIVEN + param: self.values(param, _dtype(spec, dtype))
-            for param, spec in self.operands.items()
-            if spec is not None and "input" in spec
-        }
+    def given(self, dtype: DType, start: int, stop: int) -> dict[str, Array]:
+        """The case's own inputs by name, those of tokens for the tokens `start:stop` of all steps: float64, int32 or
+        bool."""
+        found = {}
+        for param, spec in self.operands.items():
+            if spec is not None and "input" in spec:
+                values = self.values(param, _dtype(spec, dtype))
+                found[GIVEN + param] = values[start:stop] if spec["input"][0] == "N" else values
+        return found
 
     def ids(self) -> npt.NDArray[np.int32]:
         """Token ids of all steps; they matter where an operand is `{"step": "ids", "below": V}`."""

@@ -139,7 +139,7 @@ def run_model(
         requests = [
             Request(ids, new, all_logits=all_logits, chunk=chunk, sampling=sampling, taps=taps) for ids in prompts
         ]
-        engine = Engine(executable, limits.max_context, reuse=reuse, kept=kept(compiled))
+        engine = Engine(executable, limits.max_context, reuse=reuse, kept=kept(compiled), graphs=built.graphs)
         sequences = drive(engine, executable, requests)
         engine.close()
     return Run(built.lowering, tuple(map(_told, sequences)))
