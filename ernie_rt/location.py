@@ -82,7 +82,8 @@ class Located:
         return None if self.folder is None else ChatTemplate.load(self.folder, default)
 
     def reader(self, device: str) -> MediaReader | None:
-        """What reads pictures and videos for it where it runs on such a device; None where it reads text alone.
+        """What reads pictures and videos for it where it runs on such a device, "cpu" or another; None where it reads
+        text alone.
 
         ConfigError where its preprocessor_config.json asks for what is not done here.
         """

@@ -109,9 +109,6 @@ MaxPixels = Annotated[
 ]
 Fps = Annotated[float | None, typer.Option(help="Frames of a video to look at a second; 2 when not given.")]
 MaxFrames = Annotated[int | None, typer.Option(min=1, help="At most so many frames of a video; 180 when not given.")]
-TextOnly = Annotated[
-    bool, typer.Option("--text-only", help="Run the text of a vision-language model alone, which takes less memory.")
-]
 Thinking = Annotated[
     bool | None,
     typer.Option("--thinking/--no-thinking", help="Let the answer begin with reasoning, where the template has both."),

@@ -59,6 +59,11 @@ def typed_path(text: str) -> str:
     return words[0] if len(words) == 1 and not os.path.lexists(text) else text
 
 
+def most_patches(items: Iterable[Item]) -> int:
+    """How many patches a step has to take in, that these may be encoded: a picture's, or those of two frames."""
+    return max((item.grid[1] * item.grid[2] * min(item.grid[0], 2) for item in items), default=1)
+
+
 def say_items(named: Iterable[tuple[str, Item]], *, verbose: bool) -> None:
     """Say what a person should know of pictures; all that is known of each, when `verbose`."""
     for name, item in named:

@@ -89,7 +89,7 @@ def run(
 
     from ernie_rt.choice import first_kind
     from ernie_rt.cli.loaded import explain, loaded, progress_bar, quantized
-    from ernie_rt.cli.pictures import Sight, say_items
+    from ernie_rt.cli.pictures import Sight, most_patches, say_items
     from ernie_rt.generation.options import NEW_CHAT_TOKENS, NEW_TOKENS, check_options
     from ernie_rt.location import locate
     from ernie_rt.text.media_reader import names
@@ -124,7 +124,7 @@ def run(
     reader = located.reader(first_kind(device)) if media else None
     request = _request(located, template, [*media, text], system, thinking, reader, longest)
     chat = None if isinstance(request, list) else (request, located.tokenizer)
-    ids = request if isinstance(request, list) else request.ids
+    ids, items = (request, []) if isinstance(request, list) else (request.ids, [item for _, item in request.items])
     checked.request(tuple(ids), located.known_ids, chat)
     settled = located.defaults.settle(
         options, room=longest + 1 - len(ids), new_tokens=NEW_TOKENS if template is None else NEW_CHAT_TOKENS
@@ -158,15 +158,15 @@ def run(
         PeakMemory() as peak,
         loaded(
             located, backend=backend, device=device, dtype=dtype, max_context=needed,
-            max_batch_tokens=max_batch_tokens, max_patches=max_patches, threads=threads, graphs=graphs, memory=memory,
-            cache_dir=cache_dir, cache_size=cache_size,
+            max_batch_tokens=max_batch_tokens, max_patches=max_patches or most_patches(items),
+            threads=threads, graphs=graphs, memory=memory, cache_dir=cache_dir, cache_size=cache_size,
             deterministic=deterministic, why=why, verbose=verbose, quiet=quiet, weights=source,
         ) as ready,
     ):  # fmt: skip
         if verbose:
             explain(located, template, settled)
-        if media and not quiet and not isinstance(request, list):
-            say_items(zip(names(media), [item for _, item in request.items], strict=True), verbose=verbose)
+        if not quiet:
+            say_items(zip(names(media), items, strict=True), verbose=verbose)
         answer, interrupted = _answer(ready, request, settled, quiet=as_json)
         report = _report(answer, ready, peak.look(), seed)
         if receipt is not None and answer.ids:

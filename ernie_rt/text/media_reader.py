@@ -28,15 +28,14 @@ class MediaReader:
     """Reads pictures and videos as one model takes them. What was read of a Media object is kept as long as that is, so
     that a conversation that goes on reads none twice.
 
-    `limits` are the checkpoint's. A picture without a limit of its own is made smaller where it has more than
-    `max_pixels`.
+    A picture without a limit of its own is made smaller where it has more pixels than `limits`, the checkpoint's, say.
     """
 
     def __init__(self, vision: VisionLanguageConfig, limits: PreprocessorConfig, *, on_cpu: bool) -> None:
-        """On a CPU a picture gets no more than 1,024 tokens: more would take longer than most want to wait."""
+        """On a CPU it gets no more than 1,024 tokens: more would take longer than most want to wait."""
         self._ids: Mapping[Kind, int] = {"image": vision.image_token_id, "video": vision.video_token_id}
         self._min_pixels = limits.min_pixels
-        self.max_pixels = max(limits.min_pixels, min(limits.max_pixels, CPU_PIXELS)) if on_cpu else limits.max_pixels
+        self._max_pixels = max(limits.min_pixels, min(limits.max_pixels, CPU_PIXELS)) if on_cpu else limits.max_pixels
         self._read: WeakKeyDictionary[Media, Item] = WeakKeyDictionary()
 
     def placeholder(self, kind: Kind, tokenizer: Tokenizer) -> str:
@@ -116,7 +115,7 @@ class MediaReader:
         return items
 
     def _load(self, media: Media, announce: Callable[[int], None] | None) -> Item:
-        source, limit = media.source, media.max_pixels or self.max_pixels
+        source, limit = media.source, media.max_pixels or self._max_pixels
         if isinstance(source, Item):
             if source.kind != media.kind:
                 raise PromptError(f"an item of another kind in a part of type {media.kind}", found=source.kind)
