@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -20,6 +19,8 @@ from ernie_rt.vision.video import load_video
 MOST_MEDIA: Final = 64
 """Pictures and videos of one prompt."""
 
+Announce = Callable[[int], object]
+"""Is told how many tokens a picture or video has before it is decoded, and may raise."""
 Placed = tuple[int, Item]
 """A picture or video, behind the place in a prompt's ids at which its tokens begin."""
 
@@ -50,15 +51,12 @@ class MediaReader:
             )
         return name
 
-    def item(self, media: Media, announce: Callable[[int], None] | None = None) -> Item:
-        """What the model gets of a picture or video; MediaError where it cannot be used.
-
-        `announce` is told how many tokens it has before it is decoded, and may raise.
-        """
+    def item(self, media: Media, announce: Announce = lambda tokens: None) -> Item:
+        """What the model gets of a picture or video; MediaError where it cannot be used."""
         item = self._read.get(media)
         if item is None:
             item = self._read[media] = self._load(media, announce)
-        elif announce is not None:
+        else:
             announce(item.tokens)
         return item
 
@@ -109,18 +107,16 @@ class MediaReader:
             try:
                 items.append(self.item(part, count))
             except MediaError as error:
-                if not isinstance(part.source, os.PathLike):
-                    error.where = name
+                error.where = error.where or name
                 raise
         return items
 
-    def _load(self, media: Media, announce: Callable[[int], None] | None) -> Item:
+    def _load(self, media: Media, announce: Announce) -> Item:
         source, limit = media.source, media.max_pixels or self._max_pixels
         if isinstance(source, Item):
             if source.kind != media.kind:
                 raise PromptError(f"an item of another kind in a part of type {media.kind}", found=source.kind)
-            if announce is not None:
-                announce(source.tokens)
+            announce(source.tokens)
             return source
         if media.kind == "image":
             return load_image(source, min_pixels=self._min_pixels, max_pixels=limit, announce=announce)

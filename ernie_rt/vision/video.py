@@ -12,11 +12,11 @@ import numpy.typing as npt
 from ernie_rt.errors import MediaError
 from ernie_rt.files import MIB
 from ernie_rt.vision.decoding import Decoding, need
-from ernie_rt.vision.formats import video_format
+from ernie_rt.vision.formats import HEAD_BYTES, format_of
 from ernie_rt.vision.frames import FPS, MAX_FRAMES, MIN_FRAMES, check_rate, chosen_frames
 from ernie_rt.vision.grid import TOKEN, VIDEO_MAX_PIXELS, VIDEO_MIN_PIXELS, size_of
 from ernie_rt.vision.item import Item
-from ernie_rt.vision.sources import HEAD_BYTES, beginning, check_array, check_bytes, path_of
+from ernie_rt.vision.sources import beginning, check_array, check_bytes, path_of
 from ernie_rt.vision.timestamps import timestamp
 
 Frames = npt.NDArray[np.uint8]
@@ -35,7 +35,7 @@ def load_video(
     max_frames: int = MAX_FRAMES,
     min_pixels: int = VIDEO_MIN_PIXELS,
     max_pixels: int = VIDEO_MAX_PIXELS,
-    announce: Callable[[int], None] | None = None,
+    announce: Callable[[int], object] = lambda tokens: None,
 ) -> Item:
     """A video as the model gets it: `chosen_frames` of it, each with its time in the corner, resized like pictures.
 
@@ -52,19 +52,21 @@ def load_video(
     pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     if isinstance(source, np.ndarray):
         check_array(source, "[frames, height, width, 3]")
-        return _item(_Array(source, fps), rule, pixels, announce)
+        return _item(_Array(source, fps), None, rule, pixels, announce)
+    data, where, given = b"", None, dict[str, Any]()
     if isinstance(source, bytes):
-        check_bytes(len(source), "video", "the video", MAX_BYTES)
-        given: dict[str, Any] = {"format": video_format(source[:HEAD_BYTES], "the video")}
-        decoding = Decoding("video", "the video", given, source, seconds=SECONDS, cpu_seconds=CPU_SECONDS)
+        data = source
+        check_bytes(len(data), "video", where, MAX_BYTES)
+        head = data[:HEAD_BYTES]
     elif isinstance(source, str | Path):
         path = path_of(source)
-        given = {"format": video_format(beginning(path, "video", MAX_BYTES), str(path)), "path": str(path.absolute())}
-        decoding = Decoding("video", str(path), given, seconds=SECONDS, cpu_seconds=CPU_SECONDS)
+        where, given["path"] = str(path), str(path.absolute())
+        head = beginning(path, "video", MAX_BYTES)
     else:
         raise MediaError("no video", expected="a path, bytes or an array", found=f"a {type(source).__name__}")
-    with decoding:
-        return _item(decoding, rule, pixels, announce)
+    given["format"] = format_of(head, "video", where)
+    with Decoding("video", where, given, data, seconds=SECONDS, cpu_seconds=CPU_SECONDS) as decoding:
+        return _item(decoding, where, rule, pixels, announce)
 
 
 class _Opened(Protocol):
@@ -98,13 +100,16 @@ class _Array:
 
 
 def _item(
-    opened: _Opened, rule: Mapping[str, Any], pixels: Mapping[str, int], announce: Callable[[int], None] | None
+    opened: _Opened,
+    where: str | None,
+    rule: Mapping[str, Any],
+    pixels: Mapping[str, int],
+    announce: Callable[[int], object],
 ) -> Item:
     count, rate = opened.about["frames"], opened.about["fps"]
-    width, height = size_of(*opened.about["size"], **pixels)
+    width, height = size_of(*opened.about["size"], **pixels, where=where)
     chosen = chosen_frames(count, rate, **rule)
-    if announce is not None:
-        announce(-(-len(chosen) // 2) * height * width // TOKEN**2)
+    announce(-(-len(chosen) // 2) * height * width // TOKEN**2)
     frames = np.empty((len(chosen) + len(chosen) % 2, height, width, 3), np.uint8)
     for row, index in enumerate(chosen):
         frames[row] = opened.pixels((width, height), index=index, text=timestamp(index / rate))
