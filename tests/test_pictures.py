@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ernie_rt
 from ernie_rt.async_model import AsyncModel
 from ernie_rt.errors import ContextError, MediaError, OptionError, PromptError
 from ernie_rt.loading import load
@@ -238,3 +240,21 @@ def test_thinking(loader: Loader) -> None:
         model.generate("x", thinking=True)
     with pytest.raises(OptionError, match="no switch"):
         loader("text").chat(asked(text("x")), thinking=True)
+
+
+def test_the_documentation_runs(
+    loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The block of docs/chat.md with a picture."""
+    page = (Path(__file__).parents[1] / "docs" / "chat.md").read_text("utf-8")
+    (block,) = (found for found in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if '"image"' in found)
+    model = loader("sees")
+    said = [model.tokenizer.encode(each) for each in ("51.20", " 51.20")]
+    model = loader("sees", *[[*each, 2] for each in said])
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(noise(98, 70)).save("receipt.png")
+    monkeypatch.setattr(ernie_rt, "load", lambda ref: model)
+    monkeypatch.setattr(model, "close", lambda: None)
+    exec(block, {})
+    assert re.fullmatch(r"51\.20 \d\d\n 51\.20\n", capsys.readouterr().out)
+    monkeypatch.undo()
