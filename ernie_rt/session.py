@@ -212,16 +212,18 @@ class Model:
         """The values of the scopes that `load` was given as `taps`, for every token of `ids`, by scope."""
         return self._taps(Request(self._check(ids), 0, all_logits=True, taps=True))
 
-    def routing(self, prompt: str | Iterable[int]) -> Routing:
-        """Which experts each token of a text, or of ids, is sent to, and whom it would be without the correction bias.
+    def routing(self, prompt: str | Iterable[int] | ChatPrompt) -> Routing:
+        """Which experts each token of a text, of ids or of what `prompt` gave is sent to, and whom it would be without
+        the correction bias.
 
         The model has to be loaded with `routing=True`. A long prompt enters in steps; what is kept of a token are 12
         bytes for each choice of an expert.
         """
         if not self._routers:
             raise OptionError("the model does not tell what its routers choose", hint="Load it with routing=True")
-        ids = self._check(self._ids(prompt))
-        found = self._taps(Request(ids, 0, taps=True))
+        items = prompt.items if isinstance(prompt, ChatPrompt) else ()
+        ids = self._check(prompt.ids if isinstance(prompt, ChatPrompt) else self._ids(prompt), items)
+        found = self._taps(_showing(Request(ids, 0, taps=True), items))
         return read_routing(self.choice.backend, ids, self._routers, found)
 
     @overload
@@ -419,13 +421,7 @@ class Model:
         text = TextStream(self.tokenizer, settled.stop, stop_ids)
         chat = None if prompt is None else (prompt, self.tokenizer)
         request = settled.request(numbers, self._located.known_ids, chat)
-        if items:
-            places = rope_positions(len(numbers), [(start, item.merged) for start, item in items])
-            request = replace(
-                request, items=tuple(PlacedItem(*placed) for placed in items),
-                inputs={POSITIONS: PerToken(places, "count")},
-            )  # fmt: skip
-        return Prepared(request, text, Answer(text, len(numbers), parser))
+        return Prepared(_showing(request, items), text, Answer(text, len(numbers), parser))
 
     def _checked(self, options: GenerateOptions) -> CheckedOptions:
         checked = check_options(self.config.eos_token_id, self.config.vocab_size, **options)
@@ -476,6 +472,15 @@ class Model:
                     hint="Give the picture as a part of a message, or of the prompt",
                 )
         return numbers
+
+
+def _showing(request: Request, items: Sequence[Placed]) -> Request:
+    """A request that shows pictures and videos at these places, and whose positions follow from that."""
+    if not items:
+        return request
+    places = rope_positions(len(request.ids), [(start, item.merged) for start, item in items])
+    shown = tuple(PlacedItem(start, item) for start, item in items)
+    return replace(request, items=shown, inputs={POSITIONS: PerToken(places, "count")})
 
 
 def _check_whole(finish: Finish | None) -> None:

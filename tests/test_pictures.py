@@ -103,6 +103,7 @@ def test_a_picture_of_every_form(loader: Loader, file: Path, form: str) -> None:
     later = told(model).positions[1]  # they count on behind the largest
     assert (later == told(model).positions[0].max() + 1).all()
     assert answer.asked is not None and answer.asked.beyond == "pictures or videos"
+    assert [(place, item.tokens) for place, item in answer.asked.items] == [(start, 8)]
 
 
 def test_pictures_in_a_text_to_continue(loader: Loader) -> None:
