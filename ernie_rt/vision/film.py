@@ -46,6 +46,8 @@ class Film:
         path = asked.get("path")
         self._file: BinaryIO = io.BytesIO(data) if path is None else Path(path).open("rb")  # noqa: SIM115  to the end
         self._format: str = asked["format"]
+        self._threads: int = asked["threads"]
+        self._wanted: frozenset[int] = frozenset()
         self._open()
         self._times, self._keys = self._index()
         self._open()  # not every container can be sought in, not even for its beginning
@@ -54,8 +56,13 @@ class Film:
         return {"frames": len(self._times), "fps": self._fps(), "size": self._image(self._frame(self._times[0])).size}
 
     def pixels(self, asked: Mapping[str, Any]) -> tuple[tuple[int, int], bytes]:
-        """The frame of this `index`, ascending from request to request, with a text in its corner."""
+        """The frame of this `index`, ascending from request to request, with a text in its corner.
+
+        It is one of those that are `chosen`: of the others only those are decoded that something refers to.
+        """
         width, height = asked["size"]
+        if not self._wanted:
+            self._wanted = frozenset(self._times[index] for index in asked["chosen"])
         image = self._image(self._frame(self._times[asked["index"]]))
         draw_timestamp(image, asked["text"])
         return (width, height), to_size(image, (width, height))
@@ -72,7 +79,7 @@ class Film:
         _check_size(codec.width, codec.height)
         codec.options = {"max_pixels": str(MAX_NATIVE)}
         codec.thread_type = "AUTO"
-        codec.thread_count = 4
+        codec.thread_count = self._threads
         self._container, self._stream = container, stream
         self._frames = self._decoded()
         self._shown: av.VideoFrame | None = None
@@ -139,6 +146,8 @@ class Film:
         while True:
             try:
                 packet = next(packets)
+                skipped = self._wanted and packet.pts not in self._wanted
+                self._stream.codec_context.skip_frame = "NONREF" if skipped else "DEFAULT"
                 frames = packet.decode()
             except StopIteration:
                 return
@@ -166,7 +175,7 @@ def samples() -> Iterator[tuple[dict[str, Any], bytes]]:
         stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
         for frame in (av.VideoFrame(32, 32, "yuv420p"), None):
             container.mux(stream.encode(frame))
-    yield {"format": "matroska"}, file.getvalue()
+    yield {"format": "matroska", "threads": 1}, file.getvalue()
 
 
 def _time(frame: av.VideoFrame) -> int:
