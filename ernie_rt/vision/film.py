@@ -27,6 +27,7 @@ OPTIONS: Final = {
 }
 AGREES: Final = 0.05
 """By how much of it the rate that a file claims may differ from the one that its frames' times give."""
+NEVER: Final = 1 << 63
 UPRIGHT: Final = {
     90: Image.Transpose.ROTATE_90,
     180: Image.Transpose.ROTATE_180,
@@ -89,8 +90,8 @@ class Film:
         """The times of all frames, and of the key frames, ascending, in units of the stream."""
         times, keys = array("q"), array("q")
         for packet in self._container.demux(self._stream):
-            time = packet.dts if packet.pts is None else packet.pts
-            if time is None or packet.is_discard:
+            time = _time(packet)
+            if time == NEVER or packet.is_discard:
                 continue
             times.append(time)
             if packet.is_keyframe:
@@ -146,7 +147,7 @@ class Film:
         while True:
             try:
                 packet = next(packets)
-                skipped = self._wanted and packet.pts not in self._wanted
+                skipped = self._wanted and _time(packet) not in self._wanted
                 self._stream.codec_context.skip_frame = "NONREF" if skipped else "DEFAULT"
                 frames = packet.decode()
             except StopIteration:
@@ -178,10 +179,10 @@ def samples() -> Iterator[tuple[dict[str, Any], bytes]]:
     yield {"format": "matroska", "threads": 1}, file.getvalue()
 
 
-def _time(frame: av.VideoFrame) -> int:
-    """When it is shown; a frame that does not say follows all others."""
-    time = frame.dts if frame.pts is None else frame.pts
-    return 1 << 63 if time is None else time
+def _time(part: av.Packet | av.VideoFrame) -> int:
+    """When it is shown; what does not say follows all others."""
+    time = part.dts if part.pts is None else part.pts
+    return NEVER if time is None else time
 
 
 def _check_size(width: int, height: int) -> None:
