@@ -291,7 +291,7 @@ class Suite:
         return [
             self._check(f"L3/{specimen.name}/{name}", (*specimen.needs, *needs), measure(specimen, invariant))
             for specimen in self._specimens(False)
-            for name, (invariant, needs) in (INVARIANTS | (SEEING if specimen.config.sees else {})).items()
+            for name, (invariant, needs) in {**INVARIANTS, **(SEEING if specimen.config.sees else {})}.items()
             if self._located is not None or name in INVARIANT_MODELS.get(specimen.name, ())
         ]
 
