@@ -236,7 +236,7 @@ def test_a_skip_is_no_fault_of_a_backend() -> None:
 
 
 def test_a_model_that_a_backend_does_not_run_is_skipped() -> None:
-    promised = Features(moe=True, biases=True, batches=True)
+    promised = Features(ops=True, moe=True, biases=True, batches=True, taps=True, deterministic=True)
     suite = Suite("mutant", host_of(Particular), expectations=Expectations(promised))
     report = suite.run(["L2"])
     assert report.ok, report.table()
