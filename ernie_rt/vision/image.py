@@ -56,7 +56,7 @@ def load_image(
         opened = Decoding("picture", where, {"format": form}, data, seconds=SECONDS, cpu_seconds=CPU_SECONDS)
         with opened as decoding:
             given = decoding.about["size"]
-            size = _size(given, where, min_pixels, max_pixels)
+            size = check_size(given, where, min_pixels, max_pixels)
             announce(math.prod(size) // TOKEN**2)
             pixels = decoding.pixels(size)
             if pixels.shape[1::-1] != size:
@@ -64,7 +64,7 @@ def load_image(
     else:
         image = _image(source)
         given = image.size
-        size = _size(given, None, min_pixels, max_pixels)
+        size = check_size(given, None, min_pixels, max_pixels)
         announce(math.prod(size) // TOKEN**2)
         pixels = _resized(image, size)
     return Item.of("image", pixels[None], _note(given, size, max_pixels))
@@ -94,7 +94,8 @@ def _resized(image: Image.Image, size: tuple[int, int]) -> npt.NDArray[np.uint8]
     return np.frombuffer(data, np.uint8).reshape(size[1], size[0], 3)
 
 
-def _size(given: tuple[int, int], where: str | None, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+def check_size(given: tuple[int, int], where: str | None, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """`size_of` a picture whose own size is not too large; MediaError where it is."""
     width, height = given
     if width * height > MAX_SOURCE_PIXELS or max(width, height) > MAX_SIDE:
         raise MediaError(
