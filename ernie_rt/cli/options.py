@@ -80,6 +80,9 @@ CacheSize = Annotated[str | None, typer.Option(help="What --cache-dir may take, 
 MaxContext = Annotated[
     str | None, typer.Option(help="How many tokens a prompt and its answer may have together, such as 8k.")
 ]
+TextOnly = Annotated[
+    bool, typer.Option("--text-only", help="Of a vision-language model the text alone: it takes no pictures.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but the answer and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was settled for you, and why.")]
 Why = Annotated[bool, typer.Option("--why", help="Say why the model runs as it does, and what would be faster.")]
