@@ -40,6 +40,8 @@ class Features:
     """Several sequences at once."""
     taps: bool = False
     """Values of inner scopes, those of the routers among them."""
+    vision: bool = False
+    """Models that see: a graph `vision`, and features and three positions for each token in `main`."""
     deterministic: bool = False
     """The same steps give the same bits."""
 

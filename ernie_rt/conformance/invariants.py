@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 
-from ernie_rt.conformance.cases import words
 from ernie_rt.conformance.judge import Judge, Verdict, worse
 from ernie_rt.conformance.models import NEW_TOKENS, Run, Specimen, drive, run_model
 from ernie_rt.conformance.sampler import ROWS, Watched
+from ernie_rt.conformance.streams import words
 from ernie_rt.conformance.subject import Around, Outcome, Skip, Subject
 from ernie_rt.contract.bases import BackendBase, ExecutableBase
 from ernie_rt.contract.protocols import CacheShape, Executable
@@ -63,7 +63,7 @@ class Setting:
         judged by the experts that the tapped run has shown, if those are right."""
         run = self.run(**options)
         verdict = self.judge.verdict(run, self.factor)
-        if self.taps and run.lowering.graph != self.subject.build(self.judge.graph).lowering.graph:
+        if self.taps and run.lowering.graph != self.subject.build(self.judge.graphs).lowering.graph:
             shown = None if verdict.router.problem else run
             whole = self.judge.verdict(self.run(**options, taps=False), self.factor, shown)
             return Verdict(worse(verdict.logits, whole.logits), verdict.router, worse(verdict.greedy, whole.greedy))

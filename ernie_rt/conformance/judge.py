@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,10 +15,13 @@ from ernie_rt.conformance.oracle import Route, Walk, Walked, bad_choice
 from ernie_rt.conformance.rounding import EPSILON, growth, multiples
 from ernie_rt.conformance.storage import numbers_of
 from ernie_rt.conformance.subject import Outcome, Subject
+from ernie_rt.contract.protocols import MAX_PATCHES
 from ernie_rt.contract.step import Step
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DType, Weight
-from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.graphs import MAIN, VISION, build_graphs
+from ernie_rt.runtime.inputs import POSITIONS
+from ernie_rt.runtime.items import FEATURES, FEATURES_ROW
 
 Array = npt.NDArray[Any]
 
@@ -47,7 +50,9 @@ class Judge:
     def __init__(self, subject: Subject, specimen: Specimen) -> None:
         self._subject = subject
         self._specimen = specimen
-        self.graph: Graph = subject.stored(build_graph(specimen.config, subject.target.dtype))
+        graphs = build_graphs(specimen.config, subject.target.dtype)
+        self.graphs: dict[str, Graph] = {name: subject.stored(graph) for name, graph in graphs.items()}
+        self.graph = self.graphs[MAIN]
         self._said: dict[tuple[Any, ...], tuple[Walked, Walked, Walked]] = {}
 
     def verdict(self, run: Run, factor: float = 1.0, shown: Run | None = None) -> Verdict:
@@ -97,8 +102,14 @@ class Judge:
                 return numbers_of(source, weight, {"P": step.page_size})
 
             def walk(noisy: bool, choice: Mapping[str, Array]) -> Walked:
-                graph = Walk(self.graph, load, rows, dtype, numerics if noisy else None)
-                return graph.run(step.inputs(self.graph), step.bindings(self.graph), choice)
+                rounding = numerics if noisy else None
+                if VISION in self.graphs:
+                    seen = Walk(self.graphs[VISION], load, 0, dtype, rounding)
+                    whole = replace(step, extra=self._shown(group, seen))
+                else:
+                    whole = step
+                graph = Walk(self.graph, load, rows, dtype, rounding)
+                return graph.run(whole.inputs(self.graph), whole.bindings(self.graph), choice)
 
             try:
                 free = walk(False, {})
@@ -116,6 +127,26 @@ class Judge:
             finally:
                 source.close()
         return self._said[key]
+
+    def _shown(self, group: list[Told], vision: Walk) -> dict[str, Array]:
+        """What sequences bring beside ids, their features by a walk of the graph `vision`."""
+        features, rows, positions = [np.zeros((1, self._specimen.config.hidden_size))], [], []
+        count = 1
+        for one in group:
+            shown, row = self._specimen.beginning(one.ids), np.zeros(len(one.ids), np.int32)
+            for placed in shown.items:
+                for piece in placed.item.pieces(MAX_PATCHES):
+                    step = Step.without_tokens(VISION, piece)
+                    features.append(vision.run(piece, step.bindings(self.graphs[VISION])).outputs[FEATURES])
+                row[placed.start : placed.stop] = np.arange(count, count + placed.item.tokens)
+                count += placed.item.tokens
+            rows.append(row)
+            positions.append(shown.positions.cut(0, len(one.ids)))
+        return {
+            FEATURES: np.concatenate(features),
+            FEATURES_ROW: np.concatenate(rows),
+            POSITIONS: np.concatenate(positions),
+        }
 
     def _router(self, told: list[Told], parts: list[tuple[Walked, Walked, Walked]]) -> tuple[Outcome, Array]:
         """How the experts agree, and at which tokens a choice was too close to know it when the run does not tell."""

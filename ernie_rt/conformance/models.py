@@ -9,13 +9,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.conformance.cases import CaseWeights, ModelCase, words
+from ernie_rt.conformance.cases import CaseWeights, ModelCase
+from ernie_rt.conformance.pictures import Shown
+from ernie_rt.conformance.streams import words
 from ernie_rt.conformance.subject import Subject
 from ernie_rt.contract.protocols import Executable, Limits
 from ernie_rt.graph.legalize import Lowering
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.graphs import build_graphs
 from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.inputs import POSITIONS
 from ernie_rt.runtime.kept_rows import KeptRows
 from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.sampling.params import GREEDY, SamplingParams
@@ -44,13 +47,15 @@ class Specimen:
     needs: tuple[str, ...] = ()
     sequences: int = 4
     batch_tokens: int = 96
+    shown: tuple[Shown, ...] = ()
+    """Those of the prompts that have pictures."""
 
     @classmethod
     def of_case(cls, case: ModelCase, full: bool) -> Specimen:
         weights = CaseWeights(case)  # once, so that they are drawn once
         return cls(
             case.name, case.config, case.prompts(full), case.new_tokens, lambda: weights, case.needs, case.sequences,
-            case.batch_tokens,
+            case.batch_tokens, case.shown,
         )  # fmt: skip
 
     @classmethod
@@ -64,13 +69,26 @@ class Specimen:
             for i, n in enumerate(lengths)
         )
         needs = ("moe",) * (config.moe is not None) + ("biases",) * config.use_bias
+        needs += ("vision",) * (config.sees is not None)
         return cls(name, config, prompts, NEW_TOKENS, open, needs)
 
     @property
     def routers(self) -> tuple[str, ...]:
         """The scopes of its routers."""
         layers = range(self.config.num_hidden_layers)
-        return tuple(f"layers.{i}.mlp.route" for i in layers if self.config.is_moe_layer(i))
+        pools = ("", "vision.") if self.config.sees is not None else ("",)
+        return tuple(f"layers.{i}.mlp.{pool}route" for i in layers if self.config.is_moe_layer(i) for pool in pools)
+
+    def beginning(self, ids: Prompt) -> Shown:
+        """The prompt with pictures that ids begin with; they themselves where there is none."""
+        return next((shown for shown in self.shown if ids[: len(shown.ids)] == shown.ids), Shown(ids))
+
+    def request(self, ids: Prompt, new_tokens: int, **fields: Any) -> Request:
+        """To continue a prompt, with its pictures."""
+        if self.config.sees is None:
+            return Request(ids, new_tokens, **fields)
+        shown = self.beginning(ids)
+        return Request(ids, new_tokens, items=shown.items, inputs={POSITIONS: shown.positions}, **fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +144,8 @@ def run_model(
     """
     prompts = specimen.prompts if prompts is None else prompts
     new = specimen.new_tokens
-    graph = build_graph(specimen.config, subject.target.dtype)
-    built = subject.build(graph, specimen.routers if taps else ())
+    graphs = build_graphs(specimen.config, subject.target.dtype)
+    built = subject.build(graphs, specimen.routers if taps else ())
     limits = Limits(
         context or max(map(len, prompts)) + new,
         min(len(prompts), specimen.sequences) if batches else 1,
@@ -137,7 +155,8 @@ def run_model(
     with subject.compiled(built, source, limits) as compiled:
         executable = wrap(compiled)
         requests = [
-            Request(ids, new, all_logits=all_logits, chunk=chunk, sampling=sampling, taps=taps) for ids in prompts
+            specimen.request(ids, new, all_logits=all_logits, chunk=chunk, sampling=sampling, taps=taps)
+            for ids in prompts
         ]
         engine = Engine(executable, limits.max_context, reuse=reuse, kept=kept(compiled), graphs=built.graphs)
         sequences = drive(engine, executable, requests)

@@ -24,6 +24,7 @@ from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import Plain
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.graphs import build_graphs, weights_of
 from ernie_rt.runtime.scheduler import Scheduler
 from support.mutants import NumpyBackend, blocks, eager, host_of, sampling
 
@@ -134,9 +135,14 @@ def test_numbers_are_those_of_every_language() -> None:
     for case in op_cases():
         made[f"ops.json {case.key}"] = digest(_operands(case))
     for model in model_cases():
-        weights = build_graph(model.config).weights
+        weights = weights_of(build_graphs(model.config)).values()
+        pixels = {
+            f"pictured.{i}/item.{k}": item.frames
+            for i, shown in enumerate(model.shown)
+            for k, (_, item) in enumerate(shown.placed)
+        }
         made[f"models.json {model.name}"] = digest(
-            {w.name: model.values(w) for w in weights if isinstance(w.storage, Plain)}
+            {w.name: model.values(w) for w in weights if isinstance(w.storage, Plain)} | pixels
         )
     assert made == json.loads(DIGESTS.read_text())
 

@@ -92,7 +92,7 @@ def test_a_quantised_folder_has_its_tower_as_it_was(tmp_path: Path) -> None:
     with ernie_rt.load(tmp_path / "text", backend="reference", dtype="float64") as model:
         assert model.config.sees is None and TEXT_ALONE in model.notes and not model.unused
         without = model.logits(PROMPT)
-        with pytest.raises(PromptError, match="takes in text alone"):
+        with pytest.raises(PromptError, match="expected ids alone; found positions"):
             answer(model, prompts()["image"], 0)
     with ernie_rt.load(out, backend="reference", dtype="float64") as model:
         np.testing.assert_array_equal(model.logits(PROMPT), without)
