@@ -16,14 +16,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.conformance.pictures import Part, Shown
-from ernie_rt.conformance.streams import words
 from ernie_rt.graph.builder import Builder
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import FLOATS, DType, Operand, Plain, TensorType, Weight
 from ernie_rt.modeling.config import ModelConfig, parse_config
 from ernie_rt.modeling.ernie45 import INDEX_INPUTS
+from ernie_rt.sampling.philox import words_of
 from ernie_rt.storage.rope import RopeTable
 from ernie_rt.weights.source import computed
 
@@ -32,6 +31,12 @@ Array = npt.NDArray[Any]
 GIVEN: Final = "given."
 """What the names of an op case's own inputs begin with, so that none is taken for one of a step's."""
 OUTPUT: Final = "output."
+
+
+def words(key: str, count: int) -> npt.NDArray[np.uint32]:
+    """The first `count` random words of a stream: Philox, keyed by the first 8 bytes of its name's SHA-256."""
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
+    return words_of(np.arange(-(-count // 4)), seed, 0).reshape(-1)[:count]
 
 
 def numbers(key: str, shape: Sequence[int], mean: float = 0.0, scale: float = 1.0) -> npt.NDArray[np.float64]:
@@ -153,21 +158,18 @@ class ModelCase:
     batch_tokens: int
     weights: tuple[tuple[str, float, float | None], ...]
     needs: tuple[str, ...]
-    pictured: tuple[tuple[Part, ...], ...] = ()
-    """Of a model that sees, the parts of further prompts, which come first."""
-
-    @property
-    def shown(self) -> tuple[Shown, ...]:
-        """The prompts with pictures and videos."""
-        keys = (f"{self.name}/pictured.{i}" for i in range(len(self.pictured)))
-        return tuple(Shown.of(key, parts, self.config) for key, parts in zip(keys, self.pictured, strict=True))
+    pictures: tuple[tuple[int, int, int], ...] = ()
+    """Which prompts have placeholders, from which place on, and how many."""
 
     def prompts(self, full: bool) -> tuple[tuple[int, ...], ...]:
-        """Prompts of random ids, those with pictures first; with `full`, as many more, and as long, as `more` says."""
+        """Prompts of random ids; with `full`, so many more of so many tokens as `more` says."""
         lengths = self.lengths + ((self.more[1],) * self.more[0] if full else ())
         vocabulary = np.uint32(self.config.vocab_size)
-        texts = tuple(tuple((words(f"{self.name}/prompt.{i}", n) % vocabulary).tolist()) for i, n in enumerate(lengths))
-        return tuple(shown.ids for shown in self.shown) + texts
+        prompts = [words(f"{self.name}/prompt.{i}", n) % vocabulary for i, n in enumerate(lengths)]
+        for prompt, start, count in self.pictures:
+            assert self.config.sees is not None
+            prompts[prompt][start : start + count] = self.config.sees.image_token_id
+        return tuple(tuple(prompt.tolist()) for prompt in prompts)
 
     def values(self, weight: Weight) -> Array:
         """A weight's numbers as its storage holds them, in float64."""
@@ -229,7 +231,7 @@ def model_cases() -> tuple[ModelCase, ...]:
             entry.get("batch_tokens", read["batch_tokens"]),
             tuple(weights),
             tuple(entry.get("needs", ())),
-            tuple(map(tuple, entry.get("pictured", ()))),
+            tuple(map(tuple, entry.get("pictures", ()))),
         )
         for entry in read["models"]
     )

@@ -34,14 +34,14 @@ class Features:
     """Graphs of a single op, with inputs of their own (`Step.extra`)."""
     moe: bool = False
     """Mixture-of-experts models."""
+    vision: bool = False
+    """Models that see pictures and videos."""
     biases: bool = False
     """Models with `use_bias`."""
     batches: bool = False
     """Several sequences at once."""
     taps: bool = False
     """Values of inner scopes, those of the routers among them."""
-    vision: bool = False
-    """Models that see: a graph `vision`, and features and three positions for each token in `main`."""
     deterministic: bool = False
     """The same steps give the same bits."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from ernie_rt.conformance.metrics import MODEL_LIMIT, TIE_LIMIT, Rows, ties
 from ernie_rt.conformance.models import MAX_LOGITS, Prompt, Run, Specimen, Told
-from ernie_rt.conformance.oracle import Route, Walk, Walked, bad_choice
+from ernie_rt.conformance.oracle import Load, Route, Walk, Walked, bad_choice
 from ernie_rt.conformance.rounding import EPSILON, growth, multiples
 from ernie_rt.conformance.storage import numbers_of
 from ernie_rt.conformance.subject import Outcome, Subject
-from ernie_rt.contract.protocols import MAX_PATCHES
+from ernie_rt.contract.protocols import MAX_PATCHES, OpNumerics
 from ernie_rt.contract.step import Step
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DType, Weight
@@ -51,9 +51,12 @@ class Judge:
         self._subject = subject
         self._specimen = specimen
         graphs = build_graphs(specimen.config, subject.target.dtype)
-        self.graphs: dict[str, Graph] = {name: subject.stored(graph) for name, graph in graphs.items()}
-        self.graph = self.graphs[MAIN]
+        self.graphs = {name: subject.stored(graph) for name, graph in graphs.items()}
         self._said: dict[tuple[Any, ...], tuple[Walked, Walked, Walked]] = {}
+
+    @property
+    def graph(self) -> Graph:
+        return self.graphs[MAIN]
 
     def verdict(self, run: Run, factor: float = 1.0, shown: Run | None = None) -> Verdict:
         """Judge a run: logits beside those of the oracle with the run's own experts, experts beside the free oracle's
@@ -89,13 +92,14 @@ class Judge:
         """The free oracle, the oracle with the experts that the run tells or, by ids, is `likely` to have chosen, and
         the yardstick with those, on some sequences."""
         experts = [one.experts or likely.get(one.ids, {}) for one in group]
-        scopes = experts[0] if all(experts) else ()
+        scopes = self._specimen.routers if all(experts) else ()
         forced = {scope: np.concatenate([each[scope] for each in experts]) for scope in scopes}
         key = (tuple(one.ids for one in group), *(ids.tobytes() for ids in forced.values()))
         if key not in self._said:
             step = Step.whole([one.ids for one in group])
             source = self._specimen.open()
             rows = len(group) * step.page_size
+            shown = [self._specimen.shown(one.prompt) for one in group]
             dtype, numerics = self._subject.target.dtype, self._subject.numerics.of
 
             def load(weight: Weight) -> Array:
@@ -103,13 +107,9 @@ class Judge:
 
             def walk(noisy: bool, choice: Mapping[str, Array]) -> Walked:
                 rounding = numerics if noisy else None
-                if VISION in self.graphs:
-                    seen = Walk(self.graphs[VISION], load, 0, dtype, rounding)
-                    whole = replace(step, extra=self._shown(group, seen))
-                else:
-                    whole = step
+                given = replace(step, extra=self._beside(step, shown, load, rounding))
                 graph = Walk(self.graph, load, rows, dtype, rounding)
-                return graph.run(whole.inputs(self.graph), whole.bindings(self.graph), choice)
+                return graph.run(given.inputs(self.graph), given.bindings(self.graph), choice)
 
             try:
                 free = walk(False, {})
@@ -128,25 +128,25 @@ class Judge:
                 source.close()
         return self._said[key]
 
-    def _shown(self, group: list[Told], vision: Walk) -> dict[str, Array]:
-        """What sequences bring beside ids, their features by a walk of the graph `vision`."""
-        features, rows, positions = [np.zeros((1, self._specimen.config.hidden_size))], [], []
-        count = 1
-        for one in group:
-            shown, row = self._specimen.beginning(one.ids), np.zeros(len(one.ids), np.int32)
-            for placed in shown.items:
-                for piece in placed.item.pieces(MAX_PATCHES):
-                    step = Step.without_tokens(VISION, piece)
-                    features.append(vision.run(piece, step.bindings(self.graphs[VISION])).outputs[FEATURES])
-                row[placed.start : placed.stop] = np.arange(count, count + placed.item.tokens)
-                count += placed.item.tokens
-            rows.append(row)
-            positions.append(shown.positions.cut(0, len(one.ids)))
-        return {
-            FEATURES: np.concatenate(features),
-            FEATURES_ROW: np.concatenate(rows),
-            POSITIONS: np.concatenate(positions),
-        }
+    def _beside(
+        self, step: Step, shown: Sequence[Mapping[str, Any]], load: Load, numerics: Callable[[str], OpNumerics] | None
+    ) -> dict[str, Array]:
+        """What the graph takes in beside ids, of whole sequences that bring these: features by the same arithmetic."""
+        vision = self.graphs.get(VISION)
+        if vision is None:
+            return {}
+        walk = Walk(vision, load, 0, self._subject.target.dtype, numerics)
+        features = [np.zeros((1, self._specimen.config.hidden_size))]
+        rows = np.zeros(len(step.ids), np.int32)
+        for start, each in zip(step.query_start.tolist(), shown, strict=False):
+            for placed in each["items"]:
+                (piece,) = placed.item.pieces(MAX_PATCHES)
+                given = Step.without_tokens(VISION, piece)
+                found = walk.run(given.inputs(vision), given.bindings(vision)).outputs[FEATURES]
+                rows[start + placed.start : start + placed.stop] = sum(map(len, features)) + np.arange(len(found))
+                features.append(found)
+        positions = [each["inputs"][POSITIONS].cut(0, new) for each, new in zip(shown, step.new.tolist(), strict=True)]
+        return {POSITIONS: np.concatenate(positions), FEATURES: np.concatenate(features), FEATURES_ROW: rows}
 
     def _router(self, told: list[Told], parts: list[tuple[Walked, Walked, Walked]]) -> tuple[Outcome, Array]:
         """How the experts agree, and at which tokens a choice was too close to know it when the run does not tell."""

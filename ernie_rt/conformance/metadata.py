@@ -19,7 +19,7 @@ from ernie_rt.errors import CapacityError, PluginError
 from ernie_rt.graph.graph import Node
 from ernie_rt.graph.legalize import Reject, decompose
 from ernie_rt.graph.ops import OPS
-from ernie_rt.modeling.graphs import build_graphs
+from ernie_rt.modeling.ernie45 import build_graph
 
 HEAVY: Final = ("torch", "numpy", "onnx", "onnxruntime", "tensorflow", "jax", "triton", "cupy", "scipy", "transformers")
 LIMITS: Final = Limits(64, 2, 16)
@@ -64,8 +64,7 @@ def devices(subject: Subject) -> Outcome:
 
 def claims(subject: Subject) -> Outcome:
     """Asked twice about a node, in whatever order, it says the same, and a reason where it does not claim it."""
-    graphs = [g for case in model_cases() for g in build_graphs(case.config, subject.target.dtype).values()]
-    nodes = [node for graph in graphs for node in _every(graph.nodes)]
+    nodes = [node for case in model_cases() for node in _every(build_graph(case.config, subject.target.dtype).nodes)]
     first = [subject.claims(node) for node in nodes]
     second = [subject.claims(node) for node in reversed(nodes)][::-1]
     for node, verdict, again in zip(nodes, first, second, strict=True):
@@ -164,7 +163,7 @@ def _shape(executable: Executable) -> str:
 def _model(subject: Subject) -> tuple[ModelCase, Build]:
     """A model with its weights as they are, whatever the suite stores them as."""
     case = model_cases()[0]
-    return case, replace(subject, quantization=None).build(build_graphs(case.config, subject.target.dtype))
+    return case, replace(subject, quantization=None).build(build_graph(case.config, subject.target.dtype))
 
 
 def _every(nodes: tuple[Node, ...]) -> Iterator[Node]:

@@ -9,19 +9,20 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.conformance.cases import CaseWeights, ModelCase
-from ernie_rt.conformance.pictures import Shown
-from ernie_rt.conformance.streams import words
+from ernie_rt.conformance.cases import CaseWeights, ModelCase, words
+from ernie_rt.conformance.pictures import placed
 from ernie_rt.conformance.subject import Subject
 from ernie_rt.contract.protocols import Executable, Limits
 from ernie_rt.graph.legalize import Lowering
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.graphs import build_graphs
 from ernie_rt.runtime.engine import Engine
-from ernie_rt.runtime.inputs import POSITIONS
+from ernie_rt.runtime.inputs import POSITIONS, PerToken
+from ernie_rt.runtime.items import PlacedItem
 from ernie_rt.runtime.kept_rows import KeptRows
 from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.sampling.params import GREEDY, SamplingParams
+from ernie_rt.vision.positions import rope_positions
 from ernie_rt.weights.source import WeightSource
 
 Array = npt.NDArray[Any]
@@ -47,15 +48,15 @@ class Specimen:
     needs: tuple[str, ...] = ()
     sequences: int = 4
     batch_tokens: int = 96
-    shown: tuple[Shown, ...] = ()
-    """Those of the prompts that have pictures."""
+    pictures: str = "pictures"
+    """What the pictures in its prompts are drawn from."""
 
     @classmethod
     def of_case(cls, case: ModelCase, full: bool) -> Specimen:
         weights = CaseWeights(case)  # once, so that they are drawn once
         return cls(
             case.name, case.config, case.prompts(full), case.new_tokens, lambda: weights, case.needs, case.sequences,
-            case.batch_tokens, case.shown,
+            case.batch_tokens,
         )  # fmt: skip
 
     @classmethod
@@ -74,21 +75,21 @@ class Specimen:
 
     @property
     def routers(self) -> tuple[str, ...]:
-        """The scopes of its routers."""
-        layers = range(self.config.num_hidden_layers)
-        pools = ("", "vision.") if self.config.sees is not None else ("",)
-        return tuple(f"layers.{i}.mlp.{pool}route" for i in layers if self.config.is_moe_layer(i) for pool in pools)
+        """The scopes of its routers; a model that sees has two in a layer."""
+        layers = [f"layers.{i}.mlp" for i in range(self.config.num_hidden_layers) if self.config.is_moe_layer(i)]
+        pools = ("route", "vision.route") if self.config.sees else ("route",)
+        return tuple(f"{layer}.{pool}" for layer in layers for pool in pools)
 
-    def beginning(self, ids: Prompt) -> Shown:
-        """The prompt with pictures that ids begin with; they themselves where there is none."""
-        return next((shown for shown in self.shown if ids[: len(shown.ids)] == shown.ids), Shown(ids))
-
-    def request(self, ids: Prompt, new_tokens: int, **fields: Any) -> Request:
-        """To continue a prompt, with its pictures."""
+    def shown(self, ids: Prompt) -> dict[str, Any]:
+        """What a request of these ids brings beside them: its pictures, and the positions that they make."""
         if self.config.sees is None:
-            return Request(ids, new_tokens, **fields)
-        shown = self.beginning(ids)
-        return Request(ids, new_tokens, items=shown.items, inputs={POSITIONS: shown.positions}, **fields)
+            return {}
+        items = placed(f"{self.name}/{self.pictures}", self.config.sees.image_token_id, ids)
+        positions = rope_positions(len(ids), [(start, item.merged) for start, item in items])
+        return {
+            "items": tuple(PlacedItem(start, item) for start, item in items),
+            "inputs": {POSITIONS: PerToken(positions, "count")},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,11 @@ class Told:
     logits: Array | None
     generated: tuple[int, ...]
     experts: Mapping[str, Array]
+
+    @property
+    def prompt(self) -> Prompt:
+        """Those of the tokens that were given."""
+        return self.ids[: len(self.ids) - max(len(self.generated) - 1, 0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +151,7 @@ def run_model(
     prompts = specimen.prompts if prompts is None else prompts
     new = specimen.new_tokens
     graphs = build_graphs(specimen.config, subject.target.dtype)
-    built = subject.build(graphs, specimen.routers if taps else ())
+    built = subject.build(*graphs.values(), taps=specimen.routers if taps else ())
     limits = Limits(
         context or max(map(len, prompts)) + new,
         min(len(prompts), specimen.sequences) if batches else 1,
@@ -155,10 +161,12 @@ def run_model(
     with subject.compiled(built, source, limits) as compiled:
         executable = wrap(compiled)
         requests = [
-            specimen.request(ids, new, all_logits=all_logits, chunk=chunk, sampling=sampling, taps=taps)
+            Request(ids, new, all_logits=all_logits, chunk=chunk, sampling=sampling, taps=taps, **specimen.shown(ids))
             for ids in prompts
         ]
-        engine = Engine(executable, limits.max_context, reuse=reuse, kept=kept(compiled), graphs=built.graphs)
+        engine = Engine(  # which encodes whatever is shown anew
+            executable, limits.max_context, reuse=reuse, kept=kept(compiled), graphs=built.graphs, feature_bytes=0
+        )
         sequences = drive(engine, executable, requests)
         engine.close()
     return Run(built.lowering, tuple(map(_told, sequences)))

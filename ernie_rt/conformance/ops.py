@@ -27,7 +27,7 @@ def measure_op(subject: Subject, case: OpCase, factor: float) -> Outcome:
     """Run a case through the backend, the oracle and the yardstick. Raises Skip where the backend runs no such op."""
     plain = case.graph(subject.target.dtype)
     try:
-        built = subject.build({plain.name: plain})
+        built = subject.build(plain)
     except LoweringError as error:
         raise Skip(f"not claimed, nor all that it decomposes into: {error.what}") from None
     graph, lowering = built.graph, built.lowering

@@ -1,63 +1,36 @@
-"""Prompts of micro-models that see: random ids, pictures and videos, one after the other."""
+"""Pictures and videos in the prompts of a model that sees: each run of placeholders is one, made of random words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import groupby
 
 import numpy as np
 
-from ernie_rt.conformance.streams import words
-from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.runtime.inputs import PerToken
-from ernie_rt.runtime.items import PlacedItem
+from ernie_rt.conformance.cases import words
 from ernie_rt.vision.grid import TOKEN
 from ernie_rt.vision.item import Item
-from ernie_rt.vision.positions import rope_positions
-
-Part = int | Mapping[str, Sequence[int]]
-"""So many ids; or {"image": [h, w]} or {"video": [frames, h, w]}, heights and widths in tokens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A prompt: ids, placeholders among them, and the items that these stand for, each with its place."""
-
-    ids: tuple[int, ...]
-    placed: tuple[tuple[int, Item], ...] = ()
-
-    @property
-    def items(self) -> tuple[PlacedItem, ...]:
-        return tuple(PlacedItem(start, item) for start, item in self.placed)
-
-    @property
-    def positions(self) -> PerToken:
-        """Of the prompt, and of what follows."""
-        return PerToken(rope_positions(len(self.ids), [(start, item.merged) for start, item in self.placed]), "count")
-
-    @classmethod
-    def of(cls, key: str, parts: Sequence[Part], config: ModelConfig) -> Shown:
-        """Ids of the stream `key`, and pixels of the streams `key/item.0`, `key/item.1`, …, a byte each."""
-        assert config.sees is not None
-        text = words(key, sum(part for part in parts if isinstance(part, int))) % np.uint32(config.vocab_size)
-        ids: list[int] = []
-        placed: list[tuple[int, Item]] = []
-        taken = 0
-        for part in parts:
-            if isinstance(part, int):
-                ids += text[taken : taken + part].tolist()
-                taken += part
-                continue
-            ((kind, size),) = part.items()
-            item = _noise(f"{key}/item.{len(placed)}", kind, size)
-            placed.append((len(ids), item))
-            ids += [config.sees.image_token_id] * item.tokens
-        return cls(tuple(ids), tuple(placed))
+@lru_cache(maxsize=256)
+def drawn(key: str, frames: int, rows: int, columns: int) -> Item:
+    """A picture, or a video of an even number of frames, of so many tokens in height and width."""
+    shape = frames, rows * TOKEN, columns * TOKEN, 3
+    pixels = words(key, -(-int(np.prod(shape)) // 4)).view(np.uint8)[: int(np.prod(shape))]
+    return Item.of("image" if frames == 1 else "video", pixels.reshape(shape))
 
 
-def _noise(key: str, kind: str, size: Sequence[int]) -> Item:
-    *frames, height, width = size
-    shape = (*(frames or [1]), height * TOKEN, width * TOKEN, 3)
-    count = int(np.prod(shape))
-    pixels = words(key, -(-count // 4)).astype("<u4").view(np.uint8)[:count].reshape(shape)
-    return Item.of("video" if kind == "video" else "image", pixels)
+def placed(key: str, placeholder: int, ids: Sequence[int]) -> list[tuple[int, Item]]:
+    """The items of a prompt and where each begins: of four tokens, or a multiple, a video of two pairs of frames, else
+    a picture, of two rows where that can be. `key` names all that were drawn together."""
+    found: list[tuple[int, Item]] = []
+    start = 0
+    for id, run in groupby(ids):
+        count = len(list(run))
+        if id == placeholder:
+            rows = 1 if count % 2 else 2
+            shape = (4, rows, count // 2 // rows) if count % 4 == 0 else (1, rows, count // rows)
+            found.append((start, drawn(f"{key}/{len(found)}", *shape)))
+        start += count
+    return found

@@ -12,8 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.conformance.cases import numbers
-from ernie_rt.conformance.streams import words
+from ernie_rt.conformance.cases import numbers, words
 from ernie_rt.conformance.subject import Around, Outcome, Subject
 from ernie_rt.contract.protocols import Executable
 from ernie_rt.contract.step import Pending, Step, StepResult

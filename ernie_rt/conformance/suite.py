@@ -44,9 +44,9 @@ Measure = Callable[[Setting, Sequence[Text], DType | None], Outcome]
 INVARIANT_MODELS: Final[Mapping[str, Collection[str]]] = {
     "dense": INVARIANTS,
     "moe": INVARIANTS,
+    "vl": INVARIANTS,
     "large-dense": ("chunks", "lean"),
     "large-moe": ("chunks", "lean"),
-    "vl": ("steps", "chunks", "lean", "alone", "neighbours", "bits"),
 }
 """The micro-models of level 3, each with its invariants."""
 
@@ -192,8 +192,8 @@ class Suite:
         """Of the storages that weights have, whether the backend takes them as they are."""
         if self._quantization is None:
             return {}
-        models = [weights_of(build_graphs(specimen.config)) for specimen in self._specimens(False)]
-        storages = (planned(self._quantization, weight) for weights in models for weight in weights.values())
+        models = [build_graphs(specimen.config) for specimen in self._specimens(False)]
+        storages = (planned(self._quantization, weight) for model in models for weight in weights_of(model).values())
         return {str(storage): self.subject.accepts(storage) for storage in storages if storage.packed}
 
     def settle(self, check: Check) -> Result:
