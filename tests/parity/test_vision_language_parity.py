@@ -12,6 +12,7 @@ import torch
 
 import ernie_rt
 from ernie_rt.errors import PromptError
+from ernie_rt.export import export, verify
 from ernie_rt.location import TEXT_ALONE, locate
 from ernie_rt.weights.quantize import Quantization, quantize_model
 from support.judge import float64_throughout, noise, worst
@@ -94,8 +95,24 @@ def test_a_quantised_folder_has_its_tower_as_it_was(tmp_path: Path) -> None:
         without = model.logits(PROMPT)
         with pytest.raises(PromptError, match="expected ids alone; found positions"):
             answer(model, prompts()["image"], 0)
-    with ernie_rt.load(out, backend="reference", dtype="float64") as model:
-        np.testing.assert_array_equal(model.logits(PROMPT), without)
+    for text_only in (False, True):
+        with ernie_rt.load(out, backend="reference", dtype="float64", text_only=text_only) as model:
+            np.testing.assert_array_equal(model.logits(PROMPT), without)
+            assert bool(model.unused) == (TEXT_ALONE in model.notes) == text_only
+
+
+def test_what_is_exported_is_the_text_alone(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    make_model(tied=True).save_pretrained(tmp_path / "saved")
+    exported = export(tmp_path / "saved", tmp_path / "out", "onnx")
+    assert TEXT_ALONE in exported.notes
+    verify(tmp_path / "out")
+    with (
+        ernie_rt.load(tmp_path / "out", backend="onnx") as model,
+        ernie_rt.load(tmp_path / "saved", backend="reference", dtype="float64", text_only=True) as reference,
+    ):
+        assert TEXT_ALONE in model.notes
+        assert worst(model.logits(PROMPT), reference.logits(PROMPT)) < 2e-5
 
 
 def answer_of(folder: Path, **how: Any) -> Any:
