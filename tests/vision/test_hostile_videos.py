@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_no_other_file_is_opened(tmp_path: Path) -> None:
         ["-c", PROGRAM], ["video", str(1 << 31), "10", "3", *folders_of("ernie_rt", "PIL", "av")], "decode a video", ""
     )
     try:
-        _, answer = child.ask(bX, 10, 999)
+        _, answer = child.ask(json.dumps({"open": given}).encode() + b"\n", 10, 999)
     finally:
         child.end()
     assert answer is not None and b"Too many open files" in answer
