@@ -180,12 +180,15 @@ class Model:
             report = self._executable.memory()
         return replace(report, notes=(*self._conversions, *report.notes))
 
-    def logits(self, ids: Iterable[int], *, chunk: int | None = None) -> npt.NDArray[Any]:
-        """The logits after every token of `ids`: float32 `[N, V]` (float64 from a model loaded in float64).
+    def logits(self, ids: Iterable[int] | ChatPrompt, *, chunk: int | None = None) -> npt.NDArray[Any]:
+        """The logits after every token of `ids`, or of what `prompt` gave: float32 `[N, V]` (float64 from a model
+        loaded in float64).
 
         `chunk` bounds how many tokens enter a step: 1 feeds them one by one.
         """
-        return self.logits_batch([self._check(ids)], chunk=chunk)[0]
+        chunk = None if chunk is None else positive("chunk", chunk)
+        (sequence,) = self._run([self._request(ids, all_logits=True, chunk=chunk)])
+        return np.concatenate(sequence.logits)
 
     def logits_batch(
         self, prompts: Iterable[str | Iterable[int]], *, chunk: int | None = None
@@ -221,10 +224,8 @@ class Model:
         """
         if not self._routers:
             raise OptionError("the model does not tell what its routers choose", hint="Load it with routing=True")
-        items = prompt.items if isinstance(prompt, ChatPrompt) else ()
-        ids = self._check(prompt.ids if isinstance(prompt, ChatPrompt) else self._ids(prompt), items)
-        found = self._taps(_showing(Request(ids, 0, taps=True), items))
-        return read_routing(self.choice.backend, ids, self._routers, found)
+        request = self._request(self._ids(prompt) if isinstance(prompt, str) else prompt, taps=True)
+        return read_routing(self.choice.backend, request.ids, self._routers, self._taps(request))
 
     @overload
     def chat(
@@ -308,7 +309,7 @@ class Model:
 
     def prepare(self, prompt: Prompt, options: GenerateOptions) -> Prepared:
         """What `generate` runs: for whoever runs it otherwise."""
-        if isinstance(prompt, Sequence) and any(isinstance(part, Mapping | Media) for part in prompt):
+        if _has_parts(prompt):
             made = encode_parts(prompt, self.tokenizer, self.reader, self.capacity)
             return self._prepared(made.ids, options, NEW_TOKENS, items=made.items)
         return self._prepared(self._ids(cast("str | Iterable[int]", prompt)), options, NEW_TOKENS)
@@ -392,6 +393,11 @@ class Model:
         (sequence,) = self._run([request])
         return {name: np.concatenate([step[name] for step in sequence.taps]) for name in sequence.taps[0]}
 
+    def _request(self, prompt: Iterable[int] | ChatPrompt, **wanted: Any) -> Request:
+        """What is asked of a prompt beside new tokens."""
+        ids, items = (prompt.ids, prompt.items) if isinstance(prompt, ChatPrompt) else (prompt, ())
+        return _showing(Request(self._check(ids, items), 0, **wanted), items)
+
     def _submit(self, request: Request, text: TextStream | None) -> SequenceState:
         return self.engine.submit(request, None if text is None else text.push)
 
@@ -472,6 +478,13 @@ class Model:
                     hint="Give the picture as a part of a message, or of the prompt",
                 )
         return numbers
+
+
+def _has_parts(prompt: Prompt) -> bool:
+    """Whether a prompt has parts, and is neither text nor ids, of which there may be many."""
+    return isinstance(prompt, list | tuple) and any(
+        type(part) is not int and isinstance(part, Mapping | Media) for part in prompt
+    )
 
 
 def _showing(request: Request, items: Sequence[Placed]) -> Request:
