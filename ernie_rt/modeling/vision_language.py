@@ -1,4 +1,4 @@
-"""The configs of ERNIE 4.5's vision-language models, whose text alone is run so far.
+"""The configs of ERNIE 4.5's vision-language models.
 
 Two spellings mean one config. Baidu's is flat (`ernie4_5_moe_vl`, a value for text and one for vision in a list);
 transformers' is nested (`ernie4_5_vl_moe`, with a `text_config`). What is absent means something else in each: no

@@ -156,6 +156,6 @@ def main() -> None:
     for asked, data in samples():  # what is loaded at its first use: no file can be opened later
         sample = open_medium(asked, data)
         sample.about()
-        sample.pixels({"size": (28, 28), "index": 0, "text": "time: 00:00:00.00"})
+        sample.pixels({"size": (28, 28), "index": 0, "text": "time: 00:00:00.00", "chosen": [0]})
     limit(memory, seconds, files)
     serve(open_medium, sys.stdin.buffer, sys.stdout.buffer)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -24,7 +25,8 @@ VideoSource = str | Path | bytes | Frames
 
 MAX_BYTES: Final = 512 * MIB
 SECONDS: Final = 60.0
-CPU_SECONDS: Final = 120
+THREADS: Final = 4
+"""That decode."""
 
 
 def load_video(
@@ -35,6 +37,7 @@ def load_video(
     max_frames: int = MAX_FRAMES,
     min_pixels: int = VIDEO_MIN_PIXELS,
     max_pixels: int = VIDEO_MAX_PIXELS,
+    seconds: float = SECONDS,
     announce: Callable[[int], object] = lambda tokens: None,
 ) -> Item:
     """A video as the model gets it: `chosen_frames` of it, each with its time in the corner, resized like pictures.
@@ -45,7 +48,7 @@ def load_video(
     there twice. `announce` is told how many tokens it will have before a frame is decoded, and may raise.
 
     Files and bytes are decoded in a child process. MediaError where the source is no video that is read here, is
-    broken, or over a limit: 512 MiB, 4 hours, frames of 4096x2304 pixels, 60 s to decode.
+    broken, or over a limit: 512 MiB, 4 hours, frames of 4096x2304 pixels, `seconds` to decode.
     """
     check_rate(fps, min_frames, max_frames)
     rule = {"fps": fps, "min_frames": min(min_frames, max_frames), "max_frames": max_frames}
@@ -53,7 +56,7 @@ def load_video(
     if isinstance(source, np.ndarray):
         check_array(source, "[frames, height, width, 3]")
         return _item(_Array(source, fps), None, rule, pixels, announce)
-    data, where, given = b"", None, dict[str, Any]()
+    data, where, given = b"", None, dict[str, Any](threads=THREADS)
     if isinstance(source, bytes):
         data = source
         check_bytes(len(data), "video", where, MAX_BYTES)
@@ -65,7 +68,7 @@ def load_video(
     else:
         raise MediaError("no video", expected="a path, bytes or an array", found=f"a {type(source).__name__}")
     given["format"] = format_of(head, "video", where)
-    with Decoding("video", where, given, data, seconds=SECONDS, cpu_seconds=CPU_SECONDS) as decoding:
+    with Decoding("video", where, given, data, seconds=seconds, cpu_seconds=ceil(THREADS * seconds)) as decoding:
         return _item(decoding, where, rule, pixels, announce)
 
 
@@ -75,8 +78,8 @@ class _Opened(Protocol):
     @property
     def about(self) -> Mapping[str, Any]: ...
 
-    def pixels(self, size: tuple[int, int], *, index: int, text: str) -> Frames:
-        """A frame in another size, `[height, width, 3]`, with a text in its corner; indices ascend."""
+    def pixels(self, size: tuple[int, int], *, index: int, text: str, chosen: Sequence[int]) -> Frames:
+        """One of the chosen frames in another size, `[height, width, 3]`, with a text in its corner; indices ascend."""
 
 
 class _Array:
@@ -88,7 +91,7 @@ class _Array:
         self._frames = frames
         self.about: Mapping[str, Any] = {"frames": count, "fps": fps, "size": (width, height)}
 
-    def pixels(self, size: tuple[int, int], *, index: int, text: str) -> Frames:
+    def pixels(self, size: tuple[int, int], *, index: int, text: str, chosen: Sequence[int]) -> Frames:
         from PIL import Image
 
         from ernie_rt.vision.decoder import to_size
@@ -112,7 +115,7 @@ def _item(
     announce(-(-len(chosen) // 2) * height * width // TOKEN**2)
     frames = np.empty((len(chosen) + len(chosen) % 2, height, width, 3), np.uint8)
     for row, index in enumerate(chosen):
-        frames[row] = opened.pixels((width, height), index=index, text=timestamp(index / rate))
+        frames[row] = opened.pixels((width, height), index=index, text=timestamp(index / rate), chosen=chosen)
     if len(chosen) % 2:
         frames[-1] = frames[-2]
     return Item.of("video", frames, _note(chosen, count, rate))
