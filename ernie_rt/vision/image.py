@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Union
@@ -14,7 +15,7 @@ from ernie_rt.files import MIB
 from ernie_rt.vision.decoding import Decoding, need
 from ernie_rt.vision.formats import picture_format
 from ernie_rt.vision.grid import MAX_PIXELS, MIN_PIXELS, size_of
-from ernie_rt.vision.item import Item
+from ernie_rt.vision.item import Item, Origin
 from ernie_rt.vision.sources import HEAD_BYTES, check_array, contents
 
 if TYPE_CHECKING:
@@ -41,8 +42,10 @@ def load_image(source: ImageSource, *, min_pixels: int = MIN_PIXELS, max_pixels:
     Files and bytes are decoded in a child process. MediaError where the source is no picture that is read here, is
     broken, or over a limit: 32 MiB, 64 megapixels, 32768 pixels on a side, a side 200 times as long as the other.
     """
+    file = None
     if isinstance(source, str | Path | bytes):
         data, where = contents(source, "picture", MAX_BYTES)
+        file = hashlib.sha256(data).hexdigest()
         form = picture_format(data[:HEAD_BYTES], where)
         opened = Decoding("picture", where, {"format": form}, data, seconds=SECONDS, cpu_seconds=CPU_SECONDS)
         with opened as decoding:
@@ -56,7 +59,8 @@ def load_image(source: ImageSource, *, min_pixels: int = MIN_PIXELS, max_pixels:
         given = image.size
         size = _size(given, "the picture", min_pixels, max_pixels)
         pixels = _resized(image, size)
-    return Item.of("image", pixels[None], _note(given, size))
+    origin = Origin(file, tuple(given), {"min_pixels": min_pixels, "max_pixels": max_pixels})
+    return Item.of("image", pixels[None], _note(given, size), origin)
 
 
 def _image(source: Image.Image | npt.NDArray[np.uint8]) -> Image.Image:

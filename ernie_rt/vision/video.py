@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -15,8 +16,8 @@ from ernie_rt.vision.decoding import Decoding, need
 from ernie_rt.vision.formats import video_format
 from ernie_rt.vision.frames import FPS, MAX_FRAMES, MIN_FRAMES, check_rate, chosen_frames
 from ernie_rt.vision.grid import VIDEO_MAX_PIXELS, VIDEO_MIN_PIXELS, size_of
-from ernie_rt.vision.item import Item
-from ernie_rt.vision.sources import HEAD_BYTES, beginning, check_array, check_bytes, path_of
+from ernie_rt.vision.item import Item, Origin
+from ernie_rt.vision.sources import HEAD_BYTES, beginning, check_array, check_bytes, digest_of, path_of
 from ernie_rt.vision.timestamps import timestamp
 
 Frames = npt.NDArray[np.uint8]
@@ -51,19 +52,21 @@ def load_video(
     pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     if isinstance(source, np.ndarray):
         check_array(source, "[frames, height, width, 3]")
-        return _item(_Array(source, fps), rule, pixels)
+        return _item(_Array(source, fps), rule, pixels, None)
     if isinstance(source, bytes):
         check_bytes(len(source), "video", "the video", MAX_BYTES)
         given: dict[str, Any] = {"format": video_format(source[:HEAD_BYTES], "the video")}
+        file = hashlib.sha256(source).hexdigest()
         decoding = Decoding("video", "the video", given, source, seconds=SECONDS, cpu_seconds=CPU_SECONDS)
     elif isinstance(source, str | Path):
         path = path_of(source)
         given = {"format": video_format(beginning(path, "video", MAX_BYTES), str(path)), "path": str(path.absolute())}
+        file = digest_of(path)
         decoding = Decoding("video", str(path), given, seconds=SECONDS, cpu_seconds=CPU_SECONDS)
     else:
         raise MediaError("no video", expected="a path, bytes or an array", found=f"a {type(source).__name__}")
     with decoding:
-        return _item(decoding, rule, pixels)
+        return _item(decoding, rule, pixels, file)
 
 
 class _Opened(Protocol):
@@ -96,7 +99,7 @@ class _Array:
         return np.frombuffer(to_size(image, size), np.uint8).reshape(size[1], size[0], 3)
 
 
-def _item(opened: _Opened, rule: Mapping[str, Any], pixels: Mapping[str, int]) -> Item:
+def _item(opened: _Opened, rule: Mapping[str, Any], pixels: Mapping[str, int], file: str | None) -> Item:
     count, rate = opened.about["frames"], opened.about["fps"]
     width, height = size_of(*opened.about["size"], **pixels)
     chosen = chosen_frames(count, rate, **rule)
@@ -105,7 +108,8 @@ def _item(opened: _Opened, rule: Mapping[str, Any], pixels: Mapping[str, int]) -
         frames[row] = opened.pixels((width, height), index=index, text=timestamp(index / rate))
     if len(chosen) % 2:
         frames[-1] = frames[-2]
-    return Item.of("video", frames, _note(chosen, count, rate))
+    origin = Origin(file, tuple(opened.about["size"]), {**rule, **pixels})
+    return Item.of("video", frames, _note(chosen, count, rate), origin)
 
 
 def _note(chosen: list[int], count: int, rate: float) -> str:
