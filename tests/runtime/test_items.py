@@ -142,6 +142,25 @@ def test_others_wait_for_one_piece_of_a_long_video(kind: Literal["paged", "slots
         assert sequence.generated == said(sequence.request, sequence.request.max_new_tokens)
 
 
+def test_who_has_its_features_comes_before_those_that_came_later() -> None:
+    engine = engine_of(toy(sequences=1))
+    picture, passes, later = (engine.submit(request) for request in (shown(CAT), shown(1, 2), shown(3, 4)))
+    list(engine.run(picture, passes, later))
+    assert passes.admitted < picture.admitted < later.admitted
+
+
+def test_no_more_are_put_aside_than_there_are_seats() -> None:
+    executable = toy("slots", sequences=2)
+    engine = engine_of(executable)
+    first, *others = (engine.submit(shown(sketch, new=20)) for sketch in (CAT, DOG, Sketch([9, 8, 7, 6, 5, 4])))
+    engine.step()
+    assert len(engine._scheduler.waiting.aside) == 2 and engine.stats().waiting == 3
+    while len(executable.encoded) < 3:
+        engine.step()
+    assert first.finish is None  # the third is encoded as soon as the first is
+    list(engine.run(first, *others))
+
+
 @pytest.mark.parametrize("where", ["submit", "result", "pieces"])
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_what_goes_wrong_with_a_picture_ends_who_shows_it(ahead: int, where: str) -> None:
@@ -246,6 +265,20 @@ def test_a_picture_in_rows_behind_a_change_is_not_encoded(
     sequence = engine.submit(shown(2, 2, 3, 4, DOG, 5, 6, 7, 8, 0, reuse_after_change=True))
     list(engine.run(sequence))
     assert executable.encoded == [6, 6]
+
+
+@pytest.mark.parametrize("kind", ["paged", "slots"])
+def test_other_places_of_the_same_picture_are_others(
+    kind: Literal["paged", "slots"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (rows, slots):
+        monkeypatch.setattr(module, "LEAST_ANYWHERE", PAGE)
+    engine = engine_of(toy(kind))
+    moved = [replace(shown(*ids, FILM, 1), inputs={}, reuse_after_change=True) for ids in ((1, 2), (1, 2, 3))]
+    for request in moved:
+        sequence = engine.submit(request)
+        list(engine.run(sequence))
+        assert not sequence.holes
 
 
 @pytest.mark.parametrize("kind", ["paged", "slots"])
