@@ -9,19 +9,19 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ernie_rt.conformance.features import features_of, fed
 from ernie_rt.conformance.metrics import MODEL_LIMIT, TIE_LIMIT, Rows, ties
 from ernie_rt.conformance.models import MAX_LOGITS, Prompt, Run, Specimen, Told
 from ernie_rt.conformance.oracle import Load, Route, Walk, Walked, bad_choice
 from ernie_rt.conformance.rounding import EPSILON, growth, multiples
 from ernie_rt.conformance.storage import numbers_of
 from ernie_rt.conformance.subject import Outcome, Subject
-from ernie_rt.contract.protocols import MAX_PATCHES, OpNumerics
+from ernie_rt.contract.protocols import OpNumerics
 from ernie_rt.contract.step import Step
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DType, Weight
 from ernie_rt.modeling.graphs import MAIN, VISION, build_graphs
 from ernie_rt.runtime.inputs import POSITIONS
-from ernie_rt.runtime.items import FEATURES, FEATURES_ROW
 
 Array = npt.NDArray[Any]
 
@@ -135,18 +135,13 @@ class Judge:
         vision = self.graphs.get(VISION)
         if vision is None:
             return {}
-        walk = Walk(vision, load, 0, self._subject.target.dtype, numerics)
-        features = [np.zeros((1, self._specimen.config.hidden_size))]
-        rows = np.zeros(len(step.ids), np.int32)
-        for start, each in zip(step.query_start.tolist(), shown, strict=False):
-            for placed in each["items"]:
-                (piece,) = placed.item.pieces(MAX_PATCHES)
-                given = Step.without_tokens(VISION, piece)
-                found = walk.run(given.inputs(vision), given.bindings(vision)).outputs[FEATURES]
-                rows[start + placed.start : start + placed.stop] = sum(map(len, features)) + np.arange(len(found))
-                features.append(found)
+        items = [each["items"] for each in shown]
+        features = features_of(
+            vision, [placed for each in items for placed in each], load, self._subject.target.dtype, numerics
+        )
         positions = [each["inputs"][POSITIONS].cut(0, new) for each, new in zip(shown, step.new.tolist(), strict=True)]
-        return {POSITIONS: np.concatenate(positions), FEATURES: np.concatenate(features), FEATURES_ROW: rows}
+        given = fed(step, items, features, self._specimen.config.hidden_size)
+        return {POSITIONS: np.concatenate(positions)} | given
 
     def _router(self, told: list[Told], parts: list[tuple[Walked, Walked, Walked]]) -> tuple[Outcome, Array]:
         """How the experts agree, and at which tokens a choice was too close to know it when the run does not tell."""
