@@ -14,18 +14,18 @@ from ernie_rt.contract.step import Step
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DType
 from ernie_rt.modeling.graphs import VISION
-from ernie_rt.runtime.items import FEATURES, FEATURES_ROW, PlacedItem
+from ernie_rt.runtime.items import FEATURES, FEATURES_ROW, Encodable, PlacedItem
 
 Array = npt.NDArray[Any]
 
 
 def features_of(
-    vision: Graph, items: Sequence[PlacedItem], load: Load, dtype: DType, numerics: Callable[[str], OpNumerics] | None
+    vision: Graph, items: Sequence[Encodable], load: Load, dtype: DType, numerics: Callable[[str], OpNumerics] | None
 ) -> list[Array]:
     """Of each item, `[tokens, H]`: in float64, or with the rounding of some numerics."""
     walk, found = Walk(vision, load, 0, dtype, numerics), []
-    for placed in items:
-        pieces = [Step.without_tokens(VISION, piece) for piece in placed.item.pieces(MAX_PATCHES)]
+    for item in items:
+        pieces = [Step.without_tokens(VISION, piece) for piece in item.pieces(MAX_PATCHES)]
         outputs = [walk.run(step.inputs(vision), step.bindings(vision)).outputs[FEATURES] for step in pieces]
         found.append(np.concatenate(outputs))
     return found

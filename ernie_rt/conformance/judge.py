@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -16,12 +16,12 @@ from ernie_rt.conformance.oracle import Load, Route, Walk, Walked, bad_choice
 from ernie_rt.conformance.rounding import EPSILON, growth, multiples
 from ernie_rt.conformance.storage import numbers_of
 from ernie_rt.conformance.subject import Outcome, Subject
-from ernie_rt.contract.protocols import OpNumerics
 from ernie_rt.contract.step import Step
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DType, Weight
 from ernie_rt.modeling.graphs import MAIN, VISION, build_graphs
 from ernie_rt.runtime.inputs import POSITIONS
+from ernie_rt.runtime.items import Encodable
 
 Array = npt.NDArray[Any]
 
@@ -106,9 +106,8 @@ class Judge:
                 return numbers_of(source, weight, {"P": step.page_size})
 
             def walk(noisy: bool, choice: Mapping[str, Array]) -> Walked:
-                rounding = numerics if noisy else None
-                given = replace(step, extra=self._beside(step, shown, load, rounding))
-                graph = Walk(self.graph, load, rows, dtype, rounding)
+                given = replace(step, extra=self._beside(step, shown, load, noisy))
+                graph = Walk(self.graph, load, rows, dtype, numerics if noisy else None)
                 return graph.run(given.inputs(self.graph), given.bindings(self.graph), choice)
 
             try:
@@ -128,20 +127,26 @@ class Judge:
                 source.close()
         return self._said[key]
 
-    def _beside(
-        self, step: Step, shown: Sequence[Mapping[str, Any]], load: Load, numerics: Callable[[str], OpNumerics] | None
-    ) -> dict[str, Array]:
-        """What the graph takes in beside ids, of whole sequences that bring these: features by the same arithmetic."""
-        vision = self.graphs.get(VISION)
-        if vision is None:
+    def seen(self, items: Sequence[Encodable], rounded: bool) -> list[Array]:
+        """The features of items, of the oracle or, `rounded`, of the yardstick."""
+        source = self._specimen.open()
+        try:
+            return self._seen(items, lambda weight: numbers_of(source, weight, {}), rounded)
+        finally:
+            source.close()
+
+    def _seen(self, items: Sequence[Encodable], load: Load, rounded: bool) -> list[Array]:
+        graph, numerics = self.graphs[VISION], self._subject.numerics.of if rounded else None
+        return features_of(graph, items, load, self._subject.target.dtype, numerics)
+
+    def _beside(self, step: Step, shown: Sequence[Mapping[str, Any]], load: Load, rounded: bool) -> dict[str, Array]:
+        """What the graph takes in beside ids, of whole sequences that bring what is `shown`."""
+        if VISION not in self.graphs:
             return {}
-        items = [each["items"] for each in shown]
-        features = features_of(
-            vision, [placed for each in items for placed in each], load, self._subject.target.dtype, numerics
-        )
-        positions = [each["inputs"][POSITIONS].cut(0, new) for each, new in zip(shown, step.new.tolist(), strict=True)]
-        given = fed(step, items, features, self._specimen.config.hidden_size)
-        return {POSITIONS: np.concatenate(positions)} | given
+        items = [one["items"] for one in shown]
+        features = self._seen([placed.item for each in items for placed in each], load, rounded)
+        positions = [one["inputs"][POSITIONS].cut(0, new) for one, new in zip(shown, step.new.tolist(), strict=True)]
+        return {POSITIONS: np.concatenate(positions)} | fed(step, items, features, self._specimen.config.hidden_size)
 
     def _router(self, told: list[Told], parts: list[tuple[Walked, Walked, Walked]]) -> tuple[Outcome, Array]:
         """How the experts agree, and at which tokens a choice was too close to know it when the run does not tell."""

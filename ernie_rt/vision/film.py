@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import av
-import av.subtitles.stream  # loaded for a container's streams, too late by then
 from PIL import Image
 
 from ernie_rt.vision.decoder import Refused, to_size
@@ -28,6 +27,7 @@ OPTIONS: Final = {
 }
 AGREES: Final = 0.05
 """By how much of it the rate that a file claims may differ from the one that its frames' times give."""
+NEVER: Final = 1 << 63
 UPRIGHT: Final = {
     90: Image.Transpose.ROTATE_90,
     180: Image.Transpose.ROTATE_180,
@@ -47,6 +47,8 @@ class Film:
         path = asked.get("path")
         self._file: BinaryIO = io.BytesIO(data) if path is None else Path(path).open("rb")  # noqa: SIM115  to the end
         self._format: str = asked["format"]
+        self._threads: int = asked["threads"]
+        self._wanted: frozenset[int] = frozenset()
         self._open()
         self._times, self._keys = self._index()
         self._open()  # not every container can be sought in, not even for its beginning
@@ -55,8 +57,13 @@ class Film:
         return {"frames": len(self._times), "fps": self._fps(), "size": self._image(self._frame(self._times[0])).size}
 
     def pixels(self, asked: Mapping[str, Any]) -> tuple[tuple[int, int], bytes]:
-        """The frame of this `index`, ascending from request to request, with a text in its corner."""
+        """The frame of this `index`, ascending from request to request, with a text in its corner.
+
+        It is one of those that are `chosen`: of the others only those are decoded that something refers to.
+        """
         width, height = asked["size"]
+        if not self._wanted:
+            self._wanted = frozenset(self._times[index] for index in asked["chosen"])
         image = self._image(self._frame(self._times[asked["index"]]))
         draw_timestamp(image, asked["text"])
         return (width, height), to_size(image, (width, height))
@@ -66,14 +73,14 @@ class Film:
         container = av.open(self._file, "r", format=self._format, options=OPTIONS, metadata_errors="replace")
         stream = next((each for each in container.streams.video if not _cover(each)), None)
         if stream is None:
-            raise Refused("it has no track of pictures")
+            raise Refused("no track of pictures")
         codec = stream.codec_context
         if codec is None or codec.name not in CODECS:
-            raise Refused(f"its codec is {getattr(codec, 'name', 'unknown')}, and none of {', '.join(CODECS)}")
+            raise Refused(f"the codec {getattr(codec, 'name', 'of nobody')}, none of {', '.join(CODECS)}")
         _check_size(codec.width, codec.height)
         codec.options = {"max_pixels": str(MAX_NATIVE)}
         codec.thread_type = "AUTO"
-        codec.thread_count = 4
+        codec.thread_count = self._threads
         self._container, self._stream = container, stream
         self._frames = self._decoded()
         self._shown: av.VideoFrame | None = None
@@ -83,16 +90,16 @@ class Film:
         """The times of all frames, and of the key frames, ascending, in units of the stream."""
         times, keys = array("q"), array("q")
         for packet in self._container.demux(self._stream):
-            time = packet.dts if packet.pts is None else packet.pts
-            if time is None or packet.is_discard:
+            time = _time(packet)
+            if time == NEVER or packet.is_discard:
                 continue
             times.append(time)
             if packet.is_keyframe:
                 keys.append(time)
             if len(times) > MAX_FRAMES:
-                raise Refused(f"it has more than {MAX_FRAMES} frames")
+                raise Refused(f"more than {MAX_FRAMES} frames")
         if not times:
-            raise Refused("it has no frames")
+            raise Refused("no frames")
         return array("q", sorted(times)), array("q", sorted(keys))
 
     def _fps(self) -> float:
@@ -107,7 +114,7 @@ class Film:
             if abs(claimed - fps) <= AGREES * fps:  # the same, without what times in whole units are rounded by
                 fps = claimed
         if len(self._times) / fps > MAX_SECONDS:
-            raise Refused(f"it is longer than {MAX_SECONDS // 3600} hours")
+            raise Refused(f"more than {MAX_SECONDS // 3600} hours")
         return fps
 
     def _frame(self, wanted: int) -> av.VideoFrame:
@@ -123,7 +130,7 @@ class Film:
                 break
             self._shown, self._ahead = self._ahead, None
         if self._shown is None:
-            raise Refused("no frame of it can be decoded")
+            raise Refused("no frame that can be decoded")
         return self._shown
 
     def _seek(self, time: int) -> None:
@@ -140,6 +147,8 @@ class Film:
         while True:
             try:
                 packet = next(packets)
+                skipped = self._wanted and _time(packet) not in self._wanted
+                self._stream.codec_context.skip_frame = "NONREF" if skipped else "DEFAULT"
                 frames = packet.decode()
             except StopIteration:
                 return
@@ -159,20 +168,26 @@ class Film:
         return image if turn is None else image.transpose(turn)
 
 
-def warm_up() -> None:
-    """Load what is loaded at first use: no file can be opened later."""
-    draw_timestamp(Image.new("RGB", (99, 99)), "time: 00:00:00.00")
+def samples() -> Iterator[tuple[dict[str, Any], bytes]]:
+    """A small video, and how it is asked for."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("mpeg4", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for frame in (av.VideoFrame(32, 32, "yuv420p"), None):
+            container.mux(stream.encode(frame))
+    yield {"format": "matroska", "threads": 1}, file.getvalue()
 
 
-def _time(frame: av.VideoFrame) -> int:
-    """When it is shown; a frame that does not say follows all others."""
-    time = frame.dts if frame.pts is None else frame.pts
-    return 1 << 63 if time is None else time
+def _time(part: av.Packet | av.VideoFrame) -> int:
+    """When it is shown; what does not say follows all others."""
+    time = part.dts if part.pts is None else part.pts
+    return NEVER if time is None else time
 
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_NATIVE or max(width, height) > MAX_SIDE:
-        raise Refused(f"its frames are {width}x{height}, larger than {MAX_NATIVE} pixels or {MAX_SIDE} on a side")
+        raise Refused(f"frames of {width}x{height}, more than {MAX_NATIVE} pixels or {MAX_SIDE} on a side")
 
 
 def _cover(stream: av.VideoStream) -> bool:

@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ernie_rt.runtime.inputs import POSITIONS, PerToken
 from ernie_rt.runtime.items import PlacedItem
+from ernie_rt.runtime.sequence import Request
+from ernie_rt.session import Model
 from ernie_rt.vision.item import Item
 from ernie_rt.vision.positions import rope_positions
 from support.judge import MIN_MARGIN, MIN_ROUTER_GAP, MIN_VARIETY, Floats, float64_throughout, rms
@@ -38,7 +41,7 @@ class Spec:
     tied: bool
 
     def write(self, folder: Path, seed: int) -> Path:
-        model = make_model(tied=self.tied, text=self.text, tower={"patch_size": 14, **self.tower}, seed=seed)
+        model = make_model(tied=self.tied, text=self.text, tower=self.tower, seed=seed)
         saved = folder / f"{seed}-saved"
         if self.layout == "packed":
             model.save_pretrained(saved, save_original_format=False)
@@ -94,6 +97,11 @@ class Prompt:
             else:
                 ids += part
         return cls(tuple(ids), tuple(items))
+
+    def request(self, new_tokens: int) -> Request:
+        """What an engine is asked, to keep all logits."""
+        positions = PerToken(self.positions(len(self.ids)), "count")
+        return Request(self.ids, new_tokens, all_logits=True, items=self.items, inputs={POSITIONS: positions})
 
     def positions(self, length: int) -> NDArray[np.int32]:
         """Of the prompt and what follows, `[length, 3]`."""
@@ -202,21 +210,30 @@ class Judge:
         return given
 
 
+def answer(model: Model, prompt: Prompt, tokens: int = GREEDY_TOKENS) -> tuple[Floats, list[int]]:
+    """What `Judge.answer` says, by a model of ours."""
+    sequence = model.engine.submit(prompt.request(tokens))
+    for _ in model.engine.run(sequence):
+        pass
+    assert sequence.error is None, sequence.error
+    return np.concatenate(sequence.logits).astype(np.float64), sequence.generated
+
+
 @dataclass(slots=True)
 class Oracle:
     """A checkpoint without flaws, and what transformers in float64 makes of prompts."""
 
     folder: Path
     saved: Path
+    """As transformers wrote it."""
     prompts: Mapping[str, Prompt]
     logits: dict[str, Floats] = field(default_factory=dict)
     greedy: dict[str, list[int]] = field(default_factory=dict)
 
 
-def calibrate(spec: Spec, folder: Path, kinds: Sequence[str] | None = None, attempts: int = 20) -> Oracle:
+def calibrate(spec: Spec, folder: Path, attempts: int = 20) -> Oracle:
     """The checkpoint of the first seed for which rounding in float32 can change neither a token nor an expert."""
-    wanted = {kind: prompt for kind, prompt in prompts().items() if kinds is None or kind in kinds}
-    tried = []
+    wanted, tried = prompts(), []
     for seed in range(attempts):
         written = spec.write(folder, seed)
         oracle = Oracle(written, folder / f"{seed}-saved", wanted)
