@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -49,6 +50,15 @@ def beginning(path: Path, kind: Kind, most: int) -> bytes:
             check_bytes(file.seek(0, 2), kind, str(path), most)
             file.seek(0)
             return file.read(HEAD_BYTES)
+    except InputError as error:
+        raise _as_media(error) from error
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal; MediaError where it cannot be read."""
+    try:
+        with open_readonly(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except InputError as error:
         raise _as_media(error) from error
 
