@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -51,19 +51,6 @@ class PlacedItem:
     @property
     def stop(self) -> int:
         return self.start + self.item.tokens
-
-
-def misplaced(items: Sequence[PlacedItem], tokens: int) -> str | None:
-    """Why items do not fit a prompt of so many tokens, one behind the other."""
-    free = 0
-    for number, placed in enumerate(items, 1):
-        if placed.start < free or placed.stop > tokens or placed.item.tokens < 1:
-            return (
-                f"item {number} of {len(items)} has the tokens {placed.start} to {placed.stop - 1} of the prompt, "
-                f"where {free} to {tokens - 1} are free"
-            )
-        free = placed.stop
-    return None
 
 
 class Features:
