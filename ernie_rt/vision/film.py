@@ -179,7 +179,7 @@ def samples() -> Iterator[tuple[dict[str, Any], bytes]]:
     yield {"format": "matroska", "threads": 1}, file.getvalue()
 
 
-def _time(part: av.Packet | av.VideoFrame) -> int:
+def _time(part: av.Packet[Any] | av.VideoFrame) -> int:
     """When it is shown; what does not say follows all others."""
     time = part.dts if part.pts is None else part.pts
     return NEVER if time is None else time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
@@ -16,8 +17,8 @@ from ernie_rt.vision.decoding import Decoding, need
 from ernie_rt.vision.formats import HEAD_BYTES, format_of
 from ernie_rt.vision.frames import FPS, MAX_FRAMES, MIN_FRAMES, check_rate, chosen_frames
 from ernie_rt.vision.grid import TOKEN, VIDEO_MAX_PIXELS, VIDEO_MIN_PIXELS, size_of
-from ernie_rt.vision.item import Item
-from ernie_rt.vision.sources import beginning, check_array, check_bytes, path_of
+from ernie_rt.vision.item import Item, Origin
+from ernie_rt.vision.sources import beginning, check_array, check_bytes, digest_of, path_of
 from ernie_rt.vision.timestamps import timestamp
 
 Frames = npt.NDArray[np.uint8]
@@ -55,21 +56,23 @@ def load_video(
     pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     if isinstance(source, np.ndarray):
         check_array(source, "[frames, height, width, 3]")
-        return _item(_Array(source, fps), None, rule, pixels, announce)
+        return _item(_Array(source, fps), None, rule, pixels, announce, None)
     data, where, given = b"", None, dict[str, Any](threads=THREADS)
     if isinstance(source, bytes):
         data = source
         check_bytes(len(data), "video", where, MAX_BYTES)
+        file = hashlib.sha256(data).hexdigest()
         head = data[:HEAD_BYTES]
     elif isinstance(source, str | Path):
         path = path_of(source)
         where, given["path"] = str(path), str(path.absolute())
         head = beginning(path, "video", MAX_BYTES)
+        file = digest_of(path)
     else:
         raise MediaError("no video", expected="a path, bytes or an array", found=f"a {type(source).__name__}")
     given["format"] = format_of(head, "video", where)
     with Decoding("video", where, given, data, seconds=seconds, cpu_seconds=ceil(THREADS * seconds)) as decoding:
-        return _item(decoding, where, rule, pixels, announce)
+        return _item(decoding, where, rule, pixels, announce, file)
 
 
 class _Opened(Protocol):
@@ -108,6 +111,7 @@ def _item(
     rule: Mapping[str, Any],
     pixels: Mapping[str, int],
     announce: Callable[[int], object],
+    file: str | None,
 ) -> Item:
     count, rate = opened.about["frames"], opened.about["fps"]
     width, height = size_of(*opened.about["size"], **pixels, where=where)
@@ -118,7 +122,8 @@ def _item(
         frames[row] = opened.pixels((width, height), index=index, text=timestamp(index / rate), chosen=chosen)
     if len(chosen) % 2:
         frames[-1] = frames[-2]
-    return Item.of("video", frames, _note(chosen, count, rate))
+    origin = Origin(file, tuple(opened.about["size"]), {**rule, **pixels})
+    return Item.of("video", frames, _note(chosen, count, rate), origin)
 
 
 def _note(chosen: list[int], count: int, rate: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -72,12 +73,12 @@ def test_no_other_file_is_opened(tmp_path: Path) -> None:
     load_video(data.replace(own, own[:-1] + b"\0"), min_pixels=0)  # from this file, or not at all
 
     (tmp_path / "a.mp4").write_bytes(data)
-    given = {"format": "mov", "path": str(tmp_path / "a.mp4")}
+    given = {"format": "mov", "threads": 1, "path": str(tmp_path / "a.mp4")}
     child = Worker(
         ["-c", PROGRAM], ["video", str(1 << 31), "10", "3", *folders_of("ernie_rt", "PIL", "av")], "decode a video", ""
     )
     try:
-        _, answer = child.ask(b'{"open": ' + str(given).replace("'", '"').encode() + b"}\n", 10, 999)
+        _, answer = child.ask(json.dumps({"open": given}).encode() + b"\n", 10, 999)
     finally:
         child.end()
     assert answer is not None and b"Too many open files" in answer
