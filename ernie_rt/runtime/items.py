@@ -22,6 +22,10 @@ FEATURES_ROW: Final = "features_row"
 """Which of these rows each token of a step has, 0 where it has none."""
 
 
+FeaturesKey = tuple[bytes, bytes]
+"""A namespace, and the digest of an item."""
+
+
 class Encodable(Protocol):
     """Whatever becomes features, a row for each of its tokens, in steps of the graph `vision`."""
 
@@ -56,11 +60,11 @@ class PlacedItem:
 class Features:
     """Those of an item, encoded piece by piece, one at a time, and kept in the dtype in which a graph takes them.
 
-    All sequences that show equal items share them. `rows [tokens, H]` are there once the last piece is.
+    All sequences of a namespace that show equal items share them. `rows [tokens, H]` are there once the last piece is.
     """
 
-    def __init__(self, item: Encodable, taken: TensorType, max_patches: int) -> None:
-        self.digest = item.digest
+    def __init__(self, item: Encodable, namespace: bytes, taken: TensorType, max_patches: int) -> None:
+        self.key: FeaturesKey = namespace, item.digest
         self._item = item
         self._taken = taken
         self._max_patches = max_patches

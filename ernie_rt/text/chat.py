@@ -155,6 +155,11 @@ class ChatTemplate:
         return tuple(text[token] if token in text else tokenizer.encode_special(token) for token in ends)
 
     @property
+    def switches(self) -> bool:
+        """Whether the template can be told if the answer is to begin with reasoning."""
+        return self.kind == "ernie-vl" if self.kind in NATIVE else any(word in self.source for word in SWITCHES)
+
+    @property
     def _tags(self) -> frozenset[str]:
         match self.kind:
             case "ernie":
@@ -165,8 +170,7 @@ class ChatTemplate:
 
     def _render(self, chat: Conversation, tokenizer: Tokenizer) -> list[Span]:
         native = NATIVE.get(self.kind)
-        switched = self.kind == "ernie-vl" if native is not None else any(word in self.source for word in SWITCHES)
-        if chat.thinking is not None and not switched:
+        if chat.thinking is not None and not self.switches:
             raise OptionError("the model's chat template has no switch for thinking", hint="Leave it out")
         if native is not None:
             return native(chat, self.tokens)

@@ -312,3 +312,11 @@ def test_rows_of_pictures_are_kept_on_disk(kind: Literal["paged", "slots"], tmp_
     (sequence,) = ask(third, request)
     assert sequence.cached == 0 and executable.encoded == [6]  # seated in vain, and put aside
     third.close()
+
+
+def test_features_are_shared_within_a_namespace_alone() -> None:
+    executable = toy()
+    engine = engine_of(executable)
+    for namespace, steps in ((b"a", 1), (b"a", 1), (b"b", 2), (b"", 3), (b"b", 3)):
+        ask(engine, shown(steps, CAT, namespace=namespace))
+        assert len(executable.encoded) == steps
