@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ernie_rt.errors import FileFormatError, OptionError
-from ernie_rt.vision.grid import Grid
+from ernie_rt.vision.grid import PATCH, Grid, merged
 
 if TYPE_CHECKING:
+    from ernie_rt.runtime.items import Encodable
     from ernie_rt.vision.item import Item
 
 Kind = Literal["image", "video"]
@@ -39,12 +40,14 @@ class Shown:
     pixels: str
 
     @classmethod
-    def of(cls, start: int, item: Item) -> Shown:
+    def of(cls, start: int, item: Encodable) -> Shown:
         """What a receipt says of an item; OptionError for one that was made by hand."""
-        if item.origin is None:
+        from ernie_rt.vision.item import Item
+
+        if not isinstance(item, Item) or item.origin is None:
             raise OptionError(
                 "there is no receipt of a picture that nothing is known of but its pixels",
-                found=f"{item.kind} of {item.frames.shape[2]}x{item.frames.shape[1]}",
+                found=f"one of {item.tokens} tokens",
                 hint="Give the file, its bytes or an array in its place",
             )
         frames, height, width, _ = item.frames.shape
@@ -57,8 +60,6 @@ class Shown:
     @property
     def grid(self) -> Grid:
         """In tokens."""
-        from ernie_rt.vision.grid import PATCH, merged
-
         return merged((self.frames, self.size[1] // PATCH, self.size[0] // PATCH))
 
     @property

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ernie_rt.display import human_bytes, printable
 from ernie_rt.errors import InputError, MediaError
-from ernie_rt.files import open_readonly, read_bytes
+from ernie_rt.files import MIB, open_readonly, read_bytes
 from ernie_rt.vision.formats import HEAD_BYTES, Kind
 
 ADDRESS: Final = re.compile(r"(data|file):|[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -58,7 +58,10 @@ def digest_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal; MediaError where it cannot be read."""
     try:
         with open_readonly(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.sha256()
+            while piece := file.read(MIB):
+                digest.update(piece)
+            return digest.hexdigest()
     except InputError as error:
         raise _as_media(error) from error
 

@@ -70,7 +70,7 @@ def test_what_was_no_file_is_found_by_its_pixels(files: list[Path]) -> None:
     assert find_again([said], [item]) == ((0, item),)
     with pytest.raises(OptionError, match="from Python alone"):
         find_again([said], files)
-    with pytest.raises(OptionError, match="nothing is known of but its pixels; found image of 84x56"):
+    with pytest.raises(OptionError, match="nothing is known of but its pixels; found one of 6 tokens"):
         Shown.of(0, sighted.picture())
 
 
