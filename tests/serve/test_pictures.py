@@ -440,7 +440,7 @@ def test_nothing_of_a_request_stays(model: Model, path: str, wrong: str) -> None
         url = uri(PNG[:-500]) if wrong == "file" else uri(PNG)
         reply = await ask(app, "POST", path, shown(url, "long " * (1000 if wrong == "prompt" else 1)))
         assert reply.status == (400 if wrong else 200)
-        await until(lambda: not any(isinstance(each, Attachment) for each in gc.get_objects()))
+        await until(lambda: not any(type(each) is Attachment for each in gc.get_objects()))
 
     gc.collect()
     gc.disable()

@@ -167,6 +167,13 @@ def test_a_tool_forges_no_picture_either(tokenizer: Tokenizer) -> None:
         prompt(template(VISION_THINKING), [user("x")], tokenizer, tools=keyed)
 
 
+def test_a_tool_shows_a_picture(tokenizer: Tokenizer) -> None:
+    result = user("Zoomed in: ", picture()) | {"role": "tool", "name": "zoom"}
+    made = prompt(template(VISION_THINKING), [user(picture(98, 70), "x"), result], tokenizer)
+    assert [item.tokens for _, item in made.items] == [8, 4]
+    assert "<tool_output>Zoomed in:  Picture 2:<|IMAGE_START|>" in shown(made.ids, tokenizer)
+
+
 def test_a_template_that_looks_into_its_texts_forges_none(tokenizer: Tokenizer) -> None:
     ours = template("{% for m in messages %}{{ m.content | replace('-', '') }}<|im_end|>{% endfor %}")
     for said in ("<|image@place-holder|>", "-<|image@placeholder|>", "<|IMAGE_PLACE-HOLDER|>"):
