@@ -36,7 +36,8 @@ class MediaReader:
         """On a CPU it gets no more than 1,024 tokens: more would take longer than most want to wait."""
         self._ids: Mapping[Kind, int] = {"image": vision.image_token_id, "video": vision.video_token_id}
         self._min_pixels = limits.min_pixels
-        self._max_pixels = max(limits.min_pixels, min(limits.max_pixels, CPU_PIXELS)) if on_cpu else limits.max_pixels
+        self.max_pixels = max(limits.min_pixels, min(limits.max_pixels, CPU_PIXELS)) if on_cpu else limits.max_pixels
+        """Of a picture without a limit of its own."""
         self._read: WeakKeyDictionary[Media, Item] = WeakKeyDictionary()
 
     def placeholder(self, kind: Kind, tokenizer: Tokenizer) -> str:
@@ -112,7 +113,7 @@ class MediaReader:
         return items
 
     def _load(self, media: Media, announce: Announce) -> Item:
-        source, limit = media.source, media.max_pixels or self._max_pixels
+        source, limit = media.source, media.max_pixels or self.max_pixels
         if isinstance(source, Item):
             if source.kind != media.kind:
                 raise PromptError(f"an item of another kind in a part of type {media.kind}", found=source.kind)
