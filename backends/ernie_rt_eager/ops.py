@@ -110,8 +110,10 @@ def moe_experts(
     if none >= top_k:  # tokens of another pool, perhaps
         served = (ids >= 0).any(-1).nonzero().flatten()
         if len(served) < len(x):
-            some = (each.index_select(0, served) for each in (x, ids, weights))
-            y = moe_experts(*some, experts_gate_up, experts_down, top_k=top_k, product=product, swiglu=swiglu)
+            y = moe_experts(
+                x[served], ids[served], weights[served], experts_gate_up, experts_down,
+                top_k=top_k, product=product, swiglu=swiglu,
+            )  # fmt: skip
             return torch.zeros_like(x).index_copy_(0, served, y)
     order = pairs.argsort(stable=True)[none:]  # the pairs of one expert side by side
     grouped = x[order // top_k]  # [n, H]

@@ -29,6 +29,7 @@ DEMO: Final = Path(__file__).parents[1] / "demo"
 FILES: Final = (
     "config.json",
     "generation_config.json",
+    "preprocessor_config.json",
     "*.safetensors",
     "*.safetensors.index.json",
     "tokenizer.model",

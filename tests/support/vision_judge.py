@@ -6,7 +6,7 @@ Where Baidu's rules differ from transformers', Baidu's are handed to it: positio
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -32,16 +32,17 @@ MARKED: Final = {"image": (190, 191), "video": (192, 193)}
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A checkpoint: what differs from the configs of `vision_language`, and the layout that it is stored in."""
+    """A checkpoint: what differs from the configs of `vision_language`, and how it is stored."""
 
     name: str
     layout: Layout
     text: Mapping[str, Any]
     tower: Mapping[str, Any]
     tied: bool
+    stored: torch.dtype
 
     def write(self, folder: Path, seed: int) -> Path:
-        model = make_model(tied=self.tied, text=self.text, tower=self.tower, seed=seed)
+        model = make_model(tied=self.tied, text=self.text, tower=self.tower, seed=seed).to(self.stored)
         saved = folder / f"{seed}-saved"
         if self.layout == "packed":
             model.save_pretrained(saved, save_original_format=False)
@@ -71,12 +72,19 @@ SHAPES: Final[Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {
     "large-heads": ({"hidden_size": 128, **_rope(6, 6, 4)}, {}),
     "deep-tower": ({"num_key_value_heads": 1}, {"depth": 4, "hidden_size": 64, "num_heads": 4}),
 }
-SPECS: Final[Mapping[str, Spec]] = {
-    f"{name}, {layout}": Spec(f"{name}, {layout}", layout, text, tower, tied=(place + turn) % 2 == 0)
-    for place, (name, (text, tower)) in enumerate(SHAPES.items())
-    for turn, layout in enumerate(("packed", ("saved", "published", "paddle")[place % 3]))
-    for layout in (layout,)
-}
+
+
+def _specs() -> Iterator[Spec]:
+    """Each shape packed and in one of the other layouts, one of them tied; every other one in 16 bits."""
+    others: tuple[Layout, ...] = ("saved", "published", "paddle")
+    for place, (name, (text, tower)) in enumerate(SHAPES.items()):
+        stored = (torch.float32, torch.bfloat16)[place % 2]
+        layouts: tuple[Layout, ...] = ("packed", others[place % 3])
+        for turn, layout in enumerate(layouts):
+            yield Spec(f"{name}, {layout}", layout, text, tower, (place + turn) % 2 == 0, stored)
+
+
+SPECS: Final[Mapping[str, Spec]] = {spec.name: spec for spec in _specs()}
 
 
 @dataclass(frozen=True, slots=True)
