@@ -52,12 +52,16 @@ class Located:
 
     @cached_property
     def known_ids(self) -> int | None:
-        """How many ids may be chosen: those of text that the tokenizer has. None: all, there is no tokenizer."""
-        text = self.config.text_vocab_size
+        """How many ids may be chosen: those that the tokenizer has, of a model whose text alone is run those of text.
+        None: all, there is no tokenizer.
+
+        A model that sees may name places in pictures, whose ids come behind those that stand for parts of them.
+        """
+        most = self.config.vocab_size if self.config.sees else self.config.text_vocab_size
         try:
-            return min(self.tokenizer.vocab_size, text)
+            return min(self.tokenizer.vocab_size, most)
         except ErnieRtError:
-            return text if text < self.config.vocab_size else None
+            return most if most < self.config.vocab_size else None
 
     @property
     def text_alone(self) -> Located:
@@ -81,16 +85,16 @@ class Located:
         default = None if self.config.vision is None else "ernie-vl"
         return None if self.folder is None else ChatTemplate.load(self.folder, default)
 
-    def reader(self, device: str) -> MediaReader | None:
-        """What reads pictures and videos for it where it runs on such a device, "cpu" or another; None where it reads
-        text alone.
+    def reader(self, device: str, max_patches: int | None = None) -> MediaReader | None:
+        """What reads pictures and videos for it where it runs on such a device, "cpu" or another, and a step takes in
+        at most so many patches (None: as many as there are); None where it reads text alone.
 
         ConfigError where its preprocessor_config.json asks for what is not done here.
         """
         sees = self.config.sees
         if sees is None or self.folder is None:
             return None
-        return MediaReader(sees, read_preprocessor(self.folder), on_cpu=device == "cpu")
+        return MediaReader(sees, read_preprocessor(self.folder), on_cpu=device == "cpu", max_patches=max_patches)
 
     @cached_property
     def defaults(self) -> Defaults:

@@ -57,8 +57,8 @@ class Model:
 
     A process that is forked from one that has it cannot use it, and is told so by a ForkError.
 
-    `lowering` is the graph as the backend runs it, with its decisions; `stored` is how each weight is stored; `unused`
-    are stored tensors that no graph reads, each with the reason.
+    `lowering` is the graph as the backend runs it, with its decisions, `lowerings` all graphs by name; `stored` is how
+    each weight is stored; `unused` are stored tensors that no graph reads, each with the reason.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Model:
         self._located = located
         self.graph = build.graph
         self.lowering = build.lowering
+        self.lowerings = build.lowerings
         self.stored = build.stored
         self.choice = choice
         self.limits = limits
@@ -148,7 +149,7 @@ class Model:
     @cached_property
     def reader(self) -> MediaReader | None:
         """What reads pictures and videos for it; None where it reads text alone."""
-        return self._located.reader(self.choice.device)
+        return self._located.reader(self.choice.device, self.limits.max_patches)
 
     @property
     def defaults(self) -> Defaults:

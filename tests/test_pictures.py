@@ -106,6 +106,18 @@ def test_a_picture_of_every_form(loader: Loader, file: Path, form: str) -> None:
     assert [(place, item.tokens) for place, item in answer.asked.items] == [(start, 8)]
 
 
+def test_a_picture_is_no_larger_than_a_step_takes_in(loader: Loader) -> None:
+    model = loader("sees", max_patches=16)
+    pixels = noise(98, 70)  # 2 by 4 tokens, of 4 patches each
+    (placed,) = model.prompt(asked(picture(pixels))).items
+    assert placed[1].merged == (1, 1, 2)
+    with pytest.raises(MediaError, match=r"image 1: more patches than a step of the model takes in.* 16 .*found 32"):
+        model.prompt(asked(picture(pixels, max_pixels=10**6)))
+    larger = loader("sees").prompt(asked(picture(pixels)))
+    with pytest.raises(MediaError, match="more patches than a step"):
+        model.chat(larger)
+
+
 def test_pictures_in_a_text_to_continue(loader: Loader) -> None:
     model = loader("sees")
     answer = model.generate([text("A cat: "), picture(noise(56, 56)), text(" and")], max_new_tokens=2)
@@ -163,11 +175,11 @@ def model_media(file: Path) -> Any:
     return Media("image", file)
 
 
-def test_what_stands_for_a_picture_is_never_chosen(loader: Loader) -> None:
-    model = loader("sees", [PATCH, 400, 2], [PATCH, 400, 2])
-    for options in ({}, {"temperature": 1.0, "seed": 1, "repetition_penalty": 1.3}):
-        answer = model.chat(asked(picture(noise(56, 56)), text("x")), max_new_tokens=1, **options)
-        assert PATCH not in answer.ids
+def test_places_in_a_picture_may_be_chosen(loader: Loader) -> None:
+    """A model whose text alone is run never names one."""
+    place = PATCH + 2
+    assert loader("sees", [place, 2]).chat(asked(picture(noise(56, 56)), text("x"))).ids == (place, 2)
+    assert place not in loader("sees", [place, 2], text_only=True).chat(asked(text("x")), max_new_tokens=1).ids
 
 
 def test_penalties_know_nothing_of_placeholders(loader: Loader) -> None:

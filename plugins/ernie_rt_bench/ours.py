@@ -50,7 +50,7 @@ class Ours:
         preparing = time.time() - began
         self._stack = ExitStack()
         self._rest: Iterator[int] = iter(())
-        limits = {"max_context": max_context, "max_patches": max_patches}
+        limits: dict[str, Any] = {"max_context": max_context, "max_patches": max_patches}
         ready = self._model = self._stack.enter_context(
             loaded(located, weights=source, reuse=False, quiet=True, **limits, **options)
         )

@@ -9,7 +9,7 @@ from typing import Final
 
 from ernie_rt.planning.measuring import read_bandwidth
 from ernie_rt_bench.others import Others
-from ernie_rt_bench.workload import Contender, Measurement, Result, Workload
+from ernie_rt_bench.workload import Contender, Looking, Measurement, Result, Workload
 
 READ_BYTES: Final = 512 << 20
 
@@ -42,7 +42,7 @@ def measure(
                 say(f"round {number + 1} of {workload.rounds}: {contender.name}")
                 for context in workload.contexts:
                     result.measurements += _turn(contender, context, workload.new, number, bandwidth)
-                if workload.picture is not None:
+                if workload.picture is not None and isinstance(contender, Looking):
                     result.measurements += _look(contender, workload, workload.picture, number, bandwidth)
         for contender, result in pairs:
             result.peak_bytes = contender.peak_bytes
@@ -53,7 +53,7 @@ def measure(
 
 
 def _look(
-    contender: Contender, workload: Workload, size: tuple[int, int], seed: int, bandwidth: Bandwidth
+    contender: Looking, workload: Workload, size: tuple[int, int], seed: int, bandwidth: Bandwidth
 ) -> list[Measurement]:
     """A picture by itself, and in front of a prompt."""
     before, others, context = bandwidth(), Others(contender.cpu_seconds), min(workload.contexts)

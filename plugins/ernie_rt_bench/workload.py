@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from ernie_rt.vision.grid import TOKEN
 
@@ -81,11 +81,6 @@ class Contender(Protocol):
         """Seconds of the `new` tokens after that first one."""
         ...
 
-    def look(self, size: tuple[int, int], context: int, seed: int) -> tuple[float, float]:
-        """Seconds that the tower takes for a random picture of this size, and those of reading a prompt of another one
-        and `context` tokens, up to the first token after it."""
-        ...
-
     def by_op(self, context: int) -> Sequence[Mapping[str, Any]]:
         """Steps by op, as JSON (ops.StepByOp); nothing of a program that does not tell."""
         ...
@@ -96,6 +91,16 @@ class Contender(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Looking(Contender, Protocol):
+    """One that is shown pictures."""
+
+    def look(self, size: tuple[int, int], context: int, seed: int) -> tuple[float, float]:
+        """Seconds that the tower takes for a random picture of this size, and those of reading a prompt of another one
+        and `context` tokens, up to the first token after it."""
+        ...
 
 
 @dataclass(slots=True)

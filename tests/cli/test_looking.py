@@ -10,6 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ernie_rt
+from ernie_rt.host import PluginHost
+from ernie_rt.receipts.receipt import Ran
+from ernie_rt.receipts.ties import noise_after
+from ernie_rt.vision.item import Item
 from support.commands import command
 from support.vision_checkpoint import write_vision_checkpoint
 
@@ -94,3 +99,20 @@ def test_what_differs_behind_a_picture_is_judged(here: Path) -> None:
     said = json.loads(done.out)
     assert said["verdict"] == "different" and "the receipt's token is farther from the oracle's" in said["reason"]
     assert said["parting"]["noise"][0] > 0 and said["apart"]["tokens"] == 4
+
+
+def test_the_oracle_sees_what_the_model_sees(here: Path) -> None:
+    """Its logits behind a picture lie as far apart as the log probabilities of the answer."""
+    parts = [{"type": "image", "image": here / "one.png"}, {"type": "text", "text": "What is it?"}]
+    with ernie_rt.load(here / "sees", backend="reference", dtype="float32") as model:
+        answer = model.generate(parts, max_new_tokens=1, temperature=0.0, logprobs=5, ignore_eos=True)
+        assert answer.asked is not None
+        items = [(start, item) for start, item in answer.asked.items if isinstance(item, Item)]
+        source = model.open_weights()
+        sides = [Ran("reference", "cpu", "float32")]
+        noises = noise_after(model.config, source, sides, answer.asked.ids, PluginHost(), items)
+        source.close()
+    assert noises is not None and len(items) == 1
+    (best, most), *others = answer.logprobs[0].top
+    for id, logprob in others:
+        assert noises[0].logits[best] - noises[0].logits[id] == pytest.approx(most - logprob, abs=1e-6)
