@@ -15,9 +15,10 @@ is downloaded: weights are random, in the exact shapes, and drawn on the card, w
 stay compiled in Triton's cache (TRITON_CACHE_DIR) from one part to the next. The exit code is 1 if something failed.
 
 `check` holds each block at the shapes of three models to float64, and to itself with and without graphs and
-programmatic launches; draws to PyTorch's sampler; whole decodes to eager's. `eager` runs the conformance suite on the
-card, and the tests that take a device; `onnx` does so for ONNX Runtime. `decode` and `prefill` first measure what the
-card does at best, then whole steps and each kernel beside that; `peers` has transformers take its turn.
+programmatic launches; draws to PyTorch's sampler; whole decodes to eager's, of text and of a model that sees. `eager`
+runs the conformance suite on the card, and the tests that take a device; `onnx` does so for ONNX Runtime. `decode` and
+`prefill` first measure what the card does at best, then whole steps and each kernel beside that; `peers` has
+transformers take its turn.
 
 With --dry-run all of it runs without a GPU: small shapes, kernels by Triton's interpreter, no figures.
 """

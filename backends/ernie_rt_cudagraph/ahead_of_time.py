@@ -30,21 +30,21 @@ from ernie_rt.modeling.families import find
 from ernie_rt_cudagraph.backend import PROGRAMMATIC, CudaGraphBackend
 from ernie_rt_cudagraph.blocks import functions
 from ernie_rt_cudagraph.blocks.head import HeadOutput
-from ernie_rt_cudagraph.executable import SAID
+from ernie_rt_cudagraph.executable import SAID, position_columns
 from ernie_rt_cudagraph.inputs import DecodeInputs
 from ernie_rt_cudagraph.launch import Launch, listed
 from ernie_rt_cudagraph.sampling import draw
 from ernie_rt_eager.attention import LayerCache
 from ernie_rt_eager.backend import empty_weight
-from ernie_rt_eager.ops import DTYPES
+from ernie_rt_eager.ops import DTYPES, FUNCTIONS
 
 META: Final = torch.device("meta")
-MODELS: Final = ("0.3B", "21B-A3B", "300B-A47B")
+MODELS: Final = ("0.3B", "21B-A3B", "300B-A47B", "VL-28B-A3B")
 ROWS: Final = (1, 4, 8, 32, 128)
 CAPABILITIES: Final = ((8, 0), (9, 0), (12, 0))
 POINTERS: Final = {
     torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.float64: "*fp64",
-    torch.int32: "*i32", torch.int64: "*i64",
+    torch.int32: "*i32", torch.int64: "*i64", torch.bool: "*i1",
 }  # fmt: skip
 WIDE_LOAD: Final = re.compile(r"ld\.global\S*\.(v4\.b32|v2\.b64)|cp\.async\.cg\.shared\.global.*, 0x10, ")
 
@@ -71,7 +71,7 @@ def decode_launches(config: ModelConfig, dtype: DType, rows: int, *, greedy: boo
     config = replace(config, num_hidden_layers=min(config.num_hidden_layers, layers))
     lowering = build(config, CudaGraphBackend(), Target(("cuda:0",), dtype)).lowering
     bindings = {"P": config.max_position_embeddings, "R": 1 << 16, "S": rows}
-    inputs = DecodeInputs(rows, rows, META)
+    inputs = DecodeInputs(rows, rows, META, columns=position_columns(lowering))
     states = {}
     for state in lowering.graph.states:
         cache_rows, _, heads, size = state.type.shape(bindings)
@@ -82,14 +82,15 @@ def decode_launches(config: ModelConfig, dtype: DType, rows: int, *, greedy: boo
     decodes = inputs.decodes(rows, tables, 16)
     given = dict.fromkeys(SAID) | {
         "ids": inputs.ids(rows, torch.zeros(rows + 1, dtype=torch.int32, device=META)),
-        "positions": decodes.index[:, None],
+        "positions": inputs.positions(rows),
         "context": decodes,
         "rows": torch.arange(rows, dtype=torch.int32, device=META),
     }
     draws = inputs.draws(rows)
     output = HeadOutput(known=draws.known if greedy else None)
     with listed() as launches:
-        interpreter = Interpreter(lowering, functions(inputs.live, output, pdl=pdl), weights, states)
+        blocks = functions(inputs.live, output, pdl=pdl)
+        interpreter = Interpreter(lowering, {**FUNCTIONS, **blocks}, weights, states)
         outputs, _ = interpreter.run(given, {"N": rows, "L": rows})
         draw(outputs["logits"], draws, greedy=greedy, largest=output.largest, pdl=pdl)
     return launches

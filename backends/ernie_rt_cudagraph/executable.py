@@ -43,10 +43,13 @@ from ernie_rt_eager.ops import FUNCTIONS
 from ernie_rt_eager.products import exact_sums
 
 MAIN: Final = "main"
-SAID: Final = frozenset(
-    {"ids", "positions", "sequence", "index", "write", "context", "context_sequence", "context_index", "rows"}
-)
-"""What a graph may take in to be recorded: buffers that keep their places say it all."""
+BROUGHT: Final = frozenset({"positions", "features", "features_row"})
+"""What the engine brings of each token, where a model sees."""
+SAID: Final = BROUGHT | {"ids", "sequence", "index", "write", "context", "context_sequence", "context_index", "rows"}
+"""What a graph may take in to be recorded: buffers that keep their places say it all; that of tokens which stand for
+features there is none in a recorded step is part of the recording."""
+BETWEEN_BLOCKS: Final = frozenset({"in_range", "rope_rows"})
+"""What a model that sees computes once a step, beside blocks; nobody waits in them either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,9 @@ class CudaGraphExecutable(EagerExecutable):
     ) -> None:
         device = torch.device(target.device)
         self._buckets = buckets(limits.max_sequences)
-        self._inputs = DecodeInputs(self._buckets[-1], limits.max_sequences, device)
+        self._inputs = DecodeInputs(
+            self._buckets[-1], limits.max_sequences, device, columns=position_columns(lowerings.get(MAIN))
+        )
         self._pdl, self._output = pdl, HeadOutput()
         blocks = functions(self._inputs.live, self._output, pdl=pdl)
         super().__init__(lowerings, source, target, limits, {**FUNCTIONS, **blocks}, report)
@@ -175,7 +180,8 @@ class CudaGraphExecutable(EagerExecutable):
             and step.graph == MAIN
             and len(step.ids) == len(step.past) <= self._buckets[-1]
             and step.draws is not None
-            and not step.extra
+            and step.extra.keys() <= BROUGHT
+            and len(step.extra.get("features", ())) <= 1  # of no token: a row of zeros comes first
             and step.page_size == self.cache.page_size
         )
 
@@ -197,7 +203,7 @@ class CudaGraphExecutable(EagerExecutable):
         decodes = self._inputs.decodes(rows, self._tables.device, self.cache.page_size)
         inputs = dict.fromkeys(SAID) | {
             "ids": self._inputs.ids(rows, self._last),
-            "positions": decodes.index[:, None],
+            "positions": self._inputs.positions(rows),
             "context": decodes,
             "rows": self._every_row[:rows],
         }
@@ -277,6 +283,12 @@ def first_of(problem: BaseException) -> BaseException:
     return problem
 
 
+def position_columns(lowering: Lowering | None) -> int:
+    """How many columns a position has that the graph takes in."""
+    inputs = () if lowering is None else lowering.graph.inputs
+    return next((value.type.shape({"N": 1})[1] for value in inputs if value.name == "positions"), 1)
+
+
 def obstacle(lowerings: Mapping[str, Lowering]) -> str | None:
     """Why steps of decodes cannot be recorded, in words; None: they can."""
     if MAIN not in lowerings:
@@ -284,7 +296,7 @@ def obstacle(lowerings: Mapping[str, Lowering]) -> str | None:
     graph, taps = lowerings[MAIN].graph, lowerings[MAIN].taps
     if taps:
         return "values of the graph are tapped"
-    pieces = sorted({node.op for node in graph.nodes if node.spec.level != "block"})
+    pieces = sorted({node.op for node in graph.nodes if node.spec.level != "block"} - BETWEEN_BLOCKS)
     if pieces:
         return f"not all blocks are claimed whole: {', '.join(pieces)}"
     others = [value.name for value in graph.inputs if value.name not in SAID]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -61,16 +62,21 @@ class DeviceDraws:
 class Packed:
     """Arrays by name that go to the device in one copy, and keep their places there."""
 
-    def __init__(self, arrays: Mapping[str, tuple[Any, int]], device: torch.device) -> None:
-        """`arrays` gives a dtype of NumPy's and a length by name."""
+    def __init__(self, arrays: Mapping[str, tuple[Any, tuple[int, ...]]], device: torch.device) -> None:
+        """`arrays` gives a dtype of NumPy's and a shape by name."""
         parts, size = {}, 0
-        for name, (dtype, length) in arrays.items():
-            nbytes = length * np.dtype(dtype).itemsize
+        for name, (dtype, shape) in arrays.items():
+            nbytes = math.prod(shape) * np.dtype(dtype).itemsize
             parts[name] = slice(size, size + nbytes)
             size += -(-nbytes // ALIGNMENT) * ALIGNMENT
         self._host, self._device = np.zeros(size, np.uint8), torch.zeros(size, dtype=torch.uint8, device=device)
-        self.host = {name: self._host[parts[name]].view(dtype) for name, (dtype, _) in arrays.items()}
-        self.device = {name: self._device[parts[name]].view(TORCH_DTYPES[dtype]) for name, (dtype, _) in arrays.items()}
+        self.host = {
+            name: self._host[parts[name]].view(dtype).reshape(shape) for name, (dtype, shape) in arrays.items()
+        }
+        self.device = {
+            name: self._device[parts[name]].view(TORCH_DTYPES[dtype]).view(shape)
+            for name, (dtype, shape) in arrays.items()
+        }
 
     def send(self) -> None:
         """Have the device know what was written to the host's arrays, before the work that is submitted next."""
@@ -83,9 +89,12 @@ class DecodeInputs:
     Rows without a sequence are padding: they stand at place -1 of the last seat, bring token 0 and draw nothing.
     """
 
-    def __init__(self, rows: int, seats: int, device: torch.device) -> None:
+    def __init__(self, rows: int, seats: int, device: torch.device, *, columns: int = 1) -> None:
+        """`columns` are those of a position."""
         names = {"ids": np.int32, "index": np.int32, "seat": np.int32, "drawn_seat": np.int64, **DRAWS}
-        self._packed = Packed({**{name: (dtype, rows) for name, dtype in names.items()}, "live": (np.int32, 1)}, device)
+        shapes: dict[str, tuple[Any, tuple[int, ...]]] = {name: (dtype, (rows,)) for name, dtype in names.items()}
+        shapes |= {"positions": (np.int32, (rows, columns)), "live": (np.int32, (1,))}
+        self._packed = Packed(shapes, device)
         self._idle_seat = seats
         self.live = self._packed.device["live"]
         """How many rows, from the first on, are tokens and no padding `[1]`."""
@@ -95,7 +104,8 @@ class DecodeInputs:
         assert step.draws is not None
         count, host = len(step.ids), self._packed.host
         seats = np.where(step.draws.known > 0, step.seats, self._idle_seat)
-        said = {"ids": step.ids, "index": step.past, "seat": step.seats, "drawn_seat": seats}
+        said = {"ids": step.ids, "positions": step.input("positions"), "index": step.past}
+        said |= {"seat": step.seats, "drawn_seat": seats}
         for name, array in (said | device_arrays(step.draws)).items():
             host[name][:count] = array
             host[name][count:] = IDLE.get(name, 0)
@@ -118,6 +128,10 @@ class DecodeInputs:
         """The new tokens `[rows]`, what was drawn last for a seat where the step says so; `last [S + 1]`."""
         ids, seat = (self._packed.device[name][:rows] for name in ("ids", "seat"))
         return torch.where(ids < 0, last.index_select(0, seat), ids)
+
+    def positions(self, rows: int) -> Tensor:
+        """Of the new tokens `[rows, columns]`."""
+        return self._packed.device["positions"][:rows]
 
     def decodes(self, rows: int, tables: Tensor, page_size: int) -> Decodes:
         device = self._packed.device
@@ -152,7 +166,7 @@ class Tables:
 def device_draws(draws: Draws, device: torch.device) -> DeviceDraws:
     """What says how tokens are chosen, on the device."""
     arrays = device_arrays(draws)
-    packed = Packed({name: (DRAWS[name], len(array)) for name, array in arrays.items()}, device)
+    packed = Packed({name: (DRAWS[name], array.shape) for name, array in arrays.items()}, device)
     for name, array in arrays.items():
         packed.host[name][:] = array
     packed.send()

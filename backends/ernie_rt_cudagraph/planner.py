@@ -46,9 +46,8 @@ def buckets(most: int) -> tuple[int, ...]:
 
 def scratch_bytes(node: Node, tokens: int) -> int:
     """What the experts of a block leave in memory before they are combined, of a step of so many tokens."""
-    x, down = node.operands["x"], node.operands["experts_down"]
-    assert x is not None and down is not None
-    _, hidden, width = down.type.dims
-    top_k = node.attributes["top_k"]
-    assert isinstance(hidden, int) and isinstance(width, int) and isinstance(top_k, int)
-    return TensorType(x.type.dtype, (tokens, top_k, hidden + width)).nbytes()
+    x, top_k = node.operands["x"], node.attributes["top_k"]
+    assert x is not None and isinstance(top_k, int)
+    pools = [down.type.shape({}) for name in ("experts_down", "vision_down") if (down := node.operands[name])]
+    numbers = max(hidden + width for _, hidden, width in pools)  # one pool comes after the other
+    return TensorType(x.type.dtype, (tokens, top_k, numbers)).nbytes()

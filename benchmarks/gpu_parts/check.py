@@ -28,7 +28,7 @@ from gpu_parts.card import Card
 from gpu_parts.compiling import Wanted, compile_kernels
 from gpu_parts.report import Measured, Report
 from gpu_parts.stepping import Loaded, Sequences
-from gpu_parts.weights import Drawn, published, two_layers
+from gpu_parts.weights import Drawn, published, seeing, two_layers
 
 MODELS: Final = ("0.3B", "21B-A3B", "300B-A47B")
 CASES: Final = (Case(1), Case(4), Case(8), Case(32), Case(128), Case(320, prompt=True))
@@ -58,10 +58,13 @@ def run(card: Card, report: Report, given: argparse.Namespace) -> None:
     models = {name: published(name, card) for name in given.model or MODELS}
     rows = tuple(case.rows for case in cases if not case.prompt)
     ways = {False, card.pdl}
-    compile_kernels(card, report, [Wanted(each, rows, "bfloat16", pdl) for each in models.values() for pdl in ways])
+    decoding = {"the 21B": two_layers(published("21B-A3B", card)), "the 28B that sees": seeing(card)}
+    wanted = [(each, rows) for each in models.values()] + [(decoding["the 28B that sees"], (len(PROMPTS),))]
+    compile_kernels(card, report, [Wanted(*each, "bfloat16", pdl) for each in wanted for pdl in ways])
     check_draws(card, report, published("21B-A3B", card).vocab_size)
-    with report.attempt("whole decodes"):
-        check_decodes(card, report, two_layers(published("21B-A3B", card)))
+    for name, config in decoding.items():
+        with report.attempt(f"whole decodes of {name}"):
+            check_decodes(card, report, name, config)
     for name, config in models.items():
         check_blocks(card, report, name, config, cases, "bfloat16")
     check_blocks(card, report, "0.3B", published("0.3B", card), cases[1:2], "float32")
@@ -105,34 +108,34 @@ def is_near(logits: Tensor, draws: Draws, row: int, *tokens: Tensor) -> bool:
     return bool((scores[0] - scores[1]).abs() < NEAR)
 
 
-def check_decodes(card: Card, report: Report, config: ModelConfig) -> None:
-    """A model decodes several prompts together: with and without graphs and PDL, and by eager."""
+def check_decodes(card: Card, report: Report, name: str, config: ModelConfig) -> None:
+    """Two layers of a model decode several prompts together: with and without graphs and PDL, and by eager."""
     prompts, decoded = ([3, 8], 2) if card.small else (list(PROMPTS), DECODED)
     limits = Limits(256, len(prompts), sum(prompts))
-    title = f"Two layers of the 21B: {len(prompts)} prompts, then {decoded} tokens each, greedily, bfloat16"
+    title = f"Two layers of {name}: {len(prompts)} prompts, then {decoded} tokens each, greedily, bfloat16"
     table = report.table(title, f"{'how':20}", "bits", "same token", "as good", "others", "logits apart")
     ways = {"graphs": (True, card.pdl), "no graphs": (False, card.pdl), "no graphs, no PDL": (False, False)}
     first: list[StepResult] = []
     for way, (graphs, pdl) in ways.items():
         loaded = Loaded(card, config, limits, graphs=graphs, pdl=pdl, cache=float("nan"))
-        sequences = Sequences(loaded.executable, config.vocab_size, [0] * len(prompts), fetch=True)
+        sequences = Sequences(loaded.executable, config, [0] * len(prompts), fetch=True)
         last_drawn = np.full(len(prompts), -1, np.int32)
         steps = (sequences.decode(last_drawn) if number else sequences.step(prompts) for number in range(decoded + 1))
         found = [loaded.executable.submit(step).result() for step in steps]
         loaded.close()
         same = all(
-            np.array_equal(array_of(one, name), array_of(other, name), equal_nan=True)
+            np.array_equal(array_of(one, part), array_of(other, part), equal_nan=True)
             for one, other in zip(found, first or found, strict=True)
-            for name in ("logits", "tokens")
+            for part in ("logits", "tokens")
         )
         if not same:
-            report.fail(f"two layers, {way}: other bits than with graphs")
+            report.fail(f"two layers of {name}, {way}: other bits than with graphs")
         table.row(way, "the same" if same else "differ", "", "", "", "")
         first = first or found
     equal, near, others, apart = beside_eager(card, config, limits, prompts, first)
     table.row("eager", "", equal, near, others, Measured(apart))
     if others or not apart < APART:
-        report.fail(f"two layers: {others} tokens are others than eager's, logits {apart:.2e} apart")
+        report.fail(f"two layers of {name}: {others} tokens are others than eager's, logits {apart:.2e} apart")
 
 
 def array_of(result: StepResult, name: str) -> np.ndarray:
@@ -148,7 +151,7 @@ def beside_eager(
     and how far its logits are apart."""
     built = build(config, EagerBackend(), Target((str(card.device),), "bfloat16"))
     executable = built.compile(Drawn(), limits)
-    sequences = Sequences(executable, config.vocab_size, [0] * len(prompts))
+    sequences = Sequences(executable, config, [0] * len(prompts))
     equal = near = others = 0
     apart, ids = 0.0, None
     for result in found:

@@ -66,7 +66,7 @@ def decode(
         if not report.has(8, f"{name}, {count} sequences"):
             continue
         with report.attempt(f"decoding {name}, {count} sequences"):
-            sequences = Sequences(loaded.executable, config.vocab_size, [context] * count)
+            sequences = Sequences(loaded.executable, config, [context] * count)
             seen = [loaded.chosen(sequences.decode()) for _ in range(counted)]
             distinct = [sum(layer) / counted for layer in zip(*seen, strict=True)]
             run_ahead(loaded, [sequences.decode() for _ in range(steps // 10)])

@@ -83,7 +83,7 @@ def ours(card: Card, report: Report) -> Mapping[str, float]:
     loaded = Loaded(card, config, Limits(prompt + 2 * decoded, 1, prompt))
     found: dict[str, float] = {}
     for _ in range(2):  # the first time warms up
-        sequence = Sequences(loaded.executable, config.vocab_size, [0])
+        sequence = Sequences(loaded.executable, config, [0])
         began = time.perf_counter()
         run_ahead(loaded, [sequence.step([prompt])])
         middle = time.perf_counter()

@@ -42,7 +42,7 @@ def prefill(card: Card, report: Report, ceilings: Ceilings, name: str, prompts: 
         with report.attempt(f"{name}, {tokens} tokens, {at_once} at once"):
             fastest = float("inf")
             for _ in range(1 + RUNS):  # the first one compiles
-                sequence = Sequences(loaded.executable, config.vocab_size, [0])
+                sequence = Sequences(loaded.executable, config, [0])
                 steps = [sequence.step([min(at_once, tokens - past)]) for past in range(0, tokens, at_once)]
                 began = time.perf_counter()
                 run_ahead(loaded, steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -127,10 +128,10 @@ class Loaded:
 class Sequences:
     """B sequences of random tokens, whose pages lie in disorder: the steps that prolong them, greedily drawn."""
 
-    def __init__(self, executable: Executable, vocabulary: int, past: list[int], *, fetch: bool = False) -> None:
+    def __init__(self, executable: Executable, config: ModelConfig, past: list[int], *, fetch: bool = False) -> None:
         """`past` tokens of each are in the cache already. With `fetch` steps hand back all logits they compute."""
         self._random = np.random.default_rng(0)
-        self._cache, self._fetch, self._vocabulary = executable.cache, fetch, vocabulary
+        self._cache, self._fetch, self._config = executable.cache, fetch, config
         width = self._cache.pages // executable.admits.max_sequences
         pages = self._random.permutation(self._cache.pages)[: len(past) * width]
         self._tables = pages.reshape(len(past), width).astype(np.int32)
@@ -141,7 +142,7 @@ class Sequences:
         starts = np.concatenate([[0], np.cumsum(new)]).astype(np.int32)
         count, rows = len(new), starts[1:] - np.int32(1)
         step = Step(
-            ids=self._random.integers(0, self._vocabulary, int(starts[-1]), np.int32) if ids is None else ids,
+            ids=self._random.integers(0, self._config.vocab_size, int(starts[-1]), np.int32) if ids is None else ids,
             query_start=starts,
             past=self.past.copy(),
             tables=self._tables,
@@ -149,10 +150,22 @@ class Sequences:
             seats=np.arange(count, dtype=np.int32),
             rows=rows,
             fetch=None if self._fetch else NO_ROWS,
-            draws=Draws.greedy(count, self._vocabulary),
+            draws=Draws.greedy(count, self._config.vocab_size),
         )
         self.past += np.array(new, np.int32)
-        return step
+        return step if self._config.sees is None else replace(step, extra=self._seen(step))
+
+    def _seen(self, step: Step) -> dict[str, Any]:
+        """What a model that sees takes in as well: positions whose columns go on at different speeds, and, in place of
+        every third token of prompts, random features, which 16 bits hold."""
+        shown = (step.index % 3 == 1) & (step.new[step.sequence] > 1)
+        features = np.zeros((1 + shown.sum(), self._config.hidden_size), np.float32)
+        features[1:] = self._random.integers(-16, 17, features[1:].shape) / 8
+        return {
+            "positions": step.index[:, None] // np.array([1, 2, 3], np.int32),
+            "features": features,
+            "features_row": np.where(shown, shown.cumsum(), 0).astype(np.int32),
+        }
 
     def decode(self, ids: Int32 | None = None) -> Step:
         return self.step([1] * len(self.past), ids)

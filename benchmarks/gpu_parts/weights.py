@@ -11,6 +11,7 @@ from torch import Tensor
 from ernie_rt.graph.types import Weight
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.families import find
+from ernie_rt.modeling.vision_language import VisionLanguageConfig
 from ernie_rt.weights.synthetic import Synthetic, distribution
 from gpu_parts.card import Card
 
@@ -57,11 +58,25 @@ def small(config: ModelConfig) -> ModelConfig:
         head_dim=16,
         max_position_embeddings=1024,
         moe=moe,
+        vision=config.vision and small_vision(config.vision),
     )
     return two_layers(config)
 
 
+def small_vision(vision: VisionLanguageConfig) -> VisionLanguageConfig:
+    tower = replace(vision.tower, hidden_size=32, intermediate_size=64, num_heads=2)
+    return replace(vision, tower=tower, moe_intermediate_size=8, mrope_section=(3, 3, 2))
+
+
 def two_layers(config: ModelConfig) -> ModelConfig:
-    """One layer with a dense MLP, then one with experts if the model has some."""
+    """One layer with a dense MLP, then one with experts if the model has some; and two of a tower."""
     moe = config.moe and replace(config.moe, moe_layer_start_index=1, moe_layer_end_index=1)
-    return replace(config, num_hidden_layers=2, moe=moe)
+    vision = config.vision and replace(config.vision, tower=replace(config.vision.tower, depth=2))
+    return replace(config, num_hidden_layers=2, moe=moe, vision=vision)
+
+
+def seeing(card: Card) -> ModelConfig:
+    """Two layers of a model that sees; half of its ids are vision's, so that decodes ask both pools of experts."""
+    config = two_layers(published("VL-28B-A3B", card))
+    assert config.vision is not None
+    return replace(config, vision=replace(config.vision, image_token_id=config.vocab_size // 2))

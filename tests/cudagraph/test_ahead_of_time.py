@@ -44,8 +44,10 @@ READING = {
 """Kernels whose time is that of reading weights, or the cache."""
 
 
-def test_one_model_on_one_kind_of_gpu() -> None:
-    check(compiled("--model", "21B-A3B", "--rows", "1", "--sm", "90"), spilled=0)
+def test_two_models_on_one_kind_of_gpu() -> None:
+    found = compiled("--model", "21B-A3B", "--model", "VL-28B-A3B", "--rows", "1", "--sm", "90")
+    check(found, spilled=0)
+    assert "rope_rows_kernel" in {kernel["kernel"] for kernel in found}
 
 
 @pytest.mark.long

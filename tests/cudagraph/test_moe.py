@@ -41,6 +41,8 @@ class Case:
     shared: int = 20
     bias: bool = False
     correction: bool = True
+    second: int = 0
+    """How wide the experts of a second pool are; 0: there is none."""
     dtype: torch.dtype = torch.float32
 
     @property
@@ -66,13 +68,33 @@ class Case:
         if self.shared and self.bias:
             operands[7] = normal(self.shared, 2, seed=7, dtype=self.dtype, scale=0.3)
             operands[9] = normal(self.hidden, seed=9, dtype=self.dtype, scale=0.3)
+        if self.second:  # tokens of the first pool, of the second, of neither, of both
+            place = torch.arange(self.rows)
+            operands += [
+                (place % 4 == 0) | (place % 4 == 3),
+                (place % 4 == 1) | (place % 4 == 3),
+                normal(self.experts, self.hidden, seed=10, scale=2 * self.hidden**-0.5),
+                normal(self.experts, seed=11, scale=0.1) if self.correction else None,
+                weight(self.experts, 2, self.second, self.hidden, seed=12).transpose(1, 2),
+                weight(self.experts, self.hidden, self.second, seed=13),
+            ]
         return [None if operand is None else operand.to(device) for operand in operands]
 
+    def pools(self) -> list[tuple[Any, ...]]:
+        """Of each its mask, gate, correction bias, gate and up, and down."""
+        operands = self.operands()
+        first = operands[10] if self.second else None
+        return [(first, *operands[2:6])] + ([tuple(operands[11:])] if self.second else [])
+
     def eager(self) -> Tensor:
-        x, norm, gate, correction, gate_up, down, shared_gate_up, shared_bias, shared_down, down_bias = self.operands()
-        assert x is not None and norm is not None and gate is not None and gate_up is not None and down is not None
+        x, norm, _, _, _, _, shared_gate_up, shared_bias, shared_down, down_bias, *_ = self.operands()
+        assert x is not None and norm is not None
         y = ops.rms_norm(x, norm, eps=EPS)
-        out = ops.moe_experts(y, *ops.moe_route(y, gate, correction, **self.attrs), gate_up, down, top_k=self.top_k)
+        out = torch.zeros_like(x)
+        for mask, gate, correction, gate_up, down in self.pools():
+            ids, weights = ops.moe_route(y, gate, correction, **self.attrs)
+            ids = ids if mask is None else ids.masked_fill(~mask[:, None], -1)
+            out = out + ops.moe_experts(y, ids, weights, gate_up, down, top_k=self.top_k)
         if shared_gate_up is not None and shared_down is not None:
             out = out + ops.linear(ops.swiglu(ops.linear(y, shared_gate_up, shared_bias)), shared_down, down_bias)
         return x + out
@@ -82,12 +104,15 @@ class Case:
 
     def gap(self) -> float:
         """How far the router's last choice is from what it left, at the closest."""
-        x, norm, gate, correction, *_ = (None if o is None else o.double().numpy() for o in self.operands())
-        scores = MEANINGS["softmax"](MEANINGS["rms_norm"](x, norm, eps=EPS) @ gate.T)
-        scores = np.sort(scores if correction is None else scores + correction)
+        x, norm, *_ = (None if o is None else o.double().numpy() for o in self.operands())
         if self.top_k == self.experts:
             return np.inf
-        return float((scores[:, -self.top_k] - scores[:, -self.top_k - 1]).min())
+        gaps = []
+        for _, gate, correction, *_ in self.pools():
+            scores = MEANINGS["softmax"](MEANINGS["rms_norm"](x, norm, eps=EPS) @ gate.double().numpy().T)
+            scores = np.sort(scores if correction is None else scores + correction.double().numpy())
+            gaps.append(float((scores[:, -self.top_k] - scores[:, -self.top_k - 1]).min()))
+        return min(gaps)
 
 
 @contextmanager
@@ -122,6 +147,30 @@ def test_any_block(data: st.DataObject) -> None:
     for most in (0, case.rows):
         with few(most):
             check_near(run(case), rough, exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [4, 9])
+def test_two_pools(rows: int, dtype: torch.dtype) -> None:
+    """Tokens of each, of both and of neither; padding has a mask as well."""
+    case = Case(rows, hidden=42, second=5, bias=True, dtype=dtype)
+    assert case.gap() > 5e-3
+    found = run(case)
+    check_near(found, case.eager(), case.exact())
+    padded = run(case, live=torch.tensor([rows - 1], dtype=torch.int32))
+    assert torch.equal(padded[:-1], found[:-1])
+
+
+def test_experts_of_a_pool_that_nobody_is_sent_to_are_not_read() -> None:
+    for rows in (4, 9):
+        case = Case(rows, second=5)
+        operands = case.operands()
+        operands[10], operands[11] = torch.ones(rows, dtype=torch.bool), torch.zeros(rows, dtype=torch.bool)
+        usual = run(case, operands[:10])
+        for weight in operands[14:]:
+            assert weight is not None
+            weight.fill_(torch.nan)
+        assert torch.equal(run(case, operands), usual)
 
 
 @pytest.mark.parametrize(("rows", "size"), [(6, 16), (20, 32), (40, 64), (70, 128)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,17 +13,21 @@ from ernie_rt.contract import LAST_DRAWN, NO_NUMBER, Draws, Step
 from ernie_rt.errors import BackendError
 from ernie_rt.generation.options import GenerateOptions
 from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.inputs import POSITIONS, PerToken
+from ernie_rt.runtime.items import PlacedItem
 from ernie_rt.runtime.sequence import Request
 from ernie_rt.sampling.params import SamplingParams
 from ernie_rt.session import Model
+from ernie_rt.vision.positions import rope_positions
 from ernie_rt_bench.ops import Timed
 from ernie_rt_cudagraph.backend import CudaGraphBackend
 from ernie_rt_cudagraph.executable import CudaGraphExecutable
 from ernie_rt_cudagraph.planner import buckets
 from ernie_rt_cudagraph.replay import Directly
+from support import sighted
 from support.pages import admitted
 from support.recorded import Recorder
-from support.rehearsal import CONTEXT, MODELS, PROMPTS, Visit, Weights, drive, traffic
+from support.rehearsal import CONTEXT, PROMPTS, WITH_VISION, Visit, Weights, drive, reference, traffic
 
 pytestmark = pytest.mark.usefixtures("coarse")
 
@@ -34,7 +40,7 @@ def load(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CudaGraphBackend, "recorder", recorder)
         model = ernie_rt.load(
-            MODELS[name], backend="cudagraph", dtype="float32", weights=Weights(), max_context=CONTEXT,
+            WITH_VISION[name], backend="cudagraph", dtype="float32", weights=Weights(), max_context=CONTEXT,
             max_sequences=sequences, max_batch_tokens=20, cache_tokens=cache_tokens,
         )  # fmt: skip
     executable = model._engine._executable
@@ -67,12 +73,32 @@ def test_every_graph_while_sequences_come_and_go_and_pages_move() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", WITH_VISION)
 def test_traffic(name: str) -> None:
     recorder = Recorder()
     _, executable = load(name, recorder, sequences=6)
     finishes = {sequence.finish for sequence in drive(Engine(executable, CONTEXT), name, traffic(name))}
     assert finishes == {"stop", "length", "cancelled"} and all(recorder.replayed[::2])
+
+
+def test_what_is_said_of_a_picture() -> None:
+    """The prompt runs block by block, and every decode is replayed, together with another's: behind a picture positions
+    are not the places of tokens, and what is drawn may be an id of vision's, which other experts serve."""
+    recorder = Recorder()
+    first, item = WITH_VISION["vl"].config.sees.image_token_id, sighted.picture(2, 3)
+    ids = (7, *[first] * item.tokens, 8, 9)
+    positions = PerToken(rope_positions(len(ids), [(1, item.merged)]), "count")
+    model, _ = load("vl", recorder, sequences=2)
+    seen = Request(ids, 6, items=(PlacedItem(1, item),), inputs={POSITIONS: positions})
+    unseen = Request(PROMPTS[2], 6)
+    told = []
+    for engine in (model._engine, reference("vl")._engine):
+        sequences = [engine.submit(replace(request)) for request in (seen, unseen)]
+        list(engine.run(*sequences))
+        told.append([sequence.generated for sequence in sequences])
+    assert told[0] == told[1]
+    assert min(told[0][0]) < first <= max(told[0][0]), "one pool alone was asked"
+    assert sum(recorder.replayed) == 6, "one of the other's, before the picture is encoded, and five of both"
 
 
 def test_bitwise_the_same_with_and_without_graphs() -> None:

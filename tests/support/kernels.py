@@ -18,11 +18,13 @@ def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float32, scale: fl
 
 def meaning(op: str, *operands: Any, **attrs: Any) -> np.ndarray:
     """What an op gives in float64, of tensors, arrays, and what is absent."""
-    exact = [
-        operand.double().numpy() if isinstance(operand, Tensor) and operand.is_floating_point() else operand
-        for operand in operands
-    ]
-    return np.asarray(MEANINGS[op](*exact, **attrs))
+    return np.asarray(MEANINGS[op](*map(_exact, operands), **attrs))
+
+
+def _exact(operand: Any) -> Any:
+    if not isinstance(operand, Tensor):
+        return operand
+    return (operand.double() if operand.is_floating_point() else operand).numpy()
 
 
 def check_near(found: Tensor, rough: Tensor, exact: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Two micro-models, what the reference says on them, and traffic to put an engine through."""
+"""Micro-models, what the reference says on them, and traffic to put an engine through."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import ernie_rt
 from ernie_rt.graph.types import Weight
 from ernie_rt.loading import Located
+from ernie_rt.modeling.config import parse_config
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.session import Model
@@ -18,6 +19,7 @@ from ernie_rt.weights.source import Array
 from ernie_rt.weights.synthetic import Synthetic
 from support.configs import small
 from support.pages import free_pages
+from support.sighted import FIELDS
 
 CONTEXT = 48
 COMMON = {"head_dim": 16, "tie_word_embeddings": False}
@@ -26,6 +28,10 @@ MODELS = {
     "moe": Located(small(**COMMON, eos_token_id=[50, 19], moe_num_experts=8, moe_k=3)),
 }
 """Stop tokens are such that some of the continuations meet one; MoE layers have two shared experts."""
+
+_OTHERS = {"im_patch_id": 30, "eos_token_id": [50, 19], "tie_word_embeddings": False}
+WITH_VISION = MODELS | {"vl": Located(parse_config(FIELDS | _OTHERS, "vl"))}
+"""And one that sees, which draws as many of vision's ids as of text's."""
 
 _random = np.random.default_rng(0)
 PROMPTS = tuple(tuple(_random.integers(0, 61, length).tolist()) for length in (9, 1, 4, 23, 2, 1, 14, 6, 30, 3, 11, 1))
@@ -43,7 +49,8 @@ class Weights(Synthetic):
 @cache
 def reference(name: str) -> Model:
     """The model in float64."""
-    return ernie_rt.load(MODELS[name], backend="reference", dtype="float64", weights=Weights(), max_context=CONTEXT)
+    model = WITH_VISION[name]
+    return ernie_rt.load(model, backend="reference", dtype="float64", weights=Weights(), max_context=CONTEXT)
 
 
 @cache
@@ -53,7 +60,11 @@ def expected_logits(name: str, ids: tuple[int, ...]) -> np.ndarray:
 
 @cache
 def expected_tokens(name: str, ids: tuple[int, ...], max_new_tokens: int, *, ignore_eos: bool = False) -> list[int]:
-    return reference(name).generate_ids(ids, max_new_tokens=max_new_tokens, ignore_eos=ignore_eos)
+    stop_ids = frozenset[int]() if ignore_eos else frozenset(WITH_VISION[name].config.eos_token_id)
+    engine = reference(name)._engine
+    sequence = engine.submit(Request(ids, max_new_tokens, stop_ids))
+    list(engine.run(sequence))
+    return sequence.generated
 
 
 def error(actual: np.ndarray, exact: np.ndarray) -> float:
@@ -84,7 +95,7 @@ def traffic(name: str) -> list[Visit]:
 
 def drive(engine: Engine, name: str, visits: Items[Visit]) -> list[SequenceState]:
     """Let all come and go; every sequence that was not cancelled must say what the reference says."""
-    stop_ids = frozenset(MODELS[name].config.eos_token_id)
+    stop_ids = frozenset(WITH_VISION[name].config.eos_token_id)
     pages = free_pages(engine)
     sequences: list[SequenceState] = []
     number = 0

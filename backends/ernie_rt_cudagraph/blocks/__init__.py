@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ernie_rt.contract import Node
 from ernie_rt_cudagraph.blocks import attention, embed, head, mlp, moe
+from ernie_rt_cudagraph.kernels.rope import rope_rows
 
 REFUSALS: Final[Mapping[str, Callable[[Node], str | None]]] = {
     "embed": embed.refusal,
@@ -32,5 +33,6 @@ def functions(live: Tensor, output: head.HeadOutput, *, pdl: bool) -> Mapping[st
         "mlp_block": partial(mlp.mlp_block, pdl=pdl),
         "moe_block": partial(moe.moe_block, live=live, pdl=pdl),
         "moe_experts": partial(moe.moe_experts, pdl=pdl),
+        "rope_rows": partial(rope_rows, pdl=pdl),
         "head": partial(head.head, output=output, pdl=pdl),
     }

@@ -1,7 +1,8 @@
-"""`embed`: one launch, of PyTorch's own."""
+"""`embed`: one launch, of PyTorch's own, and three more where some tokens stand for features."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ernie_rt.contract import Node
@@ -9,9 +10,13 @@ from ernie_rt.contract import Node
 
 def refusal(node: Node) -> str | None:
     """Why it is not run in one go, or None: rows of every width are taken."""
-    return None if node.operands["features"] is None else "it looks up rows of one table"
+    return None
 
 
-def embed(ids: Tensor, table: Tensor, features: None = None, features_row: None = None) -> Tensor:
-    """The block of this name; `ids [N]` are int32 or int64."""
-    return table.index_select(0, ids)
+def embed(ids: Tensor, table: Tensor, features: Tensor | None = None, features_row: Tensor | None = None) -> Tensor:
+    """The block of this name; `ids [N]` are int32 or int64. Features are None where no token stands for any, as in
+    recorded steps, whatever the graph takes in."""
+    rows = table.index_select(0, ids)
+    if features is None or features_row is None:
+        return rows
+    return torch.where(features_row[:, None] > 0, features.index_select(0, features_row), rows)

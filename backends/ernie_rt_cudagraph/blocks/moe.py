@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -27,28 +27,65 @@ def moe_block(
     shared_gate_up_bias: Tensor | None,
     shared_down: Tensor | None,
     shared_down_bias: Tensor | None,
-    *second: None,
+    mask: Tensor | None = None,
+    vision_mask: Tensor | None = None,
+    vision_gate: Tensor | None = None,
+    vision_correction_bias: Tensor | None = None,
+    vision_gate_up: Tensor | None = None,
+    vision_down: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
+    """The block's output `[N, H]`: of one pool of experts, or of two, of which each adds to the tokens of its mask.
+
+    `options` are those of `pool`.
+    """
+    shared = shared_gate_up, shared_gate_up_bias, shared_down, shared_down_bias
+    y = pool(x, x, norm, gate, correction_bias, experts_gate_up, experts_down, mask, *shared, **options)
+    if vision_gate is None or vision_gate_up is None or vision_down is None:
+        return y
+    return pool(
+        x, y, norm, vision_gate, vision_correction_bias, vision_gate_up, vision_down, vision_mask, **options
+    )  # fmt: skip
+
+
+def pool(
+    x: Tensor,
+    residual: Tensor,
+    norm: Tensor,
+    gate: Tensor,
+    correction_bias: Tensor | None,
+    gate_up: Tensor,
+    down: Tensor,
+    mask: Tensor | None,
+    shared_gate_up: Tensor | None = None,
+    shared_gate_up_bias: Tensor | None = None,
+    shared_down: Tensor | None = None,
+    shared_down_bias: Tensor | None = None,
+    *,
     top_k: int,
     norm_min: float,
     eps: float,
     live: Tensor,
     pdl: bool,
 ) -> Tensor:
-    """The block's output `[N, H]`. Rows from `live [1]` on are padding: no expert is read for them, and what stands in
-    their output is nobody's."""
+    """residual + the chosen experts of rms_norm(x), for tokens of the mask, + the shared ones, for all `[N, H]`.
+
+    Rows from `live [1]` on are padding: no expert is read for them, and what stands in their output is nobody's.
+    """
     few = len(x) <= FEW_ROWS
     with_router = (shared_gate_up, shared_gate_up_bias) if few else (None, None)
     normed, logits, inner = begin(x, norm, gate, *with_router, eps=eps, pdl=pdl)
+    routing: dict[str, Any] = {"top_k": top_k, "norm_min": norm_min, "mask": mask, "live": live, "pdl": pdl}
     if few:
         return few_rows(
-            x, normed, logits, correction_bias, experts_gate_up, experts_down, inner, shared_down, shared_down_bias,
-            top_k=top_k, norm_min=norm_min, live=live, pdl=pdl,
-        )  # fmt: skip
-    ids, weights = choose(logits, correction_bias, top_k=top_k, norm_min=norm_min, dtype=x.dtype, live=live, pdl=pdl)
-    beside = x
+            residual, normed, logits, correction_bias, gate_up, down, inner, shared_down, shared_down_bias, **routing
+        )
+    ids, weights = choose(logits, correction_bias, dtype=x.dtype, **routing)
     if shared_gate_up is not None and shared_down is not None:
-        beside = mlp(normed, shared_gate_up, shared_gate_up_bias, shared_down, shared_down_bias, residual=x, pdl=pdl)
-    return many_rows(normed, ids, weights, experts_gate_up, experts_down, beside, pdl=pdl)
+        residual = mlp(
+            normed, shared_gate_up, shared_gate_up_bias, shared_down, shared_down_bias, residual=residual, pdl=pdl
+        )
+    return many_rows(normed, ids, weights, gate_up, down, residual, pdl=pdl)
 
 
 def moe_experts(
@@ -60,12 +97,9 @@ def moe_experts(
 
 def refusal(node: Node) -> str | None:
     """Why a `moe_block` is not computed here, or None."""
-    gate = node.operands["gate"]
-    assert gate is not None
-    experts = gate.type.dims[0]
-    assert isinstance(experts, int)
-    if node.operands["mask"] is not None:
-        return "its kernels have one pool of experts"
-    if experts > MAX_EXPERTS:
-        return f"{experts} experts; the kernels choose among {MAX_EXPERTS} at most"
+    for gate in (node.operands["gate"], node.operands["vision_gate"]):
+        experts = 0 if gate is None else gate.type.dims[0]
+        assert isinstance(experts, int)
+        if experts > MAX_EXPERTS:
+            return f"{experts} experts; the kernels choose among {MAX_EXPERTS} at most"
     return None

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ernie_rt_cudagraph.kernels.language import gated, paired_rows, products, release, rounded, wait, weight_tile
-from ernie_rt_cudagraph.kernels.routing import chosen
+from ernie_rt_cudagraph.kernels.routing import chosen, served
 from ernie_rt_cudagraph.launch import launch
 
 
@@ -38,7 +38,7 @@ def down_sizes(width: int) -> Sizes:
 
 @triton.jit
 def _gate_up(
-    normed, logits, correction_bias, live, gate_up, ids, weights, inner,
+    normed, logits, correction_bias, live, mask, gate_up, ids, weights, inner,
     norm_min, stride_expert, stride_row, stride_half,
     A: tl.constexpr, E: tl.constexpr, EXPERTS: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_K: tl.constexpr, PDL: tl.constexpr,
@@ -47,7 +47,7 @@ def _gate_up(
     release(PDL)
     pair, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
     token = pair // A
-    if token >= tl.load(live):
+    if not served(token, live, mask):
         return
     place, weight = chosen(logits + token * E, correction_bias, norm_min, A, E, EXPERTS)
     mine = place == pair % A
@@ -68,24 +68,24 @@ def _gate_up(
 
 @triton.jit
 def _down_tile(
-    ids, down, row, step,
-    A: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr, BLOCK_K: tl.constexpr,
+    ids, down, row, step, count,
+    H: tl.constexpr, WIDTH: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """The tile of a step of `_down`, 0 after the last one; `ids` points at the token's."""
     steps: tl.constexpr = (WIDTH + BLOCK_K - 1) // BLOCK_K  # a number in Triton 3.6 too, which tl.cdiv is not
-    expert = tl.load(ids + step // steps, mask=step < A * steps, other=0).to(tl.int64)
+    expert = tl.load(ids + step // steps, mask=step < count, other=0).to(tl.int64)
     rows = down + (expert * H + row) * WIDTH
-    return weight_tile(rows, (row < H) & (step < A * steps), step % steps * BLOCK_K, WIDTH, BLOCK_K)
+    return weight_tile(rows, (row < H) & (step < count), step % steps * BLOCK_K, WIDTH, BLOCK_K)
 
 
 @triton.jit
 def _down(
-    x, live, ids, weights, inner, down, shared_inner, shared_down, shared_down_bias, out,
+    residual, live, mask, ids, weights, inner, down, shared_inner, shared_down, shared_down_bias, out,
     A: tl.constexpr, H: tl.constexpr, WIDTH: tl.constexpr, S: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_K: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """A token's experts in one loop over all their tiles, of which the next one is always asked for, and one sum at the
-    end; the shared experts' part is begun before."""
+    end; the shared experts' part is begun before. Of a token that the mask leaves out there are no tiles."""
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     wanted = row < H
     if shared_down is not None:
@@ -99,9 +99,12 @@ def _down(
     steps: tl.constexpr = (WIDTH + BLOCK_K - 1) // BLOCK_K  # a number in Triton 3.6 too, which tl.cdiv is not
     every = tl.zeros((ROWS, 1), tl.int32)
     each = tl.zeros((ROWS, BLOCK_K), tl.float32)
-    tile = _down_tile(ids + token * A, down, row, 0, A, H, WIDTH, BLOCK_K)
-    for step in range(A * steps):
-        following = _down_tile(ids + token * A, down, row, step + 1, A, H, WIDTH, BLOCK_K)
+    count = A * steps
+    if mask is not None:
+        count = tl.where(tl.load(mask + token), count, 0)
+    tile = _down_tile(ids + token * A, down, row, 0, count, H, WIDTH, BLOCK_K)
+    for step in range(count):
+        following = _down_tile(ids + token * A, down, row, step + 1, count, H, WIDTH, BLOCK_K)
         pair = token * A + step // steps
         at = every + step % steps * BLOCK_K + tl.arange(0, BLOCK_K)  # [ROWS, BLOCK_K]
         y = tl.load(inner + pair * WIDTH + at, mask=at < WIDTH, other=0).to(tl.float32)
@@ -115,12 +118,12 @@ def _down(
         if shared_down_bias is not None:
             total += tl.load(shared_down_bias + row, mask=wanted, other=0).to(tl.float32)[None, :]
     at = token * H + row[None, :]
-    total += tl.load(x + at, mask=wanted[None, :], other=0).to(tl.float32)
+    total += tl.load(residual + at, mask=wanted[None, :], other=0).to(tl.float32)
     tl.store(out + at, rounded(total, out.dtype.element_ty), mask=wanted[None, :])
 
 
 def few_rows(
-    x: Tensor,
+    residual: Tensor,
     normed: Tensor,
     logits: Tensor,
     correction_bias: Tensor | None,
@@ -132,32 +135,34 @@ def few_rows(
     *,
     top_k: int,
     norm_min: float,
+    mask: Tensor | None,
     live: Tensor,
     pdl: bool,
 ) -> Tensor:
-    """x + the chosen experts of `normed [N, H]` + down of the shared experts' `shared_inner [N, S]`.
+    """residual + the chosen experts of `normed [N, H]`, where the mask `[N]` is true, + down of the shared experts'
+    `shared_inner [N, S]`.
 
     Whoever computes an expert's gate and up chooses it once more, from the router's `logits [N, E]`: that costs less
     than another kernel. An expert's weights are read once for each token that chose it.
     """
-    count, hidden = x.shape
+    count, hidden = normed.shape
     experts, width = gate_up.shape[:2]
-    inner = x.new_empty(count, top_k, width)
-    weights, ids = x.new_empty(count, top_k), live.new_empty(count, top_k)
+    inner = normed.new_empty(count, top_k, width)
+    weights, ids = normed.new_empty(count, top_k), live.new_empty(count, top_k)
     stride_expert, stride_row, stride_half, _ = gate_up.stride()
     sizes = gate_up_sizes(hidden)
     launch(
         _gate_up, (count * top_k, triton.cdiv(width, sizes.ROWS // 2)),
-        normed=normed, logits=logits, correction_bias=correction_bias, live=live, gate_up=gate_up,
+        normed=normed, logits=logits, correction_bias=correction_bias, live=live, mask=mask, gate_up=gate_up,
         ids=ids, weights=weights, inner=inner, norm_min=norm_min,
         stride_expert=stride_expert, stride_row=stride_row, stride_half=stride_half,
         A=top_k, E=experts, EXPERTS=triton.next_power_of_2(experts), H=hidden, WIDTH=width, PDL=pdl, **sizes._asdict(),
     )  # fmt: skip
-    out, sizes = torch.empty_like(x), down_sizes(width)
+    out, sizes = torch.empty_like(normed), down_sizes(width)
     shared_width = 0 if shared_down is None else shared_down.shape[1]
     launch(
         _down, (count, triton.cdiv(hidden, sizes.ROWS)),
-        x=x, live=live, ids=ids, weights=weights, inner=inner, down=down,
+        residual=residual, live=live, mask=mask, ids=ids, weights=weights, inner=inner, down=down,
         shared_inner=shared_inner, shared_down=shared_down, shared_down_bias=shared_down_bias, out=out,
         A=top_k, H=hidden, WIDTH=width, S=shared_width, PDL=pdl, **sizes._asdict(),
     )  # fmt: skip

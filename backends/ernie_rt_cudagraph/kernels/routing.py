@@ -184,8 +184,17 @@ def chosen(logits, correction_bias, norm_min, A: tl.constexpr, E: tl.constexpr, 
 
 
 @triton.jit
+def served(row, live, mask):
+    """Whether experts are read for a row: it is a token, and no padding, and the mask, if there is one, says so."""
+    found = row < tl.load(live)
+    if mask is not None:
+        found = found & tl.load(mask + row)
+    return found
+
+
+@triton.jit
 def _choose(
-    logits, correction_bias, live, ids, weights, norm_min,
+    logits, correction_bias, live, mask, ids, weights, norm_min,
     A: tl.constexpr, E: tl.constexpr, EXPERTS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     wait(PDL)
@@ -193,7 +202,7 @@ def _choose(
     row = tl.program_id(0)
     place, weight = chosen(logits + row * E, correction_bias, norm_min, A, E, EXPERTS)
     taken = place < A
-    expert = tl.where(row < tl.load(live), tl.arange(0, EXPERTS), -1)
+    expert = tl.where(served(row, live, mask), tl.arange(0, EXPERTS), -1)
     tl.store(ids + row * A + place, expert, mask=taken)
     tl.store(weights + row * A + place, rounded(weight, weights.dtype.element_ty), mask=taken)
 
@@ -205,16 +214,19 @@ def choose(
     top_k: int,
     norm_min: float,
     dtype: torch.dtype,
+    mask: Tensor | None = None,
     live: Tensor,
     pdl: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The chosen experts and their weights `[N, A]`, of the router's logits `[N, E]`; -1 for rows of padding."""
+    """The chosen experts and their weights `[N, A]`, of the router's logits `[N, E]`; -1 for rows of padding, and where
+    the mask `[N]` is false."""
     rows, experts = logits.shape
     ids = logits.new_empty(rows, top_k, dtype=torch.int32)
     weights = logits.new_empty(rows, top_k, dtype=dtype)
     launch(
         _choose, (rows,), num_warps=4, num_stages=1,
-        logits=logits, correction_bias=correction_bias, live=live, ids=ids, weights=weights, norm_min=norm_min,
+        logits=logits, correction_bias=correction_bias, live=live, mask=mask, ids=ids, weights=weights,
+        norm_min=norm_min,
         A=top_k, E=experts, EXPERTS=triton.next_power_of_2(experts), PDL=pdl,
     )  # fmt: skip
     return ids, weights
