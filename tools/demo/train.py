@@ -20,7 +20,7 @@ from torch import Tensor
 from demo.batches import COLUMNS, Encoder, pack, training_batch
 from demo.curriculum import EXAMINED, Item, held_out_items
 from demo.export import export
-from demo.model import Ernie, Experts, Routing, demo_config, experts_of
+from demo.model import Ernie, Experts, Pool, Routing, demo_config, experts_of
 from demo.optimizer import optimizers
 from demo.plot import write_plot
 from demo.surface import written_in_new_ways
@@ -182,7 +182,7 @@ class Trainer:
         return 1 - len(failed) / len(documents)
 
 
-def balance(experts: Experts, load: Tensor, rate: float) -> None:
+def balance(experts: Pool, load: Tensor, rate: float) -> None:
     """Move the correction bias: up where an expert got less than its share, down where it got more.
 
     Auxiliary-loss-free balancing (Wang et al., 2024), as ERNIE 4.5 was trained; the bias chooses and never weighs.
