@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from ernie_rt.contract.planner import Planner
 from ernie_rt.contract.protocols import Backend, Executable, Limits, MemoryReport, Target
@@ -16,18 +15,18 @@ from ernie_rt.graph.routers import Router, open_routers
 from ernie_rt.graph.types import Storage, Value, Weight
 from ernie_rt.hooks import PLUGIN_API
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.ernie45 import OF_VISION
+from ernie_rt.modeling.graphs import MAIN, VISION, build_graphs, weights_of
 from ernie_rt.weights.source import WeightSource
-
-MAIN: Final = "main"
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
     """The graphs of a model by name, `main` among them, for one backend and target. No weight is read for it.
 
-    `notes` say what is dequantised or converted while weights are filled, with the bytes that this makes. `routers` are
-    those of `main` whose choices are tapped. `stored` is how the weights are stored, by name.
+    What a graph puts out beside logits is tapped under its name. `notes` say what is dequantised or converted while
+    weights are filled, with the bytes that this makes. `routers` are those of `main` whose choices are tapped. `stored`
+    is how the weights are stored, by name.
     """
 
     backend: Backend
@@ -71,24 +70,35 @@ def build(
 ) -> Build:
     """Make a model ready: that of a config, its weights stored as `storages` say by name, or these graphs.
 
-    `taps` are scopes of `main`; with `routing` all that its routers choose is tapped as well. Raises what `legalize`
-    does, and whatever the backend does.
+    `taps` are scopes of `main`, or of `vision` if they begin like that; with `routing` all that the routers choose is
+    tapped as well. Raises what `legalize` does, and whatever the backend does.
     """
     check_contract(backend, Backend)
-    graphs = {MAIN: build_graph(model, target.dtype, storages)} if isinstance(model, ModelConfig) else model
+    graphs = build_graphs(model, target.dtype, storages) if isinstance(model, ModelConfig) else model
     routers: tuple[Router, ...] = ()
     if routing:
         opened, routers = open_routers(graphs[MAIN])
         graphs = {**graphs, MAIN: opened}
         taps = (*taps, *(tap for router in routers for tap in router.taps))
     given = {name: accepted(graph, backend, target) for name, graph in graphs.items()}
+    homes = {tap: VISION if VISION in graphs and tap.startswith(OF_VISION) else MAIN for tap in taps}
     lowerings = {
-        name: legalize(graph, lambda node: backend.claims(node, target), taps if name == MAIN else ())
+        name: _with_outputs(
+            legalize(
+                graph, lambda node: backend.claims(node, target), [tap for tap, home in homes.items() if home == name]
+            )
+        )
         for name, graph in given.items()
     }
-    stored, held = ({w.name: w for graph in each.values() for w in graph.weights} for each in (graphs, given))
+    stored, held = weights_of(graphs), weights_of(given)
     storages = {name: weight.storage for name, weight in stored.items() if weight.storage.stored}
     return Build(backend, target, given, lowerings, _notes(stored, held), routers, storages)
+
+
+def _with_outputs(lowering: Lowering) -> Lowering:
+    """The same, with the outputs that are no logits handed back as taps."""
+    outputs = tuple((name, value) for name, value in lowering.graph.outputs if name != "logits")
+    return replace(lowering, taps=(*lowering.taps, *outputs))
 
 
 def accepted(graph: Graph, backend: Backend | Planner, target: Target) -> Graph:

@@ -4,7 +4,8 @@ ErnieRtError                     exit code 1
 ├── InputError                   exit code 2: what the caller gave cannot be used
 │   ├── OptionError              an argument or option
 │   ├── PromptError              a prompt that is empty or malformed
-│   │   └── ContextError         a prompt that is, with its answer, longer than the context
+│   │   ├── ContextError         a prompt that is, with its answer, longer than the context
+│   │   └── MediaError           a picture or video that is broken, foreign, or over a limit
 │   ├── ModelNotFoundError       a model reference that leads nowhere
 │   ├── UnsafePathError          a path that leaves its folder, or is no regular file
 │   ├── FileFormatError          a file that is not what its name says, truncated, or too large
@@ -91,6 +92,10 @@ class PromptError(InputError):
 
 class ContextError(PromptError):
     """A prompt and its answer are longer than the context."""
+
+
+class MediaError(PromptError):
+    """A picture or video is broken, of a format that is not read, or exceeds a limit."""
 
 
 class ModelNotFoundError(InputError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +18,13 @@ from ernie_rt.display import shown
 from ernie_rt.errors import OptionError
 from ernie_rt.files import Progress
 from ernie_rt.generation.options import positive
-from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DTYPES, Weight
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.location import Located, locate
 from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.ernie45 import as_stored
 from ernie_rt.modeling.families import find
+from ernie_rt.modeling.graphs import weights_of
 from ernie_rt.planning.limits import BATCH_TOKENS, DEFAULT_CONTEXT, batch_tokens
 from ernie_rt.runtime.kept_rows import keep_rows
 from ernie_rt.runtime.row_store import RowStore
@@ -54,6 +55,7 @@ def load(
     cache_bytes: int | None = None,
     graphs: bool = True,
     deterministic: bool = False,
+    text_only: bool = False,
     taps: Collection[str] = (),
     routing: bool = False,
     weights: WeightSource | None = None,
@@ -81,7 +83,9 @@ def load(
     outlives the process in `cache_dir`, a folder that is made for it, in files of at most `cache_bytes` together (None:
     8 GiB); docs/prefix-cache.md says what lies there, and who can read it. Without `graphs` a backend that would record
     steps and replay them, as CUDA graphs, runs each one kernel by kernel. With `deterministic` what a request
-    gets depends, bit by bit, on that request alone, at some cost (docs/determinism.md).
+    gets depends, bit by bit, on that request alone, at some cost (docs/determinism.md). A vision-language model is run
+    as the text model inside it with `text_only`: what serves pictures is not read, and takes no memory; so is one whose
+    folder was written without that.
 
     Raises OptionError for an argument that is impossible, what `locate` raises, and CheckpointError or FileFormatError
     for weights that are broken or of another model; PluginError or BackendError for a backend that cannot be used, or
@@ -96,10 +100,14 @@ def load(
             found=repr(weights),
             hint="For a quantised model, write one with `ernie-rt quantize` and load its folder",
         )
-    for name, value in (("reuse", reuse), ("graphs", graphs), ("deterministic", deterministic), ("routing", routing)):
+    switches = {
+        "reuse": reuse, "graphs": graphs, "deterministic": deterministic, "routing": routing, "text_only": text_only,
+    }  # fmt: skip
+    for name, value in switches.items():
         if not isinstance(value, bool):
             raise OptionError(f"{name} is not possible", expected="True or False", found=repr(value))
     located = ref if isinstance(ref, Located) else _locate_for(str(ref), weights, sources)
+    located = located.text_alone if text_only else located
     config = located.config
     if routing and config.moe is None:
         raise OptionError(
@@ -112,6 +120,9 @@ def load(
     store = _store(cache_dir, cache_bytes, reuse)
     # First the headers of the weights: whatever is wrong with a folder is said before a backend is imported.
     source = weights if weights is not None else located.weights()
+    if as_stored(config, storages_of(source)).sees is None:
+        located = located.text_alone
+        config = located.config
     try:
         plugins = host or PluginHost()
         builds: dict[Choice, tuple[Build, Limits]] = {}
@@ -139,7 +150,7 @@ def load(
         )
         built, limits = builds[choice]
         with blame(choice.backend):
-            reported = source if progress is None else _Reported(source, progress, built.graph)
+            reported = source if progress is None else _Reported(source, progress, weights_of(built.graphs))
             executable = built.compile(reported, limits)
             if isinstance(executable, ExecutableBase):
                 executable.prepare(preparing)
@@ -177,11 +188,11 @@ def check_threads(threads: object) -> int:
 class _Reported:
     """A WeightSource that says how far it has come."""
 
-    def __init__(self, source: WeightSource, progress: Progress, graph: Graph) -> None:
+    def __init__(self, source: WeightSource, progress: Progress, weights: Mapping[str, Weight]) -> None:
         self._source = source
         self._progress = progress
         self._done = 0
-        self._total = sum(weight.nbytes() for weight in graph.weights if weight.storage.stored)
+        self._total = sum(weight.nbytes() for weight in weights.values() if weight.storage.stored)
 
     def fill(self, weight: Weight, part: str, out: npt.NDArray[Any], index: tuple[int, ...] = ()) -> None:
         self._source.fill(weight, part, out, index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from ernie_rt.weights.hub import model_name, resolve
 from ernie_rt.weights.opening import SOURCES, Sources, open_weights
 from ernie_rt.weights.source import StoredSource
 
-TEXT_ALONE: Final = "a vision-language model: its text alone is run, pictures and videos are not read yet"
+TEXT_ALONE: Final = "a vision-language model of which the text alone is run: it takes no pictures and no videos"
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,15 @@ class Located:
             return text if text < self.config.vocab_size else None
 
     @property
+    def text_alone(self) -> Located:
+        """The same model without pictures; itself where it takes none."""
+        return self if self.config.sees is None else replace(self, config=self.config.text_alone)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """That only the text of a model is run; where the files of the tokenizer disagree, and which one was believed,
         if there is one."""
-        notes = () if self.config.vision is None else (TEXT_ALONE,)
+        notes = () if self.config.vision is self.config.sees else (TEXT_ALONE,)
         try:
             return (*notes, *self.tokenizer.notes)
         except ErnieRtError:

@@ -20,20 +20,13 @@ def models(as_json: Json = False) -> None:
     from ernie_rt.cli.output import table, write
     from ernie_rt.display import human_count
     from ernie_rt.modeling.config import read_config
-    from ernie_rt.modeling.families import FAMILIES, STANDINGS, VISION_LANGUAGE
+    from ernie_rt.modeling.families import FAMILIES, STANDINGS
     from ernie_rt.weights.hub import DEMO
 
     demo = _figures(DEMO.name, read_config(DEMO), None, "16 experts, 4 active and 2 shared, comes with ernie-rt")
-    known = [
-        _figures(f.name, f.config, f.hub_id, f.summary) | {"text_alone": False, "verified": asdict(f.evidence)}
-        for f in FAMILIES
-    ]
-    with_vision = [
-        {"name": name, "hub_id": hub_id, "text_alone": True, "verified": asdict(evidence)}
-        for name, (hub_id, evidence) in VISION_LANGUAGE.items()
-    ]
+    known = [_figures(f.name, f.config, f.hub_id, f.summary) | {"verified": asdict(f.evidence)} for f in FAMILIES]
     if as_json:
-        write(json.dumps([demo | {"text_alone": False, "verified": None}, *known, *with_vision], indent=2) + "\n")
+        write(json.dumps([demo | {"verified": None}, *known], indent=2) + "\n")
         return
     header = ["NAME", "PARAMETERS", "ACTIVE", "LAYERS", "HIDDEN", "CONTEXT", "KV BYTES/TOKEN", "HUB ID"]
     keys = ["num_hidden_layers", "hidden_size", "max_position_embeddings", "kv_bytes_per_token"]
@@ -47,11 +40,8 @@ def models(as_json: Json = False) -> None:
         ]
         for row in (demo, *known)
     ]
-    checked = [
-        [row["name"], *row["verified"].values(), "its text alone is run so far" if row["text_alone"] else ""]
-        for row in (*known, *with_vision)
-    ]
-    titles = ["FILES OF BAIDU", *(file.upper() for file in known[0]["verified"]), ""]
+    checked = [[row["name"], *row["verified"].values()] for row in known]
+    titles = ["FILES OF BAIDU", *(file.upper() for file in known[0]["verified"])]
     table([header, *rows])
     write("\n")
     table([titles, *checked])
@@ -62,16 +52,17 @@ def models(as_json: Json = False) -> None:
 def _figures(name: str, config: ModelConfig, hub_id: str | None, summary: str) -> dict[str, Any]:
     from ernie_rt.graph.cost import active_parameters, parameters
     from ernie_rt.modeling.ernie45 import build_graph
+    from ernie_rt.modeling.graphs import build_graphs
 
-    graph = build_graph(config)
+    graphs, text = build_graphs(config), build_graph(config.text_alone)
     return {
         "name": name,
         "hub_id": hub_id,
         "summary": summary,
-        "parameters": parameters(graph),
-        "active_parameters": active_parameters(graph),
+        "parameters": parameters(*graphs.values()),
+        "active_parameters": active_parameters(text),
         "num_hidden_layers": config.num_hidden_layers,
         "hidden_size": config.hidden_size,
         "max_position_embeddings": config.max_position_embeddings,
-        "kv_bytes_per_token": sum(state.type.nbytes({"R": 1}) for state in graph.states),
+        "kv_bytes_per_token": sum(state.type.nbytes({"R": 1}) for state in text.states),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from ernie_rt.contract.step import Pending, Step
 from ernie_rt.graph.graph import Node
@@ -38,13 +38,18 @@ class Target:
         return device
 
 
+MAX_PATCHES: Final = 24_708
+"""Patches of the largest picture that the size rule leaves: 6,177 tokens."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a compiled model must be able to hold.
 
     `max_context` tokens a sequence (prompt and answer), `max_sequences` at once, `max_batch_tokens` new tokens a step,
     `memory_bytes` for weights and cache together (None: what the device has). `cache_tokens`, at least `max_context`,
-    is how many tokens of all sequences together the cache is to hold (None: every sequence at its longest).
+    is how many tokens of all sequences together the cache is to hold (None: every sequence at its longest). A step of
+    the graph `vision`, of a model that has one, takes in `max_patches`.
     """
 
     max_context: int
@@ -52,6 +57,7 @@ class Limits:
     max_batch_tokens: int = 512
     memory_bytes: int | None = None
     cache_tokens: int | None = None
+    max_patches: int = MAX_PATCHES
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ class Step:
     one before it: such a sequence has `drafts[b] + 1` rows, and its K and V rows beyond the last guess that held are
     written again by a later step.
 
+    A step of a graph that takes in no tokens, such as `vision`, brings no sequence and no row.
+
     `extra` are the graph's other inputs by name: float32 arrays (float64 in a float64 graph) of numbers that the
     input's dtype holds, int32 or bool. One that has the name of an index array takes its place.
     """
@@ -73,6 +75,12 @@ class Step:
             seats=each,
             rows=every,
         )
+
+    @classmethod
+    def without_tokens(cls, graph: str, extra: Mapping[str, npt.NDArray[Any]]) -> Step:
+        """One step of a graph that takes in no tokens, such as `vision`."""
+        none = np.zeros(0, np.int32)
+        return cls(none, np.zeros(1, np.int32), none, none[:, None], 1, none, none, graph=graph, extra=extra)
 
     @property
     def new(self) -> Int32:

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 from ernie_rt.graph.op import Composer, Op, define
 from ernie_rt.graph.primitives import need, need_int
-from ernie_rt.graph.types import Operand, State, TensorType, Value
+from ernie_rt.graph.types import Attr, Operand, State, TensorType, Value
 
 
-def embed(ids: TensorType, table: TensorType) -> TensorType:
-    """table[ids]: `ids [N]`, `table [V, H]` gives `[N, H]`."""
+def embed(
+    ids: TensorType, table: TensorType, features: TensorType | None = None, features_row: TensorType | None = None
+) -> TensorType:
+    """table[ids], or features[features_row] where that row is not 0.
+
+    `ids [N]`, `table [V, H]` gives `[N, H]`; of `features [F, H]` row 0 is zeros, `features_row [N]`.
+    """
     need_int(ids)
     need(len(table.dims) == 2, f"table {table} is not [V, H]")
+    need((features is None) == (features_row is None), "features need the row of each token")
+    if features is not None and features_row is not None:
+        need_int(features_row)
+        need(features.dims[1:] == table.dims[1:] and features.dtype == table.dtype, f"features {features} for {table}")
+        need(features_row.dims == ids.dims, f"features_row {features_row} for ids {ids}")
     return TensorType(table.dtype, (*ids.dims, table.dims[1]))
 
 
-def _embed(b: Composer, ids: Value, table: Operand) -> Value:
-    return b("take_rows", table, ids)
+def _embed(
+    b: Composer, ids: Value, table: Operand, features: Value | None = None, features_row: Value | None = None
+) -> Value:
+    rows = b("take_rows", table, ids)
+    if features is None or features_row is None:
+        return rows
+    of_text = b("reshape", b("in_range", features_row, start=0, stop=1), dims=(ids.type.dims[0], 1))  # [N, 1]
+    return b("add", b("where", of_text, rows, otherwise=0.0), b("take_rows", features, features_row))
 
 
 def attention_block(
@@ -135,13 +151,24 @@ def moe_block(
     shared_gate_up_bias: TensorType | None,
     shared_down: TensorType | None,
     shared_down_bias: TensorType | None,
+    mask: TensorType | None = None,
+    vision_mask: TensorType | None = None,
+    vision_gate: TensorType | None = None,
+    vision_correction_bias: TensorType | None = None,
+    vision_gate_up: TensorType | None = None,
+    vision_down: TensorType | None = None,
     *,
     top_k: int,
     norm_min: float,
     eps: float,
 ) -> TensorType:
-    """x + moe(y) + shared(y) with y = rms_norm(x); the shared experts are one MLP, neither gated nor scaled."""
+    """x + moe(y) + shared(y) with y = rms_norm(x); the shared experts are one MLP, neither gated nor scaled.
+
+    With masks `[N]` a second pool of experts serves the tokens of `vision_mask`, and the first those of `mask` alone.
+    """
     need((shared_gate_up is None) == (shared_down is None), "shared experts need both gate_up and down")
+    second = (mask, vision_mask, vision_gate, vision_gate_up, vision_down)
+    need(all(each is None for each in second) or None not in second, "a second pool needs masks, gate and experts")
     return x
 
 
@@ -157,6 +184,12 @@ def _moe_block(
     shared_gate_up_bias: Operand,
     shared_down: Operand,
     shared_down_bias: Operand,
+    mask: Operand = None,
+    vision_mask: Operand = None,
+    vision_gate: Operand = None,
+    vision_correction_bias: Operand = None,
+    vision_gate_up: Operand = None,
+    vision_down: Operand = None,
     *,
     top_k: int,
     norm_min: float,
@@ -164,7 +197,13 @@ def _moe_block(
 ) -> Value:
     with b.scope("norm"):
         y = b("rms_norm", x, norm, eps=eps)
-    routed = b("moe", y, gate, correction_bias, experts_gate_up, experts_down, top_k=top_k, norm_min=norm_min)
+    attrs: dict[str, Attr] = {"top_k": top_k, "norm_min": norm_min}
+    routed = b("moe", y, gate, correction_bias, experts_gate_up, experts_down, mask, **attrs)
+    if vision_mask is not None:
+        with b.scope("vision"):
+            seen = b("moe", y, vision_gate, vision_correction_bias, vision_gate_up, vision_down, vision_mask, **attrs)
+        with b.scope("pools"):
+            routed = b("add", routed, seen)
     if shared_gate_up is not None:
         with b.scope("shared"):
             shared = _mlp(b, y, shared_gate_up, shared_gate_up_bias, shared_down, shared_down_bias)

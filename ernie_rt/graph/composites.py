@@ -39,6 +39,42 @@ def _rms_norm(b: Composer, x: Value, weight: Operand, *, eps: float) -> Value:
     return b("mul", b("cast", b("mul", exact, inverse), dtype=x.type.dtype), weight)
 
 
+def layer_norm(x: TensorType, weight: TensorType, bias: TensorType, *, eps: float) -> TensorType:
+    """(x - mean(x)) / sqrt(variance(x) + eps) · weight + bias over the last axis, the variance that of a population.
+
+    Computed in float32 and rounded once, as PyTorch does.
+    """
+    need_float(x)
+    need(weight.dims == bias.dims == x.dims[-1:], f"weight {weight} and bias {bias} do not scale {x}")
+    return x
+
+
+def _layer_norm(b: Composer, x: Value, weight: Operand, bias: Operand, *, eps: float) -> Value:
+    exact, wide = b.widen(x), x.type.wide
+    last = len(x.type.dims) - 1
+    size = _size(x.type.dims[-1])
+    mean = b("affine", b("sum", exact, axis=last, keepdims=True), scale=1.0 / size, shift=0.0)  # [N, 1]
+    centred = b("sub", exact, mean)
+    total = b("sum", b("mul", centred, centred), axis=last, keepdims=True)
+    scaled = b("mul", centred, b("rsqrt", b("affine", total, scale=1.0 / size, shift=eps)))
+    scaled = b("add", b("mul", scaled, b("cast", weight, dtype=wide)), b("cast", bias, dtype=wide))
+    return b("cast", scaled, dtype=x.type.dtype)
+
+
+def gelu(x: TensorType, *, form: str) -> TensorType:
+    """x · Φ(x), where Φ(x) is (1 + erf(x / sqrt(2))) / 2, of form "erf", or sigmoid(1.702·x), of form "quick"."""
+    need_float(x)
+    need(form in ("erf", "quick"), f"form {form!r} is neither erf nor quick")
+    return x
+
+
+def _gelu(b: Composer, x: Value, *, form: str) -> Value:
+    if form == "quick":
+        return b("mul", x, b("sigmoid", b("affine", x, scale=1.702, shift=0.0)))
+    normal = b("affine", b("erf", b("affine", x, scale=math.sqrt(0.5), shift=0.0)), scale=0.5, shift=0.5)
+    return b("mul", x, normal)
+
+
 def linear(x: TensorType, weight: TensorType, bias: TensorType | None = None) -> TensorType:
     """x @ weightᵀ + bias. `x [N, H]`, `weight [*out, H]`, `bias [*out]` gives `[N, *out]`; out may be several axes."""
     need_float(x, weight)
@@ -328,11 +364,13 @@ def moe(
     correction_bias: TensorType | None,
     experts_gate_up: TensorType,
     experts_down: TensorType,
+    mask: TensorType | None = None,
     *,
     top_k: int,
     norm_min: float,
 ) -> TensorType:
-    """`moe_route`, then `moe_experts`."""
+    """`moe_route`, then `moe_experts`; nothing for the tokens where `mask [N]` is false, which are another pool's."""
+    need(mask is None or (mask.dtype == "bool" and mask.dims == x.dims[:1]), f"mask {mask} of {x}")
     return x
 
 
@@ -343,18 +381,24 @@ def _moe(
     correction_bias: Operand,
     experts_gate_up: Operand,
     experts_down: Operand,
+    mask: Value | None = None,
     *,
     top_k: int,
     norm_min: float,
 ) -> Value:
     with b.scope("route"):
         ids, weights = b.multi("moe_route", x, gate, correction_bias, top_k=top_k, norm_min=norm_min)
+    if mask is not None:
+        with b.scope("mask"):
+            ids = b("where", b("reshape", mask, dims=(x.type.dims[0], 1)), ids, otherwise=-1)
     with b.scope("experts"):
         return b("moe_experts", x, ids, weights, experts_gate_up, experts_down, top_k=top_k)
 
 
 COMPOSITES: tuple[Op, ...] = (
     define("composite", rms_norm, _rms_norm),
+    define("composite", layer_norm, _layer_norm),
+    define("composite", gelu, _gelu),
     define("composite", linear, _linear),
     define("composite", swiglu, _swiglu),
     define("composite", rope, _rope),

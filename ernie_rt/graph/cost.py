@@ -185,9 +185,10 @@ def distinct_experts(experts: int, top_k: int, tokens: int) -> float:
     return experts * (1.0 - (1.0 - top_k / experts) ** tokens)
 
 
-def parameters(graph: Graph) -> int:
-    """All parameters, a tied weight once; computed tables are none."""
-    return sum(weight.type.elements() for weight in graph.weights if weight.storage.stored)
+def parameters(*graphs: Graph) -> int:
+    """All parameters, a tied or a shared weight once; computed tables are none."""
+    weights = {weight.name: weight for graph in graphs for weight in graph.weights}
+    return sum(weight.type.elements() for weight in weights.values() if weight.storage.stored)
 
 
 def active_parameters(graph: Graph) -> int:

@@ -96,6 +96,12 @@ def sigmoid(x: TensorType) -> TensorType:
     return x
 
 
+def erf(x: TensorType) -> TensorType:
+    """2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x"""
+    need_float(x)
+    return x
+
+
 def softmax(x: TensorType) -> TensorType:
     """exp(x - max(x)) / sum(exp(x - max(x))) over the last axis; -inf gives 0."""
     need_float(x)
@@ -147,8 +153,11 @@ def one_hot(ids: TensorType, *, depth: int, dtype: DType) -> TensorType:
 
 
 def where(mask: TensorType, x: TensorType, *, otherwise: float) -> TensorType:
-    """x where the mask is true, else the constant."""
+    """x where the mask is true, else the constant, which is a whole number where x is integers."""
     need(mask.dtype == "bool", f"{mask} is not bool")
+    if x.dtype not in FLOATS:
+        need_int(x)
+        need(float(otherwise).is_integer(), f"{otherwise} among integers")
     return TensorType(x.dtype, broadcast(mask.dims, x.dims))
 
 
@@ -162,6 +171,13 @@ def less_equal(a: TensorType, b: TensorType) -> TensorType:
     """a <= b on integers."""
     need_int(a, b)
     return TensorType("bool", broadcast(a.dims, b.dims))
+
+
+def in_range(x: TensorType, *, start: int, stop: int) -> TensorType:
+    """start <= x < stop on integers, with constants."""
+    need_int(x)
+    need(start < stop, f"nothing lies in {start}:{stop}")
+    return TensorType("bool", x.dims)
 
 
 def logical_and(a: TensorType, b: TensorType) -> TensorType:
@@ -222,7 +238,8 @@ def cache_update(
 PRIMITIVES: tuple[Op, ...] = tuple(
     define("primitive", rule)
     for rule in (
-        cast, add, sub, mul, div, affine, clamp_min, rsqrt, sigmoid, softmax, sum_, matmul, top_k, take_rows,
-        take_along, one_hot, where, equal, less_equal, logical_and, reshape, transpose, slice_, concat, cache_update,
+        cast, add, sub, mul, div, affine, clamp_min, rsqrt, sigmoid, erf, softmax, sum_, matmul, top_k, take_rows,
+        take_along, one_hot, where, equal, less_equal, in_range, logical_and, reshape, transpose, slice_, concat,
+        cache_update,
     )
 )  # fmt: skip

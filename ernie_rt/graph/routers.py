@@ -21,11 +21,13 @@ class Router:
     experts: int
     top_k: int
     biased: bool
+    masked: bool = False
+    """It sends no other tokens than those of its pool."""
 
     @property
     def ids(self) -> str:
-        """The tap of the expert ids `[N, A]`, the best score first; so are those of the other two."""
-        return self.scope
+        """The tap of the expert ids `[N, A]`, the best score first, -1 for tokens of another pool."""
+        return _mask_of(self.scope) if self.masked else self.scope
 
     @property
     def weights(self) -> str:
@@ -33,7 +35,7 @@ class Router:
 
     @property
     def unbiased(self) -> str:
-        """The tap of the expert ids that it would choose without its correction bias."""
+        """The tap of the expert ids that it would choose without its correction bias, for tokens of all pools."""
         return f"{self.scope}.unbiased" if self.biased else self.ids
 
     @property
@@ -48,6 +50,7 @@ def open_routers(graph: Graph) -> tuple[Graph, tuple[Router, ...]]:
     runs the graph makes that choice as it makes the other.
     """
     flat = legalize(graph, _whole).graph
+    scopes = {node.scope for node in flat.nodes}
     nodes: list[Node] = []
     routers: list[Router] = []
     for node in flat.nodes:
@@ -58,12 +61,17 @@ def open_routers(graph: Graph) -> tuple[Graph, tuple[Router, ...]]:
         assert isinstance(gate, Weight)
         experts, top_k = gate.type.dims[0], node.attributes["top_k"]
         assert isinstance(experts, int) and isinstance(top_k, int)
-        router = Router(node.scope, experts, top_k, bias is not None)
+        router = Router(node.scope, experts, top_k, bias is not None, _mask_of(node.scope) in scopes)
         routers.append(router)
         if router.biased:
             outputs = tuple(Value(f"{value.name}.unbiased", value.type) for value in node.outputs)
             nodes.append(replace(node, inputs=(x, gate, None), outputs=outputs, scope=router.unbiased))
     return replace(flat, nodes=tuple(nodes)), tuple(routers)
+
+
+def _mask_of(route: str) -> str:
+    """Where a router's choice is masked, if it is: beside where it is made."""
+    return f"{route.removesuffix('route')}mask"
 
 
 def _whole(node: Node) -> Accept | Reject:

@@ -9,7 +9,7 @@ has two shared experts, although Baidu's own runtime reads none into it; a model
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -90,6 +90,18 @@ class ModelConfig:
     moe: MoeConfig | None
     vision: VisionLanguageConfig | None = None
     """What a vision-language model has beside its text."""
+    text_only: bool = False
+    """Of a vision-language model the text alone is run: neither its tower nor its second pool of experts is read."""
+
+    @property
+    def sees(self) -> VisionLanguageConfig | None:
+        """How pictures are taken in; None for a model, or a use of one, that takes none."""
+        return None if self.text_only else self.vision
+
+    @property
+    def text_alone(self) -> ModelConfig:
+        """The same without pictures; itself where it is a text model."""
+        return self if self.sees is None else replace(self, text_only=True)
 
     @property
     def text_vocab_size(self) -> int:

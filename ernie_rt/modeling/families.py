@@ -66,6 +66,44 @@ MOE_300B_A47B: Final = parse_config(
     },
     WHERE,
 )
+VL_28B_A3B: Final = parse_config(
+    {
+        "model_type": "ernie4_5_moe_vl",
+        "vocab_size": 103424,
+        "hidden_size": 2560,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 20,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": True,
+        "moe_num_experts": [64, 64],
+        "moe_k": 6,
+        "moe_intermediate_size": [1536, 512],
+        "moe_num_shared_experts": 2,
+        "moe_layer_start_index": 1,
+        "moe_use_aux_free": True,
+    },
+    WHERE,
+)
+VL_424B_A47B: Final = parse_config(
+    {
+        "model_type": "ernie4_5_moe_vl",
+        "vocab_size": 103424,
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 54,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": False,
+        "moe_num_experts": [64, 64],
+        "moe_k": 8,
+        "moe_intermediate_size": [3584, 1536],
+        "moe_num_shared_experts": 0,
+        "moe_layer_start_index": 3,
+        "moe_use_aux_free": True,
+    },
+    WHERE,
+)
 
 
 Standing = Literal["digest", "copy", "renders", "unseen"]
@@ -112,6 +150,8 @@ def _family(name: str, config: ModelConfig, repository: str, summary: str, evide
     return Family(name, config, f"baidu/{repository}", summary, tuple(aliases), evidence)
 
 
+SEES_28B: Final = "pictures and videos, 64 experts for text and 64 for vision, 6 active and 2 shared"
+SEES_424B: Final = "pictures and videos, 64 experts for text and 64 for vision, 8 active"
 CHAT: Final = Evidence(tokenizer_config="digest", tokens="digest", template="digest")
 """Of the three post-trained text models, whose files are the same; they were put together from public facts."""
 
@@ -129,16 +169,24 @@ FAMILIES: Final[tuple[Family, ...]] = (
     ),
     _family("300B-A47B", MOE_300B_A47B, "ERNIE-4.5-300B-A47B-PT", "64 experts, 8 active, chat", CHAT),
     _family("300B-A47B-Base", MOE_300B_A47B, "ERNIE-4.5-300B-A47B-Base-PT", "64 experts, 8 active, completion"),
+    _family("VL-28B-A3B", VL_28B_A3B, "ERNIE-4.5-VL-28B-A3B-PT", f"{SEES_28B}, chat", Evidence(config="copy")),
+    _family(
+        "VL-28B-A3B-Base",
+        VL_28B_A3B,
+        "ERNIE-4.5-VL-28B-A3B-Base-PT",
+        f"{SEES_28B}, completion",
+        Evidence(config="copy"),
+    ),
+    _family(
+        "VL-28B-A3B-Thinking",
+        VL_28B_A3B,
+        "ERNIE-4.5-VL-28B-A3B-Thinking",
+        f"{SEES_28B}, reasoning",
+        Evidence(config="copy", tokens="digest"),
+    ),
+    _family("VL-424B-A47B", VL_424B_A47B, "ERNIE-4.5-VL-424B-A47B-PT", f"{SEES_424B}, chat", Evidence(config="copy")),
+    _family("VL-424B-A47B-Base", VL_424B_A47B, "ERNIE-4.5-VL-424B-A47B-Base-PT", f"{SEES_424B}, completion"),
 )
-
-VISION_LANGUAGE: Final[Mapping[str, tuple[str, Evidence]]] = {
-    "VL-28B-A3B": ("baidu/ERNIE-4.5-VL-28B-A3B-PT", Evidence(config="copy")),
-    "VL-28B-A3B-Base": ("baidu/ERNIE-4.5-VL-28B-A3B-Base-PT", Evidence(config="copy")),
-    "VL-28B-A3B-Thinking": ("baidu/ERNIE-4.5-VL-28B-A3B-Thinking", Evidence(config="copy", tokens="digest")),
-    "VL-424B-A47B": ("baidu/ERNIE-4.5-VL-424B-A47B-PT", Evidence(config="copy")),
-    "VL-424B-A47B-Base": ("baidu/ERNIE-4.5-VL-424B-A47B-Base-PT", Evidence()),
-}
-"""The hub ids of models whose configs are read and whose graphs are not built yet, by name."""
 
 
 def find(name: str) -> Family | None:

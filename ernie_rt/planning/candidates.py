@@ -14,7 +14,7 @@ from ernie_rt.graph.types import DType, Storage, Weight
 from ernie_rt.hooks import BackendInfo
 from ernie_rt.host import PluginHost
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.graphs import MAIN, build_graphs, weights_of
 from ernie_rt.planning.forms import Form
 from ernie_rt.planning.limits import batch_tokens
 from ernie_rt.planning.speed import Predictor, Speed
@@ -47,22 +47,22 @@ class Candidate:
 
 
 class Planned:
-    """A model as planners see it: its graph for a dtype of activations, built once, with weights in any form."""
+    """A model as planners see it: its graphs for a dtype of activations, built once, with weights in any form."""
 
     def __init__(self, config: ModelConfig, stored: Mapping[str, Storage] | None = None) -> None:
         self.config = config
         self._stored = stored
-        self._graphs: dict[DType, Graph] = {}
+        self._graphs: dict[DType, dict[str, Graph]] = {}
 
-    def graph(self, dtype: DType | None = None) -> Graph:
-        """Its weights as they are stored, or published; for activations of a dtype (None: the config's)."""
+    def graphs(self, dtype: DType | None = None) -> dict[str, Graph]:
+        """Their weights as they are stored, or published; for activations of a dtype (None: the config's)."""
         dtype = dtype or self.config.dtype
         if dtype not in self._graphs:
-            self._graphs[dtype] = build_graph(self.config, dtype, self._stored)
+            self._graphs[dtype] = build_graphs(self.config, dtype, self._stored)
         return self._graphs[dtype]
 
-    def in_form(self, form: Form, dtype: DType | None = None, layout: str | None = None) -> Graph:
-        """Its weights in a form, and in a layout where the form has a choice."""
+    def in_form(self, form: Form, dtype: DType | None = None, layout: str | None = None) -> dict[str, Graph]:
+        """The graphs with weights in a form, and in a layout where the form has a choice."""
 
         def formed(weight: Weight) -> Weight:
             if not weight.storage.stored:
@@ -70,7 +70,7 @@ class Planned:
             storage = form.storage(weight)
             return replace(weight, storage=storage if layout is None else storage.laid_out(layout))
 
-        return self.graph(dtype).with_weights(formed)
+        return {name: graph.with_weights(formed) for name, graph in self.graphs(dtype).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,16 @@ class Way:
     target: Target
     form: Form
     planner: Planner
-    graph: Graph
+    graphs: Mapping[str, Graph]
     dequantised: bool
 
+    @property
+    def graph(self) -> Graph:
+        """The one that makes tokens."""
+        return self.graphs[MAIN]
+
     def bill(self, limits: Limits) -> MemoryReport:
-        return self.planner.bill({"main": self.graph}, self.target, limits)
+        return self.planner.bill(self.graphs, self.target, limits)
 
 
 def ways(model: Planned, host: PluginHost, kind: str, forms: Sequence[Form], dtype: str = "auto") -> Iterator[Way]:
@@ -98,8 +103,10 @@ def ways(model: Planned, host: PluginHost, kind: str, forms: Sequence[Form], dty
         target = Target((kind,), settled)
         for form in (form for form in forms if form.is_runnable):
             given = model.in_form(form, settled, _layout(form, planner, target))
-            dequantised = any(w.storage.packed and not planner.accepts(w.storage, target) for w in given.weights)
-            yield Way(name, target, form, planner, accepted(given, planner, target), dequantised)
+            packed = {weight.storage for weight in weights_of(given).values() if weight.storage.packed}
+            dequantised = not all(planner.accepts(storage, target) for storage in packed)
+            taken = {each: accepted(graph, planner, target) for each, graph in given.items()}
+            yield Way(name, target, form, planner, taken, dequantised)
 
 
 def candidates(

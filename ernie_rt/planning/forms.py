@@ -10,8 +10,9 @@ from ernie_rt.display import did_you_mean
 from ernie_rt.errors import OptionError
 from ernie_rt.graph.types import FLOATS, DType, Plain, Storage, TensorType, Weight
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.modeling.ernie45 import build_graph
-from ernie_rt.weights.quantize import LINEAR, Quantization
+from ernie_rt.modeling.ernie45 import OF_VISION
+from ernie_rt.modeling.graphs import build_graphs, weights_of
+from ernie_rt.weights.quantize import Quantization, is_linear
 
 STORED: Final = "as stored"
 """The form of a model that is quantised already: no other can be made of it."""
@@ -56,7 +57,8 @@ class Form:
 
     def storages(self, config: ModelConfig) -> dict[str, Storage]:
         """The storage of each weight of a model by its name."""
-        return {weight.name: self.storage(weight) for weight in build_graph(config).weights if weight.storage.stored}
+        weights = weights_of(build_graphs(config))
+        return {name: self.storage(weight) for name, weight in weights.items() if weight.storage.stored}
 
 
 def _plain(dtype: DType) -> Callable[[Weight], Storage]:
@@ -67,7 +69,7 @@ def _sized(linears: Sized, ends: Storage | None) -> Callable[[Weight], Storage]:
     def storage(weight: Weight) -> Storage:
         if weight.name in ENDS:
             return ends or weight.storage
-        return linears if weight.name.rpartition(".")[2] in LINEAR else weight.storage
+        return linears if is_linear(weight) else weight.storage
 
     return storage
 
@@ -112,12 +114,16 @@ def forms_of(config: ModelConfig, stored: Mapping[str, Storage] | None, wanted: 
     return tuple(form for form in FORMS.values() if form.name in names)
 
 
-PARTS: Final = ("embedding", "attention", "routed experts", "shared experts", "MLP", "head", "norms", "router")
+PARTS: Final = (
+    "embedding", "attention", "routed experts", "shared experts", "MLP", "head", "norms", "router", "vision tower",
+)  # fmt: skip
 
 
 def part_of(weight: Weight) -> str:
     """Which part of a model a weight belongs to: one of PARTS."""
     scope, _, last = weight.name.rpartition(".")
+    if weight.name.startswith(OF_VISION):
+        return "vision tower"
     if last == "norm":
         return "norms"
     if scope in ("embed", "head"):

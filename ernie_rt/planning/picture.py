@@ -11,6 +11,7 @@ from ernie_rt.contract.protocols import Limits, MemoryReport
 from ernie_rt.display import human_count
 from ernie_rt.graph.graph import Graph
 from ernie_rt.host import PluginHost
+from ernie_rt.modeling.graphs import weights_of
 from ernie_rt.planning.candidates import Planned, Way, ways
 from ernie_rt.planning.device import known_devices
 from ernie_rt.planning.forms import Form, part_of
@@ -61,7 +62,7 @@ def _bars(forms: Sequence[Form], model: Planned, host: PluginHost, kind: str, co
         if way.backend != FOR_COMPARISON and not way.dequantised:
             decode = Predictor(way.graph, usual, way.planner.rates(way.target, usual)).decode(SEQUENCES)
             bill = partial(_way_bill, way, batch_tokens(kind))
-            yield _bar(f"{way.form.name}, {way.backend}", kind, way.graph, contexts, bill, decode)
+            yield _bar(f"{way.form.name}, {way.backend}", kind, way.graphs, contexts, bill, decode)
     if kind == "cuda":
         for form in (form for form in forms if not form.is_runnable):
             bill = partial(card_bill, model, form)
@@ -72,11 +73,18 @@ def _way_bill(way: Way, batch: int, context: int, sequences: int) -> MemoryRepor
     return way.bill(Limits(context, sequences, batch))
 
 
-def _bar(name: str, kind: str, graph: Graph, contexts: Sequence[int], bill: Bill, decode: Decode | None = None) -> Bar:
+def _bar(
+    name: str,
+    kind: str,
+    graphs: Mapping[str, Graph],
+    contexts: Sequence[int],
+    bill: Bill,
+    decode: Decode | None = None,
+) -> Bar:
     """Weights by part; what a bill counts beside them and the cache is workspace, tables that grow with the context
     too."""
     weights: dict[str, int] = {}
-    for weight in graph.weights:
+    for weight in weights_of(graphs).values():
         if weight.storage.stored:
             part = SHOWN_AS.get(part_of(weight), part_of(weight))
             weights[part] = weights.get(part, 0) + (weight if weight.storage.packed else weight.type).nbytes()

@@ -14,6 +14,8 @@ from ernie_rt.graph.cost import active_parameters, parameters
 from ernie_rt.graph.types import DTYPES, DType, Storage
 from ernie_rt.host import PluginHost
 from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.graphs import MAIN, weights_of
 from ernie_rt.planning.candidates import Candidate, Planned, candidates
 from ernie_rt.planning.forms import Form, forms_of, sizes
 from ernie_rt.planning.limits import batch_tokens
@@ -177,16 +179,16 @@ def make_plan(
     OptionError for a `storage` that nobody knows.
     """
     model, forms = Planned(config, stored), forms_of(config, stored, storage)
-    graph = model.graph()
-    row = sum(state.type.elements({"R": 1, "S": 1}) for state in graph.states)
+    graphs = model.graphs()
+    row = sum(state.type.elements({"R": 1, "S": 1}) for state in graphs[MAIN].states)
     return Plan(
         model=name,
         config=config,
-        parameters=parameters(graph),
-        active_parameters=active_parameters(graph),
+        parameters=parameters(*graphs.values()),
+        active_parameters=active_parameters(build_graph(config.text_alone)),
         kv_bytes={dtype: row * DTYPES[dtype].size for dtype in ("bfloat16", "float32")},
         forms=forms,
-        sizes={form.name: sizes(graph.weights, form) for form in forms},
+        sizes={form.name: sizes(weights_of(graphs).values(), form) for form in forms},
         device=device,
         room=room,
         contexts=tuple(contexts),
@@ -198,7 +200,7 @@ def make_plan(
 
 def card_bill(model: Planned, form: Form, context: int, sequences: int = 1) -> MemoryReport:
     """What a model takes of a card: weights in a form, and a cache and a workspace in the config's dtype."""
-    graphs = {"main": model.in_form(form)}
+    graphs = model.in_form(form)
     limits = Limits(context, sequences, batch_tokens("cuda"))
     report = PagedContents.of_graphs(graphs, limits).report()
     return replace(report, workspace_bytes=2 * activation_bytes(graphs, limits))

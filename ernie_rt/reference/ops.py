@@ -7,6 +7,7 @@ dtypes therefore do nothing here. A `State` operand is an array `[R, 2, K, D]` t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -43,6 +44,10 @@ def sigmoid(x: Array) -> Array:
     return np.where(x >= 0, 1.0, e) / (1.0 + e)
 
 
+def erf(x: Array) -> Array:
+    return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype)
+
+
 def softmax(x: Array) -> Array:
     e = np.exp(x - np.max(x, axis=-1, keepdims=True))
     return e / np.sum(e, axis=-1, keepdims=True)
@@ -69,7 +74,11 @@ def one_hot(ids: Array, *, depth: int, dtype: str) -> Array:
 
 
 def where(mask: Array, x: Array, *, otherwise: float) -> Array:
-    return np.where(mask, x, otherwise)
+    return np.where(mask, x, x.dtype.type(otherwise))
+
+
+def in_range(x: Array, *, start: int, stop: int) -> Array:
+    return (start <= x) & (x < stop)
 
 
 def reshape(x: Array, *, dims: tuple[int, ...]) -> Array:
@@ -96,6 +105,15 @@ def cache_update(k: Array, v: Array, state: Array, write: Array, context: Array)
 
 def rms_norm(x: Array, weight: Array, *, eps: float) -> Array:
     return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float) -> Array:
+    centred = x - np.mean(x, axis=-1, keepdims=True)
+    return centred / np.sqrt(np.mean(centred * centred, axis=-1, keepdims=True) + eps) * weight + bias
+
+
+def gelu(x: Array, *, form: str) -> Array:
+    return x * (sigmoid(1.702 * x) if form == "quick" else (1.0 + erf(x / math.sqrt(2.0))) / 2.0)
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
@@ -197,12 +215,22 @@ def moe(
     correction_bias: Array | None,
     experts_gate_up: Array,
     experts_down: Array,
+    mask: Array | None = None,
     *,
     top_k: int,
     norm_min: float,
 ) -> Array:
     ids, weights = moe_route(x, gate, correction_bias, top_k=top_k, norm_min=norm_min)
+    if mask is not None:
+        ids = np.where(mask[:, None], ids, np.int32(-1))
     return moe_experts(x, ids, weights, experts_gate_up, experts_down, top_k=top_k)
+
+
+def embed(ids: Array, table: Array, features: Array | None = None, features_row: Array | None = None) -> Array:
+    rows = table[ids]
+    if features is None or features_row is None:
+        return rows
+    return np.where(features_row[:, None] == 0, rows, features[features_row])
 
 
 class _Parts:
@@ -231,6 +259,7 @@ MEANINGS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "clamp_min": clamp_min,
         "rsqrt": rsqrt,
         "sigmoid": sigmoid,
+        "erf": erf,
         "softmax": softmax,
         "sum": sum_,
         "matmul": np.matmul,
@@ -241,6 +270,7 @@ MEANINGS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "where": where,
         "equal": np.equal,
         "less_equal": np.less_equal,
+        "in_range": in_range,
         "logical_and": np.logical_and,
         "reshape": reshape,
         "transpose": transpose,
@@ -248,6 +278,8 @@ MEANINGS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "concat": concat,
         "cache_update": cache_update,
         "rms_norm": rms_norm,
+        "layer_norm": layer_norm,
+        "gelu": gelu,
         "linear": linear,
         "swiglu": swiglu,
         "rope": rope,
@@ -257,8 +289,9 @@ MEANINGS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "moe_route": moe_route,
         "moe_experts": moe_experts,
         "moe": moe,
-        # A block means what it decomposes into.
-        **{op.name: partial(op.decompose, _Parts()) for op in BLOCKS if op.decompose is not None},
+        "embed": embed,
+        # The other blocks mean what they decompose into.
+        **{op.name: partial(op.decompose, _Parts()) for op in BLOCKS if op.decompose and op.name != "embed"},
     }
 )
 """The float64 meaning of every op, by name."""

@@ -27,7 +27,9 @@ def read_routing(
                 hint="docs/backends.md says how that is done; the backend 'reference' shows the routing meanwhile",
             )
         chosen = _ids(backend, found[router.ids], router, len(ids))
-        unbiased = _ids(backend, found[router.unbiased], router, len(ids)) if router.biased else None
+        unbiased = None
+        if router.biased:
+            unbiased = fixed(np.where(chosen < 0, chosen, _ids(backend, found[router.unbiased], router, len(ids))))
         weights = fixed(found[router.weights].astype(np.float32))
         if weights.shape != chosen.shape:
             raise BackendError(

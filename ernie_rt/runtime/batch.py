@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ernie_rt.contract.step import LAST_DRAWN, Int32, Step
-from ernie_rt.runtime.inputs import gather
+from ernie_rt.runtime.encoder import Encoder
+from ernie_rt.runtime.inputs import Array, gather
 from ernie_rt.runtime.rows import Rows
 from ernie_rt.runtime.seats import Seats
 from ernie_rt.runtime.sequence import SequenceState
@@ -72,12 +73,13 @@ def gather_batch(seats: Seats, chosen: Int32, new: Int32, ahead: int, guesses: d
     )
 
 
-def make_step(batch: Batch, seats: Seats, rows: Rows, page_size: int, ahead: int) -> Step:
+def make_step(
+    batch: Batch, seats: Seats, rows: Rows, page_size: int, ahead: int, encoder: Encoder | None = None
+) -> Step:
     """The arrays of a step, from the state of its sequences before it."""
     chosen, past = batch.seats, seats.entered[batch.seats]
     query_start = np.zeros(len(chosen) + 1, np.int32)
     np.cumsum(batch.new, out=query_start[1:])
-    inputs = [sequence.request.inputs for sequence in batch.sequences]
     return Step(
         ids=_ids(batch, seats, past),
         query_start=query_start,
@@ -89,8 +91,17 @@ def make_step(batch: Batch, seats: Seats, rows: Rows, page_size: int, ahead: int
         fetch=_ranges(np.cumsum(batch.rows, dtype=np.int32) - batch.rows, batch.fetched) if ahead else None,
         draws=seats.draws(chosen, batch.drawn) if ahead else None,
         drafts=batch.drafts if batch.guesses else None,
-        extra=gather(inputs, list(zip(past.tolist(), (past + batch.new).tolist(), strict=True))) if inputs[0] else {},
+        extra=_extra(batch, past, encoder),
     )
+
+
+def _extra(batch: Batch, past: Int32, encoder: Encoder | None) -> dict[str, Array]:
+    """What the graph takes in of the new tokens beside their ids."""
+    inputs = [sequence.request.inputs for sequence in batch.sequences]
+    if not inputs[0] and encoder is None:
+        return {}
+    spans = list(zip(past.tolist(), (past + batch.new).tolist(), strict=True))
+    return gather(inputs, spans) | ({} if encoder is None else encoder.cut(batch.sequences, spans))
 
 
 def _ids(batch: Batch, seats: Seats, past: Int32) -> Int32:

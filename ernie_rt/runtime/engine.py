@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-from ernie_rt.contract.protocols import Executable
-from ernie_rt.contract.step import Pending
+from ernie_rt.build import MAIN
+from ernie_rt.contract.protocols import MAX_PATCHES, Executable
+from ernie_rt.contract.step import Pending, Step
 from ernie_rt.errors import ContextError, ForkError, PromptError
-from ernie_rt.graph.types import TensorType
+from ernie_rt.graph.graph import Graph
 from ernie_rt.runtime.batch import Batch, make_step
+from ernie_rt.runtime.encoder import FEATURE_BYTES, Encoder
+from ernie_rt.runtime.inputs import POSITIONS, PerToken, taken_in
+from ernie_rt.runtime.items import FEATURES, FEATURES_ROW, PATCHES, VISION, Features, misplaced
 from ernie_rt.runtime.kept_rows import KeptRows, Load
 from ernie_rt.runtime.results import Results
 from ernie_rt.runtime.scheduler import Drafter, Scheduler
 from ernie_rt.runtime.sequence import Event, Finish, Request, SequenceState
-from ernie_rt.runtime.statistics import Stats
+from ernie_rt.runtime.statistics import Counters, Stats
 from ernie_rt.runtime.turns import Turns
 
 
@@ -40,19 +45,30 @@ class Engine:
         *,
         reuse: bool = True,
         drafter: Drafter | None = None,
-        inputs: Mapping[str, TensorType] = MappingProxyType({}),
         kept: KeptRows | None = None,
+        graphs: Mapping[str, Graph] = MappingProxyType({}),
+        max_patches: int = MAX_PATCHES,
+        feature_bytes: int = FEATURE_BYTES,
     ) -> None:
-        """`inputs` are what the graph takes in, and every request brings, beside ids; see Scheduler for the others."""
+        """`graphs` are those that it was compiled from, where `main` takes in more than index arrays: a step of
+        `vision` has at most `max_patches`, and `feature_bytes` of what it gave are kept for sequences to come. See
+        Scheduler for the others."""
         self._executable = executable
         self._ahead = executable.ahead
         self._kept = kept
-        self._inputs = inputs
+        counters = Counters()
+        self._inputs = taken_in(graphs[MAIN]) if MAIN in graphs else {}
+        self._encoder: Encoder | None = None
+        if VISION in graphs:
+            del self._inputs[FEATURES_ROW]
+            self._encoder = Encoder(self._inputs.pop(FEATURES), max_patches, feature_bytes, counters)
         guess = None if drafter is None else partial(self._guess, drafter)
         self._scheduler = Scheduler(
-            executable.cache, executable.admits, max_context, ahead=self._ahead, reuse=reuse, drafter=guess, kept=kept
-        )
-        self._steps: deque[tuple[Batch, Pending]] = deque()
+            executable.cache, executable.admits, max_context, ahead=self._ahead, reuse=reuse, drafter=guess, kept=kept,
+            encoder=self._encoder, counters=counters,
+        )  # fmt: skip
+        self._steps: deque[tuple[Batch | Features, Pending]] = deque()
+        self._encodes_next = True
         self._turns = Turns()
         self._leaving: deque[tuple[SequenceState, Finish, Exception | None]] = deque()
         self._results = Results(self._scheduler, self._end)
@@ -111,6 +127,9 @@ class Engine:
                 found=f"{len(request.ids)} of prompt and {request.max_new_tokens} new",
                 hint="Shorten the prompt, ask for fewer new tokens, or raise max_context",
             )
+        if POSITIONS in self._inputs and POSITIONS not in request.inputs:
+            places = PerToken.places(len(request.ids), self._inputs[POSITIONS])
+            request = replace(request, inputs={**request.inputs, POSITIONS: places})
         if request.inputs.keys() != self._inputs.keys():
             raise PromptError(
                 "the request does not bring what the graph takes in",
@@ -121,7 +140,16 @@ class Engine:
             problem = given.problem(len(request.ids), self._inputs[name])
             if problem is not None:
                 raise PromptError(f"the input {name!r} {problem}")
-        sequence = SequenceState(request, ends, listener)
+        if request.items and self._encoder is None:
+            raise PromptError(
+                "the model takes in text alone",
+                found=f"{len(request.items)} pictures or videos",
+                hint="Choose a model of the family VL, whose vision is loaded",
+            )
+        problem = misplaced(request.items, len(request.ids))
+        if problem is not None:
+            raise PromptError(problem)
+        sequence = SequenceState(request, ends, listener, shows=self._encoder is not None)
         self._scheduler.waiting.add(sequence)
         return sequence
 
@@ -164,6 +192,8 @@ class Engine:
             self._steps.clear()
             self._end_all("error", error)
             self._scheduler.rows.forget()
+            if self._encoder is not None:
+                self._encoder.forget()
 
     def step(self) -> None:
         """Submit the next step, if any sequence is ready, and read the oldest result that is due.
@@ -177,15 +207,15 @@ class Engine:
         with self._turns:
             self._let_go()
             self._scheduler.admit()
-            batch = None
+            submitted = False
             if self._make_copies():
                 if self._kept is not None:  # now that all rows are where the scheduler says
                     self._kept.work(self._scheduler.rows, patient=not self._scheduler.busy)
-                batch = self._scheduler.compose()
-                assert batch or self._steps or not self._scheduler.busy, "sequences wait, and none can go on"
-            if batch is not None:
-                self._submit(batch)
-            if self._steps and (batch is None or len(self._steps) > self._ahead):
+                # Others go on meanwhile: they wait for one piece of a long video, not for all of it.
+                turns = (self._encode, self._advance) if self._encodes_next else (self._advance, self._encode)
+                submitted = any(turn() for turn in turns)
+                assert submitted or self._steps or not self._scheduler.busy, "sequences wait, and none can go on"
+            if self._steps and (not submitted or len(self._steps) > self._ahead):
                 self._read(*self._steps.popleft())
             self._let_go()
 
@@ -259,18 +289,44 @@ class Engine:
             return False
         return True
 
-    def _submit(self, batch: Batch) -> None:
+    def _advance(self) -> bool:
+        """Submit the next step of sequences; False when none of them is ready."""
         scheduler = self._scheduler
+        batch = scheduler.compose()
+        if batch is None:
+            return False
+        self._encodes_next = True
         try:
-            step = make_step(batch, scheduler.seats, scheduler.rows, scheduler.cache.page_size, self._ahead)
+            step = make_step(
+                batch, scheduler.seats, scheduler.rows, scheduler.cache.page_size, self._ahead, self._encoder
+            )
             pending = self._executable.submit(step)
         except BaseException as error:
             self._fail(batch.sequences, error)
-            return
+            return True
         scheduler.enter(batch)
         scheduler.counters.steps += 1
         scheduler.counters.batched += len(batch.seats)
         self._steps.append((batch, pending))
+        return True
+
+    def _encode(self) -> bool:
+        """Submit the next piece of a picture or video; False when nobody waits for one."""
+        scheduler = self._scheduler
+        features = scheduler.compose_piece()
+        if features is None:
+            return False
+        self._encodes_next = False
+        try:
+            piece = features.next_piece()
+            pending = self._executable.submit(Step.without_tokens(VISION, piece))
+        except BaseException as error:
+            self._fail_encoding(features, error)
+            return True
+        scheduler.counters.vision_steps += 1
+        scheduler.counters.patches += len(piece[PATCHES])
+        self._steps.append((features, pending))
+        return True
 
     def _fail(self, sequences: Collection[SequenceState], error: BaseException, forget: bool = False) -> None:
         """End the sequences that an exception concerns, and raise it when it is one that is meant for the caller.
@@ -286,8 +342,22 @@ class Engine:
         if not failed:
             raise error
 
-    def _read(self, batch: Batch, pending: Pending) -> None:
+    def _fail_encoding(self, features: Features, error: BaseException) -> None:
+        """End the sequences that wait for these features; others who show the item try anew."""
+        assert self._encoder is not None
+        self._encoder.forget()
+        self._fail(self._scheduler.waiting_for(features), error)
+
+    def _read(self, work: Batch | Features, pending: Pending) -> None:
         try:
-            self._results.take(batch, pending.result())
+            result = pending.result()
+            if isinstance(work, Batch):
+                self._results.take(work, result)
+            else:
+                assert self._encoder is not None
+                self._encoder.take(work, result)
         except BaseException as error:
-            self._fail(batch.sequences, error)
+            if isinstance(work, Batch):
+                self._fail(work.sequences, error)
+            else:
+                self._fail_encoding(work, error)

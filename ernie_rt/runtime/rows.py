@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -14,6 +15,9 @@ from ernie_rt.runtime.kept_rows import KeptRows, Load
 from ernie_rt.runtime.pages import PagePool
 from ernie_rt.runtime.prefix import Identity, Partly, PrefixTree
 from ernie_rt.runtime.sequence import SequenceState
+
+Lacks = Callable[[SequenceState], bool]
+"""Whether a sequence, whose `reused` and `holes` say which rows it would have, lacks features for others."""
 
 LEAST_ANYWHERE: Final = 64
 """Tokens behind a change that are worth a step of their own for what lies before them."""
@@ -46,9 +50,9 @@ class Rows(Protocol):
         """How many pages, or slots, the seats hold; one that several share counts once."""
         ...
 
-    def admit(self, seat: int, sequence: SequenceState) -> bool:
+    def admit(self, seat: int, sequence: SequenceState, lacks: Lacks) -> bool:
         """Give a seat rows for all tokens of a sequence, whose `reused` and `holes` then say which are there already.
-        False, and nothing has changed, where there are too few."""
+        False, and nothing else has changed, where there are too few, or the sequence `lacks` features."""
         ...
 
     def short(self, seats: Int32, rows: Int32) -> npt.NDArray[np.bool_]:
@@ -95,7 +99,7 @@ class PagedRows:
     def pages_held(self) -> int:
         return len(self.pool.references) - self.pool.free - self.pool.idle
 
-    def admit(self, seat: int, sequence: SequenceState) -> bool:
+    def admit(self, seat: int, sequence: SequenceState, lacks: Lacks) -> bool:
         pages, partly = self._known(sequence)
         there = len(pages) * self._size + (0 if partly is None else partly.rows)
         chunks = [] if self._kept is None else self._kept.beyond(sequence, there)
@@ -112,6 +116,10 @@ class PagedRows:
             partly, there = None, len(pages) * self._size  # without the page to copy from there may be room
         if not self._room(missing, shared):
             return False
+        sequence.reused = there
+        sequence.holes = tuple((place * self._size, (place + len(run)) * self._size) for place, run in runs)
+        if lacks(sequence):
+            return False
         for page in shared:
             self.pool.hold(page)
         table = self.tables[seat]
@@ -119,8 +127,6 @@ class PagedRows:
         for place, run in runs:
             table[place : place + len(run)] = run
         self.held[seat] = len(pages)
-        sequence.reused = there
-        sequence.holes = tuple((place * self._size, (place + len(run)) * self._size) for place, run in runs)
         if partly is not None:
             self.pool.hold(partly.page)
             if adopts:  # to be written on

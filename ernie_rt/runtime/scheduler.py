@@ -16,6 +16,8 @@ import numpy as np
 from ernie_rt.contract.protocols import CacheShape, StepLimits
 from ernie_rt.contract.step import Int32
 from ernie_rt.runtime.batch import Batch, gather_batch
+from ernie_rt.runtime.encoder import Encoder
+from ernie_rt.runtime.items import Features
 from ernie_rt.runtime.kept_rows import KeptRows, Load
 from ernie_rt.runtime.rows import PagedRows, Rows
 from ernie_rt.runtime.seats import Seats
@@ -41,9 +43,12 @@ class Scheduler:
         reuse: bool = True,
         drafter: Drafter | None = None,
         kept: KeptRows | None = None,
+        encoder: Encoder | None = None,
+        counters: Counters | None = None,
     ) -> None:
         """`ahead` is the executable's; with `reuse` rows of earlier sequences take the place of computing them, those
-        that are `kept` on disk included."""
+        that are `kept` on disk included. `encoder` has the features of a model that sees, `counters` are those to count
+        with (None: its own)."""
         self.cache = cache
         self.admits = admits
         self._ahead = ahead
@@ -51,7 +56,8 @@ class Scheduler:
         slots = cache.kind == "slots"
         self.capacity = min(max_context, cache.page_size * (1 if slots else cache.pages))
         self.waiting = Waiting()
-        self.counters = Counters()
+        self.counters = counters or Counters()
+        self.encoder = encoder
         # No more sequences than tokens in a step, so that every decode has its place in each.
         count = min(admits.max_sequences, admits.max_tokens)
         self.seats = Seats(count)
@@ -97,6 +103,19 @@ class Scheduler:
             return None
         return gather_batch(self.seats, chosen, new, self._ahead, guesses)
 
+    def compose_piece(self) -> Features | None:
+        """Of what a piece is to be encoded next, or None where nobody waits for any that is not on its way. Those who
+        wait take turns, so that a picture does not wait for a long video."""
+        for sequence in self.waiting.aside:
+            for features in sequence.features.values():
+                if features.due:
+                    self.waiting.aside.move_to_end(sequence)
+                    return features
+        return None
+
+    def waiting_for(self, features: Features) -> list[SequenceState]:
+        return [sequence for sequence in self.waiting if features in sequence.features.values()]
+
     def enter(self, batch: Batch) -> None:
         """The step of a batch is submitted."""
         seats = self.seats
@@ -109,6 +128,7 @@ class Scheduler:
     def release(self, sequence: SequenceState, finish: Finish, *, sound: bool = True) -> None:
         """End a sequence, and take back what it holds; `sound` rows may be found by others."""
         sequence.finish = finish
+        sequence.features.clear()
         self.counters.finished[finish] += 1
         self._refused = None
         if sequence.seat < 0:
@@ -130,18 +150,28 @@ class Scheduler:
             sequence.cached = rows
         sequence.reused = rows
         self.seats.begin(sequence.seat, rows)
+        if self._lacks(sequence):
+            self._preempt(sequence.seat)
+            self.waiting.put_aside(sequence)
 
     def admit(self) -> None:
         """Give seats and rows to those that wait, as far as there are any; then `rows.copies` are to be made.
 
-        At most one of them has rows come from disk.
+        At most one of them has rows come from disk. Who lacks features is put aside until they are encoded, and so
+        holds up nobody; not more of them than there are seats, which bounds what features take.
         """
+        for sequence in [each for each in self.waiting.aside if each.encoded]:
+            self.waiting.resume(sequence)
+            self._refused = None
         while self.seats.next is not None and (sequence := self.waiting.first()) is not None:
             if self._refused == (sequence, self.rows.changes):
                 return  # nothing has changed since
-            if not self.rows.admit(self.seats.next, sequence):
-                self._refused = sequence, self.rows.changes
-                return
+            if not self.rows.admit(self.seats.next, sequence, self._lacks):
+                if sequence.encoded or len(self.waiting.aside) == len(self.seats.sequences):
+                    self._refused = sequence, self.rows.changes
+                    return
+                self.waiting.put_aside(sequence)
+                continue
             self._order.append(self.seats.next)
             self.waiting.remove(sequence)  # once it is counted as running: it is never nowhere
             if sequence.cached is None:
@@ -154,6 +184,9 @@ class Scheduler:
             self.seats.take(sequence, draws=self._ahead > 0, leads=self._drafter is None)
             if self.rows.copies and isinstance(self.rows.copies[-1], Load):
                 return  # one a step: others go on meanwhile, and whoever begins alike sees how far it came
+
+    def _lacks(self, sequence: SequenceState) -> bool:
+        return self.encoder is not None and self.encoder.lacks(sequence)
 
     def _guesses(self, decodes: Int32) -> dict[int, list[int]]:
         """Drafts by seat, for decodes whose tokens are all known, as far as a step has room for them."""

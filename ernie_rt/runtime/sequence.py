@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.runtime.inputs import TokenInput
+from ernie_rt.runtime.inputs import Array, PerToken
+from ernie_rt.runtime.items import Features, PlacedItem
 from ernie_rt.sampling.constraint import Constraint
 from ernie_rt.sampling.params import GREEDY, SamplingParams
 from ernie_rt.sampling.sampler import Logprobs
@@ -30,10 +32,12 @@ class Request:
     come, with the place of the token that the first of them follows, and let go: anew from the beginning if need be.
     With `taps` the values are kept that the executable is tapped for.
     `chunk` bounds how many tokens of this request enter one step (None: what the executable admits). `inputs` are what
-    a graph takes in for each token beside its id.
+    a graph takes in for each token beside its id; `items`, in the order of their places, are pictures and videos, whose
+    features take the place of what their tokens' ids stand for. Positions of several columns are those of text where
+    `inputs` has none.
 
-    Rows of the cache are reused between requests of one `namespace`: whatever else than tokens and inputs decides what
-    K and V are, such as an adapter, or who may profit from whose prompts, has to be in it.
+    Rows of the cache are reused between requests of one `namespace`: whatever else than tokens, inputs and items
+    decides what K and V are, such as an adapter, or who may profit from whose prompts, has to be in it.
 
     Where sequences wait, a lower `priority` goes first, and tenants take turns. With `like`, a sequence of the same
     prompt, a request waits until that one's prompt is computed, and shares its rows.
@@ -52,7 +56,8 @@ class Request:
     constraint: Constraint | None = None
     known_ids: int | None = None
     taps: bool = False
-    inputs: Mapping[str, TokenInput] = field(default_factory=dict)
+    inputs: Mapping[str, PerToken] = field(default_factory=dict)
+    items: tuple[PlacedItem, ...] = ()
     namespace: bytes = b""
     tenant: str = ""
     priority: int = 0
@@ -88,7 +93,8 @@ class SequenceState:
     ends with it. `seat` is its place in the scheduler's arrays while it runs, else -1; `reused` of its tokens were
     found in the cache when it was admitted last, `cached` when it first was, at the time `admitted`, and those of
     `holes`, which were computed behind other tokens, as many as `cached_after_change` when it first was; `entered` have
-    entered steps when it has ended. `error` is what ended it when its `finish` is "error".
+    entered steps when it has ended. `error` is what ended it when its `finish` is "error". `features`, by the digests
+    of items, are those that it needs or needed, until it ends; where a graph takes some in, it `shows` items or could.
 
     `events` is where whoever waits for the sequence finds what became of it; a `listener` is told in their place, by
     the thread that made the step.
@@ -98,6 +104,7 @@ class SequenceState:
     tokens: list[int] = field(init=False)
     ends: Callable[[int], bool] | None = None
     listener: Callable[[Event], None] | None = None
+    shows: bool = False
     sampler: SamplerState = field(init=False)
     seat: int = -1
     reused: int = 0
@@ -111,7 +118,7 @@ class SequenceState:
     logits: list[npt.NDArray[Any]] = field(default_factory=list)
     taps: list[Mapping[str, npt.NDArray[Any]]] = field(default_factory=list)
     events: deque[Event] = field(default_factory=deque)
-    _digests: list[bytes] = field(init=False, default_factory=list)  # of what each token of the prompt brings
+    features: dict[bytes, Features] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         request = self.request
@@ -128,6 +135,11 @@ class SequenceState:
     def shareable(self) -> bool:
         """Whether the rows of its prompt are there, or never will be."""
         return self.finish is not None or len(self.tokens) > len(self.request.ids)
+
+    @property
+    def encoded(self) -> bool:
+        """Whether all features that it holds are whole."""
+        return all(features.rows is not None for features in self.features.values())
 
     @property
     def not_cached(self) -> str:
@@ -152,6 +164,13 @@ class SequenceState:
         cuts = [0, *(cut for hole in self.holes for cut in hole if cut < length), length]
         return list(pairwise(cuts))
 
+    def has_rows(self, start: int, stop: int) -> bool:
+        """Whether all these tokens had rows in the cache when it was admitted last."""
+        for first, last in ((0, self.reused), *self.holes):
+            if first <= start:
+                start = max(start, last)
+        return start >= stop
+
     def tell(self, event: Event) -> None:
         """Say what became of it."""
         if self.listener is None:
@@ -161,19 +180,23 @@ class SequenceState:
 
     def identity(self, count: int) -> npt.NDArray[np.void]:
         """What the K and V rows of the first `count` tokens follow from, within the namespace: an item a token, equal
-        for tokens that are equal in their ids and inputs."""
-        ids = np.array(self.tokens[:count], np.int32)
-        if not self.request.inputs:
-            return ids.view("V4")
-        if not self._digests:
-            self._digests = [self._digest(place) for place in range(len(self.request.ids))]
-        items = np.zeros(count, "i4, V16")
-        items["f0"] = ids
-        items["f1"][: len(self._digests)] = self._digests[:count]
-        return items.view("V20")
+        for tokens that are equal in their ids, inputs, and places in equal items."""
+        columns: list[Array] = [np.array(self.tokens[:count], np.int32)]
+        columns += [given.cut(0, count) for _, given in sorted(self.request.inputs.items())]
+        if self.shows:
+            columns.append(self._shown(count))
+        found = np.concatenate([_bytes_of(column) for column in columns], axis=1)
+        return found.view(f"V{found.shape[1]}")[:, 0]
 
-    def _digest(self, place: int) -> bytes:
-        digest = hashlib.blake2b(digest_size=16)
-        for name, given in sorted(self.request.inputs.items()):
-            digest.update(f"{name} ".encode() + given.key(place))
-        return digest.digest()
+    def _shown(self, count: int) -> Array:
+        """Of each of the first tokens the item that it is of, and its place there; zeros for one of no item."""
+        shown = np.zeros(count, [("item", "V16"), ("place", np.int32)])
+        for placed in self.request.items:
+            there = shown[placed.start : placed.stop]
+            there["item"] = np.frombuffer(hashlib.blake2b(placed.item.digest, digest_size=16).digest(), "V16")
+            there["place"] = np.arange(len(there))
+        return shown
+
+
+def _bytes_of(rows: Array) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(rows).reshape(len(rows), math.prod(rows.shape[1:])).view(np.uint8)

@@ -11,7 +11,7 @@ from ernie_rt.contract.protocols import CacheShape
 from ernie_rt.contract.step import Int32
 from ernie_rt.runtime.kept_rows import KeptRows, Load
 from ernie_rt.runtime.prefix import Identity, common
-from ernie_rt.runtime.rows import LEAST_ANYWHERE, Copy
+from ernie_rt.runtime.rows import LEAST_ANYWHERE, Copy, Lacks
 from ernie_rt.runtime.sequence import SequenceState
 
 
@@ -58,7 +58,7 @@ class SlotRows:
     def pages_held(self) -> int:
         return self._working
 
-    def admit(self, seat: int, sequence: SequenceState) -> bool:
+    def admit(self, seat: int, sequence: SequenceState, lacks: Lacks) -> bool:
         slot = self._working
         if slot == len(self._slots):
             return False
@@ -66,6 +66,8 @@ class SlotRows:
         chunks = [] if self._kept is None else self._kept.beyond(sequence, rows)
         sequence.reused = chunks[-1].stop if chunks else rows
         changed, sequence.holes = self._anywhere(sequence, source if rows else -1)
+        if lacks(sequence):
+            return False
         left = self._slots[slot]
         if left is not None and (source != slot or rows < len(left.identity) / 2):  # more would be lost than is used
             self._set_aside(slot, besides=(source, changed))

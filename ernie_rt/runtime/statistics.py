@@ -15,7 +15,8 @@ class Counters:
 
     `steps` were submitted, with `batched` sequences in them altogether. Requests brought `prompt_tokens`, of which
     `cached_tokens` were found in the cache. `preemptions` took the rows of a sequence away. `failures` of steps ended
-    the sequences in them. `finished` counts sequences by how they ended.
+    the sequences in them. `vision_steps`, not among the `steps`, encoded `patches`; of `features_found` pictures and
+    videos the features were there already. `finished` counts sequences by how they ended.
     """
 
     steps: int = 0
@@ -25,6 +26,9 @@ class Counters:
     generated_tokens: int = 0
     preemptions: int = 0
     failures: int = 0
+    vision_steps: int = 0
+    patches: int = 0
+    features_found: int = 0
     finished: dict[Finish, int] = field(default_factory=lambda: dict.fromkeys(get_args(Finish), 0))
 
 
@@ -46,4 +50,7 @@ class Stats:
     generated_tokens: int
     preemptions: int
     failures: int
+    vision_steps: int
+    patches: int
+    features_found: int
     finished: Mapping[Finish, int]

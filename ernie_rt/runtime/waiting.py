@@ -25,6 +25,8 @@ class Waiting:
     def __init__(self) -> None:
         self._arrivals: deque[SequenceState] = deque()
         self._following: dict[SequenceState | None, Queue] = {}  # by the sequence that computes their prompt
+        self.aside = Queue()
+        """Those that wait for features, and for no seat before they have them; the next to be served first."""
         self._ranks: dict[int, _Rank] = {}  # by priority, none empty
         self._asking: Counter[str] = Counter()  # sequences of each tenant that wait or are at work
         self._served: dict[str, int] = {}  # of those who ask, and of others who were served more than these
@@ -38,7 +40,7 @@ class Waiting:
         self._settle()
         for rank in self._ranks.values():
             yield from rank
-        for queue in self._following.values():
+        for queue in (self.aside, *self._following.values()):
             yield from queue
 
     def add(self, sequence: SequenceState) -> None:
@@ -50,6 +52,16 @@ class Waiting:
         _put_first(sequence, self._rank(sequence).again)
         self._count += 1
 
+    def put_aside(self, sequence: SequenceState) -> None:
+        """It lacks features: it waits for those."""
+        self._take(sequence)
+        self.aside[sequence] = None
+
+    def resume(self, sequence: SequenceState) -> None:
+        """It lacks none any more, and comes before all others of its priority: it was the first of them."""
+        self._take(sequence)
+        _put_first(sequence, self._rank(sequence).again)
+
     def first(self) -> SequenceState | None:
         """Who comes next; None where nobody waits, or all wait for others."""
         self._settle()
@@ -59,14 +71,7 @@ class Waiting:
         """It waits no longer."""
         self._settle()
         self._count -= 1
-        request = sequence.request
-        following = self._following.get(request.like)
-        if following is not None and sequence in following:
-            del following[sequence]
-            return
-        self._ranks[request.priority].remove(sequence)
-        if not self._ranks[request.priority]:
-            del self._ranks[request.priority]
+        self._take(sequence)
 
     def share(self, sequence: SequenceState) -> None:
         """The rows of a sequence's prompt are there, or never will be: those that wait for them go on, before others of
@@ -97,6 +102,17 @@ class Waiting:
                 self._following.setdefault(request.like, Queue())[sequence] = None
             else:
                 self._rank(sequence).queue(request.tenant)[sequence] = None
+
+    def _take(self, sequence: SequenceState) -> None:
+        """Out of the queue in which it is."""
+        request = sequence.request
+        for queue in (self.aside, self._following.get(request.like, self.aside)):
+            if sequence in queue:
+                del queue[sequence]
+                return
+        self._ranks[request.priority].remove(sequence)
+        if not self._ranks[request.priority]:
+            del self._ranks[request.priority]
 
     def _arrive(self, tenant: str) -> None:
         """One more sequence of a tenant, who begins with the least served of the others if they asked for nothing."""

@@ -8,14 +8,13 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import get_data
 from typing import Any, Final, cast
 
 from ernie_rt.errors import ErnieRtError, TemplateError, TemplateLimitError
 from ernie_rt.files import MIB
-from ernie_rt.text.worker import Worker
+from ernie_rt.worker import Worker, folders_of
 
 CPU_SECONDS: Final = 1.0
 MEMORY_BYTES: Final = 256 * MIB
@@ -119,7 +118,7 @@ class Renderer:
 
     def _running(self) -> Worker:
         if self._worker is None:
-            self._worker = Worker(_script(), [str(MEMORY_BYTES), *_folders("jinja2", "markupsafe")])
+            self._worker = Worker(_script(), [str(MEMORY_BYTES), *folders_of("jinja2", "markupsafe")])
             self._end = weakref.finalize(self, self._worker.end)
         return self._worker
 
@@ -157,14 +156,3 @@ def _script() -> list[str]:
     if data is None:
         raise ErnieRtError("the program that renders chat templates is not there", where=str(SCRIPT), hint=REINSTALL)
     return ["-c", data.decode()]
-
-
-def _folders(*packages: str) -> list[str]:
-    """Where packages lie that this process can import: its child looks nowhere by itself."""
-    folders: dict[str, None] = {}
-    for name in packages:
-        spec = find_spec(name)
-        if spec is None or not spec.submodule_search_locations:
-            raise ErnieRtError(f"{name}, which renders chat templates, is not installed", hint=f"pip install {name}")
-        folders |= dict.fromkeys(str(Path(folder).absolute().parent) for folder in spec.submodule_search_locations)
-    return list(folders)

@@ -125,6 +125,11 @@ class Checkpoint:
             raise _shards_missing(self.folder, {shard for shard in missing if shard is not None})
 
     @property
+    def names(self) -> list[str]:
+        """The names of all tensors, of those too that the index has in shards that are missing."""
+        return [*dict.fromkeys((*self.tensors, *self._index.shards))]
+
+    @property
     def files(self) -> dict[str, SafetensorsFile]:
         """The files that were opened, by name."""
         return dict(self._files)

@@ -1,7 +1,7 @@
 """Expressions over stored tensors: how a recipe says what a graph weight is made of.
 
-A `View` shows a part of one stored tensor without copying; `Stack` and `Concat` join views, and are never evaluated
-as a whole: whoever fills a weight writes each view into its slice of the destination.
+A `View` shows a part of one stored tensor without copying; `Stack` and `Concat` join views and `Interleaved` reorders
+one. They are never evaluated as a whole: whoever fills a weight writes each view into its slice of the destination.
 """
 
 from __future__ import annotations
@@ -46,6 +46,24 @@ View = Stored | Transposed | Rows | Item
 
 
 @dataclass(frozen=True, slots=True)
+class Interleaved:
+    """Of each of `groups` runs of n rows the two halves by turns: rows i and i + n/2 of a run come together.
+
+    So a head whose frequencies turn the elements i and i + D/2 becomes one whose neighbours turn.
+    """
+
+    source: View
+    groups: int
+
+    def row(self, index: int) -> int:
+        """Which row of the source comes at `index`."""
+        size = shape_of(self.source)[0] // self.groups
+        group, place = divmod(index, size)
+        pair, half = divmod(place, 2)
+        return group * size + half * (size // 2) + pair
+
+
+@dataclass(frozen=True, slots=True)
 class Concat:
     """Parts one after the other along the first axis."""
 
@@ -60,7 +78,7 @@ class Stack:
     axis: int
 
 
-Expression = View | Concat | Stack
+Expression = View | Interleaved | Concat | Stack
 
 
 def shape_of(expression: Expression) -> tuple[int, ...]:
@@ -74,6 +92,8 @@ def shape_of(expression: Expression) -> tuple[int, ...]:
             return (stop - start, *shape_of(source)[1:])
         case Item(source):
             return shape_of(source)[1:]
+        case Interleaved(source):
+            return shape_of(source)
         case Concat(parts):
             return (sum(shape_of(part)[0] for part in parts), *shape_of(parts[0])[1:])
         case Stack(parts, axis):
@@ -95,6 +115,8 @@ def at(expression: Expression, index: int) -> Expression:
                     return at(part, index)
                 index -= rows
             raise IndexError(index)
+        case Interleaved(source):
+            return Item(source, expression.row(index))
         case _:
             return Item(expression, index)
 

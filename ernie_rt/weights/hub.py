@@ -64,7 +64,7 @@ def resolve(ref: str, *, fetch: bool = True) -> Path:
     ConfigError for a repository whose model cannot run, before its weights are fetched; FileFormatError or
     UnsafePathError for a cache that is damaged; WriteError.
     """
-    from ernie_rt.modeling.families import FAMILIES, VISION_LANGUAGE, find
+    from ernie_rt.modeling.families import FAMILIES, find
 
     try:
         path = Path(ref).expanduser()
@@ -86,9 +86,7 @@ def resolve(ref: str, *, fetch: bool = True) -> Path:
         raise ModelNotFoundError(f"this is {found.what}", where=ref, expected="a folder", hint=found.hint)
     if (address := ADDRESS.match(ref)) is not None:
         raise ModelNotFoundError("this is an address", where=ascii(ref[:200]), hint=f"Name it by its id: {address[1]}")
-    vision_language = next((id for name, (id, _) in VISION_LANGUAGE.items() if ref.casefold() == name.casefold()), None)
-    hub_id = vision_language if family is None else family.hub_id
-    match = HUB_ID.fullmatch(ref) or (None if hub_id is None else HUB_ID.fullmatch(hub_id))
+    match = HUB_ID.fullmatch(ref) or (None if family is None else HUB_ID.fullmatch(family.hub_id))
     if match is None:
         raise ModelNotFoundError(
             "no such model",
@@ -102,7 +100,7 @@ def resolve(ref: str, *, fetch: bool = True) -> Path:
         raise ModelNotFoundError(
             "nothing is known of this model without its config.json, and nothing is downloaded for a plan",
             where=ref,
-            hint="Name a text model that `ernie-rt models` lists, or a folder with the config.json",
+            hint="Name a model that `ernie-rt models` lists, or a folder with the config.json",
         )
     return folder or _download(match["id"], match["revision"])
 

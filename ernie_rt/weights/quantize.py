@@ -17,7 +17,8 @@ from ernie_rt.errors import CheckpointError, OptionError
 from ernie_rt.files import Progress
 from ernie_rt.graph.types import Plain, Storage, Weight
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.ernie45 import OF_VISION
+from ernie_rt.modeling.graphs import build_graphs, weights_of
 from ernie_rt.storage.block_quantized import BlockQuantized
 from ernie_rt.weights.folder import PROGRESS, Put, write_quantized
 from ernie_rt.weights.manifest import MANIFEST, Manifest
@@ -26,7 +27,8 @@ from ernie_rt.weights.quantized import QuantizedSource
 from ernie_rt.weights.source import Array, StoredSource, WeightSource
 
 LINEAR: Final = frozenset({"qkv", "out", "gate_up", "down"})
-"""What the names of weights end in that take the bits asked for; the embedding and the head take eight."""
+"""What the names of weights end in that take the bits asked for; the embedding and the head take eight. A vision tower
+and its resampler, a fortieth of a model's weights, stay as they are."""
 
 ALGORITHM: Final = 1
 """Raised whenever the same weights and options would give other bytes, and never else: a cache goes by it."""
@@ -55,12 +57,10 @@ class Quantization:
         return BlockQuantized(self.bits, self.block, self.layout)
 
     def storage(self, weight: Weight) -> Storage:
-        """Linears in `bits`, the embedding and the head in 8; norms, biases and the router as they are."""
+        """Linears in `bits`, the embedding and the head in 8; norms, biases, routers and the tower as they are."""
         if weight.name in ("embed.weight", "head.weight"):
             return BlockQuantized(8, self.block, self.layout)
-        if weight.name.rpartition(".")[2] in LINEAR:
-            return self.linears
-        return weight.storage
+        return self.linears if is_linear(weight) else weight.storage
 
     def taken(self, accepts: Callable[[Storage], bool]) -> Quantization:
         """The same in a layout that a backend takes as it is, if there is one: in tiles, if it has kernels for them."""
@@ -83,8 +83,13 @@ class Quantization:
 
         What is not quantised stays as it is `stored`.
         """
-        weights = [weight for weight in build_graph(config, storages=stored).weights if weight.storage.stored]
-        return _checked([replace(weight, storage=self.storage(weight)) for weight in weights])
+        weights = weights_of(build_graphs(config, storages=stored)).values()
+        return _checked(replace(each, storage=self.storage(each)) for each in weights if each.storage.stored)
+
+
+def is_linear(weight: Weight) -> bool:
+    """Whether quantising a model changes a weight that is neither the embedding nor the head."""
+    return weight.name.rpartition(".")[2] in LINEAR and not weight.name.startswith(OF_VISION)
 
 
 def quantize_model(

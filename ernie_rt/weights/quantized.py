@@ -17,7 +17,8 @@ from ernie_rt.errors import CheckpointError, GraphError
 from ernie_rt.files import Progress
 from ernie_rt.graph.types import DTYPES, Storage, Weight
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.modeling.ernie45 import HEAD, build_graph
+from ernie_rt.modeling.ernie45 import HEAD
+from ernie_rt.modeling.graphs import build_graphs, weights_of
 from ernie_rt.weights.digests import Digests, are_still, combined
 from ernie_rt.weights.integrity import digest_of
 from ernie_rt.weights.manifest import (
@@ -192,8 +193,8 @@ def _check_beside(folder: Path, manifest: Manifest) -> None:
 
 def _checked(folder: Path, config: ModelConfig, storages: Mapping[str, Storage]) -> dict[str, tuple[Weight, ...]]:
     """The weights of the config's graph by the files that must hold them; CheckpointError unless the manifest fits."""
-    graph = build_graph(config, storages=storages)
-    known = {weight.name: weight for weight in graph.weights if weight.storage.stored}
+    weights = weights_of(build_graphs(config, storages=storages))
+    known = {name: weight for name, weight in weights.items() if weight.storage.stored}
     troubles = {
         "missing": [name for name in known if name not in storages],
         "left over": [name for name in storages if name not in known],
@@ -202,7 +203,7 @@ def _checked(folder: Path, config: ModelConfig, storages: Mapping[str, Storage])
     found = "; ".join(f"weights {what}, {listed(names)}" for what, names in troubles.items() if names)
     if found:
         raise _misfit(folder, f"{MANIFEST} does not fit config.json: {found}")
-    return shard_weights(graph.weights)
+    return shard_weights([*known.values()])
 
 
 def _open(folder: Path, name: str, shard: Shard | None, weights: tuple[Weight, ...]) -> SafetensorsFile:

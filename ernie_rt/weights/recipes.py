@@ -1,7 +1,7 @@
 """Recipes: which stored tensors make each graph weight, in every dialect of ERNIE 4.5 checkpoints.
 
 - `pt`: the `-PT` repositories and what transformers writes: `model.` names, linears `[out, in]`, one tensor an expert.
-- `packed`: what transformers writes with `save_original_format=False`: as `pt`, the experts of a layer packed in two.
+- `packed`: what transformers writes with `save_original_format=False`: as `pt`, the experts of a pool packed in two.
 - `paddle`: the `-Paddle` repositories: `ernie.` names, linears `[in, out]`, q, k and v fused, gate and up fused
   (`up_gate_proj` holds the gate first, despite its name), bfloat16 possibly stored as uint16.
 
@@ -11,7 +11,7 @@ Sources: the loaders of transformers (`conversion_mapping.py`), FastDeploy (`ern
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
@@ -23,6 +23,7 @@ from ernie_rt.modeling.config import ModelConfig, MoeConfig
 from ernie_rt.weights.expressions import Concat, Expression, Item, Rows, Stack, Stored, Transposed, View, stored_in
 from ernie_rt.weights.safetensors import StoredTensor
 from ernie_rt.weights.strangers import MERGE
+from ernie_rt.weights.vision import vision_weights
 
 Dialect = Literal["pt", "packed", "paddle"]
 
@@ -57,7 +58,7 @@ TELLING: Final[tuple[tuple[str, str], ...]] = (
 """What tensors' names tell beside their model, by regular expressions, and what to do."""
 VISION: Final = r"(model\.|ernie\.)?(vision_model|vision_tower|resampler_model)\..*"
 """The tower and the resampler of vision-language models, whose names have a prefix in some files."""
-FOR_PICTURES: Final = "used for pictures and videos, which are not read yet"
+FOR_PICTURES: Final = "used for pictures and videos, and the text alone is loaded"
 COMPUTED: Final = Unused(r".*\brotary_emb\.(inv_freq|cos_cached|sin_cached)", "rotary tables, which are computed")
 
 
@@ -129,10 +130,17 @@ def hint_for(names: Collection[str], otherwise: str | None = SAME) -> str | None
     return otherwise
 
 
-def recipe(config: ModelConfig, dialect: Dialect, head_alone: bool = False) -> Recipe:
+def tower_in(names: Iterable[str]) -> str | None:
+    """What the names of the vision tower's tensors begin with; None where there are none."""
+    matches = (re.match(r"((model|ernie)\.)?vision_(model|tower)\.", name) for name in names)
+    return next((match[0] for match in matches if match), None)
+
+
+def recipe(config: ModelConfig, dialect: Dialect, head_alone: bool = False, tower: str | None = None) -> Recipe:
     """The recipe for a model in a dialect; looks at no file.
 
     `head_alone`: of a tied pair the head is what is stored, as `save_model` of safetensors keeps the first by name.
+    `tower` is what the names of the tower's tensors begin with (None: what transformers writes, or Baidu).
     """
     names: _Names = {"pt": _Names, "packed": _PackedNames, "paddle": _PaddleNames}[dialect](config)
     H, V = config.hidden_size, config.vocab_size
@@ -152,6 +160,8 @@ def recipe(config: ModelConfig, dialect: Dialect, head_alone: bool = False) -> R
     for i in range(config.num_hidden_layers):
         layer = _layer(config, names, f"{names.prefix}layers.{i}.", config.moe if config.is_moe_layer(i) else None)
         weights |= {f"layers.{i}.{name}": expression for name, expression in layer.items()}
+    if config.sees is not None:
+        weights |= vision_weights(config.sees.tower, H, names, tower or names.tower)
     return Recipe(dialect, MappingProxyType(weights), tuple(unused))
 
 
@@ -168,12 +178,11 @@ def _layer(config: ModelConfig, names: _Names, at: str, moe: MoeConfig | None) -
         weights["attention.out_bias"] = Stored(f"{at}self_attn.o_proj.bias", (H,))
     if moe is None:
         return weights | _mlp(config, names, f"{at}mlp.", "mlp", config.intermediate_size)
-    E = moe.moe_num_experts
-    pool = f"{at}mlp.{names.pool}"
-    weights["mlp.gate"] = names.gate(f"{pool}gate", E)
-    if moe.moe_use_aux_free:
-        weights["mlp.correction_bias"] = Item(Stored(f"{pool}{names.correction_bias}", (names.biases, E)), 0)
-    weights["mlp.experts.gate_up"], weights["mlp.experts.down"] = names.experts(f"{pool}experts.", moe)
+    text = names.pool(f"{at}mlp.", moe, 0, moe.moe_intermediate_size)
+    weights |= {f"mlp.{name}": expression for name, expression in text.items()}
+    if config.sees is not None:
+        vision = names.pool(f"{at}mlp.", moe, 1, config.sees.moe_intermediate_size)
+        weights |= {f"mlp.vision.{name}": expression for name, expression in vision.items()}
     if moe.moe_num_shared_experts:
         weights |= _mlp(config, names, f"{at}mlp.shared_experts.", "mlp.shared", moe.shared_intermediate_size)
     return weights
@@ -195,8 +204,10 @@ class _Names:
     """Names and layouts of the `pt` dialect; the others override what they do differently."""
 
     prefix = "model."
-    pool = ""
-    """Where the experts of text are, and what chooses among them."""
+    tower = "model.vision_model."
+    resampler = "model.resampler_model."
+    joint = ("0", "2", "3")
+    """What the two linears and the norm of a step of the resampler are called."""
     correction_bias = "moe_statics.e_score_correction_bias"
     unused: tuple[Unused, ...] = (Unused(r"model\.mtp_.*", "speculative head, not used by the main graph"), COMPUTED)
 
@@ -204,22 +215,30 @@ class _Names:
         self.hidden = config.hidden_size
         self.q_rows = config.num_attention_heads * config.head_dim
         self.kv_rows = config.num_key_value_heads * config.head_dim
-        self.biases = 1
         self.with_vision = config.vision is not None
-        if config.moe is not None and config.vision is not None:
-            self.set_vision_aside(config.moe.moe_num_experts)
+        if config.moe is not None and self.with_vision and config.sees is None:
+            aside = (VISION, *self.second_pool(config.moe.moe_num_experts))
+            self.unused = (*self.unused, *(Unused(pattern, FOR_PICTURES) for pattern in aside))
 
-    def set_vision_aside(self, experts: int) -> None:
-        """Of a vision-language model: what serves pictures stands beside what serves text."""
+    def second_pool(self, experts: int) -> tuple[str, ...]:
+        """The tensors of a vision-language model that serve pictures beside those that serve text, as expressions."""
         others = "|".join(map(str, range(experts, 2 * experts)))
-        self.biases = 2
-        patterns = (VISION, rf".*\.mlp\.experts\.({others})\..*", r".*\.mlp\.gate\.weight_1")
-        self.unused = (*self.unused, *(Unused(pattern, FOR_PICTURES) for pattern in patterns))
+        return rf".*\.mlp\.experts\.({others})\..*", r".*\.mlp\.gate\.weight_1"
 
-    def gate(self, name: str, experts: int) -> View:
+    def pool(self, at: str, moe: MoeConfig, number: int, width: int) -> dict[str, Expression]:
+        """A router and its experts: number 0 serves text, 1 vision, whose experts are counted on from text's."""
+        E, pools = moe.moe_num_experts, 2 if self.with_vision else 1
+        weights: dict[str, Expression] = {"gate": self.gate(f"{at}gate", E, number)}
+        if moe.moe_use_aux_free:
+            weights["correction_bias"] = Item(Stored(f"{at}{self.correction_bias}", (pools, E)), number)
+        experts = range(number * E, (number + 1) * E)
+        weights["experts.gate_up"], weights["experts.down"] = self.experts(f"{at}experts.", experts, width)
+        return weights
+
+    def gate(self, name: str, experts: int, number: int) -> View:
         """A router's weight `[E, H]`, which vision-language models store as `[H, E]`."""
         if self.with_vision:
-            return Transposed(Stored(f"{name}.weight", (self.hidden, experts)))
+            return Transposed(Stored(f"{name}.weight{'_1' * number}", (self.hidden, experts)))
         return self.linear(name, experts, self.hidden)
 
     def linear(self, name: str, rows: int, columns: int) -> View:
@@ -242,33 +261,41 @@ class _Names:
         """`[width, 2]`."""
         return Stack(tuple(Stored(f"{at}{x}_proj.bias", (width,)) for x in ("gate", "up")), axis=1)
 
-    def experts(self, at: str, moe: MoeConfig) -> tuple[Expression, Expression]:
+    def experts(self, at: str, experts: range, width: int) -> tuple[Expression, Expression]:
         """Gate and up `[E, I, 2, H]`, down `[E, H, I]`."""
-        E, width = moe.moe_num_experts, moe.moe_intermediate_size
-        gate_up = tuple(self.gate_up(f"{at}{e}.", width) for e in range(E))
-        down = tuple(self.linear(f"{at}{e}.down_proj", self.hidden, width) for e in range(E))
+        gate_up = tuple(self.gate_up(f"{at}{e}.", width) for e in experts)
+        down = tuple(self.linear(f"{at}{e}.down_proj", self.hidden, width) for e in experts)
         return Stack(gate_up, axis=0), Stack(down, axis=0)
 
 
 class _PackedNames(_Names):
+    tower = "model.vision_tower."
+    joint = ("fc1", "fc2", "ln")
     correction_bias = "gate.moe_statics.e_score_correction_bias"
 
-    def set_vision_aside(self, experts: int) -> None:
-        self.prefix, self.pool = "model.language_model.", "text_moe."
-        self.unused = (*self.unused, *(Unused(each, FOR_PICTURES) for each in (VISION, r".*\.mlp\.vision_moe\..*")))
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.pools = ("text_moe.", "vision_moe.") if self.with_vision else ("",)
+        self.prefix = "model.language_model." if self.with_vision else "model."
+        self.with_vision = False  # for each pool stands by itself, as in a text model
 
-    def gate(self, name: str, experts: int) -> View:
-        return self.linear(name, experts, self.hidden)
+    def second_pool(self, experts: int) -> tuple[str, ...]:
+        return (r".*\.mlp\.vision_moe\..*",)
 
-    def experts(self, at: str, moe: MoeConfig) -> tuple[Expression, Expression]:
-        E, width = moe.moe_num_experts, moe.moe_intermediate_size
+    def pool(self, at: str, moe: MoeConfig, number: int, width: int) -> dict[str, Expression]:
+        return super().pool(f"{at}{self.pools[number]}", moe, 0, width)
+
+    def experts(self, at: str, experts: range, width: int) -> tuple[Expression, Expression]:
+        E = len(experts)
         packed = Stored(f"{at}gate_up_proj", (E, 2 * width, self.hidden))
-        gate_up = tuple(_halves(Item(packed, e), width) for e in range(E))
+        gate_up = tuple(_halves(Item(packed, e), width) for e in experts)
         return Stack(gate_up, axis=0), Stored(f"{at}down_proj", (E, self.hidden, width))
 
 
 class _PaddleNames(_Names):
     prefix = "ernie."
+    tower = "vision_model."
+    resampler = "ernie.resampler_model."
     unused: tuple[Unused, ...] = (
         Unused(r"ernie\.mtp_.*", "speculative head, not used by the main graph"),
         Unused(r".*(resampler_model.*|weight_1)", "left over from a vision-language model"),

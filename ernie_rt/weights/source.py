@@ -20,6 +20,7 @@ from ernie_rt.weights.digests import are_still, fingerprint
 from ernie_rt.weights.expressions import (
     Concat,
     Expression,
+    Interleaved,
     Item,
     Rows,
     Stack,
@@ -30,7 +31,7 @@ from ernie_rt.weights.expressions import (
     shape_of,
     stored_in,
 )
-from ernie_rt.weights.recipes import STORED_HEAD, dialect_of, recipe
+from ernie_rt.weights.recipes import STORED_HEAD, dialect_of, recipe, tower_in
 from ernie_rt.weights.safetensors import NUMPY_DTYPE
 from ernie_rt.weights.stamps import Stamps
 
@@ -137,15 +138,18 @@ class CheckpointSource:
         self._stamps = None if reread else Stamps.of_user()
         try:
             dialect = dialect_of(checkpoint.tensors.keys(), str(checkpoint.folder))
-            self._recipe = recipe(config, dialect)
+            tower = tower_in(checkpoint.names)
+            if tower is None:
+                config = config.text_alone
+            self._recipe = recipe(config, dialect, tower=tower)
             apart = False
             if config.tie_word_embeddings and STORED_HEAD in checkpoint.tensors:
                 (embedding,) = stored_in(self._recipe.weights["embed.weight"])
                 if embedding.name not in checkpoint.tensors:
                     checkpoint.check_shards([embedding.name])
-                    self._recipe = recipe(config, dialect, head_alone=True)
+                    self._recipe = recipe(config, dialect, head_alone=True, tower=tower)
                 elif apart := self._differ(STORED_HEAD, embedding.name):
-                    self._recipe = recipe(replace(config, tie_word_embeddings=False), dialect)
+                    self._recipe = recipe(replace(config, tie_word_embeddings=False), dialect, tower=tower)
             checkpoint.check_shards(stored.name for made in self._recipe.weights.values() for stored in stored_in(made))
             self.unused = self._recipe.check(checkpoint.tensors, str(checkpoint.folder))
         except BaseException:
@@ -211,6 +215,11 @@ class CheckpointSource:
                     stop = start + shape_of(part)[0]
                     self._write(part, out[start:stop])
                     start = stop
+            case Interleaved(source, groups):
+                halves = self._view(source).reshape(groups, 2, -1, *out.shape[1:])
+                np.copyto(out.reshape(groups, -1, 2, *out.shape[1:]).swapaxes(1, 2), halves, casting="unsafe")
+                for stored in stored_in(expression):
+                    self._checkpoint.release(stored.name)
             case _:
                 copy(self._view(expression), out)
                 for stored in stored_in(expression):

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from ernie_rt.errors import CapacityError, OptionError
 from ernie_rt.sampling.constraint import ConstraintState, Mask
 from ernie_rt.text.tokenizer import Tokenizer
-from ernie_rt.text.worker import Worker
+from ernie_rt.worker import Worker, folders_of
 
 LIMITS: Final[dict[str, Any]] = {
     "initial_lexer_fuel": 500_000, "step_lexer_fuel": 100_000, "step_max_items": 20_000, "max_lexer_states": 20_000,
@@ -179,11 +178,8 @@ class _Trials:
 
     def _running(self) -> Worker:
         if self._worker is None:
-            spec = find_spec("llguidance")
-            assert spec is not None and spec.submodule_search_locations
-            folders = [str(Path(folder).absolute().parent) for folder in spec.submodule_search_locations]
             script = Path(__file__).with_name("grammar_trial.py")
-            self._worker = Worker([str(script)], folders, "compile a grammar", "ask for no format")
+            self._worker = Worker([str(script)], folders_of("llguidance"), "compile a grammar", "ask for no format")
             self._end = weakref.finalize(self, self._worker.end)
         return self._worker
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import ernie_rt
-from ernie_rt.modeling.families import FAMILIES, STANDINGS, VISION_LANGUAGE
+from ernie_rt.modeling.families import FAMILIES, STANDINGS
 from support.commands import command, start
 
 
@@ -16,8 +16,7 @@ def test_json() -> None:
     ran = command("models", "--json")
     found = {row["name"]: row for row in json.loads(ran.out)}
     assert (ran.code, ran.err) == (0, "")
-    assert list(found) == ["demo", *(family.name for family in FAMILIES), *VISION_LANGUAGE]
-    assert [name for name, row in found.items() if row["text_alone"]] == [*VISION_LANGUAGE]
+    assert list(found) == ["demo", *(family.name for family in FAMILIES)]
     assert found["demo"]["verified"] is None and found["21B-A3B"]["verified"] == {
         "config": "unseen", "tokenizer_config": "digest", "tokens": "digest", "template": "digest",
         "tokenizer": "unseen", "weights": "unseen",
@@ -27,6 +26,8 @@ def test_json() -> None:
     assert small["parameters"] == small["active_parameters"] == 360_748_032
     assert (large["parameters"], large["active_parameters"]) == (299_484_163_264, 47_926_586_560)
     assert found["21B-A3B-Thinking"]["parameters"] == 21_825_437_888
+    sees = found["VL-28B-A3B"]
+    assert sees["parameters"] == 29_399_294_336 and sees["active_parameters"] == found["21B-A3B"]["active_parameters"]
     assert small["kv_bytes_per_token"] == 18 * 2 * 2 * 128 * 2
     assert large["hub_id"] == "baidu/ERNIE-4.5-300B-A47B-PT" and large["max_position_embeddings"] == 131072
 
@@ -40,11 +41,11 @@ def test_table() -> None:
     assert lines[1].endswith("comes with ernie-rt)")
     assert figures in (Path(__file__).parents[2] / "docs" / "models.md").read_text("utf-8")
     standing = {line.split()[0]: line.split()[1:] for line in evidence.splitlines()[1:]}
-    assert list(standing) == [*(family.name for family in FAMILIES), *VISION_LANGUAGE]
+    assert list(standing) == [*(family.name for family in FAMILIES)]
     assert standing["0.3B"] == ["copy", "digest", "digest", "digest", "unseen", "unseen"]
     assert standing["21B-A3B-Thinking"] == ["unseen"] * 3 + ["renders"] + ["unseen"] * 2
     assert standing["VL-28B-A3B-Thinking"][:3] == ["copy", "unseen", "digest"]
-    assert standing["VL-424B-A47B"][-7:] == ["its", "text", "alone", "is", "run", "so", "far"]
+    assert standing["VL-424B-A47B"] == ["copy"] + ["unseen"] * 5
     assert {line.split()[0] for line in legend.splitlines()} == {*STANDINGS}
     assert max(map(len, ran.out.splitlines())) <= 120
     assert "21.8 B" in ran.out and "3.35 B" in ran.out and "299 B" in ran.out

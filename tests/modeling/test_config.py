@@ -77,6 +77,7 @@ def assert_means_the_same(ours: ModelConfig, theirs: Any) -> None:
     for name in set(names) - {
         "moe",
         "vision",
+        "text_only",
         "dtype",
         "compression_ratio",
         "num_nextn_predict_layers",

@@ -6,6 +6,7 @@ import pytest
 
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.families import FAMILIES, find
+from ernie_rt.modeling.vision_language import VisionConfig
 
 
 def parameters(c: ModelConfig) -> int:
@@ -21,7 +22,17 @@ def parameters(c: ModelConfig) -> int:
         experts = c.moe.moe_num_experts
         total += experts * hidden + experts
         total += 3 * hidden * (experts * c.moe.moe_intermediate_size + c.moe.shared_intermediate_size)
-    return total
+        if c.vision is not None:
+            total += experts * hidden + experts + 3 * hidden * experts * c.vision.moe_intermediate_size
+    return total if c.vision is None else total + of_tower(c.vision.tower, hidden)
+
+
+def of_tower(tower: VisionConfig, hidden: int) -> int:
+    """With the resampler, whose features are `hidden` wide."""
+    width, inside, four = tower.hidden_size, tower.intermediate_size, 4 * tower.hidden_size
+    block = 4 * width * width + 4 * width + 2 * width * inside + inside + width + 4 * width
+    steps = (four * four + four) + (2 * four * four + four) + 2 * (four * four + four) + 2 * 2 * four
+    return tower.depth * block + 588 * width + 2 * width + steps + four * hidden + hidden + hidden
 
 
 @pytest.mark.parametrize(
@@ -34,6 +45,11 @@ def parameters(c: ModelConfig) -> int:
         ("21B-A3B-Thinking", 21_825_437_888),
         ("300B-A47B", 299_484_163_264),
         ("300B-A47B-Base", 299_484_163_264),
+        ("VL-28B-A3B", 29_399_294_336),
+        ("VL-28B-A3B-Base", 29_399_294_336),
+        ("VL-28B-A3B-Thinking", 29_399_294_336),
+        ("VL-424B-A47B", 423_526_285_184),
+        ("VL-424B-A47B-Base", 423_526_285_184),
     ],
 )
 def test_parameter_totals(name: str, total: int) -> None:
@@ -48,7 +64,8 @@ def test_names() -> None:
         assert find(name) is find("21B-A3B")
     assert find("baidu/ERNIE-4.5-300B-A47B-Base-Paddle") is find("300B-A47B-Base")
     assert find("ERNIE-4.5-21B-A3B-Thinking") is find("21B-A3B-Thinking")
-    for stranger in ("", "21B", "ERNIE-4.5-VL-28B-A3B-PT", "0.3B-PT", "meta/21B-A3B"):
+    assert find("ERNIE-4.5-VL-28B-A3B-PT") is find("VL-28B-A3B")
+    for stranger in ("", "21B", "VL-28B", "0.3B-PT", "meta/21B-A3B"):
         assert find(stranger) is None
 
 
@@ -66,4 +83,9 @@ def test_hub_ids() -> None:
         "baidu/ERNIE-4.5-21B-A3B-Thinking",
         "baidu/ERNIE-4.5-300B-A47B-PT",
         "baidu/ERNIE-4.5-300B-A47B-Base-PT",
+        "baidu/ERNIE-4.5-VL-28B-A3B-PT",
+        "baidu/ERNIE-4.5-VL-28B-A3B-Base-PT",
+        "baidu/ERNIE-4.5-VL-28B-A3B-Thinking",
+        "baidu/ERNIE-4.5-VL-424B-A47B-PT",
+        "baidu/ERNIE-4.5-VL-424B-A47B-Base-PT",
     ]

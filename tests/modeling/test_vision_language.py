@@ -16,6 +16,7 @@ from ernie_rt.errors import ConfigError, ErnieRtError
 from ernie_rt.graph.cost import parameters
 from ernie_rt.modeling.config import ModelConfig, parse_config, read_config
 from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.graphs import build_graphs
 from ernie_rt.modeling.vision_language import (
     PreprocessorConfig,
     VisionConfig,
@@ -176,11 +177,12 @@ def test_a_hostile_field_is_a_named_error_or_harmless(name: str, field: str, val
             assert len(str(error)) < 1000
 
 
-def test_a_folder_is_a_text_model_so_far(tmp_path: Path) -> None:
+def test_there_is_a_text_model_inside(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((DATA / f"{NAMES[2]}.config.json").read_text())
     config = read_config(tmp_path)
-    graph = build_graph(config)
-    assert parameters(graph) == 21_825_437_888 and graph == build_graph(text())
+    assert config.sees is config.vision is not None and config.text_alone.sees is None
+    graphs = build_graphs(config.text_alone)
+    assert graphs == {"main": build_graph(text())} and parameters(*graphs.values()) == 21_825_437_888
     (tmp_path / "config.json").write_text(json.dumps(published(NAMES[2], rope_3d=False)))
     with pytest.raises(ConfigError, match="rope_3d: not supported"):
         read_config(tmp_path)

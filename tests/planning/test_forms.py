@@ -21,6 +21,8 @@ PUBLISHED = {
     "0.3B": (360_748_032, 360_748_032, 18_432),
     "21B-A3B": (21_825_437_888, 3_352_150_208, 57_344),
     "300B-A47B": (299_484_163_264, 47_926_586_560, 221_184),
+    "VL-28B-A3B": (29_399_294_336, 3_352_150_208, 57_344),
+    "VL-424B-A47B": (423_526_285_184, 47_926_586_560, 221_184),
 }
 
 
@@ -28,9 +30,8 @@ PUBLISHED = {
 def test_parameters_and_bytes_of_a_token_are_exact(name: str) -> None:
     config = next(family.config for family in FAMILIES if family.name == name)
     plan = make_plan(name, config, PluginHost(), CARD, CARD.memory_bytes, [1024])
-    base = "-".join(name.split("-")[:2]) if "A" in name else "0.3B"
     found = plan.parameters, plan.active_parameters, plan.kv_bytes["bfloat16"]
-    assert found == PUBLISHED[base.removesuffix("-Base")]
+    assert found == PUBLISHED[name.removesuffix("-Base").removesuffix("-Thinking")]
     assert plan.kv_bytes["float32"] == 2 * plan.kv_bytes["bfloat16"]
 
 

@@ -45,7 +45,7 @@ def test_tokens_a_second(
     device = Device("two cores", "cpu", 24 << 30, gigabytes * 1e9, PEAKS, "measured", FEATURES)
     planner, target = PluginHost().planner(backend), Target(("cpu",), dtype)
     assert planner is not None
-    graph = accepted(Planned(config).in_form(FORMS[form], dtype), planner, target)
+    graph = accepted(Planned(config).in_form(FORMS[form], dtype)["main"], planner, target)
     predicted = 1 / Predictor(graph, device, planner.rates(target, device)).step(1, CONTEXT)
     assert measured * (1 - WITHIN) < predicted < measured * (1 + WITHIN), predicted
 

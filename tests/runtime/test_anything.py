@@ -12,11 +12,13 @@ import pytest
 from ernie_rt.contract import CacheShape, StepLimits
 from ernie_rt.runtime import rows, slots
 from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.items import PlacedItem
 from ernie_rt.runtime.kept_rows import KeptRows
 from ernie_rt.runtime.row_store import RowStore
 from ernie_rt.runtime.rows import PagedRows
 from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.sampling.params import GREEDY, SamplingParams
+from support.seeing import FRAME, PLACEHOLDER, SeeingToyExecutable, Sketch, graphs, said
 from support.toy import VOCAB, DeepToyExecutable, answer
 
 PAGE = 4
@@ -58,22 +60,34 @@ class Life:
             cache = CacheShape("slots", 64, seats + chance.choice([0, 2]))
         mixed, most = paged and chance.random() < 0.5, None if paged else 1
         admits = StepLimits(chance.choice([16, 6]), seats, mixed=mixed, max_prefills=most, max_drafts=3 * drafts)
-        self.executable = DeepToyExecutable(cache, admits, ahead=chance.choice([0, 1]))
+        self.sees = chance.random() < 0.5
+        toy = SeeingToyExecutable if self.sees else DeepToyExecutable
+        self.executable = toy(cache, admits, ahead=chance.choice([0, 1]))
         self.records = folder / "cache"
         kept = None
         if chance.random() < 0.6:
             store = RowStore(self.records, chance.choice([2000, 1 << 20]))
             kept = KeptRows(store, b"", self.executable, 8, chunk=8)
-        self.engine = Engine(self.executable, CONTEXT, kept=kept, drafter=guess if drafts else None)
+        self.engine = Engine(
+            self.executable,
+            CONTEXT,
+            kept=kept,
+            drafter=guess if drafts else None,
+            graphs=graphs() if self.sees else {},
+            max_patches=chance.choice([FRAME, 2 * FRAME]),
+            feature_bytes=chance.choice([0, 60, 1 << 20]),
+        )
         self.capacity = min(self.engine.capacity, CONTEXT)
         self.sequences: list[SequenceState] = []
-        self.prompts: list[tuple[int, ...]] = []
+        self.prompts: list[tuple[tuple[int, ...], tuple[PlacedItem, ...]]] = []
+        self.sketches = [Sketch(range(n, n + size)) for n, size in ((1, FRAME), (2, FRAME), (3, 4 * FRAME))]
         self.failures: list[Exception] = []
         self.ended: set[SequenceState] = set()
 
     def live(self) -> None:
         happenings = [self.ask, self.advance, self.cancel, self.fail_once, self.fail_all, self.damage, self.go_on]
-        weights = [45, 35, 10, 4, 1, 2, 3]
+        happenings.append(self.break_sketch)
+        weights = [45, 35, 10, 4, 1, 2, 3, 1]
         for _ in range(self.chance.randrange(10, 60)):
             (happens,) = self.chance.choices(happenings, weights)
             happens()
@@ -90,10 +104,12 @@ class Life:
     def ask(self) -> None:
         chance, count = self.chance, self.chance.randrange(1, self.capacity)
         ids = tuple(chance.randrange(VOCAB) for _ in range(count))
+        items: tuple[PlacedItem, ...] = ()
         if self.prompts and chance.random() < 0.7:  # begins like an earlier one, but perhaps for its first token
-            before = chance.choice(self.prompts)
+            before, items = chance.choice(self.prompts)
             first = (before[0] + (chance.random() < 0.4)) % VOCAB
             ids = (first, *before[1:], *ids)[: max(count, min(len(before) + 3, self.capacity))]
+        ids, items = self.draw(ids, items)
         request = Request(
             ids,
             chance.randrange(1, self.capacity - len(ids) + 2),
@@ -105,13 +121,37 @@ class Life:
             all_logits=chance.random() < 0.1,
             reuse_after_change=chance.random() < 0.3,
             sampling=chance.choice([GREEDY, GREEDY, SamplingParams(logprobs=1)]),
+            items=items,
         )
         self.sequences.append(self.engine.submit(request))
-        self.prompts.append(ids)
+        self.prompts.append((ids, items))
+
+    def draw(
+        self, ids: tuple[int, ...], items: tuple[PlacedItem, ...]
+    ) -> tuple[tuple[int, ...], tuple[PlacedItem, ...]]:
+        """Sketches in a prompt, beside those that are there, and now and then another one of the same ids."""
+        chance, known = self.chance, list(ids)
+        items = tuple(placed for placed in items if placed.stop <= len(known))
+        if items and chance.random() < 0.3:
+            *others, last = items
+            alike = [sketch for sketch in self.sketches if sketch.tokens == last.item.tokens]
+            items = (*others, PlacedItem(last.start, chance.choice(alike)))
+        start = items[-1].stop if items else 0
+        while self.sees and chance.random() < 0.6:
+            start += chance.randrange(4)
+            sketch = chance.choice(self.sketches)
+            if start + sketch.tokens > len(known):
+                break
+            items += (PlacedItem(start, sketch),)
+            known[start : start + sketch.tokens] = [PLACEHOLDER] * sketch.tokens
+            start += sketch.tokens
+        return tuple(known), items
 
     def go_on(self) -> None:
         """Conversations: what was answered is a prompt."""
-        self.prompts += [tuple(sequence.tokens)[: self.capacity - 1] for sequence in self.sequences[-5:]]
+        for sequence in self.sequences[-5:]:
+            ids = tuple(sequence.tokens)[: self.capacity - 1]
+            self.prompts.append((ids, tuple(each for each in sequence.request.items if each.stop <= len(ids))))
 
     def advance(self, steps: int | None = None) -> None:
         for _ in range(steps or self.chance.randrange(1, 6)):
@@ -130,6 +170,12 @@ class Life:
         self.failures.append(RuntimeError("one call"))
         call = self.chance.choice(["submit", "result", "copy", "write_rows", "read_rows"])
         self.executable.errors[call] = self.failures[-1]
+
+    def break_sketch(self) -> None:
+        """One that cannot be made ready from now on, or can again."""
+        sketch = self.chance.choice(self.sketches)
+        self.failures.append(RuntimeError("a broken sketch"))
+        sketch.broken = None if sketch.broken else self.failures[-1]
 
     def fail_all(self) -> None:
         self.failures.append(RuntimeError("all of it"))
@@ -155,15 +201,22 @@ class Life:
         for sequence in self.sequences:
             assert (sequence in scheduler.running or sequence in waiting) == (sequence.finish is None)
 
+    def expected(self, request: Request) -> list[int]:
+        new = request.max_new_tokens
+        return said(request, new) if self.sees else answer(request.ids, new)
+
     def check_answers(self) -> None:
+        for sketch in self.sketches:
+            sketch.broken = None
         for sequence in self.sequences:
             assert sequence in self.ended, "it never ends"
             if sequence.finish == "error":
                 assert sequence.error in self.failures
             if not sequence.request.reuse_after_change:
-                expected = answer(sequence.request.ids, sequence.request.max_new_tokens)
+                expected = self.expected(sequence.request)
                 whole = sequence.finish not in ("cancelled", "error")
                 assert sequence.generated == (expected if whole else expected[: len(sequence.generated)])
+            assert not sequence.features
         assert self.engine.stats().held_rows == 0
 
 

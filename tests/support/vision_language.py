@@ -85,7 +85,10 @@ def write_paddle_twin(source: Path, folder: Path) -> Path:
             name = f"{stem}{target}.weight"
         else:
             tensor = tensors.pop(name)
-        if re.search(r"(_proj|lm_head|blocks\..*|linear\.\d|resampler_model\.mlp)\.weight$", name) and tensor.ndim == 2:
+        if (
+            re.search(r"(_proj|lm_head|patch_embed\.proj|blocks\..*|linear\.\d|resampler_model\.mlp)\.weight$", name)
+            and tensor.ndim == 2
+        ):
             tensor = tensor.T.contiguous()
         name = re.sub(r"^model\.(?=vision_model\.)", "", name)
         out[re.sub(r"^model\.", "ernie.", name)] = tensor

@@ -11,7 +11,7 @@ import pytest
 from ernie_rt.errors import TemplateError, TemplateLimitError
 from ernie_rt.text import sandbox
 from ernie_rt.text.sandbox import Renderer
-from ernie_rt.text.worker import STARTING
+from ernie_rt.worker import STARTING
 from support.templates import CONTEXT, GREETING, process
 
 CODE = [

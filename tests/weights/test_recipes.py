@@ -14,6 +14,7 @@ from ernie_rt.modeling.families import FAMILIES
 from ernie_rt.weights.expressions import (
     Concat,
     Expression,
+    Interleaved,
     Item,
     Rows,
     Stack,
@@ -198,6 +199,11 @@ def evaluate(expression: Expression) -> np.ndarray[Any, Any]:
             return evaluate(source)[start:stop]
         case Item(source, index):
             return evaluate(source)[index]
+        case Interleaved(source, groups):
+            runs = np.split(evaluate(source), groups)
+            return np.concatenate(
+                [run[[i + j for i in range(len(run) // 2) for j in (0, len(run) // 2)]] for run in runs]
+            )
         case Concat(parts):
             return np.concatenate([evaluate(part) for part in parts])
         case Stack(parts, axis):
@@ -210,6 +216,8 @@ def evaluate(expression: Expression) -> np.ndarray[Any, Any]:
         LEAVES["c"],
         Transposed(LEAVES["a"]),
         Concat((LEAVES["a"], Rows(LEAVES["b"], 1, 3))),
+        Interleaved(LEAVES["a"], 1),
+        Concat((Interleaved(Rows(Transposed(LEAVES["a"]), 0, 4), 1), Interleaved(Transposed(LEAVES["b"]), 1))),
         Stack((LEAVES["a"], LEAVES["b"]), 0),
         Stack((LEAVES["a"], LEAVES["b"]), 1),
         Stack((Concat((LEAVES["a"], LEAVES["b"])), Concat((LEAVES["b"], LEAVES["a"]))), 1),

@@ -1,4 +1,4 @@
-"""A child process that answers requests through its pipes, by a clock; jinja_worker.py says how they talk."""
+"""A child process that answers requests through its pipes, by a clock; text/jinja_worker.py says how they talk."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sysconfig
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,17 @@ def interpreters() -> list[str]:
     found = [path for path in own if PYTHON.fullmatch(Path(path).name)]
     found += [str(path) for path in beside if path.is_file() and os.access(path, os.X_OK)]
     return list(dict.fromkeys(found))
+
+
+def folders_of(*packages: str) -> list[str]:
+    """Where packages lie that this process can import: a worker looks nowhere by itself."""
+    folders: dict[str, None] = {}
+    for name in packages:
+        spec = find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise ErnieRtError(f"{name} is not installed", hint=f"pip install {name}")
+        folders |= dict.fromkeys(str(Path(folder).absolute().parent) for folder in spec.submodule_search_locations)
+    return list(folders)
 
 
 class Worker:

@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 
+from ernie_rt import worker
 from ernie_rt.errors import ErnieRtError, TemplateError, TemplateLimitError
-from ernie_rt.text import sandbox, worker
+from ernie_rt.text import sandbox
 from ernie_rt.text.sandbox import Renderer
 from support.templates import CONTEXT, GREETING, process
 
@@ -288,7 +289,7 @@ def test_the_first_that_starts_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_python_that_cannot_import_jinja(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "_folders", lambda *packages: ["/nowhere"])
+    monkeypatch.setattr(sandbox, "folders_of", lambda *packages: ["/nowhere"])
     with pytest.raises(ErnieRtError, match=r"exit code 1: ModuleNotFoundError: No module named 'jinja2'"):
         Renderer().render(GREETING, [CONTEXT], "x")
 
@@ -321,7 +322,7 @@ def test_no_thread_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def from_packages(place: Path, python: str = sys.executable, *, cwd: Path | None = None, **env: str) -> Any:
     """What a process says that has Jinja from a place alone: its words, and what its child was started with."""
-    text = SCRIPT + "from ernie_rt.text import sandbox; say(); tell(sandbox._folders('jinja2', 'markupsafe'))\n"
+    text = SCRIPT + "from ernie_rt import worker; say(); tell(worker.folders_of('jinja2', 'markupsafe'))\n"
     text += "tell(ours._worker._child.args)"
     others = [path for path in sys.path if path and not (Path(path) / "jinja2").exists()]
     others.append(str(Path(sandbox.__file__).parents[2]))
@@ -337,7 +338,7 @@ def from_packages(place: Path, python: str = sys.executable, *, cwd: Path | None
 def test_jinja_is_found_where_this_process_has_it(tmp_path: Path, name: str) -> None:
     place = tmp_path / name
     for package in ("jinja2", "markupsafe"):
-        shutil.copytree(Path(*sandbox._folders(package)) / package, tmp_path / "packages" / package)
+        shutil.copytree(Path(*worker.folders_of(package)) / package, tmp_path / "packages" / package)
     if name.endswith(".zip"):
         shutil.make_archive(str(place.with_suffix("")), "zip", tmp_path / "packages")
     elif name != "packages":
@@ -350,7 +351,7 @@ def test_jinja_is_found_where_this_process_has_it(tmp_path: Path, name: str) -> 
 def test_a_python_that_needs_to_be_told_where_its_library_is(tmp_path: Path) -> None:
     copied = tmp_path / "python3"
     shutil.copy(Path(sys.executable).resolve(), copied)
-    (folder,) = sandbox._folders("jinja2", "markupsafe")
+    (folder,) = worker.folders_of("jinja2", "markupsafe")
     _, started = from_packages(Path(folder), str(copied), PYTHONHOME=sys.base_prefix)
     assert started[0] == str(copied)
 
@@ -372,7 +373,7 @@ def test_without_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 
 def test_jinja_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "find_spec", lambda name: None)
+    monkeypatch.setattr(worker, "find_spec", lambda name: None)
     with pytest.raises(ErnieRtError, match="pip install jinja2"):
         Renderer().render(GREETING, [CONTEXT], "x")
 

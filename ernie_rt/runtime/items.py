@@ -1,0 +1,125 @@
+"""Pictures and videos in a prompt, as the engine sees them: what gives features for some of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+
+from ernie_rt.contract.step import StepResult
+from ernie_rt.errors import BackendError, PromptError
+from ernie_rt.graph.types import TensorType
+from ernie_rt.runtime.inputs import Array
+
+VISION: Final = "vision"
+"""The graph that makes features of patches."""
+PATCHES: Final = "patches"
+FEATURES: Final = "features"
+"""What comes out of it, and goes into `main`, behind a row of zeros."""
+FEATURES_ROW: Final = "features_row"
+"""Which of these rows each token of a step has, 0 where it has none."""
+
+
+class Encodable(Protocol):
+    """Whatever becomes features, a row for each of its tokens, in steps of the graph `vision`."""
+
+    @property
+    def digest(self) -> bytes:
+        """Equal for those alone that have equal features."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens of a prompt it stands for."""
+        ...
+
+    def pieces(self, max_patches: int) -> Iterator[dict[str, Array]]:
+        """The inputs of one step after the other, `patches [S, ..]` among them, at most so many of them as far as it
+        can be cut. Their features, put together, are its own."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedItem:
+    """An item and the place in the ids of a prompt at which its tokens begin."""
+
+    start: int
+    item: Encodable
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.item.tokens
+
+
+def misplaced(items: Sequence[PlacedItem], tokens: int) -> str | None:
+    """Why items do not fit a prompt of so many tokens, one behind the other."""
+    free = 0
+    for number, placed in enumerate(items, 1):
+        if placed.start < free or placed.stop > tokens or placed.item.tokens < 1:
+            return (
+                f"item {number} of {len(items)} has the tokens {placed.start} to {placed.stop - 1} of the prompt, "
+                f"where {free} to {tokens - 1} are free"
+            )
+        free = placed.stop
+    return None
+
+
+class Features:
+    """Those of an item, encoded piece by piece, one at a time, and kept in the dtype in which a graph takes them.
+
+    All sequences that show equal items share them. `rows [tokens, H]` are there once the last piece is.
+    """
+
+    def __init__(self, item: Encodable, taken: TensorType, max_patches: int) -> None:
+        self.digest = item.digest
+        self._tokens = item.tokens
+        self._taken = taken
+        self._max_patches = max_patches
+        self._pieces = item.pieces(max_patches)
+        self._parts: list[Array] = []
+        self._on_its_way = False
+        self.rows: Array | None = None
+
+    @property
+    def due(self) -> bool:
+        """Whether the next piece can be encoded."""
+        return self.rows is None and not self._on_its_way
+
+    def next_piece(self) -> dict[str, Array]:
+        """What the next step takes in, whose result is to be taken before another one; PromptError for a piece that is
+        too large."""
+        piece = next(self._pieces, None)
+        if piece is None:
+            raise self._other(sum(map(len, self._parts)))
+        if len(piece[PATCHES]) > self._max_patches:
+            raise PromptError(
+                "a picture has more patches than are encoded in one step",
+                expected=f"at most {self._max_patches}, which is max_patches",
+                found=len(piece[PATCHES]),
+                hint="Make it smaller (max_pixels), or raise max_patches",
+            )
+        self._on_its_way = True
+        return piece
+
+    def take(self, result: StepResult) -> None:
+        """The features of the piece that was encoded; BackendError where they are no such thing."""
+        self._on_its_way = False
+        rows = result.taps.get(FEATURES)
+        if rows is None or rows.ndim != 2 or rows.shape[1:] != self._taken.dims[1:]:
+            raise BackendError(
+                f"the graph {VISION!r} gives no features",
+                expected=str(self._taken),
+                found="none" if rows is None else f"{rows.dtype} {list(rows.shape)}",
+            )
+        self._parts.append(rows.astype(self._taken.dtype))
+        total = sum(map(len, self._parts))
+        if total > self._tokens:
+            raise self._other(total)
+        if total == self._tokens:
+            self.rows = np.concatenate(self._parts)
+            self._parts.clear()
+
+    def _other(self, count: int) -> BackendError:
+        return BackendError("an item has not as many features as tokens", expected=str(self._tokens), found=str(count))

@@ -1,0 +1,115 @@
+"""Videos from files, bytes and arrays: frames of them with their times, made the size that the model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ernie_rt.errors import MediaError
+from ernie_rt.files import MIB
+from ernie_rt.vision.decoding import Decoding, need
+from ernie_rt.vision.formats import video_format
+from ernie_rt.vision.frames import FPS, MAX_FRAMES, MIN_FRAMES, check_rate, chosen_frames
+from ernie_rt.vision.grid import VIDEO_MAX_PIXELS, VIDEO_MIN_PIXELS, size_of
+from ernie_rt.vision.item import Item
+from ernie_rt.vision.sources import HEAD_BYTES, beginning, check_array, check_bytes, path_of
+from ernie_rt.vision.timestamps import timestamp
+
+Frames = npt.NDArray[np.uint8]
+VideoSource = str | Path | bytes | Frames
+
+MAX_BYTES: Final = 512 * MIB
+SECONDS: Final = 60.0
+CPU_SECONDS: Final = 120
+
+
+def load_video(
+    source: VideoSource,
+    *,
+    fps: float = FPS,
+    min_frames: int = MIN_FRAMES,
+    max_frames: int = MAX_FRAMES,
+    min_pixels: int = VIDEO_MIN_PIXELS,
+    max_pixels: int = VIDEO_MAX_PIXELS,
+) -> Item:
+    """A video as the model gets it: `chosen_frames` of it, each with its time in the corner, resized like pictures.
+
+    `source` is the path of a file or its bytes (MP4, MOV, Matroska, WebM or AVI), or frames that somebody has chosen,
+    an array of bytes `[frames, height, width, 3]` at `fps` frames a second. `min_pixels` and `max_pixels` are those of
+    a frame; the latter outranks the former, as `max_frames` does `min_frames`. Of an odd number of frames the last is
+    there twice.
+
+    Files and bytes are decoded in a child process. MediaError where the source is no video that is read here, is
+    broken, or over a limit: 512 MiB, 4 hours, frames of 4096x2304 pixels, 60 s to decode.
+    """
+    check_rate(fps, min_frames, max_frames)
+    rule = {"fps": fps, "min_frames": min(min_frames, max_frames), "max_frames": max_frames}
+    pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+    if isinstance(source, np.ndarray):
+        check_array(source, "[frames, height, width, 3]")
+        return _item(_Array(source, fps), rule, pixels)
+    if isinstance(source, bytes):
+        check_bytes(len(source), "video", "the video", MAX_BYTES)
+        given: dict[str, Any] = {"format": video_format(source[:HEAD_BYTES], "the video")}
+        decoding = Decoding("video", "the video", given, source, seconds=SECONDS, cpu_seconds=CPU_SECONDS)
+    elif isinstance(source, str | Path):
+        path = path_of(source)
+        given = {"format": video_format(beginning(path, "video", MAX_BYTES), str(path)), "path": str(path.absolute())}
+        decoding = Decoding("video", str(path), given, seconds=SECONDS, cpu_seconds=CPU_SECONDS)
+    else:
+        raise MediaError("no video", expected="a path, bytes or an array", found=f"a {type(source).__name__}")
+    with decoding:
+        return _item(decoding, rule, pixels)
+
+
+class _Opened(Protocol):
+    """Frames of which some are to be chosen: how many there are (`frames`), how many a second (`fps`), their `size`."""
+
+    @property
+    def about(self) -> Mapping[str, Any]: ...
+
+    def pixels(self, size: tuple[int, int], *, index: int, text: str) -> Frames:
+        """A frame in another size, `[height, width, 3]`, with a text in its corner; indices ascend."""
+
+
+class _Array:
+    """Frames in memory."""
+
+    def __init__(self, frames: Frames, fps: float) -> None:
+        need("PIL")
+        count, height, width, _ = frames.shape
+        self._frames = frames
+        self.about: Mapping[str, Any] = {"frames": count, "fps": fps, "size": (width, height)}
+
+    def pixels(self, size: tuple[int, int], *, index: int, text: str) -> Frames:
+        from PIL import Image
+
+        from ernie_rt.vision.decoder import to_size
+        from ernie_rt.vision.drawing import draw_timestamp
+
+        image = Image.fromarray(self._frames[index])
+        draw_timestamp(image, text)
+        return np.frombuffer(to_size(image, size), np.uint8).reshape(size[1], size[0], 3)
+
+
+def _item(opened: _Opened, rule: Mapping[str, Any], pixels: Mapping[str, int]) -> Item:
+    count, rate = opened.about["frames"], opened.about["fps"]
+    width, height = size_of(*opened.about["size"], **pixels)
+    chosen = chosen_frames(count, rate, **rule)
+    frames = np.empty((len(chosen) + len(chosen) % 2, height, width, 3), np.uint8)
+    for row, index in enumerate(chosen):
+        frames[row] = opened.pixels((width, height), index=index, text=timestamp(index / rate))
+    if len(chosen) % 2:
+        frames[-1] = frames[-2]
+    return Item.of("video", frames, _note(chosen, count, rate))
+
+
+def _note(chosen: list[int], count: int, rate: float) -> str:
+    """What to say of a video of which less is seen than two frames of each second."""
+    if len(chosen) == count or len(chosen) >= int(FPS * count / rate):
+        return ""
+    return f"{len(chosen)} frames were taken from {count / rate:.0f} s: what is short may be missed"
