@@ -74,9 +74,10 @@ class Recipe:
         """The step up to which a training is the same however many steps it is to have."""
         return min(1 - COOL, MTP_FROM) * self.steps
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, as a share of the highest."""
-        return min((step + 1) / WARMUP, 1 / math.sqrt(1 + 3 * step / HALVED_AFTER)) * self.left(step)
+    def rate(self, step: int, begun: int = 0) -> float:
+        """The learning rate of a step, as a share of the highest, of what began to learn at a step."""
+        taken = max(0, step - begun)
+        return min((taken + 1) / WARMUP, 1 / math.sqrt(1 + 3 * taken / HALVED_AFTER)) * self.left(step)
 
     def left(self, step: int) -> float:
         """What the end leaves of a rate."""
@@ -89,7 +90,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, encoder: Encoder, device: str = "cpu") -> None:
         self.recipe, self.encoder, self.device = recipe, encoder, device
         self.model = Ernie(demo_config(**(recipe.changes or {})), recipe.seed).to(device)
-        self.optimizers = optimizers(self.model, self.dtype)
+        self.optimizers = optimizers(self.model.named_parameters(), self.dtype)
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.step_number = 0
 
