@@ -164,7 +164,7 @@ def test_a_training_may_get_other_steps_until_it_cools(tmp_path: Path, begun: Pa
 def test_an_untaught_model_answers_nothing(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo.train.EXAM_ITEMS", 4)
     monkeypatch.setattr("demo.train.EXAMINED", ("count",))
-    assert Trainer(RECIPE, encoder).examine() == ({"count": 0}, {"count": 0})
+    assert Trainer(RECIPE, encoder).examine() == {"exam": {"count": 0}, "exam_new_ways": {"count": 0}}
 
 
 def test_it_learns(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from demo_vl.curriculum import Talk, draw_any
 from demo_vl.drawing import CHARACTERS, COLOURS, SHAPES, Picture, draw, labels, noisy
+from demo_vl.questions import CHINESE
 from demo_vl.scenes import Kind, draw_pictures
 from demo_vl.tokenizer import PLACEHOLDER, SPELLED
 from ernie_rt.modeling.config import ModelConfig
@@ -85,7 +86,7 @@ class Encoder:
     def __init__(self, folder: Path, config: ModelConfig) -> None:
         self.tokenizer = Tokenizer.load(folder, config)
         reserved = self.tokenizer.reserved
-        self.end = config.eos_token_id[0]
+        self.rows, self.end = config.vocab_size, config.eos_token_id[0]
         self.begin, self.separator = reserved["<|begin_of_sentence|>"], reserved["<|end_of_sentence|>"]
         self.start, self.placeholder, self.stop = (
             reserved[token] for token in ("<|IMAGE_START|>", PLACEHOLDER, "<|IMAGE_END|>")
@@ -94,6 +95,17 @@ class Encoder:
 
     def _text(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text))
+
+    def names(self) -> tuple[Tensor, Tensor]:
+        """The tokens that each of WHATS, and of HUES, is called by, English and Chinese: 1 in `[names, vocabulary]`."""
+        tables = []
+        for called in (WHATS, HUES):
+            table = torch.zeros(len(called), self.rows)
+            for row, name in enumerate(called):
+                for word in (f" {name}", CHINESE[name]) if name in CHINESE else [name] * bool(name):
+                    table[row, self.text(word)[0]] = 1
+            tables.append(table)
+        return tables[0], tables[1]
 
     def answer(self, text: str) -> list[int]:
         """The ids of an answer; what is read from a picture goes letter by letter, which decodes to the same text."""

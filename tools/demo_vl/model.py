@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from demo.model import Attention, Mlp, Pool, Routing, initialise
-from demo_vl.batches import HUES, WHATS, Batch
+from demo_vl.batches import HUES, WHATS, Sights
 from ernie_rt.modeling.config import ModelConfig, MoeConfig, parse_config
 from ernie_rt.storage.rope import RopeTable, rope_table
 
@@ -243,25 +243,31 @@ class ErnieVL(nn.Module):
         self.axis = [1 + i % 2 if i < high else 0 for i in range(columns)]  # of each frequency: t, h or w
         initialise(self, config.num_hidden_layers, seed)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, list[Routing]]:
-        """Hidden states before the last norm `[B, T, H]`, the tower's `[P, S, W]`, and what the routers did."""
-        seen = self.vision_model(batch.sights.patches, batch.sights.grid)
-        features = self.resampler_model(seen).flatten(0, 1)
-        x = self.embed(batch.ids)
-        at = (batch.ids == self.vision.image_token_id).flatten().nonzero()[:, 0]
-        x = x.flatten(0, 1).index_copy(0, at, features.to(x.dtype)).view_as(x)
-        place = batch.positions[..., self.axis]  # [B, T, D/2]
+    def see(self, sights: Sights) -> tuple[Tensor, Tensor]:
+        """What the tower makes of each patch `[P, S, W]`, and the resampler of each block `[P, S/4, H]`."""
+        seen = self.vision_model(sights.patches, sights.grid)
+        return seen, self.resampler_model(seen)
+
+    def forward(self, ids: Tensor, positions: Tensor, features: Tensor) -> tuple[Tensor, list[Routing]]:
+        """Hidden states before the last norm `[B, T, H]`, and what the routers did.
+
+        `features` take the place of the placeholders among `ids [B, T]`, in their order; positions are `[B, T, 3]`.
+        """
+        x = self.embed(ids)
+        at = (ids == self.vision.image_token_id).flatten().nonzero()[:, 0]
+        x = x.flatten(0, 1).index_copy(0, at, features.flatten(0, 1).to(x.dtype)).view_as(x)
+        place = positions[..., self.axis]  # [B, T, D/2]
         rope = tuple(
             table.gather(0, place.flatten(0, 1)).view(*place.shape[:2], 1, -1) for table in (self.cos, self.sin)
         )
-        ids = batch.ids.flatten()
-        text = ((ids < self.vision.image_token_id) & (ids != 0)).nonzero()[:, 0]
-        vision = (ids >= self.vision.image_token_id).nonzero()[:, 0]
+        flat = ids.flatten()
+        text = ((flat < self.vision.image_token_id) & (flat != 0)).nonzero()[:, 0]
+        vision = (flat >= self.vision.image_token_id).nonzero()[:, 0]
         routings: list[Routing] = []
         for layer in self.layers:
             x, found = layer(x, rope, (text, vision))
             routings += found
-        return x, seen, routings
+        return x, routings
 
     def logits(self, hidden: Tensor) -> Tensor:
         return F.linear(self.norm(hidden), self.embed.weight)

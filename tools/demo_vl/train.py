@@ -5,33 +5,37 @@ from __future__ import annotations
 import argparse
 import collections
 import itertools
-import json
 import multiprocessing
 import random
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from demo.optimizer import optimizers
-from demo.train import Recipe, balance, z_loss
+from demo.recipe import Dtype, Recipe, follow, make_folder
+from demo.train import balance, z_loss
 from demo_vl.batches import Batch, Encoder, Sights, assemble, prepared_size, show, training_batch, training_sights
 from demo_vl.examination import EXAMINED, Item, held_out_items
+from demo_vl.export import export
 from demo_vl.model import ErnieVL, demo_config, pools_of
 from demo_vl.tokenizer import write_tokenizer
-from ernie_rt.files import write_atomic
+from ernie_rt.errors import ErnieRtError
 
+FOLDER: Final = "demo-vl"
+"""Of the model, in a training's."""
+STEPS: Final = 3600
 COLUMNS: Final = 112
 ROWS: Final = 32
-TOWER_STEPS: Final = 1000
-"""The first steps teach the tower alone, with that many pictures in each:"""
+TOWER_STEPS: Final = 1250
+BEGUN: Final = {"layers": TOWER_STEPS, "norm": TOWER_STEPS}
+"""The step at which the decoder begins to learn: before, the tower learns alone, with that many pictures in a step:"""
 SIGHTS: Final = 64
 SAYS_WEIGHT: Final = 0.3
 """Of the loss of what the tower says of each patch, which teaches it to see from the first step on."""
@@ -43,43 +47,51 @@ AHEAD: Final = 3
 class Trainer:
     """A model in training. Two trainers that took the same steps hold the same numbers, bit for bit on one machine."""
 
-    def __init__(self, recipe: Recipe, encoder: Encoder) -> None:
-        self.recipe, self.encoder = recipe, encoder
+    device = "cpu"
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.encoder = Encoder(folder, demo_config(**(recipe.changes or {})))
         self.model = ErnieVL(demo_config(**(recipe.changes or {})), recipe.seed)
         self.dtype = torch.bfloat16 if recipe.dtype == "bfloat16" else torch.float32
-        parts: list[list[tuple[str, nn.Parameter]]] = [[], []]
+        self.optimizers: list[torch.optim.Optimizer] = []
+        self.groups: list[tuple[dict[str, Any], float, int]] = []
+        parts: dict[int, list[tuple[str, nn.Parameter]]] = collections.defaultdict(list)
         for name, parameter in self.model.named_parameters():
-            parts[name.startswith(("vision_model.", "says."))].append((name, parameter))
-        words, tower = (optimizers(part, self.dtype) for part in parts)
-        self.optimizers = [*words, *tower]
-        self.groups = [
-            (group, group["lr"], begun)
-            for begun, part in ((TOWER_STEPS, words), (0, tower))
-            for optimizer in part
-            for group in optimizer.param_groups
-        ]
+            parts[BEGUN.get(name.partition(".")[0], 0)].append((name, parameter))
+        for begun, part in sorted(parts.items()):
+            made = optimizers(part, self.dtype)
+            self.optimizers += made
+            self.groups += [(group, group["lr"], begun) for each in made for group in each.param_groups]
+        self.whats, self.hues = self.encoder.names()
         self.step_number = 0
+        self.drawn: Iterator[Batch | Sights] | None = None
 
-    def step(self, drawn: Batch | Sights) -> dict[str, Any]:
-        """Take one step on what is drawn for it, and say how it went."""
+    def step(self) -> dict[str, Any]:
+        """Take one step, and say how it went."""
+        if self.drawn is None:
+            self.drawn = drawn_ahead(self.folder, self.recipe, self.step_number)
+        return self.learn(next(self.drawn))
+
+    def learn(self, drawn: Batch | Sights) -> dict[str, Any]:
+        """Take the step that such pictures, and what is said about them, are drawn for."""
         for group, highest, begun in self.groups:
             group["lr"] = highest * self.recipe.rate(self.step_number, begun)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         said: dict[str, Any] = {"step": self.step_number}
         with torch.autocast("cpu", self.dtype, self.dtype != torch.float32):
-            if isinstance(drawn, Sights):
-                seen, loads = self.model.vision_model(drawn.patches, drawn.grid), []
-                total = self._says_loss(seen, drawn, said)
-            else:
-                hidden, seen, routings = self.model(drawn)
+            sights = drawn if isinstance(drawn, Sights) else drawn.sights
+            seen, features = self.model.see(sights)
+            total = SAYS_WEIGHT * (self._says_loss(seen, sights, said) + self._names_loss(features, sights, said))
+            loads: list[Tensor] = []
+            if isinstance(drawn, Batch):
+                hidden, routings = self.model(drawn.ids, drawn.positions, features)
                 learned = drawn.learned[:, 1:]
-                loss = F.cross_entropy(
-                    self.model.logits(hidden[:, :-1][learned]).float(), drawn.targets[:, 1:][learned]
-                )
+                logits = self.model.logits(hidden[:, :-1][learned])
+                loss = F.cross_entropy(logits.float(), drawn.targets[:, 1:][learned])
                 said["loss"] = loss.item()
-                total = loss + SAYS_WEIGHT * self._says_loss(seen, drawn.sights, said)
-                total = total + self.recipe.z_weight * z_loss(routings)
+                total = total + loss + self.recipe.z_weight * z_loss(routings)
                 loads = [routing.load for routing in routings]
         total.backward()  # type: ignore[no-untyped-call]
         for optimizer in self.optimizers:
@@ -101,6 +113,16 @@ class Trainer:
         said["what_loss"], said["hue_loss"] = losses[0].item(), losses[2].item()
         return torch.stack(losses).sum()
 
+    def _names_loss(self, features: Tensor, sights: Sights, said: dict[str, Any]) -> Tensor:
+        """Of the words for what lies in a block, which its feature is to foresee as a word in its place would."""
+        some = (sights.whats > 0).float()
+        empty = (some.unflatten(1, (-1, 4)).sum(-1, keepdim=True) == 0).float().expand(-1, -1, 4).flatten(1)
+        called = self.whats[sights.whats] + self.hues[sights.hues] * (some + empty)[..., None]
+        called = called.unflatten(1, (-1, 4)).sum(2)
+        loss = -(called * self.model.logits(features).float().log_softmax(-1)).sum(-1) / called.sum(-1)
+        said["names_loss"] = loss.mean().item()
+        return loss.mean()
+
     def state(self) -> dict[str, Any]:
         return {
             "recipe": asdict(self.recipe),
@@ -109,15 +131,26 @@ class Trainer:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         self.step_number = state["step"]
         self.model.load_state_dict(state["model"])
         for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(stored)
 
-    def examine(self) -> dict[str, float]:
+    def examine(self) -> dict[str, dict[str, float]]:
         """The share of held-out questions of each task whose answer greedy decoding would write."""
-        return {task: mean(right(self.model, self.encoder, held_out_items(task, EXAM_ITEMS))) for task in EXAMINED}
+        asked = {task: held_out_items(task, EXAM_ITEMS) for task in EXAMINED}
+        return {"exam": {task: mean(right(self.model, self.encoder, items)) for task, items in asked.items()}}
+
+    def publish(self, out: Path) -> None:
+        export(self.model, out / FOLDER, dict(self.recipe.changes or {}))
+
+
+def drawn_for(encoder: Encoder, recipe: Recipe, step: int) -> Batch | Sights:
+    """What a step takes in: it depends on nothing but its number, and what never changes."""
+    if step < TOWER_STEPS:
+        return training_sights(recipe.seed, step, SIGHTS)
+    return training_batch(encoder, recipe.seed, step, recipe.rows, COLUMNS)
 
 
 @torch.no_grad()
@@ -134,21 +167,21 @@ def right(model: ErnieVL, encoder: Encoder, items: Sequence[Item]) -> list[bool]
             rng = random.Random(item.seed)
             shown += [show(picture, *item.size, rng, noise=False) for picture in item.talk.pictures]
         batch = assemble(encoder, talks, shown, size, 160)
-        hidden, _, _ = model(batch)
+        hidden, _ = model(batch.ids, batch.positions, model.see(batch.sights)[1])
         wrong = (model.logits(hidden[:, :-1]).argmax(-1) != batch.targets[:, 1:]) & batch.learned[:, 1:]
         found |= dict(zip(numbers, (~wrong.any(1)).tolist(), strict=True))
     return [found[number] for number in range(len(items))]
 
 
 def drawn_ahead(folder: Path, recipe: Recipe, first: int) -> Iterator[Batch | Sights]:
-    """The batches of the steps from `first` on, which another process draws while this one learns."""
+    """What the steps from `first` on take in, which another process draws while this one learns."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, _open_encoder, (folder, recipe)) as pool:
-        waiting = collections.deque(pool.submit(_draw, step) for step in range(first, first + AHEAD))
+        waiting = collections.deque(pool.submit(_drawn_for, step) for step in range(first, first + AHEAD))
         for step in itertools.count(first + AHEAD):
-            batch = waiting.popleft().result()
-            waiting.append(pool.submit(_draw, step))
-            yield batch
+            drawn = waiting.popleft().result()
+            waiting.append(pool.submit(_drawn_for, step))
+            yield drawn
 
 
 def _open_encoder(folder: Path, recipe: Recipe) -> None:
@@ -157,66 +190,43 @@ def _open_encoder(folder: Path, recipe: Recipe) -> None:
     _encoder, _recipe = Encoder(folder, demo_config(**(recipe.changes or {}))), recipe
 
 
-def _draw(step: int) -> Batch | Sights:
-    if step < TOWER_STEPS:
-        return training_sights(_recipe.seed, step, SIGHTS)
-    return training_batch(_encoder, _recipe.seed, step, _recipe.rows, COLUMNS)
+def _drawn_for(step: int) -> Batch | Sights:
+    return drawn_for(_encoder, _recipe, step)
 
 
-def train(out: Path, recipe: Recipe, minutes: float | None, save_every: int) -> None:
-    folder, state, log = out / "demo_vl", out / "training.pt", out / "log.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not state.exists():
+def train(out: Path, recipe: Recipe, minutes: float | None, save_every: int) -> bool:
+    """Train until the recipe's end or the time's; whether it reached the former.
+
+    `out` gets the model's folder `demo-vl`, and beside it training.pt (from which the same call goes on) and log.jsonl.
+    Raises as `make_folder` and `follow` do.
+    """
+    folder = out / FOLDER
+    make_folder(folder, "cpu")
+    if not (out / "training.pt").exists():
         write_tokenizer(folder)
-    trainer = Trainer(recipe, Encoder(folder, demo_config(**(recipe.changes or {}))))
-    if state.exists():
-        trainer.restore(torch.load(state, weights_only=True))
-    if log.exists():
-        lines = log.read_text().splitlines()[: trainer.step_number]
-        log.write_text("".join(f"{line}\n" for line in lines))
-    began = time.monotonic()
-
-    def save() -> None:
-        with write_atomic(state) as file:
-            torch.save(trainer.state(), file)
-
-    batches = drawn_ahead(folder, recipe, trainer.step_number)
-    while trainer.step_number < recipe.steps:
-        if minutes is not None and time.monotonic() - began > 60 * minutes:
-            break
-        started = time.monotonic()
-        said = trainer.step(next(batches))
-        said["seconds"] = round(time.monotonic() - started, 3)
-        if trainer.step_number % save_every == 0 and trainer.step_number <= TOWER_STEPS:
-            print(said, flush=True)
-        elif trainer.step_number % save_every == 0:
-            said["exam"] = trainer.examine()
-            shown = " ".join(f"{task} {share:.2f}" for task, share in said["exam"].items())
-            print(
-                f"step {trainer.step_number}: loss {said['loss']:.3f} what {said['what_loss']:.3f} "
-                f"exam {mean(said['exam'].values()):.1%}: {shown}",
-                flush=True,
-            )
-        with log.open("a") as file:
-            file.write(json.dumps(said) + "\n")
-        if trainer.step_number % save_every == 0:
-            save()
-    save()
+    return follow(Trainer(recipe, folder), out, minutes, save_every)
 
 
 def main() -> None:
+    usual = Recipe(steps=STEPS, rows=ROWS)
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--save-every", type=int, default=100)
+    parser.add_argument("out", type=Path, help="where to write; a training that was stopped there goes on")
+    parser.add_argument("--seed", type=int, default=usual.seed)
+    parser.add_argument("--steps", type=int, default=usual.steps)
+    parser.add_argument("--rows", type=int, default=usual.rows, help=f"talks of up to {COLUMNS} tokens in a batch")
+    parser.add_argument("--dtype", default=usual.dtype, choices=get_args(Dtype), help="of what matrices multiply")
+    parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on from there")
+    parser.add_argument("--save-every", type=int, default=100, help="steps between saving and examining")
     parser.add_argument("--threads", type=int)
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
-    train(given.out, Recipe(steps=given.steps, rows=given.rows, dtype=given.dtype), given.minutes, given.save_every)
+    try:
+        recipe = Recipe(seed=given.seed, steps=given.steps, rows=given.rows, dtype=given.dtype)
+        finished = train(given.out, recipe, given.minutes, given.save_every)
+    except ErnieRtError as error:
+        raise SystemExit(f"error: {error}") from error
+    print(f"{given.out / FOLDER}: {'trained' if finished else 'stopped on the way; the same command goes on'}")
 
 
 if __name__ == "__main__":
