@@ -168,7 +168,7 @@ def test_an_untaught_model_answers_nothing(encoder: Encoder, monkeypatch: pytest
 
 
 def test_it_learns(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("demo.train.WARMUP", 4)
+    monkeypatch.setattr("demo.recipe.WARMUP", 4)
     trainer = Trainer(Recipe(steps=40, rows=4, changes=SMALL), encoder)
     losses = [trainer.step()["loss"] for _ in range(16)]
     assert losses[0] == pytest.approx(math.log(4032), rel=0.05)
