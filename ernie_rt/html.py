@@ -64,14 +64,18 @@ meter { width: 100%; height: .6rem; }
 """
 
 
-def write_page(path: Path, title: str, *sections: str, style: str = "", script: str = "") -> None:
+def write_page(path: Path, title: str, *sections: str, style: str = "", script: str = "", images: bool = False) -> None:
     """Write sections of HTML as one page; WriteError when that fails, and then `path` is as it was."""
     with files.write_atomic(path) as file:
-        file.write(page(title, *sections, style=style, script=script).encode("utf-8", "replace"))
+        text = page(title, *sections, style=style, script=script, images=images)
+        file.write(text.encode("utf-8", "replace"))
 
 
-def page(title: str, *sections: str, style: str = "", script: str = "") -> str:
-    """A page with these styles beside those of all pages, and one script; a browser runs and loads no other."""
+def page(title: str, *sections: str, style: str = "", script: str = "", images: bool = False) -> str:
+    """A page with these styles beside those of all pages, and one script; a browser runs and loads no other.
+
+    With `images` it shows pictures that are in it.
+    """
     style = STYLE + style
     policy = f"default-src 'none'; style-src-elem {_digest(style)}; base-uri 'none'; form-action 'none'"
     if script:
@@ -79,6 +83,7 @@ def page(title: str, *sections: str, style: str = "", script: str = "") -> str:
         script = f"<script>{script}</script>\n"
     else:
         policy += "; style-src-attr 'unsafe-inline'"  # where nothing runs, charts may place their labels
+    policy += "; img-src data:" if images else ""
     body = "\n".join(sections)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -13,7 +13,7 @@ from ernie_rt.build import Build, build
 from ernie_rt.choice import Choice, choose
 from ernie_rt.contract.bases import ExecutableBase
 from ernie_rt.contract.memory import check_memory
-from ernie_rt.contract.protocols import Limits, Target
+from ernie_rt.contract.protocols import MAX_PATCHES, Limits, Target
 from ernie_rt.display import shown
 from ernie_rt.errors import OptionError
 from ernie_rt.files import Progress
@@ -26,6 +26,7 @@ from ernie_rt.modeling.ernie45 import as_stored
 from ernie_rt.modeling.families import find
 from ernie_rt.modeling.graphs import weights_of
 from ernie_rt.planning.limits import BATCH_TOKENS, DEFAULT_CONTEXT, batch_tokens
+from ernie_rt.runtime.encoder import FEATURE_BYTES
 from ernie_rt.runtime.kept_rows import keep_rows
 from ernie_rt.runtime.row_store import RowStore
 from ernie_rt.session import Model
@@ -50,6 +51,8 @@ def load(
     threads: int | None = None,
     memory_bytes: int | None = None,
     cache_tokens: int | None = None,
+    max_patches: int | None = None,
+    feature_bytes: int | None = None,
     reuse: bool = True,
     cache_dir: str | Path | None = None,
     cache_bytes: int | None = None,
@@ -77,6 +80,9 @@ def load(
     given. The cache has room for `max_sequences` of that length; further ones wait. `max_batch_tokens` enter one step,
     so a longer prompt takes several (None: 512, on CUDA 4,096). `cache_tokens` gives the cache room for so many tokens
     of all sequences together, in place of the worst case: sequences that find none wait, or are computed anew.
+    Of a model that sees, `max_patches` of 14 by 14 pixels are encoded in one step (None: 24,708, the largest picture):
+    fewer take less memory, and a picture that has more is refused. What pictures and videos became is kept for the next
+    request, in `feature_bytes` of main memory (None: 512 MiB).
     `memory_bytes` bounds weights and cache together (None: what the device has free); `threads` are the backend's on
     the CPU (None: as many as it likes). With `reuse` a prompt that begins like an earlier one goes on from the rows
     that are left of it; without, it is computed anew, which gives the same bits each time. What is worth it
@@ -115,7 +121,8 @@ def load(
             expected="a mixture of experts, such as demo, 21B-A3B or 300B-A47B",
             found=f"model_type {config.model_type}",
         )
-    limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes, cache_tokens)
+    limits = _limits(config, max_context, max_sequences, max_batch_tokens, memory_bytes, cache_tokens, max_patches)
+    feature_bytes = FEATURE_BYTES if feature_bytes is None else positive("feature_bytes", feature_bytes)
     threads = None if threads is None else check_threads(threads)
     store = _store(cache_dir, cache_bytes, reuse)
     # First the headers of the weights: whatever is wrong with a folder is said before a backend is imported.
@@ -163,7 +170,10 @@ def load(
     overlap = plugins.overlap(choice.backend)
     notes = notes if overlap is None else (*notes, f"backend {choice.backend}: {overlap}")
     reopen = located.weights if weights is None else None
-    return Model(located, built, choice, limits, executable, unused, notes, reuse=reuse, kept=kept, open_weights=reopen)
+    return Model(
+        located, built, choice, limits, executable, unused, notes, reuse=reuse, kept=kept, open_weights=reopen,
+        feature_bytes=feature_bytes,
+    )  # fmt: skip
 
 
 def _store(folder: str | Path | None, nbytes: int | None, reuse: bool) -> RowStore | None:
@@ -225,6 +235,7 @@ def _limits(
     max_batch_tokens: int | None,
     memory_bytes: int | None,
     cache_tokens: int | None,
+    max_patches: int | None,
 ) -> Limits:
     longest = config.max_position_embeddings
     context = min(longest, DEFAULT_CONTEXT) if max_context is None else positive("max_context", max_context)
@@ -239,4 +250,5 @@ def _limits(
         raise OptionError(
             "cache_tokens has no room for one sequence", expected=f"at least max_context, {context}", found=cache_tokens
         )
-    return Limits(context, sequences, tokens, memory, cache_tokens)
+    patches = MAX_PATCHES if max_patches is None else positive("max_patches", max_patches)
+    return Limits(context, sequences, tokens, memory, cache_tokens, patches)

@@ -31,6 +31,7 @@ from ernie_rt.host import blame
 from ernie_rt.location import Located
 from ernie_rt.routing.data import Routing
 from ernie_rt.routing.taps import read_routing
+from ernie_rt.runtime.encoder import FEATURE_BYTES
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.kept_rows import KeptRows
 from ernie_rt.runtime.sequence import Event, Finish, Request, SequenceState
@@ -72,6 +73,7 @@ class Model:
         reuse: bool = True,
         kept: KeptRows | None = None,
         open_weights: Callable[[], StoredSource] | None = None,
+        feature_bytes: int = FEATURE_BYTES,
     ) -> None:
         self.config = located.config
         self._located = located
@@ -86,7 +88,10 @@ class Model:
         self._executable = executable
         self._routers = build.routers
         with blame(choice.backend):
-            self._engine = Engine(executable, limits.max_context, reuse=reuse, kept=kept)
+            self._engine = Engine(
+                executable, limits.max_context, reuse=reuse, kept=kept, graphs=build.graphs,
+                max_patches=limits.max_patches, feature_bytes=feature_bytes,
+            )  # fmt: skip
         self._kept = kept
         self._open_weights = open_weights
         self.target = build.target

@@ -2,7 +2,7 @@
 
 PyTorch chooses kernels by the shapes that it is given, and cuts loops where its threads meet; sums then come in another
 order, and `exp` from other code, vectors or their remainder. So each call here has a shape that the token itself
-decides. Norms, rotations, softmax and sums over a token's experts are as in `ops`: there every row is by itself.
+decides. Norms, softmax and sums over a token's experts are as in `ops`: there every row is by itself.
 """
 
 from __future__ import annotations
@@ -16,16 +16,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ernie_rt_eager.attention import LayerCache, Segment, attend, attention, rope_attention
+from ernie_rt_eager import ops
+from ernie_rt_eager.attention import LayerCache, Segment, Ways, attend, attention, rope_attention
 from ernie_rt_eager.ops import FUNCTIONS, linear, moe_experts, moe_route
 from ernie_rt_eager.products import product_in_tiles
 
 
 def swiglu(x: Tensor) -> Tensor:
-    gate = x[..., 0].contiguous()
+    return row_by_row(F.silu, x[..., 0].contiguous()) * x[..., 1]
+
+
+def gelu(x: Tensor, *, form: str) -> Tensor:
+    return row_by_row(partial(ops.gelu, form=form), x)
+
+
+def row_by_row(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if x.device.type != "cpu":  # elsewhere one piece of code computes every number
-        return F.silu(gate) * x[..., 1]
-    return torch.cat([F.silu(row) for row in gate.split(1)]) * x[..., 1]
+        return function(x)
+    return torch.cat([function(row) for row in x.split(1)])
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Products and sums in calls of their own, each rounded as it must be: the code for complex vectors contracts them,
+    the code for what remains of a vector does not."""
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    cos, sin = rotation.real, rotation.imag
+    return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2).to(x.dtype)
 
 
 def attend_each(q: Tensor, state: LayerCache, segment: Segment, scale: float) -> Tensor:
@@ -41,13 +57,21 @@ def attend_each(q: Tensor, state: LayerCache, segment: Segment, scale: float) ->
     return torch.cat(outs)
 
 
+def attend_apart(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, scale: float) -> Tensor:
+    """A whole sequence, in a call whose shape it decides by itself, in memory of its own, as above."""
+    return attend(q.clone(), k.clone(), v.clone(), visible, scale)
+
+
+ALONE: Final = Ways(rotate, attend_each, attend_apart)
+
 FUNCTIONS_ALONE: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {
         **FUNCTIONS,
         "linear": partial(linear, product=product_in_tiles),
         "swiglu": swiglu,
-        "attention": partial(attention, attend_segment=attend_each),
-        "rope_attention": partial(rope_attention, attend_segment=attend_each),
+        "gelu": gelu,
+        "attention": partial(attention, ways=ALONE),
+        "rope_attention": partial(rope_attention, ways=ALONE),
         "moe_route": partial(moe_route, product=product_in_tiles),
         "moe_experts": partial(moe_experts, product=product_in_tiles, swiglu=swiglu),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -52,11 +52,9 @@ class Context:
         ]
 
     def rotation(self, cos: Tensor, sin: Tensor, positions: Tensor | None) -> Tensor:
-        """cos + i·sin of each new token `[N, 1, D/2]`; every layer reads the same tables."""
+        """`rotation_of`, once: every layer reads the same tables."""
         if self._rotation is None:
-            if positions is not None:
-                cos, sin = (table.index_select(0, positions[:, 0]) for table in (cos, sin))
-            self._rotation = torch.complex(cos, sin).unsqueeze(1)
+            self._rotation = rotation_of(cos, sin, positions)
         return self._rotation
 
     def _rows(self, table: np.ndarray, length: int, page_size: int) -> slice | Tensor:
@@ -70,69 +68,11 @@ class Context:
         return torch.from_numpy(rows).to(self._device)
 
 
-Attend = Callable[[Tensor, LayerCache, Segment, float], Tensor]
-"""Attention of a segment's new tokens `[n, Q, D]` over its rows of the cache, with a scale: `[n, Q·D]`."""
-
-
-def attend_together(q: Tensor, state: LayerCache, segment: Segment, scale: float) -> Tensor:
-    """All new tokens of a segment at once."""
-    return attend(q, state.k[segment.rows], state.v[segment.rows], segment.past, scale)
-
-
-def rope_attention(
-    qkv: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    state: LayerCache,
-    positions: Tensor | None,
-    sequence: None,
-    index: None,
-    write: None,
-    context: Context,
-    context_sequence: None,
-    context_index: None,
-    *,
-    num_heads: int,
-    num_kv_heads: int,
-    head_dim: int,
-    scale: float,
-    attend_segment: Attend = attend_together,
-) -> Tensor:
-    """The composite of this name. The executable passes a Context for `context`; the other index arrays are in it."""
-    heads = qkv.unflatten(1, (-1, head_dim))  # [N, Q + 2K, D]
-    rotated = rotate(heads[:, : num_heads + num_kv_heads], context.rotation(cos, sin, positions))
-    q, k = rotated.split([num_heads, num_kv_heads], dim=1)
-    v = heads[:, num_heads + num_kv_heads :]
-    return attention(q, k, v, state, None, context=context, scale=scale, attend_segment=attend_segment)
-
-
-def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    state: LayerCache | None,
-    sequence: Tensor | None,
-    index: Tensor | None = None,
-    write: None = None,
-    context: Context | None = None,
-    context_sequence: None = None,
-    context_index: None = None,
-    *,
-    scale: float,
-    attend_segment: Attend = attend_together,
-) -> Tensor:
-    """The composite of this name. With a state the executable passes a Context, as above; without, the tensors."""
-    if state is None:
-        assert sequence is not None
-        visible = sequence == sequence[:, None]
-        if index is not None:
-            visible &= index <= index[:, None]
-        return attend(q, k, v, visible, scale)
-    assert context is not None
-    state.k.index_copy_(0, context.write, k)
-    state.v.index_copy_(0, context.write, v)
-    outs = [attend_segment(q[segment.start : segment.stop], state, segment, scale) for segment in context.segments]
-    return outs[0] if len(outs) == 1 else torch.cat(outs)  # [N, Q·D]
+def rotation_of(cos: Tensor, sin: Tensor, positions: Tensor | None) -> Tensor:
+    """cos + i·sin of each new token `[N, 1, D/2]`."""
+    if positions is not None:
+        cos, sin = (table.index_select(0, positions[:, 0]) for table in (cos, sin))
+    return torch.complex(cos, sin).unsqueeze(1)
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
@@ -141,9 +81,9 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, past: int | Tensor, scale: float) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, past: int | Tensor | None, scale: float) -> Tensor:
     """One sequence: q `[n, Q, D]`, k and v `[past + n, K, D]`; gives `[n, Q·D]`. In place of `past` a mask may say
-    which rows each token sees `[n, C]`.
+    which rows each token sees `[n, C]`; None: all.
 
     A single token's query heads of one kv head become query rows (12 times faster on the CPU than `enable_gqa`). For
     several tokens the query heads of a kv head are the batch, over which k and v are expanded without a copy. (Expanded
@@ -169,3 +109,81 @@ def attend(q: Tensor, k: Tensor, v: Tensor, past: int | Tensor, scale: float) ->
 def _mask(new: int, past: int, device: torch.device) -> Tensor:
     """Which of `past + new` rows each new token sees: the last one all of them."""
     return torch.ones(new, past + new, dtype=torch.bool, device=device).tril(past)
+
+
+def attend_together(q: Tensor, state: LayerCache, segment: Segment, scale: float) -> Tensor:
+    """All new tokens of a segment at once."""
+    return attend(q, state.k[segment.rows], state.v[segment.rows], segment.past, scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How the parts of attention are computed: together, unless rows must not depend on one another."""
+
+    rotate: Callable[[Tensor, Tensor], Tensor] = rotate
+    segment: Callable[[Tensor, LayerCache, Segment, float], Tensor] = attend_together
+    """Attention of a segment's new tokens `[n, Q, D]` over its rows of the cache, with a scale: `[n, Q·D]`."""
+    whole: Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor] = attend
+    """`attend` of tokens that have no other context than one another."""
+
+
+TOGETHER: Final = Ways()
+
+
+def rope_attention(
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    state: LayerCache | None,
+    positions: Tensor | None,
+    sequence: Tensor | None,
+    index: Tensor | None,
+    write: None,
+    context: Context | None,
+    context_sequence: None,
+    context_index: None,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    scale: float,
+    ways: Ways = TOGETHER,
+) -> Tensor:
+    """The composite of this name. With a state the executable passes a Context for `context`, which says what the other
+    index arrays would; without, the tensors."""
+    heads = qkv.unflatten(1, (-1, head_dim))  # [N, Q + 2K, D]
+    rotation = rotation_of(cos, sin, positions) if context is None else context.rotation(cos, sin, positions)
+    rotated = ways.rotate(heads[:, : num_heads + num_kv_heads], rotation)
+    q, k = rotated.split([num_heads, num_kv_heads], dim=1)
+    v = heads[:, num_heads + num_kv_heads :]
+    return attention(q, k, v, state, sequence, index, context=context, scale=scale, ways=ways)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: LayerCache | None,
+    sequence: Tensor | None,
+    index: Tensor | None = None,
+    write: None = None,
+    context: Context | None = None,
+    context_sequence: None = None,
+    context_index: None = None,
+    *,
+    scale: float,
+    ways: Ways = TOGETHER,
+) -> Tensor:
+    """The composite of this name, from what `rope_attention` is passed."""
+    if state is None:
+        assert sequence is not None
+        counts = torch.unique_consecutive(sequence, return_counts=True)[1].tolist()
+        parts = [x.split(counts) for x in (q, k, v)]
+        seen = [None] * len(counts) if index is None else [i <= i[:, None] for i in index.split(counts)]
+        outs = [ways.whole(q, k, v, visible, scale) for q, k, v, visible in zip(*parts, seen, strict=True)]
+        return torch.cat(outs)
+    assert context is not None
+    state.k.index_copy_(0, context.write, k)
+    state.v.index_copy_(0, context.write, v)
+    outs = [ways.segment(q[segment.start : segment.stop], state, segment, scale) for segment in context.segments]
+    return outs[0] if len(outs) == 1 else torch.cat(outs)  # [N, Q·D]

@@ -80,13 +80,13 @@ class EagerBackend(BackendBase):
         return examine(target)
 
     def claims(self, node: Node, target: Target) -> Accept | Reject:
-        if target.deterministic and node.op == "attention" and node.operands["state"] is None:
-            return Reject("what tokens that see one another become depends on how many there are")
+        if target.deterministic and node.operands.get("index") is not None and node.operands.get("state") is None:
+            return Reject("what tokens become that see those before them depends on how many come after")
         return Accept() if node.op in self.functions else Reject("eager runs the composites one by one")
 
     def numerics(self, target: Target) -> Numerics:
         wide = OpNumerics("float32", "float32")
-        return Numerics(OpNumerics(target.dtype, "float32"), {"moe_route": wide, "rms_norm": wide})
+        return Numerics(OpNumerics(target.dtype, "float32"), {"moe_route": wide, "rms_norm": wide, "layer_norm": wide})
 
     def accepts(self, storage: Storage, target: Target) -> bool:
         return self.planner.accepts(storage, target)

@@ -26,7 +26,7 @@ def cast(x: Tensor, *, dtype: str) -> Tensor:
 
 
 def take_rows(table: Tensor, ids: Tensor) -> Tensor:
-    return table.index_select(0, ids)
+    return table.index_select(0, ids.flatten()).unflatten(0, ids.shape)
 
 
 def rms_norm(x: Tensor, weight: Tensor, *, eps: float) -> Tensor:
@@ -34,6 +34,30 @@ def rms_norm(x: Tensor, weight: Tensor, *, eps: float) -> Tensor:
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     scale = (length * length).mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
     return (x * scale).mul_(weight).to(x.dtype)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:
+    return F.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def gelu(x: Tensor, *, form: str) -> Tensor:
+    return torch.sigmoid(1.702 * x).mul_(x) if form == "quick" else F.gelu(x)
+
+
+def where(mask: Tensor, x: Tensor, *, otherwise: float) -> Tensor:
+    return torch.where(mask, x, torch.full((), otherwise, dtype=x.dtype, device=x.device))
+
+
+def in_range(x: Tensor, *, start: int, stop: int) -> Tensor:
+    return (x >= start) & (x < stop)
+
+
+def reshape(x: Tensor, *, dims: tuple[int, ...]) -> Tensor:
+    return x.reshape(dims)
+
+
+def concat(first: Tensor, second: Tensor, *, axis: int) -> Tensor:
+    return torch.cat((first, second), axis)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, product: Product = product) -> Tensor:
@@ -82,18 +106,18 @@ def moe_experts(
     swiglu: Callable[[Tensor], Tensor] = swiglu,
 ) -> Tensor:
     pairs = ids.flatten()  # [N * A]
-    order = pairs.argsort(stable=True)  # the pairs of one expert side by side
-    counts = torch.bincount(pairs + 1, minlength=len(experts_down) + 1).tolist()  # [1 + E]; the first counts ids of -1
-    grouped = x[order // top_k]  # [N * A, H]
-    out = torch.zeros_like(grouped)
-    start = counts[0]
-    for expert, count in enumerate(counts[1:]):
+    none, *counts = torch.bincount(pairs + 1, minlength=len(experts_down) + 1).tolist()  # [1 + E]; ids of -1 first
+    order = pairs.argsort(stable=True)[none:]  # the pairs of one expert side by side
+    grouped = x[order // top_k]  # [n, H]
+    out = torch.empty_like(grouped)
+    start = 0
+    for expert, count in enumerate(counts):
         if count:
             rows = slice(start, start + count)
             inner = swiglu(linear(grouped[rows], experts_gate_up[expert], product=product))  # [n, I]
             out[rows] = product(inner, experts_down[expert])
             start += count
-    y = torch.empty_like(out).index_copy_(0, order, out).unflatten(0, (-1, top_k))  # [N, A, H]
+    y = x.new_zeros(len(pairs), x.shape[1]).index_copy_(0, order, out).unflatten(0, (-1, top_k))  # [N, A, H]
     return (y * weights.unsqueeze(-1)).sum(1)
 
 
@@ -102,7 +126,13 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "cast": cast,
         "take_rows": take_rows,
         "add": torch.add,
+        "where": where,
+        "in_range": in_range,
+        "reshape": reshape,
+        "concat": concat,
         "rms_norm": rms_norm,
+        "layer_norm": layer_norm,
+        "gelu": gelu,
         "linear": linear,
         "swiglu": swiglu,
         "rope_rows": rope_rows,

@@ -70,14 +70,13 @@ class OnnxBackend(BackendBase):
             yield from examine.gpu()
 
     def claims(self, node: Node, target: Target) -> Accept | Reject:
-        if node.op == "cache_update" or head_dim(node) % HEAD_MULTIPLE:
+        without_cache = node.op in ATTENTIONS and node.operands["state"] is None
+        if node.op == "cache_update" or (head_dim(node) % HEAD_MULTIPLE and not without_cache):
             return Reject(
                 f"only GroupQueryAttention writes a cache, and its heads are of a multiple of {HEAD_MULTIPLE}"
             )
-        if node.op in ATTENTIONS and node.operands["state"] is None:
-            return Reject("GroupQueryAttention has a cache")
-        if node.op in ATTENTIONS and "positions" in node.operands and node.operands["positions"] is None:
-            return Reject("GroupQueryAttention rotates by the rows of a table")
+        if without_cache and not sees_all(node):
+            return Reject("without a cache MultiHeadAttention has a key head for each query head, and no order")
         in_tiles = tiled.is_in_tiles(node)
         if node.op not in (tiled.EMIT if in_tiles else EMIT):
             return Reject(
@@ -104,7 +103,7 @@ class OnnxBackend(BackendBase):
     def numerics(self, target: Target) -> Numerics:
         wide = OpNumerics("float32", "float32")
         default = OpNumerics(target.dtype, "float32", None if on_gpu(target) else "int8")
-        return Numerics(default, {"moe_route": wide, "rms_norm": wide})
+        return Numerics(default, {"moe_route": wide, "rms_norm": wide, "layer_norm": wide})
 
     def bill(self, lowerings: Mapping[str, Lowering], target: Target, limits: Limits) -> MemoryReport:
         available = cuda.free_memory(target.device) if on_gpu(target) else None
@@ -117,6 +116,16 @@ class OnnxBackend(BackendBase):
         if on_gpu(target):
             memory = DeviceMemory(cuda.provider(target.device), cuda.free_memory(target.device))
         return OnnxExecutable(lowerings, weights, target, limits, ACCURACY_LEVEL, memory)
+
+
+def sees_all(node: Node) -> bool:
+    """Whether tokens see all of their sequence in attention whose heads are all alike, rotated by a row for each."""
+    q, k = node.operands.get("q"), node.operands.get("k")
+    if q is not None and k is not None:
+        alike = q.type.dims == k.type.dims
+    else:
+        alike = node.attributes["num_heads"] == node.attributes["num_kv_heads"]
+    return alike and node.operands["index"] is None and node.operands.get("positions") is None
 
 
 def expert_sizes(node: Node) -> tuple[int, int] | tuple[()]:

@@ -10,17 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from ernie_rt.contract import BlockQuantized, DType, Operand, State, Value, Weight
+from ernie_rt.contract import BlockQuantized, DType, Operand, Value, Weight
+from ernie_rt_onnx.attention import attention, rope_attention
 from ernie_rt_onnx.emitter import ELEMENT_TYPES, Emitter
 from ernie_rt_onnx.functions import DOMAIN, MASKED, SWIGLU
-from ernie_rt_onnx.genai import PAST_KEY, PAST_VALUE, PRESENT_KEY, PRESENT_VALUE
-
-BATCHED: Final = "batched"
-"""An input int64 [3]: B, S, -1, what `[N, ..]` becomes for attention."""
-LAST: Final = "last"
-"""An input int32 [B]: the place of each sequence's last token."""
-TOTAL: Final = "total"
-"""An input int32 []: the length of the longest sequence."""
 
 
 def elementwise(op: str, e: Emitter, a: Operand, b: Operand, *, out: str) -> None:
@@ -107,6 +100,22 @@ def rms_norm(e: Emitter, x: Operand, weight: Operand, *, eps: float, out: str) -
     e("RMSNormalization", e.name(x), e.name(weight), axis=-1, epsilon=eps, out=out)
 
 
+def layer_norm(e: Emitter, x: Operand, weight: Operand, bias: Operand, *, eps: float, out: str) -> None:
+    e("LayerNormalization", e.name(x), e.name(weight), e.name(bias), axis=-1, epsilon=eps, out=out)
+
+
+def gelu(e: Emitter, x: Operand, *, form: str, out: str) -> None:
+    if form == "erf":
+        e("Gelu", e.name(x), out=out)
+    else:
+        e("Mul", e.name(x), e("Sigmoid", e("Mul", e.name(x), _number(e, x, 1.702))), out=out)
+
+
+def in_range(e: Emitter, x: Operand, *, start: int, stop: int, out: str) -> None:
+    before, after = e("Less", e.name(x), e.constant(start, np.int32)), e("Less", e.name(x), e.constant(stop, np.int32))
+    e("And", e("Not", before), after, out=out)
+
+
 def linear(e: Emitter, x: Operand, weight: Operand, bias: Operand, *, out: str) -> None:
     assert isinstance(weight, Weight) and (bias is None or isinstance(bias, Weight))
     *dims, columns = weight.type.shape(e.bindings)
@@ -130,103 +139,6 @@ def linear(e: Emitter, x: Operand, weight: Operand, bias: Operand, *, out: str) 
 def swiglu(e: Emitter, x: Operand, *, out: str) -> None:
     gate, up = (e("Gather", e.name(x), e.constant(i, np.int64), axis=-1) for i in (0, 1))
     e("Mul", e("Mul", gate, e("Sigmoid", gate)), up, out=out)
-
-
-def rope_attention(
-    e: Emitter,
-    qkv: Operand,
-    cos: Operand,
-    sin: Operand,
-    state: Operand,
-    *indices: Operand,
-    num_heads: int,
-    num_kv_heads: int,
-    head_dim: int,
-    scale: float,
-    out: str,
-) -> None:
-    if e.with_library:
-        attend_in_place(e, e.name(qkv), cos, sin, state, num_heads, num_kv_heads, scale, out)
-        return
-    rows: tuple[str, ...] = (e("Reshape", e.name(qkv), BATCHED), "", "")
-    tables: tuple[str, ...] = (e.rotation(cos), e.rotation(sin))
-    if e.masked is not None:  # of a prompt without a past, GroupQueryAttention counts all tokens, whatever it is told
-        rows, tables = _rotated(e, rows[0], e.masked.positions, tables, num_heads, num_kv_heads, head_dim, out), ()
-    _attend(e, rows, state, tables, num_heads, num_kv_heads, head_dim, scale, out)
-
-
-def attend_in_place(
-    e: Emitter,
-    qkv: str,
-    cos: Operand,
-    sin: Operand,
-    state: Operand,
-    heads: int,
-    kv_heads: int,
-    scale: float,
-    out: str,
-) -> str:
-    """The library's attention, which writes the cache that it is given."""
-    assert isinstance(state, State)
-    past, present = ([name(state, part) for part in ("k", "v")] for name in (past_name, present_name))
-    e.multi(
-        "RopeAttention", qkv, e.rotation(cos), e.rotation(sin), *past, LAST, outputs=(out, *present),
-        domain=DOMAIN, num_heads=heads, num_kv_heads=kv_heads, scale=scale,
-    )  # fmt: skip
-    return out
-
-
-def attention(
-    e: Emitter, q: Operand, k: Operand, v: Operand, state: Operand, *indices: Operand, scale: float, out: str
-) -> None:
-    assert isinstance(q, Value) and isinstance(k, Value)
-    (_, heads, size), (_, kv_heads, _) = q.type.dims, k.type.dims
-    assert isinstance(heads, int) and isinstance(kv_heads, int) and isinstance(size, int)
-    rows = (e("Reshape", e.name(each), BATCHED) for each in (q, k, v))
-    _attend(e, tuple(rows), state, (), heads, kv_heads, size, scale, out)
-
-
-def _rotated(
-    e: Emitter,
-    qkv: str,
-    positions: str,
-    tables: tuple[str, ...],
-    heads: int,
-    kv_heads: int,
-    size: int,
-    out: str,
-) -> tuple[str, ...]:
-    """Queries and keys, turned by their positions `[B, S]`, and values."""
-    q, k, v = (f"{out}.{part}" for part in "qkv")
-    e.multi("Split", qkv, e.integers(heads * size, kv_heads * size, kv_heads * size), outputs=(q, k, v), axis=-1)
-    turned = (e("RotaryEmbedding", x, positions, *tables, domain="com.microsoft", interleaved=1) for x in (q, k))
-    return (*turned, v)
-
-
-def _attend(
-    e: Emitter,
-    rows: tuple[str, ...],
-    state: Operand,
-    tables: tuple[str, ...],
-    heads: int,
-    kv_heads: int,
-    size: int,
-    scale: float,
-    out: str,
-) -> None:
-    """GroupQueryAttention over the slots of a state, which it writes as well; with tables it rotates adjacent pairs.
-
-    A masked one has its mask beside it, and no tables.
-    """
-    assert isinstance(state, State)
-    result = f"{out}.batched"
-    further = tables if e.masked is None else ("", "", "", e.masked.bias)
-    e.multi(
-        "GroupQueryAttention", *rows, past_name(state, "k"), past_name(state, "v"), LAST, TOTAL, *further,
-        outputs=(result, present_name(state, "k"), present_name(state, "v")),
-        num_heads=heads, kv_num_heads=kv_heads, scale=scale, do_rotary=int(bool(tables)), rotary_interleaved=1,
-    )  # fmt: skip
-    e("Reshape", result, e.integers(-1, heads * size), out=out)
 
 
 def moe_route(
@@ -314,31 +226,25 @@ def moe(
     correction_bias: Operand,
     experts_gate_up: Operand,
     experts_down: Operand,
+    mask: Operand,
     *,
     top_k: int,
     norm_min: float,
     out: str,
 ) -> None:
+    """With a mask, of the rows where it is true, between zeros."""
     assert isinstance(gate, Weight) and isinstance(experts_gate_up, Weight)
     experts = gate.type.shape()[0]
     bias = e.constant(np.zeros(experts), np.float32) if correction_bias is None else e.name(correction_bias)
     name, parts, given = _expert_parts(e, experts_gate_up, experts_down, e.stored_scales)
-    e(name, e.name(x), e.weight(gate), bias, *parts, domain=DOMAIN, top_k=top_k, out=out, **given)
-
-
-def past_name(state: State, part: str) -> str:
-    """The graph's input for K or V of a layer."""
-    return (PAST_KEY if part == "k" else PAST_VALUE).replace("%d", _number_of(state))
-
-
-def present_name(state: State, part: str) -> str:
-    """The output that goes to the same place."""
-    return (PRESENT_KEY if part == "k" else PRESENT_VALUE).replace("%d", _number_of(state))
-
-
-def _number_of(state: State) -> str:
-    """`3` of `layers.3.kv`; a state of no layer keeps its name."""
-    return state.name.removeprefix("layers.").removesuffix(".kv")
+    run = partial(e, name, domain=DOMAIN, top_k=top_k, **given)
+    if mask is None:
+        run(e.name(x), e.weight(gate), bias, *parts, out=out)
+        return
+    rows = e.once(f"{e.name(mask)}.rows", lambda name: e("Transpose", e("NonZero", e.name(mask)), out=name))  # [n, 1]
+    chosen = run(e("GatherND", e.name(x), rows), e.weight(gate), bias, *parts)
+    zeros = e("CastLike", e("ConstantOfShape", e("Shape", e.name(x))), e.name(x))
+    e("ScatterND", zeros, rows, chosen, out=out)
 
 
 def _number(e: Emitter, like: Operand, number: float) -> str:
@@ -362,7 +268,9 @@ EMIT: Final[Mapping[str, Callable[..., None]]] = MappingProxyType(
         "equal": partial(elementwise, "Equal"),
         "less_equal": partial(elementwise, "LessOrEqual"),
         "logical_and": partial(elementwise, "And"),
+        "in_range": in_range,
         "sigmoid": partial(unary, "Sigmoid"),
+        "erf": partial(unary, "Erf"),
         "affine": affine,
         "clamp_min": clamp_min,
         "rsqrt": rsqrt,
@@ -378,6 +286,8 @@ EMIT: Final[Mapping[str, Callable[..., None]]] = MappingProxyType(
         "slice": slice_,
         "concat": concat,
         "rms_norm": rms_norm,
+        "layer_norm": layer_norm,
+        "gelu": gelu,
         "linear": linear,
         "swiglu": swiglu,
         "rope_attention": rope_attention,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -84,7 +85,7 @@ class Emitter:
         """For which node of the lowered graph, by the name of its first value, each node here was written."""
         self.masked: Masked | None = None
         """What all attention is told, where a mask decides."""
-        self._casts: dict[str, str] = {}
+        self._written: set[str] = set()
 
     def __call__(self, op: str, *inputs: str, out: str | None = None, domain: str = "", **attrs: Any) -> str:
         """Append a node of one output and return the output's name, which is also the node's.
@@ -136,9 +137,21 @@ class Emitter:
         name = self.stored_scales(weight, *dims)
         if self.dtype == "float16":
             return name
-        if name not in self._casts:  # which ONNX Runtime does once, when it loads
-            self._casts[name] = self("Cast", name, to=ELEMENT_TYPES[self.dtype], out=f"{name}.cast")
-        return self._casts[name]
+        # Which ONNX Runtime does once, when it loads.
+        return self.once(f"{name}.cast", lambda out: self("Cast", name, to=ELEMENT_TYPES[self.dtype], out=out))
+
+    def once(self, name: str, write: Callable[[str], str]) -> str:
+        """The value of this name, which `write` is asked to write where nobody has yet."""
+        if name not in self._written:
+            self._written.add(name)
+            write(name)
+        return name
+
+    def body(self) -> Emitter:
+        """For the nodes of a graph within this one, which sees its values and constants."""
+        inner = copy(self)
+        inner.nodes = []
+        return inner
 
     def constant(self, value: Any, dtype: Any) -> str:
         array = np.array(value, dtype)

@@ -36,7 +36,7 @@ from ernie_rt.contract import (
     check_memory,
     graphs_of,
 )
-from ernie_rt_onnx.emit import BATCHED, LAST, TOTAL, past_name, present_name
+from ernie_rt_onnx.attention import BATCHED, LAST, TOTAL, past_name, present_name
 from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.examine import Profiles
 from ernie_rt_onnx.library import kernels, library_path, take_reads

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import onnx
 
-from ernie_rt_onnx.emit import BATCHED, LAST, TOTAL
+from ernie_rt_onnx.attention import BATCHED, LAST, TOTAL
 from ernie_rt_onnx.emitter import ELEMENT_TYPES, Emitter, Masked
 from ernie_rt_onnx.genai import ATTENTION_MASK, INPUT_IDS
 

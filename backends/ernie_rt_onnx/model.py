@@ -11,7 +11,8 @@ from onnx import helper
 
 from ernie_rt.contract import DType, Graph, Lowering, TensorType, Value
 from ernie_rt_onnx import tiled
-from ernie_rt_onnx.emit import BATCHED, EMIT, LAST, TOTAL, past_name, present_name
+from ernie_rt_onnx.attention import BATCHED, LAST, TOTAL, past_name, present_name
+from ernie_rt_onnx.emit import EMIT
 from ernie_rt_onnx.emitter import ELEMENT_TYPES, IR_VERSION, OPSETS, Emitter
 from ernie_rt_onnx.genai import ATTENTION_MASK, INPUT_IDS, LOGITS
 from ernie_rt_onnx.library import kernels

@@ -84,6 +84,9 @@ def read_profile(path: Path) -> Profile:
     nodes = [
         (event["name"].removesuffix(KERNEL), event["dur"] * MICROSECOND)
         for event in sorted(events, key=lambda event: event["ts"])
-        if event.get("cat") == "Node" and event["name"].endswith(KERNEL) and event["ts"] >= last["ts"]
+        if event.get("cat") == "Node"
+        and event["name"].endswith(KERNEL)
+        and event["ts"] >= last["ts"]
+        and event["args"]["op_name"] != "Loop"  # whose nodes are there themselves
     ]
     return Profile(last["dur"] * MICROSECOND, nodes)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from ernie_rt.contract import Node, Operand, Weight
-from ernie_rt_onnx.emit import attend_in_place
+from ernie_rt_onnx.attention import attend_in_place
 from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.functions import DOMAIN
 from ernie_rt_onnx.planner import is_tiled
@@ -15,7 +15,7 @@ from ernie_rt_onnx.planner import is_tiled
 EXPERTS: Final = ("experts_gate_up", "experts_down")
 MATRICES: Final[Mapping[str, tuple[str, ...]]] = {
     "mlp_block": ("gate_up", "down"),
-    "moe_block": (*EXPERTS, "shared_gate_up", "shared_down"),
+    "moe_block": (*EXPERTS, "shared_gate_up", "shared_down", "vision_gate_up", "vision_down"),
     "moe": EXPERTS,
     "moe_experts": EXPERTS,
     "attention_block": ("qkv", "out"),
@@ -78,6 +78,7 @@ def attention_block(
     cos: Operand,
     sin: Operand,
     state: Operand,
+    positions: Operand,
     *indices: Operand,
     eps: float,
     num_heads: int,
@@ -87,7 +88,7 @@ def attention_block(
     out: str,
 ) -> None:
     rows = _linear(e, e.name(x), qkv, qkv_bias, norm, eps=eps, out=f"{out}.qkv")
-    attended = attend_in_place(e, rows, cos, sin, state, num_heads, num_kv_heads, scale, f"{out}.attended")
+    attended = attend_in_place(e, rows, cos, sin, state, positions, num_heads, num_kv_heads, scale, f"{out}.attended")
     _linear(e, attended, out_weight, out_bias, residual=x, out=out)
 
 
@@ -119,12 +120,13 @@ def moe(
     correction_bias: Operand,
     experts_gate_up: Operand,
     experts_down: Operand,
+    mask: Operand,
     *,
     top_k: int,
     norm_min: float,
     out: str,
 ) -> None:
-    routing = {"router": gate, "correction_bias": correction_bias}
+    routing = {"router": gate, "correction_bias": correction_bias, "mask": mask}
     _feed_forward(e, x, routing, (experts_gate_up, experts_down), out=out, top_k=top_k, norm_min=norm_min)
 
 
@@ -152,15 +154,31 @@ def moe_block(
     correction_bias: Operand,
     experts_gate_up: Operand,
     experts_down: Operand,
-    *mlp: Operand,
+    shared_gate_up: Operand,
+    shared_gate_up_bias: Operand,
+    shared_down: Operand,
+    shared_down_bias: Operand,
+    mask: Operand,
+    vision_mask: Operand,
+    vision_gate: Operand,
+    vision_correction_bias: Operand,
+    vision_gate_up: Operand,
+    vision_down: Operand,
     top_k: int,
     norm_min: float,
     eps: float,
     out: str,
 ) -> None:
-    routing = {"norm": norm, "router": gate, "correction_bias": correction_bias}
+    attrs: dict[str, Any] = {"top_k": top_k, "norm_min": norm_min, "eps": eps}
+    routing = {"norm": norm, "router": gate, "correction_bias": correction_bias, "mask": mask}
     experts = (experts_gate_up, experts_down)
-    _feed_forward(e, x, routing, experts, mlp, out=out, top_k=top_k, norm_min=norm_min, eps=eps, residual=1)
+    mlp = (shared_gate_up, shared_gate_up_bias, shared_down, shared_down_bias)
+    first = out if mask is None else f"{out}.first"
+    _feed_forward(e, x, routing, experts, mlp, out=first, residual=1, **attrs)
+    if mask is not None:
+        routing = {"norm": norm, "router": vision_gate, "correction_bias": vision_correction_bias, "mask": vision_mask}
+        _feed_forward(e, x, routing, (vision_gate_up, vision_down), out=f"{out}.second", **attrs)
+        e("Add", first, f"{out}.second", out=out)
 
 
 def _feed_forward(
@@ -179,6 +197,8 @@ def _feed_forward(
         names += parts(e, weight)
     for weight, bias in ((gate_up, gate_up_bias), (down, down_bias)):
         names += (*parts(e, weight), e.name(bias))
+    if (mask := given.get("mask")) is not None:
+        names.append(e.name(mask))
     usual = {"top_k": 0, "norm_min": 0.0, "eps": 0.0, "residual": 0, "scarce": int(e.scarce)}
     e("TiledFeedForward", e.name(x), *names, out=out, domain=DOMAIN, **usual | attrs)
 

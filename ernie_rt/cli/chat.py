@@ -51,6 +51,7 @@ def chat(
     dtype: opt.Dtype = "auto",
     max_context: opt.MaxContext = None,
     max_batch_tokens: opt.BatchTokens = None,
+    max_patches: opt.MaxPatches = None,
     threads: opt.Threads = None,
     graphs: opt.Graphs = True,
     deterministic: opt.Deterministic = False,
@@ -99,7 +100,7 @@ def chat(
         loaded(
             located, backend=backend, device=device, dtype=dtype,
             max_context=None if max_context is None else parse_size(max_context),
-            max_batch_tokens=max_batch_tokens, threads=threads, graphs=graphs, memory=memory,
+            max_batch_tokens=max_batch_tokens, max_patches=max_patches, threads=threads, graphs=graphs, memory=memory,
             cache_dir=cache_dir, cache_size=cache_size,
             deterministic=deterministic, why=why, verbose=verbose, quiet=quiet,
             weights=quantized(

@@ -34,4 +34,4 @@ def convert(
     assert located.folder is not None
     with resumable(out), progress_bar("converting") as progress:
         manifest = convert_model(located.folder, located.config, out, layout.value, progress=progress)
-    report(out, manifest, as_json)
+    report(out, located.config, manifest, as_json)

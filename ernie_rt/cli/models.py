@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def models(as_json: Json = False) -> None:
-    """List the known models with their figures.
+    """List the known models with their figures, and whether they take in pictures and videos.
 
     A second table says which of Baidu's own files were compared with them.
     """
@@ -34,7 +34,7 @@ def models(as_json: Json = False) -> None:
     if as_json:
         write(json.dumps([*demos, *known], indent=2) + "\n")
         return
-    header = ["NAME", "PARAMETERS", "ACTIVE", "LAYERS", "HIDDEN", "CONTEXT", "KV BYTES/TOKEN", "HUB ID"]
+    header = ["NAME", "PARAMETERS", "ACTIVE", "LAYERS", "HIDDEN", "CONTEXT", "KV B/TOKEN", "SEES", "HUB ID"]
     keys = ["num_hidden_layers", "hidden_size", "max_position_embeddings", "kv_bytes_per_token"]
     rows = [
         [
@@ -42,6 +42,7 @@ def models(as_json: Json = False) -> None:
             human_count(row["parameters"]),
             human_count(row["active_parameters"]),
             *(str(row[key]) for key in keys),
+            "yes" if row["sees"] else "-",
             row["hub_id"] or "- (comes with ernie-rt)",
         ]
         for row in (*demos, *known)
@@ -65,6 +66,7 @@ def _figures(name: str, config: ModelConfig, hub_id: str | None, summary: str) -
         "name": name,
         "hub_id": hub_id,
         "summary": summary,
+        "sees": config.sees is not None,
         "parameters": parameters(*graphs.values()),
         "active_parameters": active_parameters(text),
         "num_hidden_layers": config.num_hidden_layers,

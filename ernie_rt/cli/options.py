@@ -50,6 +50,10 @@ Dtype = Annotated[
 BatchTokens = Annotated[
     int | None, typer.Option(min=1, help="Prompt tokens that enter one step; 512 when not given, on CUDA 4096.")
 ]
+MaxPatches = Annotated[
+    int | None,
+    typer.Option(min=1, help="Patches (14 by 14 pixels) of a picture encoded in one step; 24708 when not given."),
+]
 
 
 def _check_threads(threads: int | None) -> int | None:
@@ -75,6 +79,9 @@ CacheDir = Annotated[
 CacheSize = Annotated[str | None, typer.Option(help="What --cache-dir may take, such as 20GiB; 8GiB when not given.")]
 MaxContext = Annotated[
     str | None, typer.Option(help="How many tokens a prompt and its answer may have together, such as 8k.")
+]
+TextOnly = Annotated[
+    bool, typer.Option("--text-only", help="Of a vision-language model the text alone: it takes no pictures.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing but the answer and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was settled for you, and why.")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ernie_rt.cli.options import Dtype, Json, Ref
+from ernie_rt.cli.options import Dtype, Json, Ref, TextOnly
 
 if TYPE_CHECKING:
     from ernie_rt.contract.planner import Device
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ernie_rt.planning.candidates import Candidate
     from ernie_rt.planning.fleet import Held
     from ernie_rt.planning.plan import Plan
+    from ernie_rt.planning.seeing import Shown, Sight
 
     Needed = tuple[str, int, int, tuple[Held, ...]]
     """A form, a context, what they take of one device, and who holds it."""
@@ -40,6 +41,18 @@ def plan(
         str, typer.Option(help="Forms of the weights, such as bfloat16,int4,fp8; all when not given.")
     ] = "all",
     dtype: Dtype = "auto",
+    image: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WxH", help="Times for a prompt with a picture of this size; may be given several times."),
+    ] = None,
+    video: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FxWxH", help="The same for a video of which so many frames are looked at: 60x1280x720."),
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=784, help="Pixels of a picture at most; larger ones are made smaller.")
+    ] = None,
+    text_only: TextOnly = False,
     gpus: Annotated[
         bool, typer.Option("--gpus", help="List cards and Macs that hold it, smallest first, or several where needed.")
     ] = False,
@@ -61,6 +74,7 @@ def plan(
     from ernie_rt.planning.described import describe
     from ernie_rt.planning.device import known_devices
     from ernie_rt.planning.plan import make_plan
+    from ernie_rt.planning.seeing import Shown, largest_pixels
 
     if dtype != "auto" and dtype not in FLOATS:
         raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(FLOATS)}")
@@ -70,12 +84,15 @@ def plan(
     if html is not None:
         check_target(html)
     described, host = describe(model), PluginHost()
+    config = described.config.text_alone if text_only else described.config
     with status() as tell:
         tell(f"planning {described.name} …")
         chosen, room = _device(device)
+        pixels = largest_pixels(chosen.kind, max_pixels)
+        shown = [Shown.of("image", size, pixels) for size in image or []] + [Shown.of("video", s) for s in video or []]
         made = make_plan(
-            described.name, described.config, host, chosen, room, _contexts(context, described.config),
-            stored=described.stored, storage=storage, sequences=sequences, dtype=dtype,
+            described.name, config, host, chosen, room, _contexts(context, config, shown), stored=described.stored,
+            storage=storage, sequences=sequences, dtype=dtype, shown=shown, max_pixels=max_pixels,
         )  # fmt: skip
         needed = _holders(made) if gpus else []
         if html is not None:
@@ -106,19 +123,24 @@ def _device(name: str) -> tuple[Device, int]:
     return here, here.memory_bytes
 
 
-def _contexts(text: str | None, config: ModelConfig) -> list[int]:
-    """The contexts asked for, smallest first; OptionError for one that the model does not have."""
+def _contexts(text: str | None, config: ModelConfig, shown: Sequence[Shown]) -> list[int]:
+    """The contexts asked for, smallest first; OptionError for one that the model does not have, or without room for
+    what is shown."""
     from ernie_rt.cli.output import parse_size
     from ernie_rt.errors import OptionError
 
-    longest = config.max_position_embeddings
+    longest, least = config.max_position_embeddings, 2 + sum(each.tokens for each in shown)
     if text is None:
-        return sorted({*(tokens for tokens in USUAL_CONTEXTS if tokens < longest), min(longest, USUAL_CONTEXTS[-1])})
+        usual = {*(tokens for tokens in USUAL_CONTEXTS if least <= tokens < longest), min(longest, USUAL_CONTEXTS[-1])}
+        return sorted(usual)
     contexts = sorted({parse_size(each) for each in text.split(",")})
     for tokens in contexts:
-        if not 2 <= tokens <= longest:
+        if not least <= tokens <= longest:
+            room = ", to have room for what is shown," if shown else ""
             raise OptionError(
-                "--context is not possible", expected=f"2 to {longest}, the model's longest context", found=tokens
+                "--context is not possible",
+                expected=f"{least}{room} to {longest}, the model's longest context",
+                found=tokens,
             )
     return contexts
 
@@ -127,14 +149,18 @@ def _show(plan: Plan) -> None:
     from ernie_rt.cli.output import table, write
     from ernie_rt.display import human_bytes, human_count
     from ernie_rt.planning.forms import PARTS
+    from ernie_rt.planning.plan import seeing_seconds
 
     config, device = plan.config, plan.device
     kv = ", ".join(f"{nbytes:,} bytes a token in {dtype}" for dtype, nbytes in plan.kv_bytes.items())
     write(
         f"{plan.model}: {plan.parameters:,} parameters ({human_count(plan.parameters)}), "
         f"{human_count(plan.active_parameters)} active, contexts of up to {config.max_position_embeddings:,} tokens\n"
-        f"cache: {kv}\n\n"
+        f"cache: {kv}\n"
     )
+    if plan.sight is not None:
+        _show_sight(plan, plan.sight)
+    write("\n")
     parts = [part for part in PARTS if any(sizes[part] for sizes in plan.sizes.values())]
     rows = [["WEIGHTS", "ALL", *(part.upper() for part in parts), ""]]
     for form in plan.forms:
@@ -146,9 +172,25 @@ def _show(plan: Plan) -> None:
     times = "" if plan.sequences == 1 else f", {plan.sequences} sequences at once"
     write(f"\n{device.name}: room for {human_bytes(plan.room)}, {speed}{times}\n")
     header = ["CONTEXT", "WEIGHTS", "BACKEND", "DTYPE", "HELD", "IN FILES", "CACHE", "WORKSPACE", "FITS"]
-    table([[*header, "PREFILL/s", "DECODE/s", "WHEN FULL/s"], *map(_row, plan.candidates)])
+    header += ["PREFILL/s", "DECODE/s", "WHEN FULL/s"]
+    rows = [_row(candidate) for candidate in plan.candidates]
+    if plan.sight is not None and plan.sight.shown:
+        header += ["TOWER s", "FIRST TOKEN s"]
+        rows = [row + seeing_seconds(candidate) for row, candidate in zip(rows, plan.candidates, strict=True)]
+    table([header, *rows])
     for context, choice in zip(plan.contexts, plan.choices, strict=True):
         write(f"\n{context:,} tokens: " + (f"{plan.obstacle(context)}\n" if choice is None else _reasons(plan, choice)))
+
+
+def _show_sight(plan: Plan, sight: Sight) -> None:
+    """What seeing takes, and what becomes of the pictures and videos of the request."""
+    from ernie_rt.cli.output import table, write
+
+    kv = plan.kv_bytes["bfloat16"]
+    write("".join(f"{line}\n" for line in sight.lines(kv)))
+    if sight.shown:
+        write("\n")
+        table(sight.table(kv))
 
 
 def _show_holders(plan: Plan, needed: Sequence[Needed]) -> None:

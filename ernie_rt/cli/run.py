@@ -48,6 +48,7 @@ def run(
     dtype: opt.Dtype = "auto",
     max_context: opt.MaxContext = None,
     max_batch_tokens: opt.BatchTokens = None,
+    max_patches: opt.MaxPatches = None,
     threads: opt.Threads = None,
     graphs: opt.Graphs = True,
     deterministic: opt.Deterministic = False,
@@ -139,7 +140,7 @@ def run(
         PeakMemory() as peak,
         loaded(
             located, backend=backend, device=device, dtype=dtype, max_context=needed,
-            max_batch_tokens=max_batch_tokens, threads=threads, graphs=graphs, memory=memory,
+            max_batch_tokens=max_batch_tokens, max_patches=max_patches, threads=threads, graphs=graphs, memory=memory,
             cache_dir=cache_dir, cache_size=cache_size,
             deterministic=deterministic, why=why, verbose=verbose, quiet=quiet, weights=source,
         ) as ready,

@@ -87,13 +87,15 @@ class OpCase:
             values = b.multi(self.op, *inputs, **attrs)
         return b.finish("main", {f"{OUTPUT}{i}": value for i, value in enumerate(values)})
 
-    def given(self, dtype: DType) -> dict[str, Array]:
-        """The case's own inputs by name, for all tokens of all steps: float64, int32 or bool."""
-        return {
-            GIVEN + param: self.values(param, _dtype(spec, dtype))
-            for param, spec in self.operands.items()
-            if spec is not None and "input" in spec
-        }
+    def given(self, dtype: DType, start: int, stop: int) -> dict[str, Array]:
+        """The case's own inputs by name, those of tokens for the tokens `start:stop` of all steps: float64, int32 or
+        bool."""
+        found = {}
+        for param, spec in self.operands.items():
+            if spec is not None and "input" in spec:
+                values = self.values(param, _dtype(spec, dtype))
+                found[GIVEN + param] = values[start:stop] if spec["input"][0] == "N" else values
+        return found
 
     def ids(self) -> npt.NDArray[np.int32]:
         """Token ids of all steps; they matter where an operand is `{"step": "ids", "below": V}`."""
@@ -156,12 +158,18 @@ class ModelCase:
     batch_tokens: int
     weights: tuple[tuple[str, float, float | None], ...]
     needs: tuple[str, ...]
+    pictures: tuple[tuple[int, int, int], ...] = ()
+    """Which prompts have placeholders, from which place on, and how many."""
 
     def prompts(self, full: bool) -> tuple[tuple[int, ...], ...]:
         """Prompts of random ids; with `full`, so many more of so many tokens as `more` says."""
         lengths = self.lengths + ((self.more[1],) * self.more[0] if full else ())
         vocabulary = np.uint32(self.config.vocab_size)
-        return tuple(tuple((words(f"{self.name}/prompt.{i}", n) % vocabulary).tolist()) for i, n in enumerate(lengths))
+        prompts = [words(f"{self.name}/prompt.{i}", n) % vocabulary for i, n in enumerate(lengths)]
+        for prompt, start, count in self.pictures:
+            assert self.config.sees is not None
+            prompts[prompt][start : start + count] = self.config.sees.image_token_id
+        return tuple(tuple(prompt.tolist()) for prompt in prompts)
 
     def values(self, weight: Weight) -> Array:
         """A weight's numbers as its storage holds them, in float64."""
@@ -223,6 +231,7 @@ def model_cases() -> tuple[ModelCase, ...]:
             entry.get("batch_tokens", read["batch_tokens"]),
             tuple(weights),
             tuple(entry.get("needs", ())),
+            tuple(map(tuple, entry.get("pictures", ()))),
         )
         for entry in read["models"]
     )

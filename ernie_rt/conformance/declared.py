@@ -34,6 +34,8 @@ class Features:
     """Graphs of a single op, with inputs of their own (`Step.extra`)."""
     moe: bool = False
     """Mixture-of-experts models."""
+    vision: bool = False
+    """Models that see pictures and videos."""
     biases: bool = False
     """Models with `use_bias`."""
     batches: bool = False

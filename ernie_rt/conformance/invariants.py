@@ -13,7 +13,7 @@ import numpy as np
 
 from ernie_rt.conformance.cases import words
 from ernie_rt.conformance.judge import Judge, Verdict, worse
-from ernie_rt.conformance.models import NEW_TOKENS, Run, Specimen, drive, run_model
+from ernie_rt.conformance.models import NEW_TOKENS, Prompt, Run, Specimen, drive, run_model
 from ernie_rt.conformance.sampler import ROWS, Watched
 from ernie_rt.conformance.subject import Around, Outcome, Skip, Subject
 from ernie_rt.contract.bases import BackendBase, ExecutableBase
@@ -57,6 +57,10 @@ class Setting:
     def run(self, **options: object) -> Run:
         given: dict[str, object] = {"batches": self.batches, "taps": self.taps} | options
         return run_model(self.subject, self.specimen, **given)  # type: ignore[arg-type]
+
+    def changed(self, request: Request, ids: Prompt) -> Request:
+        """The same with other ids, and what these show."""
+        return replace(request, ids=ids, **self.specimen.shown(ids))
 
     def verdict(self, **options: object) -> Verdict:
         """Run it, tapped where that is promised, and judge it. Where taps split pieces, these are also run whole, and
@@ -107,7 +111,7 @@ def cancel(setting: Setting) -> Outcome:
 
     def interrupted(engine: Engine, executable: Executable, requests: list[Request]) -> list[SequenceState]:
         longest = max(requests, key=lambda request: len(request.ids))
-        others = [replace(longest, ids=longest.ids[::-1]) for _ in range(executable.admits.max_sequences)]
+        others = [setting.changed(longest, longest.ids[::-1]) for _ in range(executable.admits.max_sequences)]
         cancelled = [engine.submit(request) for request in others]
         for _ in range(STEPS_BEFORE_CANCEL):
             engine.step()
@@ -133,7 +137,7 @@ def preempt(setting: Setting) -> Outcome:
         size, vocabulary = executable.cache.page_size, np.uint32(setting.specimen.config.vocab_size)
         prompts = [words(f"{setting.specimen.name}/crowded.{i}", max(1, size - i)) for i in range(PREEMPTED)]
         ids = [tuple((prompt % vocabulary).tolist()) for prompt in prompts]
-        return drive(engine, executable, [replace(requests[0], ids=prompt) for prompt in ids])
+        return drive(engine, executable, [setting.changed(requests[0], prompt) for prompt in ids])
 
     return setting.judged(wrap=small, drive=crowded, context=PAGE + NEW_TOKENS)
 
@@ -144,7 +148,8 @@ def reuse(setting: Setting) -> Outcome:
     def again(engine: Engine, executable: Executable, requests: list[Request]) -> list[SequenceState]:
         # The longest prompt goes on from its half, which has ended another way; it comes again while it is answered.
         longest = max(requests, key=lambda request: len(request.ids))
-        drive(engine, executable, [replace(longest, ids=longest.ids[: len(longest.ids) // 2], max_new_tokens=3)])
+        half = setting.changed(longest, longest.ids[: len(longest.ids) // 2])
+        drive(engine, executable, [replace(half, max_new_tokens=3)])
         running = engine.submit(longest)
         while not running.generated and running.finish is None:
             engine.step()

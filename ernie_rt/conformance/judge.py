@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -11,14 +11,17 @@ import numpy.typing as npt
 
 from ernie_rt.conformance.metrics import MODEL_LIMIT, TIE_LIMIT, Rows, ties
 from ernie_rt.conformance.models import MAX_LOGITS, Prompt, Run, Specimen, Told
-from ernie_rt.conformance.oracle import Route, Walk, Walked, bad_choice
+from ernie_rt.conformance.oracle import Load, Route, Walk, Walked, bad_choice
 from ernie_rt.conformance.rounding import EPSILON, growth, multiples
 from ernie_rt.conformance.storage import numbers_of
 from ernie_rt.conformance.subject import Outcome, Subject
+from ernie_rt.contract.protocols import MAX_PATCHES, OpNumerics
 from ernie_rt.contract.step import Step
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DType, Weight
-from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.graphs import MAIN, VISION, build_graphs
+from ernie_rt.runtime.inputs import POSITIONS
+from ernie_rt.runtime.items import FEATURES, FEATURES_ROW
 
 Array = npt.NDArray[Any]
 
@@ -47,8 +50,13 @@ class Judge:
     def __init__(self, subject: Subject, specimen: Specimen) -> None:
         self._subject = subject
         self._specimen = specimen
-        self.graph: Graph = subject.stored(build_graph(specimen.config, subject.target.dtype))
+        graphs = build_graphs(specimen.config, subject.target.dtype)
+        self.graphs = {name: subject.stored(graph) for name, graph in graphs.items()}
         self._said: dict[tuple[Any, ...], tuple[Walked, Walked, Walked]] = {}
+
+    @property
+    def graph(self) -> Graph:
+        return self.graphs[MAIN]
 
     def verdict(self, run: Run, factor: float = 1.0, shown: Run | None = None) -> Verdict:
         """Judge a run: logits beside those of the oracle with the run's own experts, experts beside the free oracle's
@@ -84,21 +92,24 @@ class Judge:
         """The free oracle, the oracle with the experts that the run tells or, by ids, is `likely` to have chosen, and
         the yardstick with those, on some sequences."""
         experts = [one.experts or likely.get(one.ids, {}) for one in group]
-        scopes = experts[0] if all(experts) else ()
+        scopes = self._specimen.routers if all(experts) else ()
         forced = {scope: np.concatenate([each[scope] for each in experts]) for scope in scopes}
         key = (tuple(one.ids for one in group), *(ids.tobytes() for ids in forced.values()))
         if key not in self._said:
             step = Step.whole([one.ids for one in group])
             source = self._specimen.open()
             rows = len(group) * step.page_size
+            shown = [self._specimen.shown(one.prompt) for one in group]
             dtype, numerics = self._subject.target.dtype, self._subject.numerics.of
 
             def load(weight: Weight) -> Array:
                 return numbers_of(source, weight, {"P": step.page_size})
 
             def walk(noisy: bool, choice: Mapping[str, Array]) -> Walked:
-                graph = Walk(self.graph, load, rows, dtype, numerics if noisy else None)
-                return graph.run(step.inputs(self.graph), step.bindings(self.graph), choice)
+                rounding = numerics if noisy else None
+                given = replace(step, extra=self._beside(step, shown, load, rounding))
+                graph = Walk(self.graph, load, rows, dtype, rounding)
+                return graph.run(given.inputs(self.graph), given.bindings(self.graph), choice)
 
             try:
                 free = walk(False, {})
@@ -116,6 +127,26 @@ class Judge:
             finally:
                 source.close()
         return self._said[key]
+
+    def _beside(
+        self, step: Step, shown: Sequence[Mapping[str, Any]], load: Load, numerics: Callable[[str], OpNumerics] | None
+    ) -> dict[str, Array]:
+        """What the graph takes in beside ids, of whole sequences that bring these: features by the same arithmetic."""
+        vision = self.graphs.get(VISION)
+        if vision is None:
+            return {}
+        walk = Walk(vision, load, 0, self._subject.target.dtype, numerics)
+        features = [np.zeros((1, self._specimen.config.hidden_size))]
+        rows = np.zeros(len(step.ids), np.int32)
+        for start, each in zip(step.query_start.tolist(), shown, strict=False):
+            for placed in each["items"]:
+                (piece,) = placed.item.pieces(MAX_PATCHES)
+                given = Step.without_tokens(VISION, piece)
+                found = walk.run(given.inputs(vision), given.bindings(vision)).outputs[FEATURES]
+                rows[start + placed.start : start + placed.stop] = sum(map(len, features)) + np.arange(len(found))
+                features.append(found)
+        positions = [each["inputs"][POSITIONS].cut(0, new) for each, new in zip(shown, step.new.tolist(), strict=True)]
+        return {POSITIONS: np.concatenate(positions), FEATURES: np.concatenate(features), FEATURES_ROW: rows}
 
     def _router(self, told: list[Told], parts: list[tuple[Walked, Walked, Walked]]) -> tuple[Outcome, Array]:
         """How the experts agree, and at which tokens a choice was too close to know it when the run does not tell."""

@@ -10,15 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ernie_rt.conformance.cases import CaseWeights, ModelCase, words
+from ernie_rt.conformance.pictures import placed
 from ernie_rt.conformance.subject import Subject
 from ernie_rt.contract.protocols import Executable, Limits
 from ernie_rt.graph.legalize import Lowering
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.graphs import build_graphs
 from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.inputs import POSITIONS, PerToken
+from ernie_rt.runtime.items import PlacedItem
 from ernie_rt.runtime.kept_rows import KeptRows
 from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.sampling.params import GREEDY, SamplingParams
+from ernie_rt.vision.positions import rope_positions
 from ernie_rt.weights.source import WeightSource
 
 Array = npt.NDArray[Any]
@@ -44,6 +48,8 @@ class Specimen:
     needs: tuple[str, ...] = ()
     sequences: int = 4
     batch_tokens: int = 96
+    pictures: str = "pictures"
+    """What the pictures in its prompts are drawn from."""
 
     @classmethod
     def of_case(cls, case: ModelCase, full: bool) -> Specimen:
@@ -68,9 +74,21 @@ class Specimen:
 
     @property
     def routers(self) -> tuple[str, ...]:
-        """The scopes of its routers."""
-        layers = range(self.config.num_hidden_layers)
-        return tuple(f"layers.{i}.mlp.route" for i in layers if self.config.is_moe_layer(i))
+        """The scopes of its routers; a model that sees has two in a layer."""
+        layers = [f"layers.{i}.mlp" for i in range(self.config.num_hidden_layers) if self.config.is_moe_layer(i)]
+        pools = ("route", "vision.route") if self.config.sees else ("route",)
+        return tuple(f"{layer}.{pool}" for layer in layers for pool in pools)
+
+    def shown(self, ids: Prompt) -> dict[str, Any]:
+        """What a request of these ids brings beside them: its pictures, and the positions that they make."""
+        if self.config.sees is None:
+            return {}
+        items = placed(f"{self.name}/{self.pictures}", self.config.sees.image_token_id, ids)
+        positions = rope_positions(len(ids), [(start, item.merged) for start, item in items])
+        return {
+            "items": tuple(PlacedItem(start, item) for start, item in items),
+            "inputs": {POSITIONS: PerToken(positions, "count")},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +100,11 @@ class Told:
     logits: Array | None
     generated: tuple[int, ...]
     experts: Mapping[str, Array]
+
+    @property
+    def prompt(self) -> Prompt:
+        """Those of the tokens that were given."""
+        return self.ids[: len(self.ids) - max(len(self.generated) - 1, 0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +149,8 @@ def run_model(
     """
     prompts = specimen.prompts if prompts is None else prompts
     new = specimen.new_tokens
-    graph = build_graph(specimen.config, subject.target.dtype)
-    built = subject.build(graph, specimen.routers if taps else ())
+    graphs = build_graphs(specimen.config, subject.target.dtype)
+    built = subject.build(*graphs.values(), taps=specimen.routers if taps else ())
     limits = Limits(
         context or max(map(len, prompts)) + new,
         min(len(prompts), specimen.sequences) if batches else 1,
@@ -137,9 +160,12 @@ def run_model(
     with subject.compiled(built, source, limits) as compiled:
         executable = wrap(compiled)
         requests = [
-            Request(ids, new, all_logits=all_logits, chunk=chunk, sampling=sampling, taps=taps) for ids in prompts
+            Request(ids, new, all_logits=all_logits, chunk=chunk, sampling=sampling, taps=taps, **specimen.shown(ids))
+            for ids in prompts
         ]
-        engine = Engine(executable, limits.max_context, reuse=reuse, kept=kept(compiled))
+        engine = Engine(  # which encodes whatever is shown anew
+            executable, limits.max_context, reuse=reuse, kept=kept(compiled), graphs=built.graphs, feature_bytes=0
+        )
         sequences = drive(engine, executable, requests)
         engine.close()
     return Run(built.lowering, tuple(map(_told, sequences)))

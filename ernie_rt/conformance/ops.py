@@ -68,15 +68,14 @@ def measure_op(subject: Subject, case: OpCase, factor: float) -> Outcome:
         rough = yardstick.run(inputs, bindings, chosen)
         exact.append(walked.outputs)
         noisy.append(rough.outputs)
-        routes += [(done, rough.routes[scope]) for scope, done in walked.routes.items()]
+        routes.append([(done, rough.routes[scope]) for scope, done in walked.routes.items()])
     return _judge(case, lowering, found, exact, noisy, routes, route, subject.grain(graph), factor)
 
 
 def make_steps(case: OpCase, executable: Executable, dtype: DType) -> list[Step]:
     """The steps of a case, in whatever cache the executable has; its pages are handed out in a disorder."""
-    given, ids = case.given(dtype), case.ids()
+    ids = case.ids()
     wide = np.float64 if dtype == "float64" else np.float32
-    given = {name: a.astype(wide) if a.dtype.kind == "f" else a for name, a in given.items()}
     tables = _tables(executable.cache, case.lengths)
     steps, start = [], 0
     past = np.zeros(len(case.lengths), np.int32)
@@ -85,6 +84,7 @@ def make_steps(case: OpCase, executable: Executable, dtype: DType) -> list[Step]
         there = np.nonzero(new)[0].astype(np.int32)
         _check_admitted(executable.admits, new[there])
         stop = start + int(new.sum())
+        given = case.given(dtype, start, stop)
         rows = range(0, stop - start, 2) if case.rows is None else case.rows[place]
         steps.append(
             Step(
@@ -95,7 +95,7 @@ def make_steps(case: OpCase, executable: Executable, dtype: DType) -> list[Step]
                 page_size=executable.cache.page_size,
                 seats=there,
                 rows=np.array(rows, np.int32),
-                extra={name: array[start:stop] for name, array in given.items()},
+                extra={name: a.astype(wide) if a.dtype.kind == "f" else a for name, a in given.items()},
             )
         )
         past, start = past + new, stop
@@ -130,7 +130,7 @@ def _judge(
     found: list[Any],
     exact: list[dict[str, Array]],
     noisy: list[dict[str, Array]],
-    routes: list[tuple[Route, Route]],
+    routes: list[list[tuple[Route, Route]]],
     route: str,
     activation: DType,
     factor: float,
@@ -151,9 +151,14 @@ def _judge(
             continue
         rough = np.concatenate([outputs[name] for outputs in noisy])
         actual = actual.astype(np.float64)
-        if routes and case.op != "moe_route":
+        if routes[0] and case.op != "moe_route":
             # Where experts are nearly as good as one another either choice is right, and only one can be compared.
-            clear = np.concatenate([done.distance() > OP_LIMIT * done.noise(rough) for done, rough in routes])
+            clear = np.concatenate(
+                [
+                    np.all([done.distance() > OP_LIMIT * done.noise(rough) for done, rough in pools], axis=0)
+                    for pools in routes
+                ]
+            )
             actual, right, rough = actual[clear], right[clear], rough[clear]
         new = op_figures(actual, right, rough, value.type.dtype, activation, factor)
         if not figures or not new["margin"] <= figures["margin"]:

@@ -90,9 +90,9 @@ class Subject:
         with blame(self.info.name):
             return self.backend.accepts(storage, self.target)
 
-    def build(self, graph: Graph, taps: tuple[str, ...] = ()) -> Build:
+    def build(self, *graphs: Graph, taps: tuple[str, ...] = ()) -> Build:
         with blame(self.info.name):
-            return build({graph.name: self.planned(graph)}, self.backend, self.target, taps=taps)
+            return build({graph.name: self.planned(graph) for graph in graphs}, self.backend, self.target, taps=taps)
 
     def refusal(self, nodes: Iterable[Node]) -> str:
         """Of the first node that the backend runs neither whole nor in parts, what it says: of the node itself, and of

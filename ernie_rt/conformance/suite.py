@@ -32,7 +32,8 @@ from ernie_rt.graph.types import DType
 from ernie_rt.host import PluginHost
 from ernie_rt.location import locate
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.modeling.ernie45 import as_stored, build_graph
+from ernie_rt.modeling.ernie45 import as_stored
+from ernie_rt.modeling.graphs import build_graphs, weights_of
 from ernie_rt.weights.source import WeightSource
 
 LEVELS: Final = ("L0", "L1", "L2", "L3", "L4", "L5")
@@ -43,6 +44,7 @@ Measure = Callable[[Setting, Sequence[Text], DType | None], Outcome]
 INVARIANT_MODELS: Final[Mapping[str, Collection[str]]] = {
     "dense": INVARIANTS,
     "moe": INVARIANTS,
+    "vl": INVARIANTS,
     "large-dense": ("chunks", "lean"),
     "large-moe": ("chunks", "lean"),
 }
@@ -181,7 +183,7 @@ class Suite:
         if self._quantization is not None:
             config = as_stored(located.config, stored.storages)
             stored.close()
-            weights = Quantized(located.weights, self._quantization, build_graph(config).weights)
+            weights = Quantized(located.weights, self._quantization, weights_of(build_graphs(config)).values())
         sides = Contender(self.backend, target.device, target.dtype), Contender("reference")
         ids = located.tokenizer.encode(prompt)
         return compare(located, *sides, ids, max_new_tokens=8, weights=weights, host=self._host)
@@ -190,8 +192,8 @@ class Suite:
         """Of the storages that weights have, whether the backend takes them as they are."""
         if self._quantization is None:
             return {}
-        graphs = [build_graph(specimen.config) for specimen in self._specimens(False)]
-        storages = (planned(self._quantization, weight) for graph in graphs for weight in graph.weights)
+        models = [build_graphs(specimen.config) for specimen in self._specimens(False)]
+        storages = (planned(self._quantization, weight) for model in models for weight in weights_of(model).values())
         return {str(storage): self.subject.accepts(storage) for storage in storages if storage.packed}
 
     def settle(self, check: Check) -> Result:
@@ -341,7 +343,7 @@ class Suite:
         """A model with its weights quantised, if they are to be; the same for all of its specimens."""
         if self._quantization is None:
             return specimen
-        weights = build_graph(specimen.config).weights
+        weights = weights_of(build_graphs(specimen.config)).values()
         source = self._sources.setdefault(specimen.name, Quantized(specimen.open, self._quantization, weights))
         return replace(specimen, open=lambda: source)
 
@@ -359,7 +361,8 @@ class Suite:
             raise Skip(f"it does not run this model: {refusal}")
 
     def _refusal(self, specimen: Specimen) -> str:
-        return self.subject.refusal(self.subject.stored(build_graph(specimen.config, self.subject.target.dtype)).nodes)
+        graphs = build_graphs(specimen.config, self.subject.target.dtype).values()
+        return self.subject.refusal(node for graph in graphs for node in self.subject.stored(graph).nodes)
 
     def _setting(self, specimen: Specimen, factor: float) -> Setting:
         features = self.expectations.features

@@ -74,11 +74,11 @@ def trace(
         answer: tuple[int, ...] = ()
         try:
             try:
-                answer = tuple(_run(executable, request).generated)
+                answer = tuple(_run(executable, request, built.graphs).generated)
             except BackendError as error:
                 failure = error
             seen = replace(request, max_new_tokens=len(answer), all_logits=True, taps=True, stop_ids=frozenset())
-            sequence = _run(_Prompted(executable, (*request.ids, *answer)), seen)
+            sequence = _run(_Prompted(executable, (*request.ids, *answer)), seen, built.graphs)
         finally:
             executable.close()
         logits = lowering.graph.output("logits").name
@@ -130,8 +130,8 @@ class _Prompted(Around):
         return Done(replace(result, tokens=self._text[step.lengths][:, None], counts=None))
 
 
-def _run(executable: Executable, request: Request) -> SequenceState:
-    engine = Engine(executable, request.most_entered, reuse=False)
+def _run(executable: Executable, request: Request, graphs: Mapping[str, Graph]) -> SequenceState:
+    engine = Engine(executable, request.most_entered, reuse=False, graphs=graphs)
     sequence = engine.submit(request)
     for _ in engine.run(sequence):
         pass

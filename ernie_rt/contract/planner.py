@@ -10,6 +10,7 @@ from ernie_rt.contract.protocols import Limits, MemoryReport, Target
 from ernie_rt.graph.cost import live_bytes
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import Storage
+from ernie_rt.modeling.graphs import VISION
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +90,15 @@ def reading(device: Device, products: str, *, most: float, bytes_per_flop: float
 
 def activation_bytes(graphs: Mapping[str, Graph], limits: Limits) -> int:
     """The most bytes of activations that are alive at once in the largest step that the limits allow."""
+    return max((live_bytes(graph, _largest(graph, limits)) for graph in graphs.values()), default=0)
+
+
+def _largest(graph: Graph, limits: Limits) -> dict[str, int]:
+    """What the symbolic axes of a graph measure in its largest step."""
+    if graph.name == VISION:  # patches, blocks of four of them, and features, one of each block of a picture
+        return {"S": limits.max_patches, "M": limits.max_patches // 4, "F": limits.max_patches // 4}
     tokens = min(limits.max_batch_tokens, limits.max_context * limits.max_sequences)
-    sizes = {"N": tokens, "C": limits.max_context, "P": limits.max_context, "L": limits.max_sequences}
     # Inputs beside index arrays may have axes of their own: as long as a step at most, such as rows for some tokens.
-    own = {
-        dim for graph in graphs.values() for value in graph.inputs for dim in value.type.dims if isinstance(dim, str)
-    }
-    sizes = dict.fromkeys(own, tokens) | sizes
-    return max((live_bytes(graph, sizes) for graph in graphs.values()), default=0)
+    own = {dim for value in graph.inputs for dim in value.type.dims if isinstance(dim, str)}
+    sizes = {"N": tokens, "C": limits.max_context, "P": limits.max_context, "L": limits.max_sequences}
+    return dict.fromkeys(own, tokens) | sizes

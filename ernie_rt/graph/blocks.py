@@ -168,7 +168,10 @@ def moe_block(
     """
     need((shared_gate_up is None) == (shared_down is None), "shared experts need both gate_up and down")
     second = (mask, vision_mask, vision_gate, vision_gate_up, vision_down)
-    need(all(each is None for each in second) or None not in second, "a second pool needs masks, gate and experts")
+    need(
+        None not in second or not any((*second, vision_correction_bias)),
+        "a second pool needs masks, gate and experts",
+    )
     return x
 
 

@@ -71,8 +71,9 @@ def gelu(x: TensorType, *, form: str) -> TensorType:
 def _gelu(b: Composer, x: Value, *, form: str) -> Value:
     if form == "quick":
         return b("mul", x, b("sigmoid", b("affine", x, scale=1.702, shift=0.0)))
-    normal = b("affine", b("erf", b("affine", x, scale=math.sqrt(0.5), shift=0.0)), scale=0.5, shift=0.5)
-    return b("mul", x, normal)
+    exact = b.widen(x)  # what is left of 1 + erf near -1 is not worth having in 16 bits
+    normal = b("affine", b("erf", b("affine", exact, scale=math.sqrt(0.5), shift=0.0)), scale=0.5, shift=0.5)
+    return b("cast", b("mul", exact, normal), dtype=x.type.dtype)
 
 
 def linear(x: TensorType, weight: TensorType, bias: TensorType | None = None) -> TensorType:
@@ -175,7 +176,8 @@ def attention(
     softmax of q·k·scale over the rows of its own sequence with context_index <= index, then the weighted sum of v.
     `q [N, Q, D]` gives `[N, Q·D]`; query head h reads kv head h // (Q / K).
 
-    Without a state the new tokens are the context, and without an index each sees all of its sequence.
+    Without a state the new tokens are the context, and without an index each sees all of its sequence. The tokens of a
+    sequence lie side by side: `sequence` never falls.
     """
     need_int(sequence)
     need(len(q.dims) == 3 and k == v and q.dims[0] == k.dims[0] and q.dims[2] == k.dims[2], f"q {q}, k {k}, v {v}")

@@ -1,7 +1,8 @@
 """What a graph costs to run: FLOPs and bytes per node and in all, what is alive, and its parameters.
 
 Costs take bindings for the symbolic axes, such as `{"N": 1, "C": 4096, "L": 1}`. FLOPs count a multiply and an add as
-two. Bytes are those that must move at least once: weights as they are stored, and cache rows.
+two. Bytes are those that must move at least once: weights as they are stored, and cache rows. Where a model sees, F
+rows of features mean that F - 1 of the N tokens are vision, and have experts of their own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ernie_rt.graph.types import State, TensorType, Value, Weight
 
 Bindings = Mapping[str, int]
 EXPERTS = frozenset({"experts_gate_up", "experts_down"})
+VISION_EXPERTS = frozenset({"vision_gate_up", "vision_down"})
 LOOKED_UP = frozenset({"table", "cos", "sin"})
 
 
@@ -136,6 +138,13 @@ def flops(node: Node, bindings: Bindings) -> int:
         if node.operands["index"] is not None:  # one causal sequence whose context ends with the new tokens
             pairs -= new * (new - 1) // 2
         return 4 * pairs * math.prod(q.shape(bindings)[1:])
+    if node.op == "moe_block" and node.operands["vision_mask"] is not None:
+        served = {"mask": _served(node, bindings), "vision_mask": _served(node, bindings, vision=True)}
+        return sum(
+            flops(child, bindings if mask is None else {**bindings, "N": served[mask]})
+            for child in _parts(node)
+            for mask in [next((name for name in served if node.operands[name] in child.inputs), None)]
+        )
     if node.op == "moe_experts":
         gate_up = _operand_type(node, "experts_gate_up")
         _, width, _, hidden = gate_up.shape(bindings)
@@ -168,10 +177,16 @@ def _weight_bytes(node: Node, param: str, weight: Weight, bindings: Bindings) ->
         rows = weight.type.dims[0]
         whole = weight.nbytes({**bindings, "P": bindings["N"]})
         return whole if isinstance(rows, str) else whole * min(bindings["N"], rows) // rows
-    if param in EXPERTS:
-        experts = weight.type.shape(bindings)[0]
-        return round(weight.nbytes(bindings) * distinct_experts(experts, _top_k(node), bindings["N"]) / experts)
+    if param in EXPERTS | VISION_EXPERTS:
+        experts, tokens = weight.type.shape(bindings)[0], _served(node, bindings, vision=param in VISION_EXPERTS)
+        return round(weight.nbytes(bindings) * distinct_experts(experts, _top_k(node), tokens) / experts)
     return weight.nbytes(bindings)
+
+
+def _served(node: Node, bindings: Bindings, vision: bool = False) -> int:
+    """How many new tokens a pool of experts serves: where there are two, those of pictures or the others."""
+    seen = bindings["F"] - 1 if node.operands.get("vision_mask") is not None else 0
+    return seen if vision else bindings["N"] - seen
 
 
 def _top_k(node: Node) -> int:
@@ -191,14 +206,17 @@ def parameters(*graphs: Graph) -> int:
     return sum(weight.type.elements() for weight in weights.values() if weight.storage.stored)
 
 
-def active_parameters(graph: Graph) -> int:
-    """Parameters that take part in one token: of routed experts the top_k, everything else (embedding, head) whole."""
+def active_parameters(graph: Graph, *, vision: bool = False) -> int:
+    """Parameters that take part in one token of text, or of a picture: of the experts that serve such tokens the top_k,
+    everything else (embedding, head) whole."""
+    served, others = (VISION_EXPERTS, EXPERTS) if vision else (EXPERTS, VISION_EXPERTS)
+    elsewhere = others | ({"gate", "correction_bias"} if vision else {"vision_gate", "vision_correction_bias"})
     active: dict[str, int] = {}
     for node in graph.nodes:
         for param, operand in node.operands.items():
-            if isinstance(operand, Weight) and operand.storage.stored:
+            if isinstance(operand, Weight) and operand.storage.stored and param not in elsewhere:
                 elements = operand.type.elements()
-                if param in EXPERTS:
+                if param in served:
                     elements = elements // operand.type.shape()[0] * _top_k(node)
                 active[operand.name] = max(active.get(operand.name, 0), elements)
     return sum(active.values())

@@ -95,8 +95,8 @@ def graph_text(graph: Graph, *, fold: bool = False) -> str:
 
 
 def _layer(scope: str) -> str:
-    """`layers.3` of `layers.3.mlp.route`; empty outside the layers."""
-    match = re.match(r"layers\.\d+(?=\.)", scope)
+    """`layers.3` of `layers.3.mlp.route`, in a vision tower too; empty outside the layers."""
+    match = re.match(r"(vision\.)?layers\.\d+(?=\.)", scope)
     return match[0] if match else ""
 
 

@@ -18,8 +18,9 @@ from ernie_rt.modeling.weighted import WeightedBuilder
 from ernie_rt.storage.rope import RopeTable
 
 THETA: Final = 10000.0
-LONGEST_SIDE: Final = 2224
-"""The most patches along a side: of 24,708, the most of a picture, where one side is 200 times the other."""
+LONGEST_SIDE: Final = 8400
+"""How many rows and columns of patches there are tables for: more than a picture has of 67 million pixels, which is the
+most that may be allowed, where one side is 200 times the other."""
 
 
 def build_vision_graph(

@@ -14,9 +14,10 @@ from ernie_rt.graph.types import DType, Storage, Weight
 from ernie_rt.hooks import BackendInfo
 from ernie_rt.host import PluginHost
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.modeling.graphs import MAIN, build_graphs, weights_of
+from ernie_rt.modeling.graphs import MAIN, VISION, build_graphs, weights_of
 from ernie_rt.planning.forms import Form
 from ernie_rt.planning.limits import batch_tokens
+from ernie_rt.planning.seeing import Shown
 from ernie_rt.planning.speed import Predictor, Speed
 
 Fit = Literal["yes", "from disk", "no"]
@@ -84,19 +85,18 @@ class Way:
     graphs: Mapping[str, Graph]
     dequantised: bool
 
-    @property
-    def graph(self) -> Graph:
-        """The one that makes tokens."""
-        return self.graphs[MAIN]
-
     def bill(self, limits: Limits) -> MemoryReport:
         return self.planner.bill(self.graphs, self.target, limits)
+
+    def predictor(self, device: Device) -> Predictor:
+        rates = self.planner.rates(self.target, device)
+        return Predictor(self.graphs[MAIN], device, rates, self.graphs.get(VISION))
 
 
 def ways(model: Planned, host: PluginHost, kind: str, forms: Sequence[Form], dtype: str = "auto") -> Iterator[Way]:
     """Of each backend with a planner that knows the kind of device and computes in `dtype`, each form that runs."""
-    for name, info in host.backends.items():
-        planner = host.planner(name) if kind in info.dtypes else None
+    for backend, info in host.backends.items():
+        planner = host.planner(backend) if kind in info.dtypes else None
         settled = settled_dtype(info, kind, dtype, model.config.dtype) if planner is not None else None
         if planner is None or settled is None:
             continue
@@ -105,8 +105,8 @@ def ways(model: Planned, host: PluginHost, kind: str, forms: Sequence[Form], dty
             given = model.in_form(form, settled, _layout(form, planner, target))
             packed = {weight.storage for weight in weights_of(given).values() if weight.storage.packed}
             dequantised = not all(planner.accepts(storage, target) for storage in packed)
-            taken = {each: accepted(graph, planner, target) for each, graph in given.items()}
-            yield Way(name, target, form, planner, taken, dequantised)
+            taken = {name: accepted(graph, planner, target) for name, graph in given.items()}
+            yield Way(backend, target, form, planner, taken, dequantised)
 
 
 def candidates(
@@ -120,16 +120,18 @@ def candidates(
     sequences: int = 1,
     dtype: str = "auto",
     batch: int | None = None,
+    shown: Sequence[Shown] = (),
 ) -> tuple[Candidate, ...]:
     """The ways to run a model on a device that has `room` bytes, of all backends with a planner that know its kind.
+
+    `shown` are pictures and videos of the request whose times are predicted.
 
     They come by context, form and backend, in the order of each; a backend that does not compute in `dtype` has none.
     """
     found = []
     for way in ways(model, host, device.kind, forms, dtype):
         missing = host.missing(way.backend)
-        rates = way.planner.rates(way.target, device)
-        predictor = Predictor(way.graph, device, rates)
+        rates, predictor = way.planner.rates(way.target, device), way.predictor(device)
         for context in contexts:
             limits = Limits(context, sequences, batch or batch_tokens(device.kind))
             bill = way.bill(limits)
@@ -142,7 +144,7 @@ def candidates(
                     limits,
                     bill,
                     fit,
-                    predictor.speed(context, limits.max_batch_tokens) if fit != "from disk" else None,
+                    predictor.speed(context, limits.max_batch_tokens, shown=shown) if fit != "from disk" else None,
                     rates.source,
                     rates.has_run,
                     dequantised=way.dequantised,

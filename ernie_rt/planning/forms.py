@@ -115,21 +115,24 @@ def forms_of(config: ModelConfig, stored: Mapping[str, Storage] | None, wanted: 
 
 
 PARTS: Final = (
-    "embedding", "attention", "routed experts", "shared experts", "MLP", "head", "norms", "router", "vision tower",
+    "embedding", "attention", "routed experts", "vision experts", "shared experts", "MLP", "head", "tower", "resampler",
+    "norms", "router",
 )  # fmt: skip
+RESAMPLER: Final = tuple(f"{OF_VISION}{step}." for step in ("spatial", "temporal", "features"))
+"""What the names of the weights begin with that make features of what the tower says; its others are the tower's."""
 
 
 def part_of(weight: Weight) -> str:
     """Which part of a model a weight belongs to: one of PARTS."""
-    scope, _, last = weight.name.rpartition(".")
     if weight.name.startswith(OF_VISION):
-        return "vision tower"
+        return "resampler" if weight.name.startswith(RESAMPLER) else "tower"
+    scope, _, last = weight.name.rpartition(".")
     if last == "norm":
         return "norms"
     if scope in ("embed", "head"):
         return "embedding" if scope == "embed" else "head"
     if scope.endswith(".experts"):
-        return "routed experts"
+        return "vision experts" if scope.endswith(".vision.experts") else "routed experts"
     if scope.endswith(".shared"):
         return "shared experts"
     if scope.endswith(".attention"):

@@ -3,7 +3,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const [context, sequences, device] = ["context", "sequences", "device"].map((id) => document.getElementById(id));
 const parts = [...new Set(data.bars.flatMap((bar) => Object.keys(bar.weights))), "KV cache", "workspace"];
-const COLOURS = 8;
+const COLOURS = 10;
 
 function element(name, text, kind) {
   const made = document.createElement(name);

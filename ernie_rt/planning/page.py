@@ -51,6 +51,8 @@ class Picture:
     context: int
     sequences: int
     device: str
+    seen: str = ""
+    """What is to be said of pictures and videos, as HTML."""
 
 
 def context_stops(longest: int) -> tuple[int, ...]:
@@ -74,6 +76,7 @@ def _parts(picture: Picture) -> tuple[str, list[str], str, str]:
     sections = [
         f"<p>{escape(picture.about)}</p>",
         assets.joinpath("page.html").read_text("utf-8"),
+        picture.seen,
         embedded(_data(picture)),
     ]
     style, script = (assets.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from html import escape
 from typing import Final
 
 from ernie_rt.contract.planner import Device
@@ -11,14 +12,16 @@ from ernie_rt.contract.protocols import Limits, MemoryReport
 from ernie_rt.display import human_count
 from ernie_rt.graph.graph import Graph
 from ernie_rt.host import PluginHost
+from ernie_rt.html import table
 from ernie_rt.modeling.graphs import weights_of
 from ernie_rt.planning.candidates import Planned, Way, ways
 from ernie_rt.planning.device import known_devices
 from ernie_rt.planning.forms import Form, part_of
 from ernie_rt.planning.limits import batch_tokens
 from ernie_rt.planning.page import SEQUENCES, Bar, Picture, context_stops
-from ernie_rt.planning.plan import Plan, card_bill
-from ernie_rt.planning.speed import Decode, Predictor
+from ernie_rt.planning.plan import Plan, card_bill, seeing_seconds
+from ernie_rt.planning.seeing import Sight
+from ernie_rt.planning.speed import Decode
 from ernie_rt.planning.usual import usual_device
 
 KINDS: Final = ("cpu", "cuda", "mps")
@@ -26,7 +29,7 @@ FOR_COMPARISON: Final = "reference"
 """A backend that is there for others to be compared with, in float64."""
 SHOWN_AS: Final[Mapping[str, str]] = {
     "embedding": "embedding and head", "head": "embedding and head", "norms": "norms and router",
-    "router": "norms and router",
+    "router": "norms and router", "tower": "tower and resampler", "resampler": "tower and resampler",
 }  # fmt: skip
 
 Bill = Callable[[int, int], MemoryReport]
@@ -53,14 +56,31 @@ def picture_of(plan: Plan, host: PluginHost, here: Sequence[Device]) -> Picture:
         context=plan.contexts[0],
         sequences=plan.sequences,
         device=plan.device.name,
+        seen="" if plan.sight is None else _seen(plan, plan.sight),
     )
+
+
+def _seen(plan: Plan, sight: Sight) -> str:
+    """What seeing takes, as HTML; with what is shown, and how long that takes each way to run the model."""
+    kv = plan.kv_bytes["bfloat16"]
+    parts = ["<h2>Pictures and videos</h2>", *(f"<p>{escape(line)}</p>" for line in sight.lines(kv))]
+    if sight.shown:
+        header, *rows = sight.table(kv)
+        parts.append(table(header, rows))
+        times = [
+            [f"{each.limits.max_context:,}", each.form, each.backend, each.fit, *seeing_seconds(each)]
+            for each in plan.candidates
+        ]
+        parts.append(f"<p>With them in the prompt, on {escape(plan.device.name)}:</p>")
+        parts.append(table(["CONTEXT", "WEIGHTS", "BACKEND", "FITS", "TOWER s", "FIRST TOKEN s"], times))
+    return "\n".join(parts)
 
 
 def _bars(forms: Sequence[Form], model: Planned, host: PluginHost, kind: str, contexts: Sequence[int]) -> Iterator[Bar]:
     usual = usual_device(kind)
     for way in ways(model, host, kind, forms):
         if way.backend != FOR_COMPARISON and not way.dequantised:
-            decode = Predictor(way.graph, usual, way.planner.rates(way.target, usual)).decode(SEQUENCES)
+            decode = way.predictor(usual).decode(SEQUENCES)
             bill = partial(_way_bill, way, batch_tokens(kind))
             yield _bar(f"{way.form.name}, {way.backend}", kind, way.graphs, contexts, bill, decode)
     if kind == "cuda":

@@ -10,15 +10,17 @@ from typing import Any, Final
 from ernie_rt.contract.contents import PagedContents
 from ernie_rt.contract.planner import Device, activation_bytes
 from ernie_rt.contract.protocols import Limits, MemoryReport
+from ernie_rt.errors import OptionError
 from ernie_rt.graph.cost import active_parameters, parameters
 from ernie_rt.graph.types import DTYPES, DType, Storage
 from ernie_rt.host import PluginHost
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.modeling.ernie45 import build_graph
-from ernie_rt.modeling.graphs import MAIN, weights_of
+from ernie_rt.modeling.families import FAMILIES
+from ernie_rt.modeling.graphs import MAIN, VISION, weights_of
 from ernie_rt.planning.candidates import Candidate, Planned, candidates
 from ernie_rt.planning.forms import Form, forms_of, sizes
 from ernie_rt.planning.limits import batch_tokens
+from ernie_rt.planning.seeing import Shown, Sight, largest_pixels
 
 FASTER: Final = 1.2
 """How many times as fast another way has to be predicted before a plan speaks of it."""
@@ -46,6 +48,8 @@ class Plan:
     sequences: int
     dtype: str
     candidates: tuple[Candidate, ...]
+    sight: Sight | None = None
+    """Of a model that sees: what that takes, and the pictures and videos of the request whose times are predicted."""
 
     @property
     def choices(self) -> tuple[Candidate | None, ...]:
@@ -91,6 +95,8 @@ class Plan:
     def command(self, chosen: Candidate) -> str:
         """What runs it so, on a machine that has such a device; several sequences at once are for a server."""
         words = ["ernie-rt", "run" if self.sequences == 1 else "serve", self.model]
+        if self.config.vision is not self.config.sees:
+            words.append("--text-only")
         if self._form(chosen.form).quantization is not None:
             words += ["--weights", chosen.form]
         words += ["--backend", chosen.backend, "--device", self.device.kind]
@@ -136,6 +142,7 @@ class Plan:
             "model": self.model,
             "parameters": self.parameters,
             "active_parameters": self.active_parameters,
+            "vision": None if self.sight is None else self.sight.to_json(self.kv_bytes["bfloat16"]),
             "max_position_embeddings": self.config.max_position_embeddings,
             "kv_bytes_per_token": dict(self.kv_bytes),
             "weights": {
@@ -173,19 +180,31 @@ def make_plan(
     storage: str = "all",
     sequences: int = 1,
     dtype: str = "auto",
+    shown: Sequence[Shown] = (),
+    max_pixels: int | None = None,
 ) -> Plan:
     """Plan a model called `name`, whose weights are `stored` so where it is known, for a device with so much room.
 
-    OptionError for a `storage` that nobody knows.
+    `shown` are pictures and videos of the request whose times are predicted, and `max_pixels` is the most that a
+    picture has (None: as on such a device). OptionError for a `storage` that nobody knows, and for pictures that the
+    model does not take.
     """
     model, forms = Planned(config, stored), forms_of(config, stored, storage)
     graphs = model.graphs()
-    row = sum(state.type.elements({"R": 1, "S": 1}) for state in graphs[MAIN].states)
+    if shown and VISION not in graphs:
+        raise OptionError(
+            "the model takes in text alone, no pictures and no videos",
+            where=name,
+            found=f"{len(shown)} of them",
+            hint=f"Leave them out, or plan one of {', '.join(f.name for f in FAMILIES if f.config.sees)}",
+        )
+    graph = graphs[MAIN]
+    row = sum(state.type.elements({"R": 1, "S": 1}) for state in graph.states)
     return Plan(
         model=name,
         config=config,
         parameters=parameters(*graphs.values()),
-        active_parameters=active_parameters(build_graph(config.text_alone)),
+        active_parameters=active_parameters(graph),
         kv_bytes={dtype: row * DTYPES[dtype].size for dtype in ("bfloat16", "float32")},
         forms=forms,
         sizes={form.name: sizes(weights_of(graphs).values(), form) for form in forms},
@@ -194,7 +213,10 @@ def make_plan(
         contexts=tuple(contexts),
         sequences=sequences,
         dtype=dtype,
-        candidates=candidates(model, host, device, room, forms, contexts, sequences=sequences, dtype=dtype),
+        candidates=candidates(
+            model, host, device, room, forms, contexts, sequences=sequences, dtype=dtype, shown=shown
+        ),
+        sight=Sight.of(graphs, shown, largest_pixels(device.kind, max_pixels)) if VISION in graphs else None,
     )
 
 
@@ -228,6 +250,12 @@ def passed_over(other: Candidate, chosen: Candidate) -> str:
     return "predicted to be about as fast" if 0.8 < times < 1.25 else f"predicted to take {times:.1f} times as long"
 
 
+def seeing_seconds(candidate: Candidate) -> list[str]:
+    """For people: seconds of tower and resampler for what is shown, and until the first token."""
+    speed = candidate.speed
+    return ["-", "-"] if speed is None else [f"{speed.vision_seconds:,.2f}", f"{speed.first_token_seconds:,.2f}"]
+
+
 def candidate_json(candidate: Candidate) -> dict[str, Any]:
     bill, speed = candidate.bill, candidate.speed
     return {
@@ -245,6 +273,8 @@ def candidate_json(candidate: Candidate) -> dict[str, Any]:
         "prefill_tokens_per_second": None if speed is None else speed.prefill_tokens_per_second,
         "decode_tokens_per_second": None if speed is None else speed.decode_tokens_per_second,
         "full_context_tokens_per_second": None if speed is None else 1 / speed.full_seconds,
+        "vision_seconds": None if speed is None else speed.vision_seconds,
+        "first_token_seconds": None if speed is None else speed.first_token_seconds,
         "rates_from": candidate.basis,
         "has_run": candidate.has_run,
         "dequantised": candidate.dequantised,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +15,40 @@ Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
+Pool = Literal["text", "vision"]
+VISION: Final = "vision"
+"""What is in the scope of a router that is for pictures: `layers.3.mlp.vision.route`."""
+
+
+class OfRouter:
+    """What is to be known of a router by its `scope`."""
+
+    __slots__ = ()
+    scope: str
+
+    @property
+    def layer(self) -> int:
+        """3 of `layers.3.mlp.route`."""
+        return int(self.scope.split(".")[1])
+
+    @property
+    def pool(self) -> Pool:
+        """Which tokens its experts are for: where a model sees, those of pictures have some of their own."""
+        return "vision" if VISION in self.scope.split(".") else "text"
+
+    @property
+    def name(self) -> str:
+        """What people are shown: `layer 3`, and `vision 3` where the experts are for pictures."""
+        return f"{'vision' if self.pool == 'vision' else 'layer'} {self.layer}"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Routes:
+class Routes(OfRouter):
     """What one router did with N tokens, each of which it sends to A of its E experts.
 
-    `ids` and `weights` are `[N, A]`, the best score first; an id of -1 stands for no expert, and is counted nowhere.
-    `unbiased` are the ids that it would have chosen without its correction bias, None where it has none. The arrays are
-    read-only.
+    `ids` and `weights` are `[N, A]`, the best score first; an id of -1 stands for no expert, and is counted nowhere: a
+    token that the router's pool does not serve has no other, and no weight. `unbiased` are the ids that it would have
+    chosen without its correction bias, None where it has none. The arrays are read-only.
     """
 
     scope: str
@@ -31,9 +57,9 @@ class Routes:
     weights: Float32
     unbiased: Int32 | None
 
-    @property
-    def layer(self) -> int:
-        return layer_of(self.scope)
+    def serves(self, token: int) -> bool:
+        """Whether it sends a token to any expert."""
+        return bool((self.ids[token] >= 0).any())
 
     @property
     def by_bias(self) -> Bools:
@@ -94,7 +120,7 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ExpertLoad:
+class ExpertLoad(OfRouter):
     """What one router gave its E experts to do, summed over any number of texts.
 
     `tokens` came through it; `counts` `[E]` of them went to each expert, with these `weights` in all. Without the
@@ -120,10 +146,6 @@ class ExpertLoad:
             both,
             self.moved + other.moved,
         )
-
-    @property
-    def layer(self) -> int:
-        return layer_of(self.scope)
 
     @property
     def shares(self) -> Float64:
@@ -159,7 +181,8 @@ class Load:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Routing:
-    """Which experts each token of a text was sent to: its `ids` `[N]`, and what every router did with them."""
+    """Which experts each token of a text was sent to: its `ids` `[N]`, and what every router did with them, those for
+    text first."""
 
     ids: Int32
     routers: tuple[Routes, ...]
@@ -167,11 +190,6 @@ class Routing:
     @property
     def load(self) -> Load:
         return Load(1, len(self.ids), tuple(routes.load for routes in self.routers))
-
-
-def layer_of(scope: str) -> int:
-    """3 of `layers.3.mlp.route`."""
-    return int(scope.split(".")[1])
 
 
 def fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -21,6 +21,23 @@ function outline(kind) {
   return path;
 }
 
+// What shows each token: its place in the text and, of a picture, a square of it.
+const shows = tokens.map((token) => [token]);
+const squares = [...document.querySelectorAll(".patches")].flatMap((group) => {
+  const { start, count, columns, side } = group.dataset; // texts, which arithmetic takes as numbers
+  return Array.from({ length: Number(count) }, (_, i) => {
+    const square = document.createElementNS(SVG, "rect");
+    const [row, column] = [Math.floor(i / columns), i % columns];
+    for (const [name, value] of Object.entries({ x: column * side, y: row * side, width: side, height: side })) {
+      square.setAttribute(name, String(value));
+    }
+    group.append(square);
+    const place = Number(start) + i;
+    shows[place]?.push(square);
+    return { square, place };
+  });
+});
+
 const marks = outline("marks");
 const here = outline("here");
 
@@ -41,18 +58,21 @@ function weightBar(weight) {
 
 // The experts of a token, layer by layer: outlined in the map, and in the table with their weights.
 function choose(place) {
-  tokens.forEach((token, i) => {
-    token.classList.remove("goes");
-    token.classList.toggle("chosen", i === place);
-    token.setAttribute("aria-pressed", String(i === place));
-    token.tabIndex = i === place ? 0 : -1;
+  shows.forEach((shown, i) => {
+    for (const each of shown) {
+      each.classList.remove("goes");
+      each.classList.toggle("chosen", i === place);
+    }
+    tokens[i].setAttribute("aria-pressed", String(i === place));
+    tokens[i].tabIndex = i === place ? 0 : -1;
   });
   here.setAttribute("d", "");
   let path = "";
   body.replaceChildren();
   data.routers.forEach((router, row) => {
     const line = document.createElement("tr");
-    line.append(element("td", `layer ${router.layer}`));
+    line.append(element("td", router.name));
+    if (!router.experts[place].length) return;
     router.experts[place].forEach((expert, i) => {
       if (expert < 0) return;
       path += square(row, expert);
@@ -74,13 +94,15 @@ function point(row, expert) {
   const router = data.routers[row];
   marks.setAttribute("d", "");
   here.setAttribute("d", square(row, expert));
-  tokens.forEach((token, i) => {
-    token.classList.remove("chosen");
-    token.classList.toggle("goes", router.experts[i].includes(expert));
+  shows.forEach((shown, i) => {
+    for (const each of shown) {
+      each.classList.remove("chosen");
+      each.classList.toggle("goes", router.experts[i].includes(expert));
+    }
   });
   const share = (100 * router.counts[expert]) / router.tokens;
   said.textContent =
-    `layer ${router.layer}, expert ${expert}: ${router.counts[expert]} of ${router.tokens} tokens` +
+    `${router.name}, expert ${expert}: ${router.counts[expert]} of ${router.tokens} tokens` +
     ` (${share.toFixed(1)}%)`;
 }
 
@@ -109,4 +131,42 @@ tokens.forEach((token, place) => {
     next.focus();
   });
 });
+
+// Pictures: each square by the expert that has most of its token, or by how evenly the weights are spread.
+const [shownRouter, shownBy] = ["shown-router", "shown-by"].map((id) => document.getElementById(id));
+const LARGEST_STEP = 137.508; // degrees: neighbours among experts get colours far apart
+
+function spread(weights) {
+  const sum = weights.reduce((a, b) => a + b, 0);
+  const shares = weights.map((weight) => weight / sum).filter((share) => share > 0);
+  return weights.length > 1 ? -shares.reduce((a, p) => a + p * Math.log(p), 0) / Math.log(weights.length) : 0;
+}
+
+function colour() {
+  const router = data.routers[Number(shownRouter.value)];
+  for (const { square, place } of squares) {
+    const [experts, weights] = [router.experts[place] ?? [], router.weights[place]];
+    const by = experts.length ? shownBy.value : "none";
+    const largest = by === "none" ? 0 : experts[weights.indexOf(Math.max(...weights))];
+    square.setAttribute("fill", by === "expert" ? `hsl(${(largest * LARGEST_STEP) % 360} 85% 50%)` : "hsl(215 90% 50%)");
+    square.setAttribute("fill-opacity", String(by === "none" ? 0 : by === "expert" ? 0.45 : 0.9 * spread(weights)));
+  }
+}
+
+if (squares.length) {
+  const first = squares[0].place;
+  data.routers.forEach((router, row) => {
+    if (!router.experts[first]?.length) return;
+    const option = element("option", router.name);
+    option.value = String(row);
+    shownRouter.append(option);
+  });
+  for (const control of [shownRouter, shownBy]) control.addEventListener("input", colour);
+  document.getElementById("colouring").addEventListener("submit", (event) => event.preventDefault());
+  for (const { square, place } of squares) {
+    if (!tokens[place]) continue;
+    for (const kind of ["pointerenter", "click"]) square.addEventListener(kind, () => choose(place));
+  }
+  if (shownRouter.options.length) colour();
+}
 if (tokens.length) choose(0);

@@ -18,6 +18,17 @@ from ernie_rt.routing.svg import LEFT, STYLE, TOP, grid_of, inline
 MOST_TOKENS: Final = 2048
 """How many tokens a page shows: with 27 layers of 6 experts they take 4 MB."""
 
+COLOURING: Final = """<form id="colouring">
+<label for="shown-router">Experts of</label> <select id="shown-router"></select>
+<label for="shown-by">coloured by</label>
+<select id="shown-by"><option value="expert">the one with the largest weight</option>
+<option value="entropy">how evenly the weights are spread (entropy)</option>
+<option value="none">nothing</option></select>
+</form>
+<p class="note">A square is a token, of 28 by 28 pixels. Those of one colour go to the same expert first; by entropy,
+the stronger the colour, the more evenly a token's weights are spread over its experts. Point at a square to see
+them.</p>"""
+
 FIGURES: Final = """<h2>Figures</h2>
 {}
 <p class="note">Entropy is over its maximum: 1 where all experts have the same to do. CV is the standard deviation of
@@ -28,13 +39,13 @@ would have.</p>"""
 
 def routing_html(report: Report) -> str:
     title, sections, style, script = _parts(report)
-    return page(title, *sections, style=style, script=script)
+    return page(title, *sections, style=style, script=script, images=bool(report.pictures))
 
 
 def write_html(path: Path, report: Report) -> None:
     """Write the map as a page; WriteError when that fails, and then `path` is as it was."""
     title, sections, style, script = _parts(report)
-    write_page(path, title, *sections, style=style, script=script)
+    write_page(path, title, *sections, style=style, script=script, images=bool(report.pictures))
 
 
 def _parts(report: Report) -> tuple[str, list[str], str, str]:
@@ -42,6 +53,7 @@ def _parts(report: Report) -> tuple[str, list[str], str, str]:
     sections = [
         f"<p>{escape(report.about)}</p>",
         f'<div class="map-scroll">{inline(report)}</div>\n<p id="said" aria-live="polite"></p>',
+        *_pictures(report),
         *_strip(report),
         FIGURES.format(_table([_figures(load) for load in report.load.routers])),
         embedded(_data(report)),
@@ -53,6 +65,17 @@ def _parts(report: Report) -> tuple[str, list[str], str, str]:
         style,
         assets.joinpath("page.js").read_text("utf-8"),
     )
+
+
+def _pictures(report: Report) -> list[str]:
+    """Each picture, and frame of a video, with a place for its tokens, and what they may be coloured by."""
+    if not report.pictures:
+        return []
+    figures = "\n".join(
+        f"<figure>{''.join(picture.svgs())}<figcaption>{escape(picture.caption)}</figcaption></figure>"
+        for picture in report.pictures
+    )
+    return ["<h2>Pictures</h2>", COLOURING, f'<div class="pictures">{figures}</div>']
 
 
 def _strip(report: Report) -> list[str]:
@@ -81,12 +104,14 @@ def _seen(piece: str) -> str:
 
 
 def _figures(load: ExpertLoad) -> list[str]:
+    if not load.tokens:
+        return [load.name, *"-----", "no token"]
     balance = load.balance
     bias = ["-", "-"]
     if load.unbiased is not None:
         bias = [f"{load.moved_share:.1%}", f"{Balance.of(load.unbiased).variation:.2f}"]
     return [
-        f"layer {load.layer}",
+        load.name,
         f"{balance.entropy:.3f}",
         f"{balance.variation:.2f}",
         f"{load.shares.max():.1%} ({balance.peak:.1f}x), expert {load.counts.argmax()}",
@@ -112,15 +137,16 @@ def _data(report: Report) -> dict[str, Any]:
     return {
         "grid": {"left": LEFT, "top": TOP, "pitch": grid.pitch, "cell": grid.cell},
         "routers": [
-            {"layer": load.layer, "tokens": load.tokens, "counts": load.counts.tolist(), **routes}
+            {"name": load.name, "tokens": load.tokens, "counts": load.counts.tolist(), **routes}
             for load, routes in zip(report.load.routers, of_tokens, strict=True)
         ],
     }
 
 
 def _routes(routes: Routes, tokens: int) -> dict[str, Any]:
-    """A token's experts, their weights in thousandths, and in whose place the correction bias brought them, or -1."""
-    ids = routes.ids[:tokens].tolist()
+    """A token's experts (none where another pool serves it), their weights in thousandths, and in whose place the
+    correction bias brought them, or -1."""
+    ids = [row if max(row) >= 0 else [] for row in routes.ids[:tokens].tolist()]
     displaced = map(routes.displaced, range(tokens))
     instead = [[others.get(id, -1) for id in row] for row, others in zip(ids, displaced, strict=True)]
     weights = np.rint(1000 * routes.weights[:tokens].astype(np.float64)).astype(int).tolist()

@@ -10,6 +10,7 @@ import numpy as np
 
 from ernie_rt.display import printable
 from ernie_rt.routing.data import Balance, ExpertLoad, Load, Routes, Routing
+from ernie_rt.routing.pictures import Picture
 
 SCHEMA: Final = 1
 """Of the JSON, which docs/routing.md describes; raised when a field changes its meaning."""
@@ -17,8 +18,10 @@ SCHEMA: Final = 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Report:
-    """What `model` did with one text or several, on a backend. Of one text `routing` has every token, and `pieces` are
-    these as text."""
+    """What `model` did with one text or several, on a backend.
+
+    Of one text `routing` has every token, `pieces` are these as text, and `pictures` what some of them show.
+    """
 
     model: str
     backend: str
@@ -27,6 +30,7 @@ class Report:
     load: Load
     routing: Routing | None = None
     pieces: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def about(self) -> str:
@@ -58,6 +62,7 @@ class Report:
             "token_count": self.load.tokens,
             "routers": [_load_json(load) for load in self.load.routers],
             "tokens": tokens,
+            "items": [picture.to_json() for picture in self.pictures],
         }
 
 
@@ -77,6 +82,7 @@ def _load_json(load: ExpertLoad) -> dict[str, Any]:
     return {
         "scope": load.scope,
         "layer": load.layer,
+        "pool": load.pool,
         "experts": len(load.counts),
         "tokens": load.tokens,
         "counts": load.counts.tolist(),
@@ -93,8 +99,12 @@ def _balance_json(balance: Balance) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else value for name, value in named.items()}
 
 
-def _routes_json(routes: Routes) -> list[dict[str, Any]]:
+def _routes_json(routes: Routes) -> list[dict[str, Any] | None]:
+    """Of each token; None for one that the router's pool does not serve."""
     weights = np.round(routes.weights.astype(np.float64), 7).tolist()
     without = [None] * len(weights) if routes.unbiased is None else routes.unbiased.tolist()
     rows = zip(routes.ids.tolist(), weights, without, strict=True)
-    return [{"experts": ids, "weights": each, "experts_without_bias": other} for ids, each, other in rows]
+    return [
+        {"experts": ids, "weights": each, "experts_without_bias": other} if max(ids) >= 0 else None
+        for ids, each, other in rows
+    ]

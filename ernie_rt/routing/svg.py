@@ -116,7 +116,7 @@ def cells(report: Report) -> str:
     right = grid.x(0) + max(grid.columns * grid.pitch, 200) + 4
     for row, load in enumerate(report.load.routers):
         middle = grid.y(row) + grid.cell / 2 + 4
-        texts.append(_text("end", LEFT - 8, middle, f"layer {load.layer}"))
+        texts.append(_text("end", LEFT - 8, middle, load.name))
         texts.append(_text("", right, middle, _figures(load)))
         for expert, share in enumerate(load.shares.tolist()):
             level = level_of(share, largest)
@@ -140,6 +140,8 @@ def _cross(grid: Grid, row: int, expert: int) -> str:
 
 
 def _figures(load: ExpertLoad) -> str:
+    if not load.tokens:
+        return "no token"
     said = f"CV {load.balance.variation:.2f}"
     return said if load.unbiased is None else f"{said} · bias moves {load.moved_share:.0%}"
 

@@ -16,7 +16,10 @@ from ernie_rt.routing.data import Int32, Routes, Routing, fixed
 def read_routing(
     backend: str, ids: Sequence[int], routers: Sequence[Router], found: Mapping[str, npt.NDArray[Any]]
 ) -> Routing:
-    """The routing of N tokens out of the taps of all routers; BackendError for what no router can have chosen."""
+    """The routing of N tokens out of the taps of all routers; BackendError for what no router can have chosen.
+
+    A token counts for the pool that serves it, whatever the others' routers would have chosen for it.
+    """
     routes = []
     for router in routers:
         lacking = [tap for tap in router.taps if tap not in found]
@@ -30,7 +33,7 @@ def read_routing(
         unbiased = None
         if router.biased:
             unbiased = fixed(np.where(chosen < 0, chosen, _ids(backend, found[router.unbiased], router, len(ids))))
-        weights = fixed(found[router.weights].astype(np.float32))
+        weights = found[router.weights].astype(np.float32)
         if weights.shape != chosen.shape:
             raise BackendError(
                 f"backend {backend!r} weighs experts that it did not choose",
@@ -44,7 +47,9 @@ def read_routing(
                 where=router.scope,
                 hint="Show the routing with `--backend reference` to compare",
             )
+        weights = fixed(np.where(chosen < 0, np.float32(0), weights))
         routes.append(Routes(router.scope, router.experts, chosen, weights, unbiased))
+    routes.sort(key=lambda each: each.pool)  # in each of which they come in the order in which they run
     return Routing(fixed(np.array(ids, np.int32)), tuple(routes))
 
 

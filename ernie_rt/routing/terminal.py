@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from textwrap import fill
 from typing import Final
 from unicodedata import combining, east_asian_width
 
 from ernie_rt.display import columns, printable
-from ernie_rt.routing.data import Balance, ExpertLoad, Routes
+from ernie_rt.routing.data import VISION, Balance, ExpertLoad, Routes
 from ernie_rt.routing.report import Report
 from ernie_rt.routing.svg import level_of
 
 BARS: Final = "·▁▂▃▄▅▆▇█"
 """By level; the first stands for an expert that was never used."""
-LABEL: Final = len("layer 12  ")
+LABEL: Final = len("vision 12 ")
 WIDEST: Final = 4
 """Characters that an expert has at most."""
 MOST_UNUSED: Final = 20
@@ -58,8 +58,8 @@ def _map(report: Report, width: int, paint: Paint) -> str:
         for load in report.load.routers:
             shares = load.shares[start : start + band].tolist()
             bars = "".join(_bar(level_of(share, report.largest), cell, paint) for share in shares)
-            lines.append(f"layer {load.layer:<{LABEL - 6}}{bars}".rstrip())
-    first = report.load.routers[0]
+            lines.append(f"{load.name:<{LABEL}}{bars}".rstrip())
+    first = next((load for load in report.load.routers if load.tokens), report.load.routers[0])
     even = first.counts.sum() / max(first.tokens, 1) / len(first.counts)
     scale = f"▁ to █: up to {report.largest:.0%} of tokens; all alike would be {even:.1%}; ·: never"
     return "\n".join([*lines, _prose(scale, width, " " * LABEL)])
@@ -83,10 +83,13 @@ def _bar(level: int, cell: int, paint: Paint) -> str:
 def _figures(report: Report, width: int | None) -> list[list[str]]:
     rows = [["", "ENTROPY", "CV", "LARGEST", "BY BIAS", "CV WITHOUT", "NEVER USED"]]
     for load in report.load.routers:
+        if not load.tokens:
+            rows.append([load.name, *"-----", "no token"])
+            continue
         balance = load.balance
         largest = f"{load.shares.max():.0%} ({balance.peak:.1f}x) to {load.counts.argmax()}"
         rows.append(
-            [f"layer {load.layer}", f"{balance.entropy:.2f}", f"{balance.variation:.2f}", largest, *_bias(load),
+            [load.name, f"{balance.entropy:.2f}", f"{balance.variation:.2f}", largest, *_bias(load),
              _unused(load, width)]
         )  # fmt: skip
     return rows
@@ -107,7 +110,10 @@ def _bias(load: ExpertLoad) -> tuple[str, str]:
 def _tokens(report: Report, width: int | None, layers: Collection[int]) -> str:
     routing = report.routing
     assert routing is not None
-    routers = [routes for routes in routing.routers if not layers or routes.layer in layers]
+    found: dict[int, list[Routes]] = {}
+    for routes in routing.routers:
+        if not layers or routes.layer in layers:
+            found.setdefault(routes.layer, []).append(routes)
     total = len(routing.ids)
     shown = total if width is None or layers else min(total, MOST_TOKENS)
     digits = len(str(shown - 1))
@@ -119,11 +125,11 @@ def _tokens(report: Report, width: int | None, layers: Collection[int]) -> str:
     lines = [name + " " * (widest - _width(name)) for name in names]
     head = "token".ljust(widest)
     drawn = 0
-    for routes in routers:
-        entries = [_entries(routes, place) for place in range(shown)]
+    for layer, pools in found.items():
+        entries = [_entries(pools, place) for place in range(shown)]
         widths = [max(map(len, column)) for column in zip(*entries, strict=True)]
         block = ["  ".join(map(str.ljust, row, widths)) for row in entries]
-        title = f"layer {routes.layer}"
+        title = f"layer {layer}"
         wide = max(len(block[0]), len(title))
         if width is not None and not layers and drawn and _width(head) + 4 + wide > width:
             break
@@ -131,22 +137,31 @@ def _tokens(report: Report, width: int | None, layers: Collection[int]) -> str:
         lines = [f"{line}    {part:{wide}}" for line, part in zip(lines, block, strict=True)]
         drawn += 1
     lines = [head, *lines]
-    if any(routes.by_bias.any() for routes in routers[:drawn]):
+    numbers = list(found)
+    all_drawn = [routes for layer in numbers[:drawn] for routes in found[layer]]
+    if any(routes.pool == VISION and (routes.ids[:shown] >= 0).any() for routes in all_drawn):
+        lines.append(_prose("v3: expert 3 of those for pictures and videos", width))
+    if any(routes.by_bias.any() for routes in all_drawn):
         lines.append(_prose("3/5: expert 3, and 5 in its place if there were no correction bias", width))
     left = [f"{total - shown:,} more tokens"] if shown < total else []
-    if drawn < len(routers):
-        left.append(f"layers {routers[drawn].layer} to {routers[-1].layer}")
+    if drawn < len(numbers):
+        left.append(f"layers {numbers[drawn]} to {numbers[-1]}")
     if left:
         lines.append(_prose(f"not shown: {', '.join(left)}; --layer, --html and --json show them", width))
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _entries(routes: Routes, place: int) -> list[str]:
-    """Each of a token's experts with its weight; one that came by the bias with that which it came in place of."""
+def _entries(pools: Sequence[Routes], place: int) -> list[str]:
+    """Each of a token's experts with its weight; one that came by the bias with that which it came in place of.
+
+    They are of the pool that serves it, and marked where that is the one for pictures.
+    """
+    routes = next((routes for routes in pools if routes.serves(place)), pools[0])
+    mark = "v" if routes.pool == VISION else ""
     ids, weights = routes.ids[place].tolist(), routes.weights[place].tolist()
     others = routes.displaced(place)
     return [
-        "-" if id < 0 else f"{id}{f'/{others[id]}' if id in others else ''} {weight:.2f}".replace(" 0.", " .")
+        "-" if id < 0 else f"{mark}{id}{f'/{others[id]}' if id in others else ''} {weight:.2f}".replace(" 0.", " .")
         for id, weight in zip(ids, weights, strict=True)
     ]
 

@@ -9,15 +9,15 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-from ernie_rt.build import MAIN
 from ernie_rt.contract.protocols import MAX_PATCHES, Executable
 from ernie_rt.contract.step import Pending, Step
 from ernie_rt.errors import ContextError, ForkError, PromptError
 from ernie_rt.graph.graph import Graph
+from ernie_rt.modeling.graphs import MAIN, VISION
 from ernie_rt.runtime.batch import Batch, make_step
 from ernie_rt.runtime.encoder import FEATURE_BYTES, Encoder
 from ernie_rt.runtime.inputs import POSITIONS, PerToken, taken_in
-from ernie_rt.runtime.items import FEATURES, FEATURES_ROW, PATCHES, VISION, Features, misplaced
+from ernie_rt.runtime.items import FEATURES, FEATURES_ROW, PATCHES, Features, misplaced
 from ernie_rt.runtime.kept_rows import KeptRows, Load
 from ernie_rt.runtime.results import Results
 from ernie_rt.runtime.scheduler import Drafter, Scheduler

@@ -9,13 +9,13 @@ from typing import Final, Protocol
 import numpy as np
 
 from ernie_rt.contract.step import StepResult
-from ernie_rt.errors import BackendError, PromptError
+from ernie_rt.errors import BackendError
 from ernie_rt.graph.types import TensorType
+from ernie_rt.modeling.graphs import VISION
 from ernie_rt.runtime.inputs import Array
 
-VISION: Final = "vision"
-"""The graph that makes features of patches."""
 PATCHES: Final = "patches"
+"""What the graph `vision` takes in."""
 FEATURES: Final = "features"
 """What comes out of it, and goes into `main`, behind a row of zeros."""
 FEATURES_ROW: Final = "features_row"
@@ -36,8 +36,8 @@ class Encodable(Protocol):
         ...
 
     def pieces(self, max_patches: int) -> Iterator[dict[str, Array]]:
-        """The inputs of one step after the other, `patches [S, ..]` among them, at most so many of them as far as it
-        can be cut. Their features, put together, are its own."""
+        """The inputs of one step after the other, `patches [S, ..]` of at most so many rows among them, whose features,
+        put together, are its own. PromptError where it cannot be cut so."""
         ...
 
 
@@ -74,10 +74,10 @@ class Features:
 
     def __init__(self, item: Encodable, taken: TensorType, max_patches: int) -> None:
         self.digest = item.digest
-        self._tokens = item.tokens
+        self._item = item
         self._taken = taken
         self._max_patches = max_patches
-        self._pieces = item.pieces(max_patches)
+        self._pieces: Iterator[dict[str, Array]] | None = None
         self._parts: list[Array] = []
         self._on_its_way = False
         self.rows: Array | None = None
@@ -88,18 +88,12 @@ class Features:
         return self.rows is None and not self._on_its_way
 
     def next_piece(self) -> dict[str, Array]:
-        """What the next step takes in, whose result is to be taken before another one; PromptError for a piece that is
-        too large."""
+        """What the next step takes in, whose result is to be taken before another one; raises what the item does."""
+        if self._pieces is None:
+            self._pieces = self._item.pieces(self._max_patches)
         piece = next(self._pieces, None)
         if piece is None:
             raise self._other(sum(map(len, self._parts)))
-        if len(piece[PATCHES]) > self._max_patches:
-            raise PromptError(
-                "a picture has more patches than are encoded in one step",
-                expected=f"at most {self._max_patches}, which is max_patches",
-                found=len(piece[PATCHES]),
-                hint="Make it smaller (max_pixels), or raise max_patches",
-            )
         self._on_its_way = True
         return piece
 
@@ -115,11 +109,13 @@ class Features:
             )
         self._parts.append(rows.astype(self._taken.dtype))
         total = sum(map(len, self._parts))
-        if total > self._tokens:
+        if total > self._item.tokens:
             raise self._other(total)
-        if total == self._tokens:
+        if total == self._item.tokens:
             self.rows = np.concatenate(self._parts)
             self._parts.clear()
 
     def _other(self, count: int) -> BackendError:
-        return BackendError("an item has not as many features as tokens", expected=str(self._tokens), found=str(count))
+        return BackendError(
+            "an item has not as many features as tokens", expected=str(self._item.tokens), found=str(count)
+        )

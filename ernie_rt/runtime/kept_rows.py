@@ -132,6 +132,7 @@ def keep_rows(
             "versions": list(versions),
             "target": asdict(build.target),
             "max_batch_tokens": limits.max_batch_tokens,  # prompts are cut there, which may change the last bits
+            "max_patches": limits.max_patches,  # and videos here
         }
         model = hashlib.blake2b(json.dumps(told, sort_keys=True).encode()).digest()
         return KeptRows(store, model, executable, row_bytes)

@@ -160,8 +160,8 @@ class Scheduler:
         At most one of them has rows come from disk. Who lacks features is put aside until they are encoded, and so
         holds up nobody; not more of them than there are seats, which bounds what features take.
         """
-        for sequence in [each for each in self.waiting.aside if each.encoded]:
-            self.waiting.resume(sequence)
+        for seeing in [each for each in self.waiting.aside if each.encoded]:
+            self.waiting.resume(seeing)
             self._refused = None
         while self.seats.next is not None and (sequence := self.waiting.first()) is not None:
             if self._refused == (sequence, self.rows.changes):

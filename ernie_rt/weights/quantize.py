@@ -118,6 +118,8 @@ def quantize_model(
         for text in source.notes:
             note(text)
         plan = how.plan(source.fingerprint(hashing))
+        if config.vision is not config.sees:
+            plan |= {"text_only": True}  # by which whoever reads the manifest knows that vision was left out
         return quantize_source(source, plan, folder, config, out, how, threads=threads, progress=progress)
     finally:
         source.close()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 import pytest
 import torch
 from torch import Tensor
 
-from ernie_rt.contract import Accept, Node, Reject, Target
+from ernie_rt.contract import Accept, Reject, Target
 from ernie_rt.graph.builder import Builder
 from ernie_rt.graph.types import TensorType
-from ernie_rt_eager.alone import FUNCTIONS_ALONE, attend_each
-from ernie_rt_eager.attention import LayerCache, Segment, attend_together, rotate
+from ernie_rt_eager.alone import ALONE, FUNCTIONS_ALONE, attend_each
+from ernie_rt_eager.attention import TOGETHER, LayerCache, Segment, attend_together
 from ernie_rt_eager.backend import EagerBackend, threads
 from ernie_rt_eager.ops import FUNCTIONS
 
@@ -68,9 +69,12 @@ def test_gates_and_experts(dtype: torch.dtype, width: int) -> None:
     assert not differing(lambda *rows: functions["moe_experts"](*rows, gate_up, down, top_k=2), x, ids, weights)
 
 
-def test_rotations() -> None:
-    x, angles = normal(ROWS, 7, 34), normal(ROWS, 1, 17, seed=1)
-    assert not differing(rotate, x, torch.complex(angles.cos(), angles.sin()))
+@pytest.mark.parametrize(("heads", "size"), [(7, 34), (32, 80), (24, 128)])
+def test_rotations(heads: int, size: int) -> None:
+    x, angles = normal(ROWS, heads, size), normal(ROWS, 1, size // 2, seed=1)
+    rotation = torch.complex(angles.cos(), angles.sin())
+    assert not differing(ALONE.rotate, x, rotation)
+    assert torch.allclose(ALONE.rotate(x, rotation), TOGETHER.rotate(x, rotation), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -91,6 +95,40 @@ def test_attention(dtype: torch.dtype, heads: int, kv_heads: int, size: int) -> 
     assert torch.allclose(whole.float(), close.float(), rtol=0, atol=1e-5 if dtype is torch.float32 else 2e-2)
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norms_and_gates_of_a_tower(dtype: torch.dtype, width: int) -> None:
+    functions, x = FUNCTIONS_ALONE, normal(ROWS, width).to(dtype)
+    weight, bias = (normal(width, seed=seed).to(dtype) for seed in (1, 2))
+    assert not differing(lambda rows: functions["layer_norm"](rows, weight, bias, eps=1e-6), x)
+    assert not differing(partial(functions["gelu"], form="erf"), x)
+    assert not differing(partial(functions["gelu"], form="quick"), x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("heads", "size"), [(16, 80), (3, 8), (2, 34)])
+def test_frames(dtype: torch.dtype, heads: int, size: int) -> None:
+    """Each beside others, before and after it, of other lengths; and by itself."""
+    lengths = (33, 1, 150, 7, 64)
+    qkv = normal(sum(lengths), 3 * heads * size).to(dtype)
+    cos, sin = normal(sum(lengths), size // 2, seed=1), normal(sum(lengths), size // 2, seed=2)
+    attrs = {"num_heads": heads, "num_kv_heads": heads, "head_dim": size, "scale": size**-0.5}
+
+    def attend(first: int, last: int) -> Tensor:
+        rows = slice(sum(lengths[:first]), sum(lengths[:last]))
+        of_frame = torch.repeat_interleave(torch.arange(first, last), torch.tensor(lengths[first:last]))
+        function = FUNCTIONS_ALONE["rope_attention"]
+        out: Tensor = function(
+            qkv[rows].clone(), cos[rows], sin[rows], None, None, of_frame, None, None, None, None, None, **attrs
+        )
+        return out
+
+    whole = attend(0, len(lengths)).split(lengths)
+    for first in range(len(lengths)):
+        for last in range(first + 1, len(lengths) + 1):
+            assert torch.equal(attend(first, last), torch.cat(whole[first:last]))
+
+
 def test_without_care_rows_depend_on_one_another() -> None:
     halves = normal(ROWS, 2, 1001).transpose(1, 2)
     weight = normal(512, 1001, seed=1)
@@ -99,13 +137,14 @@ def test_without_care_rows_depend_on_one_another() -> None:
 
 
 def test_what_is_refused() -> None:
-    """Attention without a cache, in which all tokens see one another; and devices whose kernels nobody has examined."""
+    """Attention in order without a cache, which cannot tell a part from the whole; and devices whose kernels nobody has
+    examined."""
     backend, target = EagerBackend(), Target(("cpu",), "float32", deterministic=True)
     b = Builder()
     q, sequence = b.input("q", TensorType("float32", ("N", 4, 8))), b.input("sequence", TensorType("int32", ("N",)))
-    (node,) = b.finish("main", {"out": b("attention", q, q, q, None, sequence, scale=1.0)}).nodes
-    assert isinstance(node, Node)
-    assert isinstance(backend.claims(node, target), Reject)
-    assert isinstance(backend.claims(node, Target(("cpu",), "float32")), Accept)
+    ordered, whole = (b("attention", q, q, q, None, sequence, index, scale=1.0) for index in (sequence, None))
+    nodes = b.finish("main", {"ordered": ordered, "whole": whole}).nodes
+    assert [type(backend.claims(node, target)) for node in nodes] == [Reject, Accept]
+    assert isinstance(backend.claims(nodes[0], Target(("cpu",), "float32")), Accept)
     assert backend.not_deterministic(target) is None
     assert "mps" in (backend.not_deterministic(Target(("mps:0",), "float32")) or "")

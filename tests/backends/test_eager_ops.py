@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -110,6 +112,37 @@ def test_experts_that_nobody_and_everybody_wants_and_ids_of_minus_one(functions:
     result = functions["moe_experts"](x, ids, weights, gate_up, down, top_k=2)
     close(result, meaning("moe_experts", x, ids, weights, gate_up, down, top_k=2))
     assert not result[2].any()
+
+
+@pytest.mark.parametrize("lengths", [(5,), (1, 1), (3, 40, 1, 8)])
+def test_frames_see_themselves_alone(functions: Functions, lengths: tuple[int, ...]) -> None:
+    heads, size, count = 4, 10, sum(lengths)
+    qkv, angles = normal(count, 3 * heads * size), normal(count, size // 2, seed=1)
+    frame = torch.repeat_interleave(torch.arange(len(lengths), dtype=torch.int32), torch.tensor(lengths))
+    operands = (qkv, angles.cos(), angles.sin(), None, None, frame, *[None] * 5)
+    attrs = {"num_heads": heads, "num_kv_heads": heads, "head_dim": size, "scale": size**-0.5}
+    close(functions["rope_attention"](*operands, **attrs), meaning("rope_attention", *operands, **attrs))
+
+
+def test_scores_of_a_picture_are_never_all_in_memory() -> None:
+    """As in a child process: memory that was used once is used again. Of 5,000 patches scores would take 200 MB."""
+    program = """
+import resource, torch
+from ernie_rt_eager.ops import FUNCTIONS
+torch.set_num_threads(1)
+def attend(count):
+    qkv, angles = torch.ones(count, 3 * 2 * 16), torch.zeros(count, 8)
+    with torch.inference_mode():
+        FUNCTIONS["rope_attention"](
+            qkv, angles, angles, None, None, torch.zeros(count, dtype=torch.int32), *[None] * 5,
+            num_heads=2, num_kv_heads=2, head_dim=16, scale=0.25,
+        )
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = attend(8)
+print((attend(5000) - before) / 1024)
+"""
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+    assert float(found.stdout) < 50
 
 
 @pytest.mark.parametrize("tables", [[[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[4, 0, 7], [8, 2, 3], [1, 5, 6]]])

@@ -36,6 +36,29 @@ def test_a_known_name_needs_no_checkpoint(name: str) -> None:
     assert same == ran.out
 
 
+def test_the_graph_of_a_tower_costs_what_a_picture_does() -> None:
+    ran = command("graph", "VL-28B-A3B", "--graph", "vision", "--image", "1920x1080")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("graph vision\n  input  %patches: f32[S, 588]\n")
+    assert "… and 31 more alike, up to vision.layers.31\n" in ran.out
+    assert "parameters 774,658,560 (775 M)\na picture of 1920x1080, resized to 1932x1092: 10,764 patches" in ran.out
+    rows = [line.split() for line in ran.out.partition("BLOCK")[2].splitlines()[1:]]
+    costs = {block: (int(number), int(flops.replace(",", ""))) for block, number, flops, _ in rows}
+    assert costs["attention"][0] == costs["mlp"][0] == 32 and costs["spatial"][0] == 1
+    assert sum(flops for _, flops in costs.values()) == 2 * costs["all"][1]
+    assert 33.3e12 < costs["all"][1] < 33.4e12
+    assert "1,564 patches, 391 tokens" in command("graph", "VL-28B-A3B", "--graph", "vision").out
+
+
+def test_the_text_of_a_model_that_sees() -> None:
+    whole, text = command("graph", "VL-28B-A3B"), command("graph", "VL-28B-A3B", "--text-only")
+    assert "parameters 28,624,635,776 (28.6 B), active 3,352,150,208 (3.35 B)\n" in whole.out
+    assert text.out == command("graph", "21B-A3B").out
+    for arguments in (("VL-28B-A3B", "--text-only", "--graph", "vision"), ("0.3B", "--graph", "vision")):
+        assert "takes in text alone: it has no graph `vision`" in command("graph", *arguments).err
+    assert "--image is of the graph `vision`" in command("graph", "VL-28B-A3B", "--image", "28x28").err
+
+
 def test_a_folder(untrained: Path) -> None:
     ran = command("graph", untrained)
     assert ran.code == 0 and "moe_block" in ran.out and "one token after 1,023: " in ran.out

@@ -27,6 +27,7 @@ def test_json() -> None:
     assert (large["parameters"], large["active_parameters"]) == (299_484_163_264, 47_926_586_560)
     assert found["21B-A3B-Thinking"]["parameters"] == 21_825_437_888
     sees = found["VL-28B-A3B"]
+    assert [name for name, row in found.items() if row["sees"]] == [f.name for f in FAMILIES if f.name[:2] == "VL"]
     assert sees["parameters"] == 29_399_294_336 and sees["active_parameters"] == found["21B-A3B"]["active_parameters"]
     assert small["kv_bytes_per_token"] == 18 * 2 * 2 * 128 * 2
     assert large["hub_id"] == "baidu/ERNIE-4.5-300B-A47B-PT" and large["max_position_embeddings"] == 131072

@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 import ernie_rt
+from ernie_rt.modeling.config import read_config
+from ernie_rt.modeling.graphs import build_graphs
 from ernie_rt.reference.backend import ReferenceBackend
+from ernie_rt.weights.opening import open_weights
 from support.commands import command
+from support.vision_language import make_model
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +180,50 @@ def test_an_interrupt_says_how_to_go_on(untrained: Path, tmp_path: Path, monkeyp
     ran = command(*arguments[:-1], "int8")
     assert ran.code == 1 and "expected weights int8; found weights int4. Give what that one was given" in ran.err
     assert command(*arguments).code == 0
+
+
+@pytest.fixture(scope="module")
+def sighted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that sees, by transformers."""
+    folder = tmp_path_factory.mktemp("sighted") / "model"
+    wide = {"moe_intermediate_size": [32, 64], "hidden_size": 64}
+    make_model(tied=True, text=wide).save_pretrained(folder, save_original_format=False)
+    return folder
+
+
+def test_of_a_model_that_sees_both_pools_are_quantised_and_the_tower_is_not(sighted: Path, tmp_path: Path) -> None:
+    ran = command("quantize", sighted, tmp_path / "q", "--weights", "int8", "--json")
+    assert ran.code == 0, ran.err
+    told = json.loads(ran.out)
+    assert 0 < told["kinds"]["mlp.vision.experts.down"] < 0.01 and 0 < told["kinds"]["mlp.experts.down"] < 0.01
+    assert not any(name.startswith("vision.") for name in told["errors"])
+    config = read_config(tmp_path / "q")
+    stored, source = open_weights(sighted, config), open_weights(tmp_path / "q", config)
+    tower = build_graphs(config, "float32", stored.storages)["vision"]
+    kept = {weight.name: weight for weight in tower.weights if weight.storage.stored}
+    for weight in kept.values():
+        before, after = (np.empty(weight.type.shape(), np.float32) for _ in range(2))
+        stored.fill(weight, "data", before)
+        source.fill(weight, "data", after)
+        assert np.array_equal(before, after), weight.name
+    assert sum(told["kept"]["bytes"].values()) == sum(weight.nbytes() for weight in kept.values())
+    assert told["kept"]["bytes"].keys() == {"tower", "resampler"}
+    said = command("convert", tmp_path / "q", tmp_path / "t", "--layout", "tiled").out
+    assert f"tower {told['kept']['bytes']['tower']:,} bytes, resampler " in said
+    assert "left as stored: they are few, and what they lose every token of a picture loses" in said
+
+
+def test_the_text_of_a_model_that_sees_alone(sighted: Path, tmp_path: Path) -> None:
+    ran = command("quantize", sighted, tmp_path / "text", "--weights", "int8", "--text-only", "--json")
+    assert ran.code == 0, ran.err
+    told = json.loads(ran.out)
+    assert told["plan"]["text_only"] is True and told["kept"] is None
+    source = open_weights(tmp_path / "text", read_config(tmp_path / "text"))
+    assert not any("vision" in name for name in source.storages)
+    ids = [5, 9, 2, 40]
+    with (
+        ernie_rt.load(tmp_path / "text", backend="reference") as alone,
+        ernie_rt.load(sighted, backend="reference", text_only=True) as whole,
+    ):
+        assert alone.config.sees is None
+        assert np.abs(alone.logits(ids) - whole.logits(ids)).max() < 0.1 * whole.logits(ids).std()

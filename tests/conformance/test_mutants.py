@@ -27,6 +27,7 @@ from ernie_rt.reference.ops import (
     rope_attention,
     sigmoid,
     softmax,
+    where,
 )
 from support.mutants import (
     BlocksBackend,
@@ -199,9 +200,60 @@ def narrow_products(function: Function) -> Function:
     return lambda *args: function(*(None if a is None else a.bfloat16() for a in args)).float()
 
 
-def gelu(x: Any) -> Any:
+def gelu_for_silu(x: Any) -> Any:
     gate = x[..., 0]
     return gate * sigmoid(1.702 * gate) * x[..., 1]
+
+
+def deviations(*, inside: bool = True, sample: bool = False) -> Callable[[Function], Function]:
+    """Layer norms with eps beside the root of the variance, or with the variance of a sample."""
+
+    def norm(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
+        deviation = x.std(-1, keepdims=True, ddof=int(sample))
+        scale = np.sqrt(deviation**2 + eps) if inside else deviation + eps
+        return (x - x.mean(-1, keepdims=True)) / scale * weight + bias
+
+    return instead(norm)
+
+
+def of_frames(change: Function) -> Callable[[Function], Function]:
+    """Attention without a state on what `change(sequence, index)` makes of these."""
+
+    def mutated(function: Function) -> Function:
+        def attend(*args: Any, **attrs: Any) -> Any:
+            *first, sequence, index, write, context, of, at = args
+            if write is None:
+                sequence, index = change(sequence, index)
+            return function(*first, sequence, index, write, context, of, at, **attrs)
+
+        return attend
+
+    return mutated
+
+
+def without_mask(function: Function) -> Function:
+    return lambda *args, **attrs: function(*args[:5], **attrs)
+
+
+def without_none(mask: Any, x: Any, *, otherwise: float) -> Any:
+    """Integers are as they are wherever the mask is false."""
+    return x if x.dtype.kind == "i" else where(mask, x, otherwise=otherwise)
+
+
+def pools(change: Function) -> Callable[[Function], Function]:
+    """`change(first pool, second pool)` of the operands of `moe_block`: masks, gates, biases, and two matrices each."""
+
+    def mutated(function: Function) -> Function:
+        def block(x: Any, norm: Any, *args: Any, **attrs: Any) -> Any:
+            first, shared, second = args[:4], args[4:8], args[8:]
+            if second[0] is None:
+                return function(x, norm, *args, **attrs)
+            (mask, *first), (vision_mask, *second) = change((second[0], *first), second[1:])
+            return function(x, norm, *first, *shared, mask, vision_mask, *second, **attrs)
+
+        return block
+
+    return mutated
 
 
 def without_bias(function: Function) -> Function:
@@ -415,12 +467,34 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "shared experts dropped": Mutant("L1/moe_block/shared-experts", {"moe_block": instead(no_shared)}, blocks),
     "shared experts dropped, in a model": Mutant("L2/moe/logits", {"moe_block": instead(no_shared)}, blocks),
+    "a mask ignored": Mutant("L1/moe/mask-some", {"moe": without_mask}, blocks),
+    "a mask ignored, of ids": Mutant("L1/moe/mask-some", {"where": instead(without_none)}),
+    "a mask ignored, of one token": Mutant("L1/moe/mask-one-row", {"where": instead(without_none)}),
+    "a mask the other way round": Mutant(
+        "L1/moe/mask-all", {"moe": lambda f: lambda *a, **k: f(*a[:5], None if a[5] is None else ~a[5], **k)}, blocks
+    ),
+    "no second pool": Mutant(
+        "L1/moe_block/two-pools", {"moe_block": pools(lambda a, b: (a, (b[0] & False, *b[1:])))}, blocks
+    ),
+    "both pools for all": Mutant(
+        "L1/moe_block/two-pools",
+        {"moe_block": pools(lambda a, b: ((a[0] | True, *a[1:]), (b[0] | True, *b[1:])))},
+        blocks,
+    ),
+    "the first pool's router for the second": Mutant(
+        "L1/moe_block/two-pools", {"moe_block": pools(lambda a, b: (a, (b[0], *a[1:3], *b[3:])))}, blocks
+    ),
+    "tokens of neither pool are text": Mutant(
+        "L1/moe_block/two-pools-and-tokens-of-neither",
+        {"moe_block": pools(lambda a, b: ((~b[0], *a[1:]), b))},
+        blocks,
+    ),
     # the gate
     "gate and up swapped": Mutant("L1/swiglu/plain", {"swiglu": lambda f: lambda x: f(x[..., ::-1])}),
     "gate and up swapped, in bfloat16": Mutant(
         "L2/dense/logits", {"swiglu": lambda f: lambda x: f(x.flip(-1))}, eager, "bfloat16"
     ),
-    "gelu": Mutant("L1/swiglu/plain", {"swiglu": instead(gelu)}),
+    "gelu for silu": Mutant("L1/swiglu/plain", {"swiglu": instead(gelu_for_silu)}),
     # rotation
     "halves for adjacent pairs": Mutant("L1/rope_attention/whole", {"rope_attention": instead(halves)}),
     "theta 1 % off": Mutant("L1/rope_attention/long-context", {"rope_attention": rotated(theta)}),
@@ -450,10 +524,29 @@ MUTANTS: dict[str, Mutant] = {
     "softmax over the other axis": Mutant("L1/rope_attention/whole", {"rope_attention": attending(axis=0)}),
     "a window of 100": Mutant("L1/rope_attention/long-context", {"rope_attention": attending(window=100)}),
     "a window of 100, in a model": Mutant("L3/moe/context-end", {"rope_attention": attending(window=100)}),
+    "frames see one another": Mutant(
+        "L1/rope_attention/frames", {"rope_attention": of_frames(lambda frame, index: (frame * 0, index))}
+    ),
+    "patches see what came before": Mutant(
+        "L1/rope_attention/one-frame",
+        {"rope_attention": of_frames(lambda frame, index: (frame, np.arange(len(frame))))},
+    ),
+    "frames see one another, without rotation": Mutant(
+        "L1/attention/frames", {"attention": of_frames(lambda frame, index: (frame * 0, index))}
+    ),
     # norms, products, residuals, head
     "eps 1e-6": Mutant("L1/rms_norm/small-rows", {"rms_norm": given(eps=1e-6)}),
     "eps 1e-6, in bfloat16": Mutant("L1/rms_norm/small-rows", {"rms_norm": given(eps=1e-6)}, eager, "bfloat16"),
     "norm without its weight": Mutant("L1/rms_norm/plain", {"rms_norm": unweighted}),
+    "eps beside the root": Mutant("L1/layer_norm/small-rows", {"layer_norm": deviations(inside=False)}),
+    "the variance of a sample": Mutant("L1/layer_norm/plain", {"layer_norm": deviations(sample=True)}),
+    "layer norm without its bias": Mutant(
+        "L1/layer_norm/plain", {"layer_norm": lambda f: lambda x, w, b, **a: f(x, w, b * 0, **a)}
+    ),
+    "gelu by sigmoid": Mutant("L1/gelu/erf", {"gelu": given(form="quick")}),
+    "gelu by sigmoid, in bfloat16": Mutant("L1/gelu/erf", {"gelu": given(form="quick")}, eager, "bfloat16"),
+    "gelu by erf": Mutant("L1/gelu/quick", {"gelu": given(form="erf")}),
+    "gelu by erf, in bfloat16": Mutant("L1/gelu/quick", {"gelu": given(form="erf")}, eager, "bfloat16"),
     "bias missing": Mutant("L1/linear/bias", {"linear": without_bias}),
     "bias missing, in a model": Mutant("L2/dense-tied-biases/logits", {"linear": without_bias}),
     "products in bfloat16": Mutant(
@@ -466,6 +559,17 @@ MUTANTS: dict[str, Mutant] = {
         "L1/mlp_block/plain", {"mlp_block": lambda f: lambda x, *r, **a: f(x, *r, **a) - x}, blocks
     ),
     "embedding one row off": Mutant("L1/embed/table", {"take_rows": lambda f: lambda t, i: f(t, (i + 1) % len(t))}),
+    "features beside the embeddings of their tokens": Mutant(
+        "L1/embed/features-of-some",
+        {"embed": instead(lambda ids, table, features, row: table[ids] + (0 if row is None else features[row]))},
+        blocks,
+    ),
+    "features of the row before": Mutant(
+        "L1/embed/features-of-some",
+        {"embed": lambda f: lambda i, t, v=None, r=None: f(i, t, v, None if r is None else np.maximum(r - 1, 0))},
+        blocks,
+    ),
+    "features one row short": Mutant("L1/embed/features-of-all", {"in_range": given(stop=2)}),
     "head of the row before": Mutant(
         "L1/head/some-rows", {"head": lambda f: lambda x, *r, **a: f(np.roll(x, 1, 0), *r, **a)}, blocks
     ),

@@ -95,6 +95,18 @@ def compare(kernels: str, inputs: dict[str, Array], kv_heads: int, group: int, s
     for mine, exact in zip(found, attention(inputs, heads, kv_heads, scale), strict=True):
         np.testing.assert_allclose(mine, exact, rtol=0, atol=10 * CLOSE * np.sqrt(np.mean(exact**2)))
         assert np.sqrt(np.mean((mine - exact) ** 2)) <= CLOSE * np.sqrt(np.mean(exact**2))
+    for mine, other in zip(
+        run_operator(kernels, "RopeAttention", by_token(inputs), outputs=3, **attrs), found, strict=True
+    ):
+        np.testing.assert_array_equal(mine, other)
+
+
+def by_token(inputs: dict[str, Array]) -> dict[str, Array | None]:
+    """The same with a row of cos and sin for each token, in place of tables."""
+    each = len(inputs["qkv"]) // len(inputs["last"])
+    places = (inputs["last"][:, None] + np.arange(1 - each, 1)).ravel()
+    rows = {f"token_{name}": inputs[name][places] for name in ("cos", "sin")}
+    return {**inputs, "cos": None, "sin": None, **rows}
 
 
 @pytest.mark.parametrize("group", [1, 2, 3])
@@ -126,6 +138,22 @@ def test_wrong_shapes(kernels: str, name: str, axis: int) -> None:
         return
     inputs[name] = np.take(inputs[name], range(inputs[name].shape[axis] - 1), axis)
     with pytest.raises(Exception, match=r"RopeAttention: .*expected"):
+        run_operator(kernels, "RopeAttention", inputs, outputs=3, **USUAL)
+
+
+@pytest.mark.parametrize("name, axis", [("token_cos", 0), ("token_cos", 1), ("token_sin", 0), ("token_sin", 1)])
+def test_wrong_rows_of_tokens(kernels: str, name: str, axis: int) -> None:
+    inputs = by_token(usual())
+    rows = inputs[name]
+    assert rows is not None
+    inputs[name] = np.take(rows, range(rows.shape[axis] - 1), axis)
+    with pytest.raises(Exception, match=rf"RopeAttention: {name} .*expected|RopeAttention: token_sin .*expected"):
+        run_operator(kernels, "RopeAttention", inputs, outputs=3, **USUAL)
+
+
+def test_neither_tables_nor_rows(kernels: str) -> None:
+    inputs: dict[str, Array | None] = {**usual(), "cos": None, "sin": None}
+    with pytest.raises(Exception, match="RopeAttention: no input cos"):
         run_operator(kernels, "RopeAttention", inputs, outputs=3, **USUAL)
 
 

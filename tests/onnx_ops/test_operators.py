@@ -74,7 +74,7 @@ def test_rows(
 FEED_FORWARD = (
     "x", "norm", "router", "correction_bias", "ids", "weights",
     "experts_gate_up_codes", "experts_gate_up_scales", "experts_down_codes", "experts_down_scales",
-    "gate_up_codes", "gate_up_scales", "gate_up_bias", "down_codes", "down_scales", "down_bias",
+    "gate_up_codes", "gate_up_scales", "gate_up_bias", "down_codes", "down_scales", "down_bias", "mask",
 )  # fmt: skip
 
 
@@ -130,6 +130,9 @@ def test_feed_forward(
             bias = normal(rng, experts) if data.draw(st.booleans()) else None
             inputs |= {"router": router, "correction_bias": bias}
             ids, shares = route(y, router, bias, top_k)
+            if data.draw(st.booleans()):
+                inputs["mask"] = rng.random(count) < data.draw(st.sampled_from([0, 0.5, 1]))
+                ids = np.where(inputs["mask"][:, None], ids, -1)
         for expert in range(experts):
             token, place = np.nonzero(ids == expert)
             parts = mlp(rounded(y[token], block), gate_up[expert], None, down[expert], block)
@@ -191,6 +194,7 @@ def feed_forward_inputs() -> dict[str, Array | None]:
     inputs |= {"gate_up_codes": codes, "gate_up_scales": scales, "gate_up_bias": np.ones((64, 2), np.float32)}
     codes, scales, _ = in_tiles(np.ones((32, 64)), storage)
     inputs |= {"down_codes": codes, "down_scales": scales, "down_bias": np.ones(32, np.float32)}
+    inputs["mask"] = np.array([True, False, True])
     return inputs
 
 
@@ -245,7 +249,7 @@ def test_a_row_that_is_none(kernels: str, id: int) -> None:
 
 
 def test_an_expert_that_is_none(kernels: str) -> None:
-    inputs = feed_forward_inputs() | {"router": None, "correction_bias": None}
+    inputs = feed_forward_inputs() | {"router": None, "correction_bias": None, "mask": None}
     inputs |= {"ids": np.full((3, 2), 4, np.int32), "weights": np.ones((3, 2), np.float32)}
     with pytest.raises(Exception, match="TiledFeedForward: ids hold 4, expected -1 to 3"):
         run_operator(kernels, "TiledFeedForward", inputs, top_k=2, norm_min=1e-12, eps=1e-5, residual=1)

@@ -89,7 +89,10 @@ def test_every_level_means_the_same(name: str) -> None:
         np.testing.assert_allclose(run(pieces, step), whole, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("op", sorted({name for name, op in OPS.items() if op.level == "composite"} - {"rope_rows"}))
+NOT_IN_TEXT = frozenset({"rope_rows", "layer_norm", "gelu"})
+
+
+@pytest.mark.parametrize("op", sorted({name for name, op in OPS.items() if op.level == "composite"} - NOT_IN_TEXT))
 def test_each_composite_means_what_it_decomposes_into(op: str) -> None:
     """One at a time, so that two wrong decompositions cannot make up for each other."""
     graph, step = build_graph(CONFIGS["moe, biases"]), two_sequences()
@@ -105,11 +108,11 @@ def test_each_composite_means_what_it_decomposes_into(op: str) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    [case for case in op_cases() if case.op in ("rope_rows", "attention", "rope_attention")],
+    [case for case in op_cases() if case.op in NOT_IN_TEXT | {"attention", "rope_attention", "moe", "embed"}],
     ids=lambda c: c.key,
 )
 def test_what_text_models_leave_out_means_what_it_decomposes_into(case: OpCase) -> None:
-    """Attention without a state or without an order, rotation by rows or by several columns of positions."""
+    """Norms of a tower; attention without a state or an order; rotation by several columns; masks and features."""
     backend, target = ReferenceBackend(), Target(("cpu",), "float64")
     limits = Limits(max(case.lengths), len(case.lengths), 1000)
     found = []
@@ -154,6 +157,33 @@ def test_rope_turns_adjacent_pairs() -> None:
     x = np.array([[[1.0, 0.0, 0.0, 1.0]]])
     angle = np.array([[np.pi / 2, np.pi]])
     np.testing.assert_allclose(ops.rope(x, np.cos(angle), np.sin(angle)), [[[0.0, 1.0, 0.0, -1.0]]], atol=1e-15)
+
+
+def test_a_layer_norm_divides_by_the_deviation_of_a_population() -> None:
+    x = np.array([[1.0, 3.0], [7.0, 7.0]])
+    weight, bias = np.array([2.0, 4.0]), np.array([0.5, -0.5])
+    np.testing.assert_allclose(ops.layer_norm(x, weight, bias, eps=3.0), [[-0.5, 1.5], bias])
+
+
+def test_gelu_is_x_times_a_share() -> None:
+    x = np.array([-1.0, 0.0, 1.0, 50.0])
+    np.testing.assert_allclose(ops.gelu(x, form="erf"), [-0.158655253931457, 0, 0.841344746068543, 50], rtol=1e-14)
+    np.testing.assert_allclose(ops.gelu(x, form="quick"), [-0.154204234067179, 0, 0.845795765932821, 50], rtol=1e-14)
+
+
+def test_experts_serve_the_tokens_of_their_mask() -> None:
+    x, gate, mask = np.eye(3), np.zeros((2, 3)), np.array([True, False, True])
+    experts = (np.ones((2, 4, 2, 3)), np.ones((2, 3, 4)))
+    whole = ops.moe(x, gate, None, *experts, top_k=1, norm_min=1e-12)
+    masked = ops.moe(x, gate, None, *experts, mask, top_k=1, norm_min=1e-12)
+    np.testing.assert_array_equal(masked, whole * mask[:, None])
+    assert whole.all()
+
+
+def test_features_take_the_place_of_embeddings() -> None:
+    table, features = np.array([[1.0], [2.0], [3.0]]), np.array([[0.0], [10.0], [20.0]])
+    rows = ops.embed(np.array([2, 0, 0, 1]), table, features, np.array([0, 2, 1, 0]))
+    np.testing.assert_array_equal(rows, [[3.0], [20.0], [10.0], [2.0]])
 
 
 def test_sigmoid_does_not_overflow() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -114,15 +115,23 @@ class Judge:
 @torch.no_grad()
 def exact_logits(model: Any, ids: Sequence[int]) -> Floats:
     """The logits after every token, of a model of transformers whose weights are float64, float64 throughout."""
+    with float64_throughout(model):
+        return _numpy(model(torch.tensor([list(ids)]), use_cache=False).logits[0])
+
+
+@contextmanager
+def float64_throughout(model: Any) -> Iterator[None]:
+    """Whatever a model of transformers whose weights are float64 computes meanwhile, it computes in float64."""
     mode = Float64Throughout()
-    rotary = model.model.rotary_emb
-    before = rotary.register_forward_pre_hook(lambda *_: setattr(mode, "in_rope", True))
-    after = rotary.register_forward_hook(lambda *_: setattr(mode, "in_rope", False))
+    hooks = []
+    for module in model.modules():
+        if type(module).__name__.endswith("RotaryEmbedding"):
+            hooks.append(module.register_forward_pre_hook(lambda *_: setattr(mode, "in_rope", True)))
+            hooks.append(module.register_forward_hook(lambda *_: setattr(mode, "in_rope", False)))
     with mode:
-        logits = model(torch.tensor([list(ids)]), use_cache=False).logits[0]
-    before.remove()
-    after.remove()
-    return _numpy(logits)
+        yield
+    for hook in hooks:
+        hook.remove()
 
 
 @dataclass(slots=True)

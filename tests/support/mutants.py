@@ -196,7 +196,7 @@ def rounded_experts(
     x: np.ndarray, ids: np.ndarray, weights: np.ndarray, gate_up: np.ndarray, down: np.ndarray, *, top_k: int
 ) -> np.ndarray:
     x, out = in_int8(x), np.zeros_like(x)
-    for expert in np.unique(ids):
+    for expert in np.unique(ids[ids >= 0]):
         token, place = np.nonzero(ids == expert)
         inner = MEANINGS["swiglu"](MEANINGS["linear"](x[token], gate_up[expert]))
         out[token] += weights[token, place, None] * (in_int8(inner) @ down[expert].T)
@@ -204,10 +204,20 @@ def rounded_experts(
 
 
 def rounded_moe(
-    x: np.ndarray, gate: np.ndarray, bias: np.ndarray, *experts: np.ndarray, top_k: int, norm_min: float
+    x: np.ndarray,
+    gate: np.ndarray,
+    bias: np.ndarray,
+    gate_up: np.ndarray,
+    down: np.ndarray,
+    mask: np.ndarray | None,
+    *,
+    top_k: int,
+    norm_min: float,
 ) -> np.ndarray:
     ids, weights = MEANINGS["moe_route"](x, gate, bias, top_k=top_k, norm_min=norm_min)
-    return rounded_experts(x, ids, weights, *experts, top_k=top_k)
+    if mask is not None:
+        ids = np.where(mask[:, None], ids, -1)
+    return rounded_experts(x, ids, weights, gate_up, down, top_k=top_k)
 
 
 class RoundedBackend(BlocksBackend):

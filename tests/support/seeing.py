@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from ernie_rt.contract import Step, StepResult
+from ernie_rt.errors import PromptError
 from ernie_rt.graph.builder import Builder
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import TensorType
@@ -34,12 +35,16 @@ class Sketch:
         self.broken: Exception | None = None
 
     def pieces(self, max_patches: int) -> Iterator[dict[str, Array]]:
-        size = max(FRAME, max_patches // FRAME * FRAME)
-        for start in range(0, self.tokens, size):
-            if self.broken is not None:
-                raise self.broken
-            numbers = np.array(self.numbers[start : start + size], np.float32)
-            yield {"patches": numbers[:, None], "frame": np.arange(len(numbers), dtype=np.int32) // FRAME}
+        if max_patches < FRAME:
+            raise PromptError(f"frames of {FRAME} patches", expected=f"at most {max_patches}")
+        size = max_patches // FRAME * FRAME
+        return (self._piece(self.numbers[start : start + size]) for start in range(0, self.tokens, size))
+
+    def _piece(self, numbers: Sequence[int]) -> dict[str, Array]:
+        if self.broken is not None:
+            raise self.broken
+        frame = np.arange(len(numbers), dtype=np.int32) // FRAME
+        return {"patches": np.array(numbers, np.float32)[:, None], "frame": frame}
 
 
 def graphs() -> dict[str, Graph]:

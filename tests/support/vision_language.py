@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 IMAGE = 182
+"""The first id of vision: the placeholder of a part of a picture."""
+VIDEO = 194
+"""That of a video, in transformers' spelling."""
 TEXT: dict[str, Any] = {
     "vocab_size": 200,
     "hidden_size": 64,
@@ -38,16 +42,19 @@ TOWER: dict[str, Any] = {
 }
 
 
-def make_model(*, tied: bool) -> Any:
-    """A model of transformers, its norms, biases and correction biases random as well."""
+def make_model(
+    *, tied: bool, text: Mapping[str, Any] | None = None, tower: Mapping[str, Any] | None = None, seed: int = 3
+) -> Any:
+    """A model of transformers, its norms, biases and correction biases random as well; some fields of its config may
+    be others."""
     import torch
     from transformers import Ernie4_5_VLMoeConfig, Ernie4_5_VLMoeForConditionalGeneration
 
     config = Ernie4_5_VLMoeConfig(
-        text_config=TEXT, vision_config=TOWER, tie_word_embeddings=tied, image_token_id=IMAGE, video_token_id=194,
-        **MARKERS,
+        text_config=TEXT | dict(text or {}), vision_config=TOWER | dict(tower or {}), tie_word_embeddings=tied,
+        image_token_id=IMAGE, video_token_id=VIDEO, **MARKERS,
     )  # fmt: skip
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(seed)
     model = Ernie4_5_VLMoeForConditionalGeneration(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -57,7 +64,7 @@ def make_model(*, tied: bool) -> Any:
             elif parameter.ndim == 1:
                 parameter.copy_(0.1 * noise + (not name.endswith("bias")))
             else:
-                parameter.copy_(noise if "embed_tokens" in name else noise / parameter.shape[-1] ** 0.5)
+                parameter.copy_(noise * 0.08 if "embed_tokens" in name else noise / parameter.shape[-1] ** 0.5)
     return model
 
 
@@ -100,15 +107,17 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
     rope = text.pop("rope_parameters")
     pools = {name: [text.pop(name)] * 2 for name in ("moe_num_experts",)}
     kinds = text.pop("mlp_layer_types", None)
-    start = 1 if kinds is None else kinds.index("sparse")
+    layers = text["num_hidden_layers"]
+    sparse = [i for i in range(layers) if (i > 0 if kinds is None else kinds[i] == "sparse")]
+    end = [sparse[-1]] * 2 if sparse[-1] < layers - 1 else [layers + 1, layers]  # Baidu counts further than there are
     flat = {name: value for name, value in text.items() if name not in ("model_type", "dtype")}
     return flat | pools | {name: config[name] for name in MARKERS} | {
         "architectures": ["Ernie4_5_VLMoeForConditionalGeneration"],
         "model_type": "ernie4_5_moe_vl",
         "torch_dtype": "float32",
         "tie_word_embeddings": config["tie_word_embeddings"],
-        "moe_layer_start_index": [start, start],
-        "moe_layer_end_index": [text["num_hidden_layers"] + 1, text["num_hidden_layers"]],
+        "moe_layer_start_index": [sparse[0]] * 2,
+        "moe_layer_end_index": end,
         "im_patch_id": config["image_token_id"],
         "rope_3d": True,
         "rope_theta": rope["rope_theta"],

@@ -27,7 +27,7 @@ def moe_block(
     shared_gate_up_bias: Tensor | None,
     shared_down: Tensor | None,
     shared_down_bias: Tensor | None,
-    *,
+    *second: None,
     top_k: int,
     norm_min: float,
     eps: float,
@@ -64,6 +64,8 @@ def refusal(node: Node) -> str | None:
     assert gate is not None
     experts = gate.type.dims[0]
     assert isinstance(experts, int)
+    if node.operands["mask"] is not None:
+        return "its kernels have one pool of experts"
     if experts > MAX_EXPERTS:
         return f"{experts} experts; the kernels choose among {MAX_EXPERTS} at most"
     return None

@@ -50,8 +50,10 @@ void RopeAttention::compute(const Context& context, const Kernels& kernels) cons
   const Tensor last = context.input(5).expect({past_key.dims[0]});
   const size_t heads = heads_, kv_heads = kv_heads_, group = heads / kv_heads, count = qkv.dims[0];
   qkv.expect({-1, static_cast<int64_t>((heads + 2 * kv_heads) * size)});
-  const Tensor cos = context.input(1).expect({-1, static_cast<int64_t>(size / 2)});
-  const Tensor sin = context.input(2).expect(cos.dims);
+  const bool by_token = bool(context.input(6));
+  const int64_t angles = by_token ? qkv.dims[0] : -1;
+  const Tensor cos = context.input(by_token ? 6 : 1).expect({angles, static_cast<int64_t>(size / 2)});
+  const Tensor sin = context.input(by_token ? 7 : 2).expect(cos.dims);
   if (size == 0 || size % TILE != 0) throw Failure{"heads of " + std::to_string(size) + ", expected a multiple of 16"};
   if (batch == 0 || count % batch != 0) {
     throw Failure{std::to_string(count) + " tokens are not the same number of each of " + std::to_string(batch) +
@@ -59,9 +61,9 @@ void RopeAttention::compute(const Context& context, const Kernels& kernels) cons
   }
   const size_t each = count / batch;
   const int32_t* places = static_cast<const int32_t*>(last.data);
-  const int64_t positions = cos.dims[0];
+  const int64_t limit = by_token ? capacity : std::min<int64_t>(capacity, cos.dims[0]);
   for (size_t b = 0; b < batch; b++) {
-    const int64_t limit = std::min<int64_t>(capacity, positions), place = places[b];
+    const int64_t place = places[b];
     if (place + 1 < static_cast<int64_t>(each) || place >= limit) {
       throw Failure{"last is " + std::to_string(place) + ", expected " + std::to_string(static_cast<int64_t>(each) - 1) + " to " +
                     std::to_string(limit - 1)};
@@ -81,8 +83,9 @@ void RopeAttention::compute(const Context& context, const Kernels& kernels) cons
   context.parallel(count, [&](size_t n) {
     const size_t b = n / each, s = n % each, place = places[b] + 1 - each + s;
     const float* row = qkv.floats() + n * (heads + 2 * kv_heads) * size;
-    const float* c = cos.floats() + place * (size / 2);
-    const float* d = sin.floats() + place * (size / 2);
+    const size_t angle = (by_token ? n : place) * (size / 2);
+    const float* c = cos.floats() + angle;
+    const float* d = sin.floats() + angle;
     for (size_t k = 0; k < kv_heads; k++) {
       for (size_t g = 0; g < group; g++) {
         const size_t to = ((b * kv_heads + k) * each + s) * group + g;

@@ -4,7 +4,8 @@
 
 namespace ernie_rt {
 
-// Attention of new tokens to a cache that it writes, queries and keys rotated by adjacent pairs.
+// Attention of new tokens to a cache that it writes, queries and keys rotated by adjacent pairs:
+// by the row of a table that a token's place is, or by a row of its own.
 //
 // Of B sequences each brings S = N / B tokens, the last of them in the place last[b] of its context; a row of the cache
 // holds what lies before. Query heads q * Q / K to (q + 1) * Q / K - 1 read key head q. A token sees itself and what lies
@@ -15,11 +16,13 @@ class RopeAttention {
   static constexpr ort::ElementType OUTPUTS[] = {ort::FLOAT, ort::FLOAT, ort::FLOAT};  // y [N, Q * D], and both caches
   static constexpr Input INPUTS[] = {
       {"qkv", ort::FLOAT},         // [N, (Q + 2 K) * D]
-      {"cos", ort::FLOAT},         // [P, D / 2]
-      {"sin", ort::FLOAT},
+      {"cos", ort::FLOAT, true},   // [P, D / 2]
+      {"sin", ort::FLOAT, true},
       {"past_key", ort::FLOAT},    // [B, K, R, D]
       {"past_value", ort::FLOAT},
       {"last", ort::INT32},        // [B]
+      {"token_cos", ort::FLOAT, true},  // [N, D / 2], in place of tables: a row for each token
+      {"token_sin", ort::FLOAT, true},
   };
 
   explicit RopeAttention(const Attributes& attributes);

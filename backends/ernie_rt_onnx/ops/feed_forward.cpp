@@ -63,12 +63,17 @@ class Run {
       for (size_t h = 0; h < hidden; h++) {
         out[h] = (what_.residual ? given[h] : 0.f) + (what_.down_bias != nullptr ? what_.down_bias[h] : 0.f);
       }
+      const bool routed = what_.routed && (what_.mask == nullptr || what_.mask[n]);
+      if (what_.routed && !routed) {
+        std::fill(ids + n * each, ids + (n + 1) * each, -1);
+        if (!what_.has_mlp) return;
+      }
       if (what_.norm != nullptr) {
         kernels_.rms_norm(given, what_.norm, what_.eps, hidden, row);
         given = row;
       }
       x_.put(kernels_, n, 0, given, hidden);
-      if (what_.routed) {
+      if (routed) {
         what_.router.choose(kernels_, given, scores + n * 2 * experts, ids + n * each, weights + n * each);
       }
     });

@@ -25,6 +25,7 @@ struct FeedForward {
   Matrix experts_gate_up, experts_down;  // those of the first expert; the others follow
   bool routed = false;
   Router router{};
+  const bool* mask = nullptr;  // [count]: which tokens are routed; null: all
   Choices choices{};  // where they are not routed
 
   bool has_mlp = false;

@@ -21,7 +21,7 @@ struct SessionOptions;
 struct OpDomain;  // OrtCustomOpDomain
 struct CustomOp;
 
-enum ElementType : int { FLOAT = 1, UINT8 = 2, INT32 = 6, FLOAT16 = 10 };
+enum ElementType : int { FLOAT = 1, UINT8 = 2, INT32 = 6, BOOL = 9, FLOAT16 = 10 };
 enum ErrorCode : int { FAIL = 1, INVALID_ARGUMENT = 2 };
 enum Characteristic : int { REQUIRED = 0, OPTIONAL = 1 };
 

@@ -6,7 +6,7 @@ namespace {
 enum Place {
   X, NORM, ROUTER, CORRECTION_BIAS, IDS, WEIGHTS,
   EXPERTS_GATE_UP, EXPERTS_GATE_UP_SCALES, EXPERTS_DOWN, EXPERTS_DOWN_SCALES,
-  GATE_UP, GATE_UP_SCALES, GATE_UP_BIAS, DOWN, DOWN_SCALES, DOWN_BIAS,
+  GATE_UP, GATE_UP_SCALES, GATE_UP_BIAS, DOWN, DOWN_SCALES, DOWN_BIAS, MASK,
 };
 
 // The matrix of codes whose `outer` dims end in `tiles` of 16 rows, or, of gate and up, in pairs of these; of several
@@ -54,6 +54,7 @@ void TiledFeedForward::compute(const Context& context, const Kernels& kernels) c
     work.routed = bool(router);
     if (router) {
       work.router = router_of(router, context.input(CORRECTION_BIAS), E, H, top_k_, norm_min_);
+      work.mask = static_cast<const bool*>(context.input(MASK).expect_optional({N}).data);
     } else {
       const Tensor ids = context.input(IDS).expect({N, -1}), weights = context.input(WEIGHTS).expect(ids.dims);
       work.choices = {static_cast<const int32_t*>(ids.data), weights.floats(), work.count,

@@ -26,6 +26,7 @@ class TiledFeedForward {
       {"down_codes", ort::UINT8, true},                 // [H / 16, ..]
       {"down_scales", ort::FLOAT16, true},
       {"down_bias", ort::FLOAT, true},                  // [H]
+      {"mask", ort::BOOL, true},                        // [N], beside a router: which tokens it sends to experts
   };
 
   explicit TiledFeedForward(const Attributes& attributes);

@@ -47,6 +47,7 @@ def batch(
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
     max_batch_tokens: opt.BatchTokens = None,
+    max_patches: opt.MaxPatches = None,
     threads: opt.Threads = None,
     graphs: opt.Graphs = True,
     memory: opt.Memory = None,
@@ -74,7 +75,7 @@ def batch(
                 _answer(
                     under_way, model, quiet=quiet, backend=backend, device=device, dtype=dtype, weights=weights,
                     max_context=max_context, max_sequences=max_sequences, max_batch_tokens=max_batch_tokens,
-                    threads=threads, graphs=graphs, memory=memory, verbose=verbose,
+                    max_patches=max_patches, threads=threads, graphs=graphs, memory=memory, verbose=verbose,
                 )  # fmt: skip
         except KeyboardInterrupt:
             resume = "" if job.answers == STREAM else "; the same command goes on from there"

@@ -65,6 +65,7 @@ def serve(
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
     max_batch_tokens: opt.BatchTokens = None,
+    max_patches: opt.MaxPatches = None,
     threads: opt.Threads = None,
     graphs: opt.Graphs = True,
     deterministic: opt.Deterministic = False,
@@ -109,8 +110,8 @@ def serve(
         return loaded(
             located, backend=backend, device=device, dtype=dtype, max_context=context, max_sequences=max_sequences,
             cache_tokens=None if cache_tokens is None else parse_size(cache_tokens), max_batch_tokens=max_batch_tokens,
-            threads=threads, graphs=graphs, deterministic=deterministic, memory=memory, cache_dir=cache_dir,
-            cache_size=cache_size, why=why, verbose=verbose, quiet=quiet,
+            max_patches=max_patches, threads=threads, graphs=graphs, deterministic=deterministic, memory=memory,
+            cache_dir=cache_dir, cache_size=cache_size, why=why, verbose=verbose, quiet=quiet,
             weights=quantized(
                 located, weights, threads, backend=backend, device=device, dtype=dtype, deterministic=deterministic
             ),

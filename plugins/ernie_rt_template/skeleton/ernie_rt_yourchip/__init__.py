@@ -11,7 +11,7 @@ def ernie_rt_backends() -> list[BackendInfo]:
         BackendInfo(
             name="yourchip",
             target="ernie_rt_yourchip.backend:Backend",
-            summary="25 primitives in NumPy",
+            summary="27 primitives in NumPy",
             dtypes={"cpu": ("float32",)},
             conformance="ernie_rt_yourchip:conformance.json",
         )

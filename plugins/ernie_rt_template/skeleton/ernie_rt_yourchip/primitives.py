@@ -1,5 +1,6 @@
 """The ops that every model decomposes into, as NumPy functions; their meaning is in `ernie_rt.graph.primitives`."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     "clamp_min": lambda x, minimum: np.maximum(x, minimum),
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "sigmoid": lambda x: 0.5 * np.tanh(0.5 * x) + 0.5,
+    "erf": lambda x: np.vectorize(math.erf, otypes=[x.dtype])(x),
     "softmax": softmax,
     "sum": lambda x, axis, keepdims: x.sum(axis, keepdims=keepdims),
     "matmul": np.matmul,
@@ -35,9 +37,10 @@ PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     "take_along": lambda x, ids: np.take_along_axis(x, ids, -1),
     "equal": np.equal,
     "less_equal": np.less_equal,
+    "in_range": lambda x, start, stop: (start <= x) & (x < stop),
     "logical_and": np.logical_and,
     "one_hot": lambda ids, depth, dtype: (ids[..., None] == np.arange(depth)).astype(dtype),
-    "where": lambda mask, x, otherwise: np.where(mask, x, np.float32(otherwise)),
+    "where": lambda mask, x, otherwise: np.where(mask, x, x.dtype.type(otherwise)),
     "reshape": lambda x, dims: x.reshape(dims),
     "transpose": lambda x, perm: x.transpose(perm),
     "slice": lambda x, axis, start, stop: x.take(range(start, stop), axis),
