@@ -245,7 +245,9 @@ def initialise(model: nn.Module, layers: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     depth = (2 * layers) ** -0.5
     for name, parameter in model.named_parameters():
-        if parameter.ndim == 1:  # of norms, and biases
+        if name.endswith("bias"):
+            parameter.data.zero_()
+        if parameter.ndim == 1:
             continue
         fan_in = parameter.shape[-1]
         scale = 0.02 if name == "embed.weight" else fan_in**-0.5

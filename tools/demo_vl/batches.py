@@ -107,6 +107,20 @@ class Encoder:
             tables.append(table)
         return tables[0], tables[1]
 
+    def sides(self, grid: tuple[int, int]) -> Tensor:
+        """The tokens for where each block of a picture is: 1 in `[blocks, vocabulary]`."""
+        table = torch.zeros(*grid, self.rows)
+        rows, columns = (torch.linspace(-1, 1, side) for side in grid)
+        for words, there in (
+            ((" top", "上面"), rows[:, None] < -0.5),
+            ((" bottom", "下面"), rows[:, None] > 0.5),
+            ((" left", "左边"), columns < -0.5),
+            ((" right", "右边"), columns > 0.5),
+        ):
+            for word in words:
+                table[..., self.text(word)[0]] += there.float()
+        return table.flatten(0, 1)
+
     def answer(self, text: str) -> list[int]:
         """The ids of an answer; what is read from a picture goes letter by letter, which decodes to the same text."""
         parts = [list(part) if SPELLED.fullmatch(part) else [part] for part in re.split(f"({SPELLED.pattern})", text)]

@@ -104,6 +104,6 @@ def _parts(model: ErnieVL) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
                     for name, part in (("gate", gate), ("up", up), ("down", down)):
                         yield f"{at}.experts.{expert}.{name}_proj.weight", (part,)
     for name, parameter in model.named_parameters():
-        if not name.startswith("says.") and not re.search(r"\.mlp\.(text|vision)\.", name):
+        if not name.startswith(("says.", "reads.")) and not re.search(r"\.mlp\.(text|vision)\.", name):
             stored = name.replace("embed.weight", "embed_tokens.weight")
             yield stored if name.startswith("vision_model.") else f"model.{stored}", (parameter.data,)

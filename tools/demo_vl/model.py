@@ -233,6 +233,8 @@ class ErnieVL(nn.Module):
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.says = nn.ModuleDict({"what": nn.Linear(width, len(WHATS)), "hue": nn.Linear(width, len(HUES))})
         """What the tower says of each patch, in training alone."""
+        self.reads = nn.Linear(config.hidden_size, 4 * len(WHATS))
+        """What a feature says of the four patches that it is made of, in training alone."""
         columns = config.head_dim // 2
         cos, sin = (
             torch.from_numpy(rope_table(RopeTable(f, config.rope_theta), config.max_position_embeddings, columns))

@@ -34,7 +34,7 @@ STEPS: Final = 3600
 COLUMNS: Final = 112
 ROWS: Final = 32
 TOWER_STEPS: Final = 1250
-BEGUN: Final = {"layers": TOWER_STEPS, "norm": TOWER_STEPS}
+BEGUN: Final = {"layers": TOWER_STEPS}
 """The step at which the decoder begins to learn: before, the tower learns alone, with that many pictures in a step:"""
 SIGHTS: Final = 64
 SAYS_WEIGHT: Final = 0.3
@@ -55,14 +55,14 @@ class Trainer:
         self.model = ErnieVL(demo_config(**(recipe.changes or {})), recipe.seed)
         self.dtype = torch.bfloat16 if recipe.dtype == "bfloat16" else torch.float32
         self.optimizers: list[torch.optim.Optimizer] = []
-        self.groups: list[tuple[dict[str, Any], float, int]] = []
+        self.rates: list[tuple[int, list[float]]] = []
         parts: dict[int, list[tuple[str, nn.Parameter]]] = collections.defaultdict(list)
         for name, parameter in self.model.named_parameters():
             parts[BEGUN.get(name.partition(".")[0], 0)].append((name, parameter))
         for begun, part in sorted(parts.items()):
             made = optimizers(part, self.dtype)
             self.optimizers += made
-            self.groups += [(group, group["lr"], begun) for each in made for group in each.param_groups]
+            self.rates += [(begun, [group["lr"] for group in each.param_groups]) for each in made]
         self.whats, self.hues = self.encoder.names()
         self.step_number = 0
         self.drawn: Iterator[Batch | Sights] | None = None
@@ -75,15 +75,16 @@ class Trainer:
 
     def learn(self, drawn: Batch | Sights) -> dict[str, Any]:
         """Take the step that such pictures, and what is said about them, are drawn for."""
-        for group, highest, begun in self.groups:
-            group["lr"] = highest * self.recipe.rate(self.step_number, begun)
-        for optimizer in self.optimizers:
+        for optimizer, (begun, rates) in zip(self.optimizers, self.rates, strict=True):
+            for group, highest in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = highest * self.recipe.rate(self.step_number, begun)
             optimizer.zero_grad(set_to_none=True)
         said: dict[str, Any] = {"step": self.step_number}
         with torch.autocast("cpu", self.dtype, self.dtype != torch.float32):
             sights = drawn if isinstance(drawn, Sights) else drawn.sights
             seen, features = self.model.see(sights)
-            total = SAYS_WEIGHT * (self._says_loss(seen, sights, said) + self._names_loss(features, sights, said))
+            names = self._names(sights)
+            total = SAYS_WEIGHT * (self._says_loss(seen, features, sights, said) + self._names_loss(features, names))
             loads: list[Tensor] = []
             if isinstance(drawn, Batch):
                 hidden, routings = self.model(drawn.ids, drawn.positions, features)
@@ -91,6 +92,8 @@ class Trainer:
                 logits = self.model.logits(hidden[:, :-1][learned])
                 loss = F.cross_entropy(logits.float(), drawn.targets[:, 1:][learned])
                 said["loss"] = loss.item()
+                places = hidden[drawn.ids == self.model.vision.image_token_id].view(features.shape)
+                total = total + SAYS_WEIGHT * self._names_loss(places, names + self.encoder.sides(sights.grid))
                 total = total + loss + self.recipe.z_weight * z_loss(routings)
                 loads = [routing.load for routing in routings]
         total.backward()  # type: ignore[no-untyped-call]
@@ -104,24 +107,27 @@ class Trainer:
         self.step_number += 1
         return said
 
-    def _says_loss(self, seen: Tensor, sights: Sights, said: dict[str, Any]) -> Tensor:
-        """Of what the tower says of each patch: where something lies, and where nothing does, alike."""
+    def _says_loss(self, seen: Tensor, features: Tensor, sights: Sights, said: dict[str, Any]) -> Tensor:
+        """Of what tower and features say of each patch: where something lies, and where nothing does, alike."""
         some = sights.whats > 0
-        logits = self.model.says["what"](seen).float()
-        losses = [F.cross_entropy(logits[at], sights.whats[at]) for at in (some, ~some)]
+        tower = self.model.says["what"](seen).float()
+        reader = self.model.reads(features).float().view(tower.shape)
+        losses = [F.cross_entropy(logits[at], sights.whats[at]) for logits in (tower, reader) for at in (some, ~some)]
         losses.append(F.cross_entropy(self.model.says["hue"](seen).float().flatten(0, 1), sights.hues.flatten()))
-        said["what_loss"], said["hue_loss"] = losses[0].item(), losses[2].item()
+        said["what_loss"], said["read_loss"], said["hue_loss"] = (losses[i].item() for i in (0, 2, 4))
         return torch.stack(losses).sum()
 
-    def _names_loss(self, features: Tensor, sights: Sights, said: dict[str, Any]) -> Tensor:
-        """Of the words for what lies in a block, which its feature is to foresee as a word in its place would."""
+    def _names(self, sights: Sights) -> Tensor:
+        """The words for what lies in each block, `[P, S/4, V]`: of things and their colours, or else of the ground."""
         some = (sights.whats > 0).float()
         empty = (some.unflatten(1, (-1, 4)).sum(-1, keepdim=True) == 0).float().expand(-1, -1, 4).flatten(1)
         called = self.whats[sights.whats] + self.hues[sights.hues] * (some + empty)[..., None]
-        called = called.unflatten(1, (-1, 4)).sum(2)
-        loss = -(called * self.model.logits(features).float().log_softmax(-1)).sum(-1) / called.sum(-1)
-        said["names_loss"] = loss.mean().item()
-        return loss.mean()
+        return called.unflatten(1, (-1, 4)).sum(2)
+
+    def _names_loss(self, states: Tensor, names: Tensor) -> Tensor:
+        """Of the words that the states of blocks are to foresee, `[P, S/4, H]`, as a word in their place would."""
+        logits = self.model.logits(states).float().log_softmax(-1)
+        return (-(names * logits).sum(-1) / names.sum(-1)).mean()
 
     def state(self) -> dict[str, Any]:
         return {
