@@ -18,7 +18,7 @@ from ernie_rt.runtime.driver import Driver
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Event, SequenceState
 from ernie_rt.runtime.statistics import Stats
-from ernie_rt.session import Model, Prepared
+from ernie_rt.session import Model, Prepared, Prompt
 from ernie_rt.text.chat import ChatPrompt
 from ernie_rt.text.messages import Message
 
@@ -84,13 +84,13 @@ class AsyncModel:
 
     def generate(
         self,
-        prompt: str | Iterable[int],
+        prompt: Prompt,
         *,
         caller: Caller = ANYBODY,
         like: AsyncStream | None = None,
         **options: Unpack[GenerateOptions],
     ) -> AsyncStream:
-        """Queue the continuation of a text or token ids, as `Model.generate` has it.
+        """Queue the continuation of a text, token ids or parts, as `Model.generate` has it.
 
         Checked at once: OptionError or PromptError for what cannot be done, OverloadError where too many wait, or
         serving has come to its end. With `like`, a stream of the same prompt, that prompt is computed once for both.
@@ -106,7 +106,11 @@ class AsyncModel:
         like: AsyncStream | None = None,
         **options: Unpack[GenerateOptions],
     ) -> AsyncStream:
-        """Queue the answer to a conversation, as `Model.chat` has it; else as `generate`."""
+        """Queue the answer to a conversation, as `Model.chat` has it; else as `generate`.
+
+        Pictures are read at once, which holds up the event loop: `await asyncio.to_thread(model.prompt, messages)`
+        reads them elsewhere, and gives what is taken here in place of messages.
+        """
         return self._submit(self.model.prepare_chat(messages, tools, options), caller, like)
 
     def stats(self) -> Stats:

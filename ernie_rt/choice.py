@@ -177,6 +177,11 @@ def accelerators() -> tuple[str, ...]:
     return ()
 
 
+def first_kind(device: str) -> str:
+    """The kind of the device that a name means, "auto" of what is tried first. Nothing is imported for it."""
+    return (*accelerators(), "cpu")[0] if device == "auto" else device.partition(":")[0]
+
+
 def _settle(
     host: PluginHost,
     name: str,

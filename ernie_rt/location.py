@@ -10,7 +10,9 @@ from typing import Final
 from ernie_rt.errors import ErnieRtError, OptionError, TokenizerError
 from ernie_rt.generation.defaults import Defaults, read_defaults
 from ernie_rt.modeling.config import ModelConfig, read_config
+from ernie_rt.modeling.vision_language import read_preprocessor
 from ernie_rt.text.chat import ChatTemplate
+from ernie_rt.text.media_reader import MediaReader
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.text.vocabulary import has_tokenizer
 from ernie_rt.weights.checkpoint import has_weights
@@ -74,8 +76,21 @@ class Located:
 
     @cached_property
     def template(self) -> ChatTemplate | None:
-        """The chat template; None when there is none, as with base models."""
-        return None if self.folder is None else ChatTemplate.load(self.folder)
+        """The chat template; ERNIE's own for a vision-language model that comes without one. None when there is none,
+        as with base models."""
+        default = None if self.config.vision is None else "ernie-vl"
+        return None if self.folder is None else ChatTemplate.load(self.folder, default)
+
+    def reader(self, device: str) -> MediaReader | None:
+        """What reads pictures and videos for it where it runs on such a device, "cpu" or another; None where it reads
+        text alone.
+
+        ConfigError where its preprocessor_config.json asks for what is not done here.
+        """
+        sees = self.config.sees
+        if sees is None or self.folder is None:
+            return None
+        return MediaReader(sees, read_preprocessor(self.folder), on_cpu=device == "cpu")
 
     @cached_property
     def defaults(self) -> Defaults:

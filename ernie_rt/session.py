@@ -6,9 +6,9 @@ import operator
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Unpack, overload
+from typing import Any, Literal, NoReturn, TypeAlias, Unpack, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -33,13 +33,21 @@ from ernie_rt.routing.data import Routing
 from ernie_rt.routing.taps import read_routing
 from ernie_rt.runtime.encoder import FEATURE_BYTES
 from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.inputs import POSITIONS, PerToken
+from ernie_rt.runtime.items import PlacedItem
 from ernie_rt.runtime.kept_rows import KeptRows
 from ernie_rt.runtime.sequence import Event, Finish, Request, SequenceState
-from ernie_rt.text.chat import ChatPrompt, ChatTemplate
+from ernie_rt.text.chat import ChatPrompt, ChatTemplate, encode_parts
+from ernie_rt.text.media import Media
+from ernie_rt.text.media_reader import MediaReader, Placed
 from ernie_rt.text.messages import Message
 from ernie_rt.text.stops import TextStream
 from ernie_rt.text.tokenizer import Tokenizer
+from ernie_rt.vision.positions import rope_positions
 from ernie_rt.weights.source import StoredSource
+
+Prompt: TypeAlias = str | Iterable[int] | Sequence[str | Mapping[str, Any] | Media]
+"""A text, token ids, or the parts of a text with pictures and videos."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +152,11 @@ class Model:
         """The checkpoint's chat template, or None."""
         return self._located.template
 
+    @cached_property
+    def reader(self) -> MediaReader | None:
+        """What reads pictures and videos for it; None where it reads text alone."""
+        return self._located.reader(self.choice.device)
+
     @property
     def defaults(self) -> Defaults:
         """What `generate` and `chat` take where their options say nothing: the checkpoint's generation_config.json."""
@@ -199,16 +212,18 @@ class Model:
         """The values of the scopes that `load` was given as `taps`, for every token of `ids`, by scope."""
         return self._taps(Request(self._check(ids), 0, all_logits=True, taps=True))
 
-    def routing(self, prompt: str | Iterable[int]) -> Routing:
-        """Which experts each token of a text, or of ids, is sent to, and whom it would be without the correction bias.
+    def routing(self, prompt: str | Iterable[int] | ChatPrompt) -> Routing:
+        """Which experts each token of a text, of ids or of what `prompt` gave is sent to, and whom it would be without
+        the correction bias.
 
         The model has to be loaded with `routing=True`. A long prompt enters in steps; what is kept of a token are 12
         bytes for each choice of an expert.
         """
         if not self._routers:
             raise OptionError("the model does not tell what its routers choose", hint="Load it with routing=True")
-        ids = self._check(self._ids(prompt))
-        found = self._taps(Request(ids, 0, taps=True))
+        items = prompt.items if isinstance(prompt, ChatPrompt) else ()
+        ids = self._check(prompt.ids if isinstance(prompt, ChatPrompt) else self._ids(prompt), items)
+        found = self._taps(_showing(Request(ids, 0, taps=True), items))
         return read_routing(self.choice.backend, ids, self._routers, found)
 
     @overload
@@ -248,36 +263,55 @@ class Model:
     ) -> Generation | Stream:
         """Answer a conversation, by the checkpoint's chat template; with `stream`, piece by piece.
 
-        `messages` are Message or OpenAI-style objects (`{"role": "user", "content": "…"}`), or the ChatPrompt that the
-        template made of them; `tools` are JSON schemas of functions, in the same style. Reasoning and tool calls come
-        apart from the text. PromptError where the model has no chat template, or the template no place for such
-        messages.
+        `messages` are Message or OpenAI-style objects (`{"role": "user", "content": "…"}`), or the ChatPrompt that
+        `prompt` made of them; `tools` are JSON schemas of functions, in the same style. A content is text or a list of
+        parts, `{"type": "text", "text": "…"}` and, for a model that sees, `{"type": "image", "image": Path("a.png")}`
+        and `{"type": "video", "video": Path("b.mp4")}` (or the bytes of a file, an array, a Pillow image). Reasoning
+        and tool calls come apart from the text. PromptError where the model has no chat template, or the template no
+        place for such messages; MediaError for a picture that cannot be used.
         """
         answer = self._start(self.prepare_chat(messages, tools, options))
         return answer if stream else _whole(answer)
 
     @overload
     def generate(
-        self, prompt: str | Iterable[int], *, stream: Literal[False] = False, **options: Unpack[GenerateOptions]
+        self, prompt: Prompt, *, stream: Literal[False] = False, **options: Unpack[GenerateOptions]
     ) -> Generation: ...
     @overload
-    def generate(
-        self, prompt: str | Iterable[int], *, stream: Literal[True], **options: Unpack[GenerateOptions]
-    ) -> Stream: ...
+    def generate(self, prompt: Prompt, *, stream: Literal[True], **options: Unpack[GenerateOptions]) -> Stream: ...
     @overload
+    def generate(self, prompt: Prompt, *, stream: bool, **options: Unpack[GenerateOptions]) -> Generation | Stream: ...
     def generate(
-        self, prompt: str | Iterable[int], *, stream: bool, **options: Unpack[GenerateOptions]
-    ) -> Generation | Stream: ...
-    def generate(
-        self, prompt: str | Iterable[int], *, stream: bool = False, **options: Unpack[GenerateOptions]
+        self, prompt: Prompt, *, stream: bool = False, **options: Unpack[GenerateOptions]
     ) -> Generation | Stream:
-        """Continue a text, or token ids, as they are; with `stream`, piece by piece."""
+        """Continue a text, or token ids, as they are; with `stream`, piece by piece.
+
+        A list of parts, as a message of `chat` has them, is a text with pictures and videos.
+        """
         continuation = self._start(self.prepare(prompt, options))
         return continuation if stream else _whole(continuation)
 
-    def prepare(self, prompt: str | Iterable[int], options: GenerateOptions) -> Prepared:
+    def prompt(
+        self,
+        messages: Iterable[Message | Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        thinking: bool | None = None,
+    ) -> ChatPrompt:
+        """What `chat` makes of a conversation before it asks the model: its pictures are read here, which takes a while
+        and may be done in any thread."""
+        if self.template is None:
+            raise PromptError("the model has no chat template", hint="`generate` completes plain text")
+        return self.template.prompt(
+            messages, self.tokenizer, tools, thinking=thinking, reader=self.reader, most=self.capacity
+        )
+
+    def prepare(self, prompt: Prompt, options: GenerateOptions) -> Prepared:
         """What `generate` runs: for whoever runs it otherwise."""
-        return self._prepared(self._ids(prompt), options, NEW_TOKENS)
+        if isinstance(prompt, Sequence) and any(isinstance(part, Mapping | Media) for part in prompt):
+            made = encode_parts(prompt, self.tokenizer, self.reader, self.capacity)
+            return self._prepared(made.ids, options, NEW_TOKENS, items=made.items)
+        return self._prepared(self._ids(cast("str | Iterable[int]", prompt)), options, NEW_TOKENS)
 
     def prepare_chat(
         self,
@@ -290,11 +324,10 @@ class Model:
             if tools:
                 raise OptionError("a prompt that is rendered takes no more tools", hint="Give them to the template")
             prompt = messages
-        elif self.template is None:
-            raise PromptError("the model has no chat template", hint="`generate` completes plain text")
         else:
-            prompt = self.template.prompt(messages, self.tokenizer, tools)
-        return self._prepared(prompt.ids, options, NEW_CHAT_TOKENS, prompt)
+            options = options.copy()
+            prompt = self.prompt(messages, tools, thinking=options.pop("thinking", None))
+        return self._prepared(prompt.ids, options, NEW_CHAT_TOKENS, prompt, prompt.items)
 
     def generate_ids(self, ids: Iterable[int], **options: Unpack[GenerateOptions]) -> list[int]:
         """Continue `ids` by what the options say, greedily without any, and by no defaults of the checkpoint.
@@ -376,10 +409,11 @@ class Model:
         options: GenerateOptions,
         new_tokens: int,
         prompt: ChatPrompt | None = None,
+        items: tuple[Placed, ...] = (),
     ) -> Prepared:
         """A generation by the given options over the checkpoint's (Defaults.settle); the stop ids of a conversation's
-        `prompt` are no text."""
-        numbers = self._check(ids)
+        `prompt` are no text. `items` are what the ids show, and where."""
+        numbers = self._check(ids, items)
         parser, stop_ids = (None, ()) if prompt is None else (prompt.parser(), prompt.stop_ids)
         room = self.capacity + 1 - len(numbers)
         chosen = self.defaults.settle(options, room=room, new_tokens=new_tokens, stop_ids=stop_ids)
@@ -387,7 +421,7 @@ class Model:
         text = TextStream(self.tokenizer, settled.stop, stop_ids)
         chat = None if prompt is None else (prompt, self.tokenizer)
         request = settled.request(numbers, self._located.known_ids, chat)
-        return Prepared(request, text, Answer(text, len(numbers), parser))
+        return Prepared(_showing(request, items), text, Answer(text, len(numbers), parser))
 
     def _checked(self, options: GenerateOptions) -> CheckedOptions:
         checked = check_options(self.config.eos_token_id, self.config.vocab_size, **options)
@@ -407,26 +441,46 @@ class Model:
             raise PromptError("one text in place of several", hint="Put it into a list, or use `generate`")
         return [self._check(self._ids(prompt)) for prompt in prompts]
 
-    def _check(self, ids: Iterable[int]) -> tuple[int, ...]:
-        """The ids as Python ints, each within the vocabulary."""
+    def _check(self, ids: Iterable[int], items: Sequence[Placed] = ()) -> tuple[int, ...]:
+        """The ids as Python ints, each within the vocabulary; those that stand for parts of pictures are of `items`."""
         if isinstance(ids, bytes | bytearray):
             raise PromptError("bytes are no token ids", hint="Decode them into text")
         try:
             numbers = tuple(-1 if isinstance(id, bool) else operator.index(id) for id in ids)
         except TypeError as error:
             raise PromptError("token ids must be integers", found=str(error)) from None
+        sees = self.config.sees
         for number in numbers:
             if not 0 <= number < self.config.vocab_size:
                 raise PromptError(
                     "a token id outside the vocabulary", expected=f"0 to {self.config.vocab_size - 1}", found=number
                 )
-            if number >= self.config.text_vocab_size:
+            if number >= self.config.text_vocab_size and sees is None:
                 raise PromptError(
-                    "a token of pictures, and of a vision-language model the text alone is run so far",
+                    "a token of pictures, and of the model the text alone is run",
                     expected=f"0 to {self.config.text_vocab_size - 1}",
                     found=number,
+                    hint="Load it without text_only",
+                )
+        if sees is not None:
+            placeholders = {sees.image_token_id, sees.video_token_id}
+            written = [place for place, number in enumerate(numbers) if number in placeholders]
+            if written != [place for start, item in items for place in range(start, start + item.tokens)]:
+                raise PromptError(
+                    "ids that stand for parts of a picture, without it",
+                    found=f"{len(written)} of {numbers[written[0]]}" if written else None,
+                    hint="Give the picture as a part of a message, or of the prompt",
                 )
         return numbers
+
+
+def _showing(request: Request, items: Sequence[Placed]) -> Request:
+    """A request that shows pictures and videos at these places, and whose positions follow from that."""
+    if not items:
+        return request
+    places = rope_positions(len(request.ids), [(start, item.merged) for start, item in items])
+    shown = tuple(PlacedItem(start, item) for start, item in items)
+    return replace(request, items=shown, inputs={POSITIONS: PerToken(places, "count")})
 
 
 def _check_whole(finish: Finish | None) -> None:

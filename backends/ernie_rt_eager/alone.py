@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ernie_rt_eager import ops
-from ernie_rt_eager.attention import LayerCache, Segment, Ways, attend, attention, rope_attention
+from ernie_rt_eager.attention import LayerCache, Segment, Ways, attend, attend_whole, attention, rope_attention
 from ernie_rt_eager.ops import FUNCTIONS, linear, moe_experts, moe_route
 from ernie_rt_eager.products import product_in_tiles
 
@@ -59,7 +59,7 @@ def attend_each(q: Tensor, state: LayerCache, segment: Segment, scale: float) ->
 
 def attend_apart(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, scale: float) -> Tensor:
     """A whole sequence, in a call whose shape it decides by itself, in memory of its own, as above."""
-    return attend(q.clone(), k.clone(), v.clone(), visible, scale)
+    return attend_whole(q.clone(), k.clone(), v.clone(), visible, scale)
 
 
 ALONE: Final = Ways(rotate, attend_each, attend_apart)

@@ -41,7 +41,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor
 
 
 def gelu(x: Tensor, *, form: str) -> Tensor:
-    return torch.sigmoid(1.702 * x).mul_(x) if form == "quick" else F.gelu(x)
+    return (1.702 * x).sigmoid_().mul_(x) if form == "quick" else F.gelu(x)
 
 
 def where(mask: Tensor, x: Tensor, *, otherwise: float) -> Tensor:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 def chat(
     model: opt.Ref,
     system: opt.System = None,
+    max_pixels: opt.MaxPixels = None,
+    fps: opt.Fps = None,
+    max_frames: opt.MaxFrames = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -44,8 +47,10 @@ def chat(
     seed: opt.Seed = None,
     repetition_penalty: opt.Repetition = None,
     stop: opt.Stop = None,
+    thinking: opt.Thinking = None,
     thinking_budget: opt.ThinkingBudget = None,
     weights: opt.Quantize = None,
+    text_only: opt.TextOnly = False,
     backend: opt.Backend = "auto",
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
@@ -64,10 +69,12 @@ def chat(
 ) -> None:
     """Talk with a model; /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.
 
-    Each conversation is kept in a file of its own, in ~/.local/state/ernie-rt/chat or where XDG_STATE_HOME says.
+    A vision-language model is shown pictures by /image, and videos by /video. Each conversation is kept in a file of
+    its own, in ~/.local/state/ernie-rt/chat or where XDG_STATE_HOME says.
     """
     from ernie_rt.cli.keyboard import keyboard
     from ernie_rt.cli.loaded import explain, loaded, quantized
+    from ernie_rt.cli.pictures import Sight
     from ernie_rt.cli.store import Store, user_store
     from ernie_rt.cli.talk import Talk
     from ernie_rt.cli.typed import piped
@@ -82,14 +89,16 @@ def chat(
     )  # fmt: skip
     # What is wrong is said before the weights are read.
     located = locate(model)
+    located = located.text_alone if text_only else located
     settled = located.defaults.settle(options, room=NEW_CHAT_TOKENS, new_tokens=NEW_CHAT_TOKENS)
     checked = check_options(located.config.eos_token_id, located.config.vocab_size, **settled)
     template = located.template
     if template is None:
         raise PromptError("the model has no chat template", where=model, hint="`ernie-rt run` continues plain text")
-    prompt = template.prompt([{"role": "user", "content": "Hello"}], located.tokenizer)
+    prompt = template.prompt([{"role": "user", "content": "Hello"}], located.tokenizer, thinking=thinking)
     checked.request(prompt.ids, located.known_ids, (prompt, located.tokenizer))
-    talk = Talk(model, options, user_store() if keep else Store(None), verbose)
+    sight = Sight(max_pixels, fps, max_frames)
+    talk = Talk(model, options, user_store() if keep else Store(None), verbose, thinking=thinking, sight=sight)
     if resume is not None:
         talk.load(resume)
     if system is not None:

@@ -68,10 +68,19 @@ def conversations(incomplete: str) -> list[str]:
         return []
 
 
+def files(incomplete: str) -> list[str]:
+    """Files, and the folders on the way to them."""
+    return [path for path in _paths(incomplete) if path.startswith(incomplete)]
+
+
 def _folders(incomplete: str) -> Iterator[str]:
+    return (path for path in _paths(incomplete) if path.endswith("/"))
+
+
+def _paths(incomplete: str) -> Iterator[str]:
     parent = incomplete.rpartition("/")[0]
     here = Path(parent or ("/" if incomplete.startswith("/") else "."))
     with suppress(OSError):
         for path in sorted(here.iterdir()):
-            if path.is_dir() and not path.name.startswith("."):
-                yield f"{incomplete[: incomplete.rfind('/') + 1]}{path.name}/"
+            if not path.name.startswith("."):
+                yield f"{incomplete[: incomplete.rfind('/') + 1]}{path.name}{'/' * path.is_dir()}"

@@ -88,6 +88,32 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was set
 Why = Annotated[bool, typer.Option("--why", help="Say why the model runs as it does, and what would be faster.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image",
+        metavar="FILE",
+        help="Show a picture; may be given several times. Pictures, then videos, come before the prompt.",
+        autocompletion=completion.files,
+    ),
+]
+Videos = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--video", metavar="FILE", help="Show a video; may be given several times.", autocompletion=completion.files
+    ),
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(min=1, help="Make larger pictures smaller; on a CPU 802816 when not given, which is 1,024 tokens."),
+]
+Fps = Annotated[float | None, typer.Option(help="Frames of a video to look at a second; 2 when not given.")]
+MaxFrames = Annotated[int | None, typer.Option(min=1, help="At most so many frames of a video; 180 when not given.")]
+Thinking = Annotated[
+    bool | None,
+    typer.Option("--thinking/--no-thinking", help="Let the answer begin with reasoning, where the template has both."),
+]
+
 System = Annotated[str | None, typer.Option(help="A system prompt: how the model is to behave.")]
 NewTokens = Annotated[
     int | None, typer.Option("--max-new-tokens", "-n", min=1, help="At most so many new tokens an answer.")

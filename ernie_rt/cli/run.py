@@ -22,12 +22,19 @@ if TYPE_CHECKING:
     from ernie_rt.location import Located
     from ernie_rt.session import Model
     from ernie_rt.text.chat import ChatPrompt, ChatTemplate
+    from ernie_rt.text.media import Media
+    from ernie_rt.text.media_reader import MediaReader
 
 
 def run(
     model: opt.Ref,
     prompt: Annotated[str | None, typer.Argument(help="The prompt; - or nothing reads standard input.")] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None,
+    images: opt.Images = None,
+    videos: opt.Videos = None,
+    max_pixels: opt.MaxPixels = None,
+    fps: opt.Fps = None,
+    max_frames: opt.MaxFrames = None,
     system: opt.System = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the prompt as plain text, also where there is a chat template.")
@@ -40,9 +47,11 @@ def run(
     seed: opt.Seed = None,
     repetition_penalty: opt.Repetition = None,
     stop: opt.Stop = None,
+    thinking: opt.Thinking = None,
     thinking_budget: opt.ThinkingBudget = None,
     ignore_eos: opt.IgnoreEos = False,
     weights: opt.Quantize = None,
+    text_only: opt.TextOnly = False,
     backend: opt.Backend = "auto",
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
@@ -73,13 +82,17 @@ def run(
     """Answer a prompt; without a chat template, continue it.
 
     With --raw it is continued as well. The answer streams to standard output, everything else goes to standard error.
+    A vision-language model answers about pictures and videos that come before the prompt.
     What no option says is taken from the checkpoint's generation_config.json, or greedy; -v prints it.
     """
     import secrets
 
+    from ernie_rt.choice import first_kind
     from ernie_rt.cli.loaded import explain, loaded, progress_bar, quantized
+    from ernie_rt.cli.pictures import Sight, most_patches, say_items
     from ernie_rt.generation.options import NEW_CHAT_TOKENS, NEW_TOKENS, check_options
     from ernie_rt.location import locate
+    from ernie_rt.text.media_reader import names
 
     if receipt is None and (receipt_text or overwrite):
         raise OptionError("--receipt-text and --overwrite are about a receipt", hint="Add --receipt FILE")
@@ -91,6 +104,9 @@ def run(
             raise OptionError(
                 "there is no receipt of an answer whose reasoning has a budget", hint="Leave one of them out"
             )
+    media = Sight(max_pixels, fps, max_frames).media(images, videos)
+    if media and receipt is not None:
+        raise OptionError("there is no receipt of an answer about pictures or videos", hint="Leave one of them out")
     text = read_prompt(prompt, file)
     options = opt.given_options(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed,
@@ -99,14 +115,16 @@ def run(
     )  # fmt: skip
     # What is wrong is said before the weights are read.
     located = locate(model)
+    located = located.text_alone if text_only else located
     vocabulary, longest = located.config.vocab_size, _longest(located.config.max_position_embeddings, max_context)
     checked = check_options(located.config.eos_token_id, vocabulary, **(located.defaults.options | options))
     template = None if raw else located.template
     if template is not None and prompt in (None, "-"):
         text = text.removesuffix("\n")  # of a file, or of echo
-    request = _request(located, template, text, system)
+    reader = located.reader(first_kind(device)) if media else None
+    request = _request(located, template, [*media, text], system, thinking, reader, longest)
     chat = None if isinstance(request, list) else (request, located.tokenizer)
-    ids = request if isinstance(request, list) else request.ids
+    ids, items = (request, []) if isinstance(request, list) else (request.ids, [item for _, item in request.items])
     checked.request(tuple(ids), located.known_ids, chat)
     settled = located.defaults.settle(
         options, room=longest + 1 - len(ids), new_tokens=NEW_TOKENS if template is None else NEW_CHAT_TOKENS
@@ -140,13 +158,15 @@ def run(
         PeakMemory() as peak,
         loaded(
             located, backend=backend, device=device, dtype=dtype, max_context=needed,
-            max_batch_tokens=max_batch_tokens, max_patches=max_patches, threads=threads, graphs=graphs, memory=memory,
-            cache_dir=cache_dir, cache_size=cache_size,
+            max_batch_tokens=max_batch_tokens, max_patches=max_patches or most_patches(items),
+            threads=threads, graphs=graphs, memory=memory, cache_dir=cache_dir, cache_size=cache_size,
             deterministic=deterministic, why=why, verbose=verbose, quiet=quiet, weights=source,
         ) as ready,
     ):  # fmt: skip
         if verbose:
             explain(located, template, settled)
+        if not quiet:
+            say_items(zip(names(media), items, strict=True), verbose=verbose)
         answer, interrupted = _answer(ready, request, settled, quiet=as_json)
         report = _report(answer, ready, peak.look(), seed)
         if receipt is not None and answer.ids:
@@ -177,14 +197,32 @@ def _longest(model: int, wanted: str | None) -> int:
     return tokens
 
 
-def _request(located: Located, template: ChatTemplate | None, text: str, system: str | None) -> list[int] | ChatPrompt:
-    """The prompt as a conversation to answer, or as ids to continue."""
-    tokenizer = located.tokenizer
-    if template is not None and text.strip():
+def _request(
+    located: Located,
+    template: ChatTemplate | None,
+    parts: list[str | Media],
+    system: str | None,
+    thinking: bool | None,
+    reader: MediaReader | None,
+    most: int,
+) -> list[int] | ChatPrompt:
+    """The prompt as a conversation to answer, or as ids to continue; its text comes last in `parts`."""
+    from ernie_rt.text.chat import encode_parts
+
+    tokenizer, text = located.tokenizer, parts[-1]
+    assert isinstance(text, str)
+    if template is not None and (text.strip() or parts[:-1]):
         messages = [{"role": "system", "content": from_argument(system)}] if system else []
-        return template.prompt([*messages, {"role": "user", "content": text}], tokenizer)
-    if system is not None and template is None:
-        raise OptionError("--system needs a chat template, and that of the model, without --raw", hint="Leave it out")
+        asked = {"role": "user", "content": parts}
+        return template.prompt([*messages, asked], tokenizer, thinking=thinking, reader=reader, most=most)
+    if template is None:
+        for name, given in (("--system", system), ("--thinking", thinking)):
+            if given is not None:
+                raise OptionError(
+                    f"{name} needs a chat template, and that of the model, without --raw", hint="Leave it out"
+                )
+        if parts[:-1]:
+            return encode_parts(parts, tokenizer, reader, most)
     ids = tokenizer.encode(text) if template is None else []
     if not ids:
         raise PromptError("the prompt is empty", hint="Give at least one token")

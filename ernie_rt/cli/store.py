@@ -144,7 +144,7 @@ class Store:
 def _beginning(path: Path) -> str:
     """What the first message of a conversation says, on one line."""
     try:
-        said = next((message.content for message in read_transcript(path) if message.role == "user"), "")
+        said = next((message.text for message in read_transcript(path) if message.role == "user"), "")
     except ErnieRtError:
         return "(no conversation)"
     return printable(said if len(said) <= SHOWN else f"{said[:SHOWN]}…")

@@ -10,8 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from ernie_rt.cli.output import AnswerWriter, say
+from ernie_rt.cli.pictures import Sight, say_items, shown, typed_path
 from ernie_rt.cli.store import Store
 from ernie_rt.errors import CapacityError, ContextError, ErnieRtError, OptionError
+from ernie_rt.text.chat import check_reader
+from ernie_rt.text.media import Media
+from ernie_rt.text.media_reader import names
 from ernie_rt.text.messages import Message
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ HELP: Final = '''\
 /save NAME     keep the conversation under a name, or in a file (a path ending in .json)
 /load NAME     take up a conversation; without NAME, the latest one
 /list          the conversations that /load finds
+/image FILE    show a picture with the next message, /video FILE a video; without FILE, none after all
 /help          this
 /exit          leave, as Ctrl-D does (also /quit)
 """            begins a text of several lines, and ends it; what is pasted needs none
@@ -36,15 +41,29 @@ FAREWELLS: Final = ("exit", "quit", "bye")
 
 
 class Talk:
-    """What was said so far; `ref` names the model, `options` are those of every answer."""
+    """What was said so far; `ref` names the model, `options` are those of every answer, `sight` is how pictures are
+    looked at, and `thinking` whether answers begin with reasoning."""
 
-    def __init__(self, ref: str, options: GenerateOptions, store: Store, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        ref: str,
+        options: GenerateOptions,
+        store: Store,
+        verbose: bool = False,
+        *,
+        sight: Sight,
+        thinking: bool | None = None,
+    ) -> None:
         self.messages: list[Message] = []
         self.store = store
         self._ref = ref
         self._options = options
         self._verbose = verbose
+        self._sight = sight
+        self._thinking = thinking
         self._answers = 0
+        self._waiting: list[Media] = []
+        """Pictures and videos that go with the next message."""
 
     def take(self, text: str, model: Model) -> bool:
         """Obey a command or answer a message; False when it was to leave."""
@@ -61,10 +80,15 @@ class Talk:
                 self.system(argument)
             case "/reset" | "/clear":
                 self.messages = self.messages[:1] if self._has_system() else []
+                self._waiting.clear()
                 self.store.begin()
                 say("a new conversation")
             case "/retry":
                 self._retry(model)
+            case "/image":
+                self._show([self._sight.image(typed_path(argument))] if argument else [], model)
+            case "/video":
+                self._show([self._sight.video(typed_path(argument))] if argument else [], model)
             case "/save":
                 say(f"saved in {self.store.save(argument, self._ref, self.messages)}")
             case "/load":
@@ -80,7 +104,10 @@ class Talk:
                     text = text.removeprefix(QUOTES).rstrip().removesuffix(QUOTES).rstrip("\n")
                     text = re.sub(r"\A[ \t]*\n", "", text)
                 if text.strip():
-                    self._answer([*self.messages, Message("user", text)], model)
+                    message = Message("user", (*self._waiting, text) if self._waiting else text)
+                    self._answer([*self.messages, message], model)
+                    if any(each is message for each in self.messages):
+                        self._waiting.clear()
         return True
 
     def system(self, text: str) -> None:
@@ -96,7 +123,22 @@ class Talk:
         turns = sum(message.role == "user" for message in messages)
         say(f"{path}: {turns} messages of yours")
         for message in messages[-2:]:
-            say(f"{message.role}: {message.content}")
+            say(f"{message.role}: {message.text}")
+
+    def _show(self, media: list[Media], model: Model) -> None:
+        """Read a picture or video that goes with the next message; where there is none, let go of those that wait."""
+        check_reader(media, model.reader)
+        if not media:
+            self._waiting.clear()
+            say("nothing goes with your next message")
+            return
+        assert model.reader is not None
+        item = model.reader.item(media[0])
+        self._waiting += media
+        before = [part for message in self.messages for part in message.media]
+        name = names([*before, *self._waiting])[-1]
+        say(f"{name}, which goes with your next message: {shown(item)}")
+        say_items([(name, item)], verbose=False)
 
     def _has_system(self) -> bool:
         return bool(self.messages) and self.messages[0].role == "system"
@@ -115,8 +157,7 @@ class Talk:
         One that is answered `anew` goes on in another file, so the former answer stays on disk; when it is interrupted,
         the former one stays in the conversation too.
         """
-        assert model.template is not None
-        prompt = model.template.prompt(messages, model.tokenizer)
+        prompt = model.prompt(messages, thinking=self._thinking)
         if len(prompt.ids) > model.capacity:
             raise _too_long(messages, len(prompt.ids), model)
         stream = model.chat(prompt, stream=True, **self._options_now(model, len(prompt.ids)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -15,13 +15,13 @@ from ernie_rt.conformance.oracle import Load, Route, Walk, Walked, bad_choice
 from ernie_rt.conformance.rounding import EPSILON, growth, multiples
 from ernie_rt.conformance.storage import numbers_of
 from ernie_rt.conformance.subject import Outcome, Subject
-from ernie_rt.contract.protocols import MAX_PATCHES, OpNumerics
+from ernie_rt.contract.protocols import MAX_PATCHES
 from ernie_rt.contract.step import Step
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DType, Weight
 from ernie_rt.modeling.graphs import MAIN, VISION, build_graphs
 from ernie_rt.runtime.inputs import POSITIONS
-from ernie_rt.runtime.items import FEATURES, FEATURES_ROW
+from ernie_rt.runtime.items import FEATURES, FEATURES_ROW, Encodable
 
 Array = npt.NDArray[Any]
 
@@ -106,9 +106,8 @@ class Judge:
                 return numbers_of(source, weight, {"P": step.page_size})
 
             def walk(noisy: bool, choice: Mapping[str, Array]) -> Walked:
-                rounding = numerics if noisy else None
-                given = replace(step, extra=self._beside(step, shown, load, rounding))
-                graph = Walk(self.graph, load, rows, dtype, rounding)
+                given = replace(step, extra=self._beside(step, shown, load, noisy))
+                graph = Walk(self.graph, load, rows, dtype, numerics if noisy else None)
                 return graph.run(given.inputs(self.graph), given.bindings(self.graph), choice)
 
             try:
@@ -128,24 +127,32 @@ class Judge:
                 source.close()
         return self._said[key]
 
-    def _beside(
-        self, step: Step, shown: Sequence[Mapping[str, Any]], load: Load, numerics: Callable[[str], OpNumerics] | None
-    ) -> dict[str, Array]:
-        """What the graph takes in beside ids, of whole sequences that bring these: features by the same arithmetic."""
-        vision = self.graphs.get(VISION)
-        if vision is None:
+    def seen(self, items: Sequence[Encodable], rounded: bool) -> list[Array]:
+        """The features of items, of the oracle or, `rounded`, of the yardstick."""
+        source = self._specimen.open()
+        try:
+            return self._seen(items, lambda weight: numbers_of(source, weight, {}), rounded)
+        finally:
+            source.close()
+
+    def _seen(self, items: Sequence[Encodable], load: Load, rounded: bool) -> list[Array]:
+        graph, numerics = self.graphs[VISION], self._subject.numerics.of if rounded else None
+        walk = Walk(graph, load, 0, self._subject.target.dtype, numerics)
+        steps = [Step.without_tokens(VISION, piece) for item in items for piece in item.pieces(MAX_PATCHES)]
+        return [walk.run(step.inputs(graph), step.bindings(graph)).outputs[FEATURES] for step in steps]
+
+    def _beside(self, step: Step, shown: Sequence[Mapping[str, Any]], load: Load, rounded: bool) -> dict[str, Array]:
+        """What the graph takes in beside ids, of whole sequences that bring what is `shown`."""
+        if VISION not in self.graphs:
             return {}
-        walk = Walk(vision, load, 0, self._subject.target.dtype, numerics)
-        features = [np.zeros((1, self._specimen.config.hidden_size))]
-        rows = np.zeros(len(step.ids), np.int32)
-        for start, each in zip(step.query_start.tolist(), shown, strict=False):
-            for placed in each["items"]:
-                (piece,) = placed.item.pieces(MAX_PATCHES)
-                given = Step.without_tokens(VISION, piece)
-                found = walk.run(given.inputs(vision), given.bindings(vision)).outputs[FEATURES]
-                rows[start + placed.start : start + placed.stop] = sum(map(len, features)) + np.arange(len(found))
-                features.append(found)
-        positions = [each["inputs"][POSITIONS].cut(0, new) for each, new in zip(shown, step.new.tolist(), strict=True)]
+        features, rows, count = [np.zeros((1, self._specimen.config.hidden_size))], np.zeros(len(step.ids), np.int32), 1
+        for first, one in zip(step.query_start[:-1].tolist(), shown, strict=True):
+            found = self._seen([placed.item for placed in one["items"]], load, rounded)
+            for start, each in zip((first + placed.start for placed in one["items"]), found, strict=True):
+                rows[start : start + len(each)] = np.arange(count, count + len(each))
+                count += len(each)
+            features += found
+        positions = [one["inputs"][POSITIONS].cut(0, new) for one, new in zip(shown, step.new.tolist(), strict=True)]
         return {POSITIONS: np.concatenate(positions), FEATURES: np.concatenate(features), FEATURES_ROW: rows}
 
     def _router(self, told: list[Told], parts: list[tuple[Walked, Walked, Walked]]) -> tuple[Outcome, Array]:

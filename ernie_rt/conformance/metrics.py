@@ -37,6 +37,14 @@ def op_figures(
     return _figures(found, exact, noisy, dtype, OP_LIMIT * factor, backstop)
 
 
+def graph_figures(
+    found: Array, exact: Array, noisy: Array, dtype: DType, activation: DType, factor: float = 1.0
+) -> dict[str, float]:
+    """The same of what comes out of a whole graph."""
+    limit, backstop = MODEL_LIMIT * factor, MODEL_BACKSTOP[activation]
+    return _figures(found, exact, noisy, dtype, limit, backstop, growth(len(exact)))
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Logits of some positions, or a sketch of them, beside those of the oracle and of the yardstick `[n, ..]`.
@@ -65,8 +73,7 @@ class Rows:
     def figures(self, kept: Array, dtype: DType, activation: DType, factor: float) -> dict[str, float]:
         """The figures of the rows that are to be kept, all of which count when none is."""
         kept = kept if kept.any() else ~kept
-        limits = MODEL_LIMIT * factor, MODEL_BACKSTOP[activation], growth(int(kept.sum()))
-        figures = _figures(self.found[kept], self.exact[kept], self.noisy[kept], dtype, *limits)
+        figures = graph_figures(self.found[kept], self.exact[kept], self.noisy[kept], dtype, activation, factor)
         divergence, unavoidable = self.divergence[kept], float(self.unavoidable[kept].mean())
         # A divergence grows with the square of the error.
         limit = (MODEL_LIMIT * factor) ** 2 * max(unavoidable, 1e-15)

@@ -23,6 +23,7 @@ from ernie_rt.conformance.models import Specimen
 from ernie_rt.conformance.ops import measure_op
 from ernie_rt.conformance.report import BAD, UNPROMISED, Report, Result, Status
 from ernie_rt.conformance.sampler import ROWS, SamplerCase, measure_sampler, sampler_cases
+from ernie_rt.conformance.seeing import SEEING
 from ernie_rt.conformance.storage import Quantized, parse_storage, planned
 from ernie_rt.conformance.subject import Outcome, Skip, Subject
 from ernie_rt.conformance.trained import MORE, Trained
@@ -44,7 +45,7 @@ Measure = Callable[[Setting, Sequence[Text], DType | None], Outcome]
 INVARIANT_MODELS: Final[Mapping[str, Collection[str]]] = {
     "dense": INVARIANTS,
     "moe": INVARIANTS,
-    "vl": INVARIANTS,
+    "vl": (*INVARIANTS, *SEEING),
     "large-dense": ("chunks", "lean"),
     "large-moe": ("chunks", "lean"),
 }
@@ -290,7 +291,7 @@ class Suite:
         return [
             self._check(f"L3/{specimen.name}/{name}", (*specimen.needs, *needs), measure(specimen, invariant))
             for specimen in self._specimens(False)
-            for name, (invariant, needs) in INVARIANTS.items()
+            for name, (invariant, needs) in {**INVARIANTS, **(SEEING if specimen.config.sees else {})}.items()
             if self._located is not None or name in INVARIANT_MODELS.get(specimen.name, ())
         ]
 

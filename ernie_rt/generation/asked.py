@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Final, cast
 
 from ernie_rt.generation.options import GenerateOptions
+from ernie_rt.runtime.items import Encodable
 from ernie_rt.runtime.sequence import SequenceState
 from ernie_rt.sampling.params import SamplingParams
 
@@ -18,13 +19,15 @@ TOLD: Final = frozenset({"logprobs", "margins"})
 class Asked:
     """The ids of a prompt, and every option as it was settled, in plain values.
 
-    `model.generate(ids, **options)` asks for the same again. `beyond` names what such options cannot say of it; empty
-    where they say it all.
+    `model.generate(ids, **options)` asks for the same again; with pictures and videos, which are `items` behind the
+    places at which their ids begin, `model.chat(ChatPrompt(ids, items=items), **options)` does. `beyond` names what
+    such options cannot say of it; empty where they say it all.
     """
 
     ids: tuple[int, ...]
     options: GenerateOptions
     beyond: str = ""
+    items: tuple[tuple[int, Encodable], ...] = ()
 
     @classmethod
     def of(cls, sequence: SequenceState, stops: Sequence[str]) -> Asked:
@@ -46,6 +49,9 @@ class Asked:
         beyond = ""
         if request.constraint is not None:
             beyond = "a constraint, such as a grammar or a budget of reasoning"
+        elif request.items:
+            beyond = "pictures or videos"
         elif request.reuse_after_change:
             beyond = "rows of the cache that were computed behind other text"
-        return cls(request.ids, cast(GenerateOptions, options), beyond)
+        items = tuple((placed.start, placed.item) for placed in request.items)
+        return cls(request.ids, cast(GenerateOptions, options), beyond, items)

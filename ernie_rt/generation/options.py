@@ -52,6 +52,8 @@ class GenerateOptions(TypedDict, total=False):
     margins: bool
     constraint: Constraint | ToolCalls | None
     """What the answer must be; `chat` lets reasoning come first, and puts it into the tags that the template has."""
+    thinking: bool | None
+    """For `chat` with a template that has a switch: whether the answer begins with reasoning. Without: as it has it."""
     thinking_budget: int | None
     """For `chat` with a template that makes the model think: reasoning is ended after so many tokens, 0 means none."""
     reuse_after_change: bool
@@ -108,6 +110,10 @@ def check_options(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[Gen
     if not isinstance(constraint, Constraint | ToolCalls | None):
         raise OptionError(
             "constraint is none", expected="an object that has `start`, or ToolCalls", found=shown(constraint)
+        )
+    if given.pop("thinking", None) is not None:
+        raise OptionError(
+            "thinking is for conversations that are not rendered yet", hint="Give it to `chat` with messages"
         )
     budget = given.pop("thinking_budget", None)
     if budget is not None and budget != 0:

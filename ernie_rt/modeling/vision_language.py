@@ -7,6 +7,7 @@ shared experts in the first, two in the second.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,6 +70,8 @@ TOWER_NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = {
     "spatial_merge_size": (2,),
     "temporal_merge_size": (2,),
 }
+PIXELS: Final = (4 * 28 * 28, 6177 * 28 * 28)
+"""Limits of a picture that nobody else sets: those that Baidu's code hands its processor."""
 PREPROCESSOR_NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = {
     "do_convert_rgb": (None, True),
     "do_normalize": (None, True),
@@ -81,7 +84,7 @@ PREPROCESSOR_NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = {
     "resample": (None, 3),
     "patch_size": (None, 14),
     "merge_size": (None, 2),
-    "temporal_patch_size": (None, 2),
+    "temporal_patch_size": (None, 1, 2),
 }
 
 
@@ -144,9 +147,20 @@ def parse_vision_language(fields: Mapping[str, object], where: str) -> ModelConf
 
 
 def read_preprocessor(folder: Path) -> PreprocessorConfig:
-    """Read `folder`/preprocessor_config.json; ConfigError where pictures are prepared in another way than ERNIE's."""
+    """Read `folder`/preprocessor_config.json, where there is one; ConfigError where pictures are prepared in another
+    way than ERNIE's.
+
+    transformers writes the limits as `size`, Baidu beside a `size` that means nothing.
+    """
     name = "preprocessor_config.json"
-    read = Fields(read_json(member(folder, name)), name, {"min_pixels": 3136, "max_pixels": 4816896})
+    if not os.path.lexists(folder / name):
+        return PreprocessorConfig(*PIXELS)
+    fields = dict(read_json(member(folder, name)))
+    size = fields.get("size")
+    for limit, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+        if isinstance(size, Mapping) and edge in size:
+            fields.setdefault(limit, size[edge])
+    read = Fields(fields, name, dict(zip(("min_pixels", "max_pixels"), PIXELS, strict=True)))
     read.refuse_unless(PREPROCESSOR_NEUTRAL)
     smallest = read.integer("min_pixels", 28 * 28, 1 << 26)
     return PreprocessorConfig(smallest, read.integer("max_pixels", smallest, 1 << 26))

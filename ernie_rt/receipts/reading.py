@@ -24,7 +24,7 @@ DIGEST: Final = re.compile("[0-9a-f]{64}")
 BACKEND: Final = re.compile("[a-z][a-z0-9_-]{0,31}")
 DEVICE: Final = re.compile(r"[a-z]{1,16}(:\d{1,3})?", re.ASCII)
 TEXT: Final = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
-NOT_SAID: Final = frozenset({"logprobs", "margins", "constraint", "thinking_budget", "reuse_after_change"})
+NOT_SAID: Final = frozenset({"logprobs", "margins", "constraint", "thinking", "thinking_budget", "reuse_after_change"})
 """Options that no receipt has: they change nothing, or there is no receipt of what they make."""
 
 T = TypeVar("T")

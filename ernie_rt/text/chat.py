@@ -1,7 +1,8 @@
 """Conversations to token ids, by a checkpoint's chat template.
 
 A rendered conversation is a list of spans: scaffold, which the template wrote, and content, which people, tools and
-models wrote. Special tokens are recognised in scaffold alone, so no content can forge one.
+models wrote. Special tokens, and what stands for pictures, are recognised in scaffold alone, so no content can forge
+one.
 """
 
 from __future__ import annotations
@@ -12,21 +13,24 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from ernie_rt.errors import PromptError, TemplateError, TemplateLimitError
+from ernie_rt.errors import OptionError, PromptError, TemplateError, TemplateLimitError
 from ernie_rt.files import member, read_bytes
+from ernie_rt.modeling.families import FAMILIES
 from ernie_rt.text import sandbox
 from ernie_rt.text.added_files import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, read_optional
 from ernie_rt.text.finding import TokenFinder
-from ernie_rt.text.foreign import render_foreign, template_context
-from ernie_rt.text.messages import Conversation, Message, check_tools, parse_messages
-from ernie_rt.text.native import NATIVE, PROBES
+from ernie_rt.text.foreign import SWITCHES, render_foreign, template_context
+from ernie_rt.text.media import Kind, Media
+from ernie_rt.text.media_reader import MediaReader, Placed
+from ernie_rt.text.messages import Conversation, Message, check_tools, parse_messages, parse_parts
+from ernie_rt.text.native import NATIVE, PROBES, Render, write_parts
 from ernie_rt.text.parsers import TAGS, OutputParser
-from ernie_rt.text.spans import Span, encode_spans, spans_text
+from ernie_rt.text.spans import Span, encode_spans, spans_text, split_media
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.text.turn_ends import TALKS, turn_ends
 
@@ -43,13 +47,15 @@ class ChatPrompt:
     """A conversation as a model takes it: token ids, and what to do with the answer.
 
     `stop_ids` end the answer besides eos. `tags` are those of `<think>` and the like that the template has a use for,
-    `thinking` says whether the answer begins inside `<think>`.
+    `thinking` says whether the answer begins inside `<think>`. `items` are its pictures and videos, each behind the
+    place at which the ids that stand for it begin.
     """
 
     ids: tuple[int, ...]
     stop_ids: tuple[int, ...] = ()
     tags: frozenset[str] = frozenset()
     thinking: bool = False
+    items: tuple[Placed, ...] = ()
 
     def parser(self) -> OutputParser | None:
         """A fresh parser of the answer; None where all of it is text."""
@@ -59,19 +65,22 @@ class ChatPrompt:
 class ChatTemplate:
     """A checkpoint's chat template. Reading one runs nothing; what it says is first executed when it is used."""
 
-    def __init__(self, source: str, tokens: Mapping[str, str], where: str) -> None:
-        """`tokens` are the named tokens that a template refers to (cls_token, …); `where` is named in errors.
+    def __init__(self, source: str, tokens: Mapping[str, str], where: str, kind: str | None = None) -> None:
+        """`tokens` are the named tokens that a template refers to (cls_token, …); `where` is named in errors; `kind` is
+        there where it is known.
 
         A byte order mark is left out, and lines end as on Unix, which Jinja makes of them anyway.
         """
         self.source = re.sub("\r\n?", "\n", source.removeprefix("\ufeff"))
         self.tokens = tokens
         self._where = where
+        self._known = kind
         self._renderer = sandbox.Renderer()
 
     @classmethod
-    def load(cls, folder: Path) -> ChatTemplate | None:
-        """From chat_template.jinja, chat_template.json or tokenizer_config.json, the first that has one, or None."""
+    def load(cls, folder: Path, default: str | None = None) -> ChatTemplate | None:
+        """From chat_template.jinja, chat_template.json or tokenizer_config.json, the first that has one; else a native
+        one of the kind `default`, or None."""
         settings: dict[str, Any] = {}
         for name in (SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG):
             settings |= read_optional(folder, name)
@@ -84,16 +93,16 @@ class ChatTemplate:
             source = _source(folder, name)
             if source:
                 return cls(source, tokens, str(folder / name))
-        return None
+        return None if default is None else cls("", tokens, str(folder), default)
 
     @cached_property
     def kind(self) -> str:
-        """Who renders it: "ernie" or "ernie-thinking" natively, "foreign" Jinja in a child process.
+        """Who renders it: "ernie", "ernie-thinking" or "ernie-vl" natively, "foreign" Jinja in a child process.
 
         Told by its digest or, of an unknown template, by what it makes of some conversations: TemplateLimitError
         when it exceeds its limits already there.
         """
-        return KNOWN.get(hashlib.sha256(self.source.encode()).hexdigest()) or self._probe()
+        return self._known or KNOWN.get(hashlib.sha256(self.source.encode()).hexdigest()) or self._probe()
 
     def spans(
         self,
@@ -101,33 +110,38 @@ class ChatTemplate:
         tokenizer: Tokenizer,
         tools: Sequence[Mapping[str, Any]] | None = (),
         add_generation_prompt: bool = True,
+        thinking: bool | None = None,
     ) -> list[Span]:
-        """Render a conversation; PromptError for one that the template has no place for, or TemplateError."""
-        chat = Conversation(parse_messages(messages), check_tools(tools), add_generation_prompt)
-        native = NATIVE.get(self.kind)
-        if native is not None:
-            return native(chat, self.tokens)
-        return render_foreign(self._renderer, self.source, chat, self.tokens, tokenizer, self._where)
+        """Render a conversation; PromptError for one that the template has no place for, or TemplateError.
+
+        `thinking` says whether the answer is to begin with reasoning: OptionError where the template has no switch.
+        """
+        chat = Conversation(parse_messages(messages), check_tools(tools), add_generation_prompt, thinking)
+        return self._render(chat, tokenizer)
 
     def prompt(
         self,
         messages: Iterable[Message | Mapping[str, Any]],
         tokenizer: Tokenizer,
         tools: Sequence[Mapping[str, Any]] | None = (),
+        *,
+        thinking: bool | None = None,
+        reader: MediaReader | None = None,
+        most: int | None = None,
     ) -> ChatPrompt:
         """The prompt that asks for an answer to a conversation; raises as `spans` does.
 
-        TokenizerError where the tokenizer lacks a token of a native template.
+        `reader` reads pictures and videos: PromptError where there are some and it is None, or one cannot be used, and
+        ContextError where the prompt has more than `most` tokens with them; TemplateError where the template leaves one
+        out. TokenizerError where the tokenizer lacks a token of a native template, or of pictures.
         """
-        spans = self.spans(messages, tokenizer, tools)
+        chat = Conversation(parse_messages(messages), check_tools(tools), True, thinking)
+        check_reader(chat.media, reader)
+        spans = self._render(chat, tokenizer)
         ending = [*itertools.takewhile(lambda span: span.scaffold, reversed(spans))]
-        thinking = spans_text(reversed(ending)).rstrip("\n").endswith("<think>")
-        return ChatPrompt(
-            tuple(encode_spans(spans, tokenizer)),
-            self.stop_ids(tokenizer),
-            frozenset(tag for tag in TAGS[""] if tag in self.source) if self.kind != "ernie" else frozenset(),
-            thinking,
-        )
+        thinks = spans_text(reversed(ending)).rstrip("\n").endswith("<think>")
+        ids, items = _encode(spans, chat.media, tokenizer, reader, most, self._where)
+        return ChatPrompt(ids, self.stop_ids(tokenizer), self._tags, thinks, items)
 
     def stop_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
         """What ends an answer besides eos: the special tokens that the template puts after one, if it puts any.
@@ -139,6 +153,24 @@ class ChatTemplate:
         text = {token.content: token.id for token in tokenizer.added if BRACKETED.fullmatch(token.content)}
         ends = turn_ends(texts, TokenFinder({*tokenizer.reserved, *text, *needed}))
         return tuple(text[token] if token in text else tokenizer.encode_special(token) for token in ends)
+
+    @property
+    def _tags(self) -> frozenset[str]:
+        match self.kind:
+            case "ernie":
+                return frozenset()
+            case "ernie-vl":
+                return frozenset({"<think>"})
+        return frozenset(tag for tag in TAGS[""] if tag in self.source)
+
+    def _render(self, chat: Conversation, tokenizer: Tokenizer) -> list[Span]:
+        native = NATIVE.get(self.kind)
+        switched = self.kind == "ernie-vl" if native is not None else any(word in self.source for word in SWITCHES)
+        if chat.thinking is not None and not switched:
+            raise OptionError("the model's chat template has no switch for thinking", hint="Leave it out")
+        if native is not None:
+            return native(chat, self.tokens)
+        return render_foreign(self._renderer, self.source, chat, self.tokens, tokenizer, self._where)
 
     @cached_property
     def _answered(self) -> tuple[list[str], frozenset[str]]:
@@ -163,19 +195,84 @@ class ChatTemplate:
         return [], frozenset()
 
     def _probe(self) -> str:
-        contexts = [template_context(probe, self.tokens) for probe in max(PROBES.values(), key=len)]
+        probes = [template_context(probe, self.tokens) for probe in itertools.chain(*PROBES.values())]
         try:
-            texts = self._renderer.render(self.source, contexts, self._where)
+            texts = iter(self._renderer.render(self.source, probes, self._where))
         except TemplateLimitError:
             raise
         except TemplateError:  # it may have a use for other conversations
             return "foreign"
         for kind, render in NATIVE.items():
-            ours = [spans_text(render(probe, self.tokens)) for probe in PROBES[kind]]
-            if ours == texts[: len(ours)]:
+            ours = [_makes(render, probe, self.tokens) for probe in PROBES[kind]]
+            if ours == [*itertools.islice(texts, len(ours))]:
                 self._renderer.close()
                 return kind
         return "foreign"
+
+
+def encode_parts(
+    parts: Iterable[object], tokenizer: Tokenizer, reader: MediaReader | None, most: int | None = None
+) -> ChatPrompt:
+    """A text with pictures and videos, to be continued: each is written as ERNIE's own template writes it.
+
+    Raises as `ChatTemplate.prompt` does.
+    """
+    checked = parse_parts(parts, "the prompt")
+    media = tuple(part for part in checked if isinstance(part, Media))
+    check_reader(media, reader)
+    ids, items = _encode(list(write_parts(checked, {})), media, tokenizer, reader, most, "the prompt")
+    return ChatPrompt(ids, items=items)
+
+
+def _encode(
+    spans: Sequence[Span],
+    media: Sequence[Media],
+    tokenizer: Tokenizer,
+    reader: MediaReader | None,
+    most: int | None,
+    where: str,
+) -> tuple[tuple[int, ...], tuple[Placed, ...]]:
+    """The ids of spans, with as many for each picture as it has tokens, and the pictures with their places."""
+    parts = list(split_media(spans))
+    written = [part for part in parts if isinstance(part, str)]
+    wanted: list[Kind] = [part.kind for part in media]
+    if written != wanted:
+        raise TemplateError(
+            "the chat template does not write the pictures and videos that the messages have",
+            where=where,
+            expected=_counted(wanted),
+            found=_counted(written) + (", in another order" if sorted(written) == sorted(wanted) else ""),
+            hint="Leave them out, or use the template that came with the model",
+        )
+    if reader is None or not media:
+        return tuple(encode_spans(spans, tokenizer)), ()
+    names = {kind: reader.placeholder(kind, tokenizer) for kind in set(wanted)}
+    marked = [Span(names[part], True, token=True) if isinstance(part, str) else part for part in parts]
+    return reader.expand(encode_spans(marked, tokenizer), media, most)
+
+
+def check_reader(media: Sequence[Media], reader: MediaReader | None) -> None:
+    """PromptError for pictures and videos where nothing reads them."""
+    if media and reader is None:
+        with_vision = ", ".join(family.name for family in FAMILIES if family.config.vision is not None)
+        raise PromptError(
+            "the model reads text alone",
+            found=_counted([part.kind for part in media]),
+            hint=f"Use a vision-language model ({with_vision}), and not text_only",
+        )
+
+
+def _counted(kinds: Sequence[Kind]) -> str:
+    images, videos = kinds.count("image"), kinds.count("video")
+    return f"{images} image{'s' * (images != 1)} and {videos} video{'s' * (videos != 1)}"
+
+
+def _makes(render: Render, probe: Conversation, tokens: Mapping[str, str]) -> str:
+    """What a native template makes of a probe; tools, where it has no place for them, must be left out."""
+    try:
+        return spans_text(render(probe, tokens))
+    except PromptError:
+        return spans_text(render(replace(probe, tools=()), tokens))
 
 
 def _source(folder: Path, name: str) -> str:

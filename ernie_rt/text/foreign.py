@@ -17,7 +17,7 @@ from ernie_rt.errors import PromptError, TemplateError
 from ernie_rt.files import MIB
 from ernie_rt.text import sandbox
 from ernie_rt.text.messages import Conversation, message_context
-from ernie_rt.text.spans import Span
+from ernie_rt.text.spans import Span, find_media
 from ernie_rt.text.tokenizer import Tokenizer
 
 KEPT: Final = frozenset({"role", "type"})
@@ -25,14 +25,23 @@ KEPT: Final = frozenset({"role", "type"})
 MAX_BYTES: Final = sandbox.OUTPUT_BYTES // 2
 """What messages and tools may take as JSON; a template writes them once, with something around them."""
 
+THINKING_MODE: Final = "thinking_mode"
+MODES: Final = {True: "open", False: "close"}
+SWITCHES: Final = ("enable_thinking", THINKING_MODE)
+"""What a template refers to that can be told whether the model is to think."""
+
 WIDTH: Final = len(str(MAX_BYTES))
 """Digits of a placeholder's number."""
 
 
 def template_context(chat: Conversation, tokens: Mapping[str, str]) -> dict[str, Any]:
-    """What a template may refer to; without tools, `tools` is None."""
+    """What a template may refer to; without tools, `tools` is None. A wish about thinking is said in the words of
+    transformers' templates and of Baidu's."""
+    thinks = chat.thinking
+    wish = {} if thinks is None else {"enable_thinking": thinks, "options": {THINKING_MODE: MODES[thinks]}}
     return {
         **tokens,
+        **wish,
         "messages": [message_context(message) for message in chat.messages],
         "tools": list(chat.tools) or None,
         "documents": None,
@@ -82,7 +91,7 @@ def render_foreign(
             marked = placeholder.sub(lambda found: json.dumps(cores[found[1]])[1:-1], json.dumps(masked))
             (shown,) = renderer.render(template, [json.loads(marked)], where)
             assert shown is not None
-            forged = any(shown.endswith(nonce, 0, start) for start, _ in tokenizer.find_special(shown))
+            forged = any(shown.endswith(nonce, 0, start) for start, _ in _found(shown, tokenizer))
             if not forged and _specials(shown, tokenizer) == _specials(text, tokenizer):
                 return [Span(text, True)]
     raise TemplateError(
@@ -92,13 +101,18 @@ def render_foreign(
     )
 
 
+def _found(text: str, tokenizer: Tokenizer) -> list[tuple[int, int]]:
+    """Where a text has special tokens, or what stands for pictures, which need be no tokens."""
+    return sorted({*tokenizer.find_special(text), *find_media(text)})
+
+
 def _specials(text: str, tokenizer: Tokenizer) -> list[str]:
-    return [text[start:end] for start, end in tokenizer.find_special(text)]
+    return [text[start:end] for start, end in _found(text, tokenizer)]
 
 
 def _marked(text: str, mark: str, tokenizer: Tokenizer) -> str:
     """A text with `mark` before each of its special tokens."""
-    starts = [0, *(start for start, _ in tokenizer.find_special(text))]
+    starts = [0, *(start for start, _ in _found(text, tokenizer))]
     return mark.join(text[start:end] for start, end in itertools.pairwise([*starts, len(text)]))
 
 

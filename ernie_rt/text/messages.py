@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from ernie_rt.errors import JsonError, PromptError
+from ernie_rt.text.media import Media, parse_media
 from ernie_rt.untrusted_json import parse_json
 
 ROLES: Final = ("system", "user", "assistant", "tool")
@@ -24,30 +25,57 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. `reasoning` and `tool_calls` are an assistant's; `tool_call_id` and `name` a tool's."""
+    """One turn. `reasoning` and `tool_calls` are an assistant's; `tool_call_id` and `name` a tool's.
+
+    The content is text or, where it has pictures or videos, parts in their order.
+    """
 
     role: str
-    content: str = ""
+    content: str | tuple[str | Media, ...] = ""
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
 
+    @property
+    def parts(self) -> tuple[str | Media, ...]:
+        return (self.content,) if isinstance(self.content, str) else self.content
+
+    @property
+    def text(self) -> str:
+        """What is text of the content."""
+        return "".join(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """Its pictures and videos, in their order."""
+        return tuple(part for part in self.parts if isinstance(part, Media))
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What a chat template renders. `tools` are JSON schemas of functions, as objects."""
+    """What a chat template renders. `tools` are JSON schemas of functions, as objects.
+
+    `thinking` says whether the answer is to begin with reasoning; None: as the template has it.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     add_generation_prompt: bool = True
+    thinking: bool | None = None
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """Its pictures and videos, in their order."""
+        return tuple(media for message in self.messages for media in message.media)
 
 
 def parse_messages(messages: Iterable[Message | Mapping[str, Any]]) -> tuple[Message, ...]:
     """Check messages, given as Message or as OpenAI-style objects; PromptError names the first that is wrong.
 
-    An object's `content` may be a list of `{"type": "text", "text": …}`, or None beside tool calls, its reasoning is
-    under `reasoning` or `reasoning_content`, and a tool call's `arguments` may be JSON in a string.
+    An object's `content` may be None beside tool calls, or a list of parts: `{"type": "text", "text": …}`,
+    `{"type": "image", "image": …}` and `{"type": "video", "video": …}` with the fields of Media. Its reasoning is under
+    `reasoning` or `reasoning_content`, and a tool call's `arguments` may be JSON in a string.
     """
     if isinstance(messages, (str, Mapping)) or not isinstance(messages, Iterable):
         raise PromptError(
@@ -76,8 +104,11 @@ def check_tools(tools: Sequence[Mapping[str, Any]] | None) -> tuple[Mapping[str,
 
 
 def message_context(message: Message) -> dict[str, Any]:
-    """A message as chat templates expect it; what it does not have is absent."""
-    context: dict[str, Any] = {"role": message.role, "content": message.content}
+    """A message as chat templates expect it; what it does not have is absent. Of a picture they are told that it is
+    there."""
+    parts = [{"type": "text", "text": part} if isinstance(part, str) else {"type": part.kind} for part in message.parts]
+    content = message.content if isinstance(message.content, str) else parts
+    context: dict[str, Any] = {"role": message.role, "content": content}
     if message.reasoning is not None:
         context["reasoning"] = context["reasoning_content"] = message.reasoning
     if message.tool_calls:
@@ -111,21 +142,45 @@ def _message(value: Message | Mapping[str, Any], where: str) -> Message:
     optional = {"reasoning": reasoning} | {key: value.get(key) for key in ("tool_call_id", "name")}
     return Message(
         role,
-        _content(content, where),
+        _content(content, role, where),
         tool_calls=tuple(_call(call, where) for call in calls),
         **{key: _text(text, key, where) for key, text in optional.items() if text is not None},
     )
 
 
-def _content(value: object, where: str) -> str:
-    if isinstance(value, (list, tuple)):
-        texts = [part.get("text") for part in value if isinstance(part, Mapping) and part.get("type") == "text"]
-        strings = [text for text in texts if isinstance(text, str)]
-        if len(strings) < len(value):
-            expected = 'text, or a list of {"type": "text", "text": …}'
-            raise PromptError("content is not text", where=where, expected=expected)
-        value = "".join(strings)
-    return _text("" if value is None else value, "content", where)
+def parse_parts(value: Iterable[object], where: str) -> tuple[str | Media, ...]:
+    """Check the parts of a content, given as objects or as what this returns; PromptError names the first that is
+    wrong."""
+    return tuple(_part(part, f"{where}, part {number}") for number, part in enumerate(value, 1))
+
+
+def _content(value: object, role: str, where: str) -> str | tuple[str | Media, ...]:
+    if not isinstance(value, (list, tuple)):
+        return _text("" if value is None else value, "content", where)
+    parts = parse_parts(value, where)
+    texts = [part for part in parts if isinstance(part, str)]
+    if len(texts) == len(parts):
+        return "".join(texts)
+    if role == "assistant":
+        raise PromptError("an answer has no pictures or videos", where=where, hint="Put them into a user's message")
+    return parts
+
+
+def _part(value: object, where: str) -> str | Media:
+    if isinstance(value, Media | str):
+        return value if isinstance(value, Media) else _text(value, "a part", where)
+    fields = value if isinstance(value, Mapping) else {}
+    match fields.get("type"):
+        case "text":
+            return _text(fields.get("text"), "text", where)
+        case "image" | "video" as kind:
+            return parse_media(fields, kind, where)
+    raise PromptError(
+        "not a part of a content",
+        where=where,
+        expected='{"type": "text", "text": …}, {"type": "image", "image": …} or {"type": "video", "video": …}',
+        found=f"type {ascii(fields.get('type'))[:40]}" if fields else type(value).__name__,
+    )
 
 
 def _call(value: object, where: str) -> ToolCall:

@@ -13,7 +13,8 @@ CONTROL_FORM: Final = r"<[^<>\s]+>"
 
 TAGS: Final = ("think", "response", "tool_call", "tool_output", "tool_list", "system_setting", "global_setting")
 TURNS: Final = ("<|begin_of_sentence|>", "<|end_of_sentence|>", "<|im_start|>", "<|im_end|>")
-CONTROLS: Final = frozenset({*TURNS, *(f"<{tag}>" for tag in TAGS), *(f"</{tag}>" for tag in TAGS)})
+MEDIA: Final = tuple(f"<|{kind}_{part}|>" for kind in ("IMAGE", "VIDEO") for part in ("PLACEHOLDER", "START", "END"))
+CONTROLS: Final = frozenset({*TURNS, *MEDIA, *(f"<{tag}>" for tag in TAGS), *(f"</{tag}>" for tag in TAGS)})
 """The tokens of ERNIE's templates: no text gives them, even where a file calls them not special."""
 
 Encoder: TypeAlias = Callable[[Sequence[str]], list[list[int]]]

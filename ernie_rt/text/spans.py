@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
 
+from ernie_rt.text.finding import TokenFinder
+from ernie_rt.text.media import PLACEHOLDERS, Kind
 from ernie_rt.text.tokenizer import Tokenizer
 
 
@@ -20,8 +23,27 @@ class Span:
     token: bool = False
 
 
+_MEDIA: Final = TokenFinder(PLACEHOLDERS)
+
+
 def spans_text(spans: Iterable[Span]) -> str:
     return "".join(span.text for span in spans)
+
+
+def find_media(text: str) -> Iterator[tuple[int, int]]:
+    """Where a text has what stands for a picture or a video: beginning and end of each."""
+    return _MEDIA.find(text)
+
+
+def split_media(spans: Iterable[Span]) -> Iterator[Span | Kind]:
+    """The spans, and between them what the scaffold has a placeholder for: nothing else of a prompt is a picture."""
+    for span in spans:
+        done = 0
+        for start, end in find_media(span.text) if span.scaffold else ():
+            yield replace(span, text=span.text[done:start])
+            yield PLACEHOLDERS[span.text[start:end]]
+            done = end
+        yield replace(span, text=span.text[done:])
 
 
 def encode_spans(spans: Iterable[Span], tokenizer: Tokenizer) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ernie_rt.errors import FileFormatError, PromptError
 from ernie_rt.files import MIB, read_json, write_atomic
+from ernie_rt.text.media import OPTIONS
 from ernie_rt.text.messages import Message, message_context, parse_messages
 
 FORMAT: Final = "ernie-rt chat 1"
@@ -18,11 +19,12 @@ DEPTH: Final = 80
 
 
 def write_transcript(path: Path, model: str, messages: Iterable[Message], *, overwrite: bool) -> None:
-    """Write a conversation, whole or not at all, readable for its owner alone; `model` names who answered.
+    """Write a conversation, whole or not at all, readable for its owner alone; `model` names who answered. Of pictures
+    and videos, which are files, the paths are written.
 
     WriteError when that is not possible, or the file exists and may not be overwritten.
     """
-    content: dict[str, Any] = {"format": FORMAT, "model": model, "messages": [message_context(m) for m in messages]}
+    content: dict[str, Any] = {"format": FORMAT, "model": model, "messages": [_written(m) for m in messages]}
     with write_atomic(path, overwrite=overwrite, mode=0o600) as out:
         out.write(json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n")
 
@@ -41,8 +43,30 @@ def read_transcript(path: Path) -> tuple[Message, ...]:
     if not isinstance(messages, list):
         raise FileFormatError("not a saved conversation", where=str(path), expected="a list of messages")
     try:
-        return parse_messages(messages) if messages else ()
+        return parse_messages(map(_read, messages)) if messages else ()
     except PromptError as error:
         raise FileFormatError(
             f"not a saved conversation: {error.what}", where=f"{path}: {error.where}", found=error.found
         ) from None
+
+
+def _written(message: Message) -> dict[str, Any]:
+    context = message_context(message)
+    seen = [part for part in context["content"] if part["type"] != "text"] if message.media else []
+    for media, part in zip(message.media, seen, strict=True):
+        part[media.kind] = str(Path(media.source).absolute())
+        part |= {name: getattr(media, name) for name in OPTIONS[media.kind] if getattr(media, name) is not None}
+    return context
+
+
+def _read(message: Any) -> Any:
+    """A message with paths in place of their texts, which mean nothing elsewhere."""
+    if not isinstance(message, dict) or not isinstance(message.get("content"), list):
+        return message
+    parts = []
+    for part in message["content"]:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in OPTIONS and isinstance(part.get(kind), str):
+            part = {**part, kind: Path(part[kind])}
+        parts.append(part)
+    return {**message, "content": parts}

@@ -12,14 +12,14 @@ from __future__ import annotations
 import io
 import json
 import signal
+import struct
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, BinaryIO, Protocol
 
-from PIL import GifImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
-from PIL import TiffImagePlugin as _TiffImagePlugin  # noqa: F401  loaded for EXIF data, too late by then
+from PIL import ExifTags, GifImagePlugin, Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 OPENERS: Mapping[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
@@ -43,7 +43,10 @@ class Picture:
     """A picture of an allowed format, whose header alone has been read."""
 
     def __init__(self, asked: Mapping[str, Any], data: bytes) -> None:
-        self._image = OPENERS[asked["format"]](io.BytesIO(data))
+        try:
+            self._image = OPENERS[asked["format"]](io.BytesIO(data))
+        except (SyntaxError, IndexError, TypeError, struct.error):  # what Pillow's own `open` takes for a refusal
+            raise Refused("a broken header") from None
 
     def about(self) -> dict[str, Any]:
         return {"size": self._image.size}
@@ -83,7 +86,8 @@ def limit(memory: int, seconds: int, files: int) -> None:
     for name, value in limits.items():
         # macOS lets nobody limit memory, some systems do not know of it; elsewhere a lower limit may be there already.
         with suppress(AttributeError, OSError, ValueError):
-            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+            most = value + 1 if name == "CPU" else value  # a second in which SIGXCPU says why it ends
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, most))
 
 
 def serve(open_medium: Callable[[Mapping[str, Any], bytes], Medium], requests: BinaryIO, answers: BinaryIO) -> None:
@@ -111,7 +115,7 @@ def serve(open_medium: Callable[[Mapping[str, Any], bytes], Medium], requests: B
                 size, pixels = medium.pixels(asked)
                 told = {"size": size}
         except MemoryError:
-            told = {"error": "it takes too much memory"}
+            told = {"error": "more memory needed than it may take"}
         except Exception as error:
             told = {"error": reason(error)}
         say(json.dumps(told).encode(), b"\n", pixels)
@@ -124,7 +128,17 @@ def reason(error: Exception) -> str:
 
 
 class Refused(Exception):
-    """A medium that could be decoded and is not to be."""
+    """Why a medium is not decoded, in words that follow `found`."""
+
+
+def pictures() -> Iterator[tuple[dict[str, Any], bytes]]:
+    """A small picture of each format, and how it is asked for."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    for name in OPENERS:
+        file = io.BytesIO()
+        Image.new("P" if name == "GIF" else "RGB", (9, 9)).save(file, name, **({} if name == "GIF" else {"exif": exif}))
+        yield {"format": name}, file.getvalue()
 
 
 def main() -> None:
@@ -132,11 +146,16 @@ def main() -> None:
     if sys.platform != "win32":
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is meant for the parent
     warnings.simplefilter("ignore")
-    open_medium: Callable[[Mapping[str, Any], bytes], Medium] = Picture
+    open_medium: Callable[[Mapping[str, Any], bytes], Medium]
     if kind == "video":
-        from ernie_rt.vision.film import Film, warm_up
+        from ernie_rt.vision.film import Film, samples
 
         open_medium = Film
-        warm_up()
+    else:
+        open_medium, samples = Picture, pictures
+    for asked, data in samples():  # what is loaded at its first use: no file can be opened later
+        sample = open_medium(asked, data)
+        sample.about()
+        sample.pixels({"size": (28, 28), "index": 0, "text": "time: 00:00:00.00"})
     limit(memory, seconds, files)
     serve(open_medium, sys.stdin.buffer, sys.stdout.buffer)

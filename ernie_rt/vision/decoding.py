@@ -8,26 +8,30 @@ import time
 from contextlib import suppress
 from importlib.util import find_spec
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ernie_rt.errors import ErnieRtError, MediaError
 from ernie_rt.files import MIB
+from ernie_rt.vision.formats import Kind
 from ernie_rt.worker import Worker, folders_of
 
 PROGRAM: Final = "import sys; sys.path += sys.argv[5:]; from ernie_rt.vision.decoder import main; main()"
 MEMORY_BYTES: Final = 2048 * MIB
 """A picture of 64 megapixels takes up to 1.3 GiB: decoded, turned upright and without its transparency."""
-INSTALL: Final = "pip install 'ernie-rt[vision]'"
+LIBRARIES: Final = {"PIL": "Pillow", "av": "PyAV"}
 
 
 def need(*packages: str) -> None:
-    """ErnieRtError where what reads pictures or videos is not installed."""
+    """ErnieRtError where a library is not installed that pictures or videos are read with."""
     for name in packages:
         if find_spec(name) is None:
-            raise ErnieRtError(f"{name}, which pictures and videos are read with, is not installed", hint=INSTALL)
+            raise ErnieRtError(
+                f"{LIBRARIES[name]} is not installed, which pictures and videos are read with",
+                hint="pip install 'ernie-rt[vision]'",
+            )
 
 
 class Decoding:
@@ -35,8 +39,8 @@ class Decoding:
 
     def __init__(
         self,
-        kind: Literal["picture", "video"],
-        where: str,
+        kind: Kind,
+        where: str | None,
         given: dict[str, Any],
         data: bytes = b"",
         *,
@@ -51,7 +55,8 @@ class Decoding:
         need(*packages)
         limits = [MEMORY_BYTES + 2 * len(data), cpu_seconds, 4 if "path" in given else 3]
         self._kind, self._where = kind, where
-        self._seconds, self._until = seconds, time.monotonic() + seconds
+        self._seconds, self._cpu_seconds = seconds, cpu_seconds
+        self._until = time.monotonic() + seconds
         self._worker: Worker | None = Worker(
             ["-c", PROGRAM],
             [kind, *map(str, limits), *folders_of("ernie_rt", *packages)],
@@ -98,11 +103,12 @@ class Decoding:
 
     def _stopped(self, expired: bool, code: int) -> MediaError:
         """Why it has given no answer."""
-        if expired or code == -getattr(signal, "SIGXCPU", 0):
+        computing = code == -getattr(signal, "SIGXCPU", 0)
+        if expired or computing:
             return MediaError(
                 f"the {self._kind} takes too long to decode",
                 where=self._where,
-                expected=f"at most {self._seconds:g} s",
+                expected=f"at most {self._cpu_seconds} s of computing" if computing else f"at most {self._seconds:g} s",
                 hint="Make it smaller or shorter first",
             )
         name = f"signal {-code}"

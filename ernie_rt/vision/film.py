@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import av
-import av.subtitles.stream  # loaded for a container's streams, too late by then
 from PIL import Image
 
 from ernie_rt.vision.decoder import Refused, to_size
@@ -66,10 +65,10 @@ class Film:
         container = av.open(self._file, "r", format=self._format, options=OPTIONS, metadata_errors="replace")
         stream = next((each for each in container.streams.video if not _cover(each)), None)
         if stream is None:
-            raise Refused("it has no track of pictures")
+            raise Refused("no track of pictures")
         codec = stream.codec_context
         if codec is None or codec.name not in CODECS:
-            raise Refused(f"its codec is {getattr(codec, 'name', 'unknown')}, and none of {', '.join(CODECS)}")
+            raise Refused(f"the codec {getattr(codec, 'name', 'of nobody')}, none of {', '.join(CODECS)}")
         _check_size(codec.width, codec.height)
         codec.options = {"max_pixels": str(MAX_NATIVE)}
         codec.thread_type = "AUTO"
@@ -90,9 +89,9 @@ class Film:
             if packet.is_keyframe:
                 keys.append(time)
             if len(times) > MAX_FRAMES:
-                raise Refused(f"it has more than {MAX_FRAMES} frames")
+                raise Refused(f"more than {MAX_FRAMES} frames")
         if not times:
-            raise Refused("it has no frames")
+            raise Refused("no frames")
         return array("q", sorted(times)), array("q", sorted(keys))
 
     def _fps(self) -> float:
@@ -107,7 +106,7 @@ class Film:
             if abs(claimed - fps) <= AGREES * fps:  # the same, without what times in whole units are rounded by
                 fps = claimed
         if len(self._times) / fps > MAX_SECONDS:
-            raise Refused(f"it is longer than {MAX_SECONDS // 3600} hours")
+            raise Refused(f"more than {MAX_SECONDS // 3600} hours")
         return fps
 
     def _frame(self, wanted: int) -> av.VideoFrame:
@@ -123,7 +122,7 @@ class Film:
                 break
             self._shown, self._ahead = self._ahead, None
         if self._shown is None:
-            raise Refused("no frame of it can be decoded")
+            raise Refused("no frame that can be decoded")
         return self._shown
 
     def _seek(self, time: int) -> None:
@@ -159,9 +158,15 @@ class Film:
         return image if turn is None else image.transpose(turn)
 
 
-def warm_up() -> None:
-    """Load what is loaded at first use: no file can be opened later."""
-    draw_timestamp(Image.new("RGB", (99, 99)), "time: 00:00:00.00")
+def samples() -> Iterator[tuple[dict[str, Any], bytes]]:
+    """A small video, and how it is asked for."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("mpeg4", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for frame in (av.VideoFrame(32, 32, "yuv420p"), None):
+            container.mux(stream.encode(frame))
+    yield {"format": "matroska"}, file.getvalue()
 
 
 def _time(frame: av.VideoFrame) -> int:
@@ -172,7 +177,7 @@ def _time(frame: av.VideoFrame) -> int:
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_NATIVE or max(width, height) > MAX_SIDE:
-        raise Refused(f"its frames are {width}x{height}, larger than {MAX_NATIVE} pixels or {MAX_SIDE} on a side")
+        raise Refused(f"frames of {width}x{height}, more than {MAX_NATIVE} pixels or {MAX_SIDE} on a side")
 
 
 def _cover(stream: av.VideoStream) -> bool:

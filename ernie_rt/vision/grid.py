@@ -33,18 +33,26 @@ Grid = tuple[int, int, int]
 """Frames, rows and columns, in patches or in tokens."""
 
 
-def size_of(width: int, height: int, *, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def size_of(
+    width: int,
+    height: int,
+    *,
+    min_pixels: int = MIN_PIXELS,
+    max_pixels: int = MAX_PIXELS,
+    where: str | None = None,
+) -> tuple[int, int]:
     """The width and height that a picture is resized to: Baidu's rule.
 
     Both are multiples of 28 near to the picture's own, with at most `max_pixels` in all and, where that leaves room, at
-    least `min_pixels`. MediaError for a picture without pixels, or more than 200 times as long as wide.
+    least `min_pixels`. MediaError, of the picture at `where`, for one without pixels or 200 times longer than wide.
     """
     check_pixels(min_pixels, max_pixels)
     if min(width, height) < 1:
-        raise MediaError("the picture has no pixels", found=f"{width}x{height}")
+        raise MediaError("the picture has no pixels", where=where, found=f"{width}x{height}")
     if max(width, height) > MAX_RATIO * min(width, height):
         raise MediaError(
             "the picture is too long and narrow",
+            where=where,
             expected=f"at most {MAX_RATIO} times as long as wide",
             found=f"{width}x{height}",
             hint="Crop it, or cut it into several",

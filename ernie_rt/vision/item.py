@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.errors import MediaError
 from ernie_rt.vision.grid import PATCH, TOKEN, Grid, merged, tokens_of
 from ernie_rt.vision.patches import vision_inputs
 
@@ -60,18 +59,10 @@ class Item:
     def pieces(self, max_patches: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
         """The inputs of the graph `vision`, in pieces of at most so many patches, whose features follow one another.
 
-        A piece is whole pictures or pairs of frames, since a frame's patches attend to one another. MediaError where
-        one of those alone has more patches.
+        A piece is a whole picture or whole pairs of frames, since a frame's patches attend to one another: one of these
+        it has, even where that is more.
         """
         t, rows, columns = self.grid
         least = min(t, 2)
-        if least * rows * columns > max_patches:
-            kind = "picture" if self.kind == "image" else "pair of a video's frames"
-            raise MediaError(
-                f"the {kind} is larger than what the vision tower takes in at once",
-                expected=f"at most {max_patches} patches of {PATCH}x{PATCH} pixels",
-                found=f"{least * rows * columns}",
-                hint=f"Lower max_pixels to {max_patches // least * PATCH**2}, or raise the limit of patches",
-            )
-        step = max_patches // (least * rows * columns) * least
+        step = max(1, max_patches // (least * rows * columns)) * least
         return (vision_inputs(self.frames[start : start + step]) for start in range(0, t, step))

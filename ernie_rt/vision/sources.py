@@ -12,9 +12,9 @@ import numpy.typing as npt
 from ernie_rt.display import human_bytes, printable
 from ernie_rt.errors import InputError, MediaError
 from ernie_rt.files import open_readonly, read_bytes
+from ernie_rt.vision.formats import HEAD_BYTES, Kind
 
 ADDRESS: Final = re.compile(r"(data|file):|[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-HEAD_BYTES: Final = 64
 
 
 def path_of(source: str | Path) -> Path:
@@ -30,11 +30,11 @@ def path_of(source: str | Path) -> Path:
     return Path(source).expanduser()
 
 
-def contents(source: str | Path | bytes, kind: str, most: int) -> tuple[bytes, str]:
-    """The bytes of a file of at most so many, and what an error calls it; MediaError where it cannot be read."""
+def contents(source: str | Path | bytes, kind: Kind, most: int) -> tuple[bytes, str | None]:
+    """The bytes of a file of at most so many, and its path where it has one; MediaError where it cannot be read."""
     if isinstance(source, bytes):
-        check_bytes(len(source), kind, f"the {kind}", most)
-        return source, f"the {kind}"
+        check_bytes(len(source), kind, None, most)
+        return source, None
     path = path_of(source)
     try:
         return read_bytes(path, most), str(path)
@@ -42,7 +42,7 @@ def contents(source: str | Path | bytes, kind: str, most: int) -> tuple[bytes, s
         raise _as_media(error) from error
 
 
-def beginning(path: Path, kind: str, most: int) -> bytes:
+def beginning(path: Path, kind: Kind, most: int) -> bytes:
     """The first bytes of a file of at most so many; MediaError where it cannot be read."""
     try:
         with open_readonly(path) as file:
@@ -53,7 +53,7 @@ def beginning(path: Path, kind: str, most: int) -> bytes:
         raise _as_media(error) from error
 
 
-def check_bytes(size: int, kind: str, where: str, most: int) -> None:
+def check_bytes(size: int, kind: Kind, where: str | None, most: int) -> None:
     """MediaError for more than `most` bytes."""
     if size > most:
         raise MediaError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -12,11 +12,11 @@ import numpy.typing as npt
 from ernie_rt.errors import MediaError
 from ernie_rt.files import MIB
 from ernie_rt.vision.decoding import Decoding, need
-from ernie_rt.vision.formats import video_format
+from ernie_rt.vision.formats import HEAD_BYTES, format_of
 from ernie_rt.vision.frames import FPS, MAX_FRAMES, MIN_FRAMES, check_rate, chosen_frames
-from ernie_rt.vision.grid import VIDEO_MAX_PIXELS, VIDEO_MIN_PIXELS, size_of
+from ernie_rt.vision.grid import TOKEN, VIDEO_MAX_PIXELS, VIDEO_MIN_PIXELS, size_of
 from ernie_rt.vision.item import Item
-from ernie_rt.vision.sources import HEAD_BYTES, beginning, check_array, check_bytes, path_of
+from ernie_rt.vision.sources import beginning, check_array, check_bytes, path_of
 from ernie_rt.vision.timestamps import timestamp
 
 Frames = npt.NDArray[np.uint8]
@@ -35,13 +35,14 @@ def load_video(
     max_frames: int = MAX_FRAMES,
     min_pixels: int = VIDEO_MIN_PIXELS,
     max_pixels: int = VIDEO_MAX_PIXELS,
+    announce: Callable[[int], object] = lambda tokens: None,
 ) -> Item:
     """A video as the model gets it: `chosen_frames` of it, each with its time in the corner, resized like pictures.
 
     `source` is the path of a file or its bytes (MP4, MOV, Matroska, WebM or AVI), or frames that somebody has chosen,
     an array of bytes `[frames, height, width, 3]` at `fps` frames a second. `min_pixels` and `max_pixels` are those of
     a frame; the latter outranks the former, as `max_frames` does `min_frames`. Of an odd number of frames the last is
-    there twice.
+    there twice. `announce` is told how many tokens it will have before a frame is decoded, and may raise.
 
     Files and bytes are decoded in a child process. MediaError where the source is no video that is read here, is
     broken, or over a limit: 512 MiB, 4 hours, frames of 4096x2304 pixels, 60 s to decode.
@@ -51,19 +52,21 @@ def load_video(
     pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     if isinstance(source, np.ndarray):
         check_array(source, "[frames, height, width, 3]")
-        return _item(_Array(source, fps), rule, pixels)
+        return _item(_Array(source, fps), None, rule, pixels, announce)
+    data, where, given = b"", None, dict[str, Any]()
     if isinstance(source, bytes):
-        check_bytes(len(source), "video", "the video", MAX_BYTES)
-        given: dict[str, Any] = {"format": video_format(source[:HEAD_BYTES], "the video")}
-        decoding = Decoding("video", "the video", given, source, seconds=SECONDS, cpu_seconds=CPU_SECONDS)
+        data = source
+        check_bytes(len(data), "video", where, MAX_BYTES)
+        head = data[:HEAD_BYTES]
     elif isinstance(source, str | Path):
         path = path_of(source)
-        given = {"format": video_format(beginning(path, "video", MAX_BYTES), str(path)), "path": str(path.absolute())}
-        decoding = Decoding("video", str(path), given, seconds=SECONDS, cpu_seconds=CPU_SECONDS)
+        where, given["path"] = str(path), str(path.absolute())
+        head = beginning(path, "video", MAX_BYTES)
     else:
         raise MediaError("no video", expected="a path, bytes or an array", found=f"a {type(source).__name__}")
-    with decoding:
-        return _item(decoding, rule, pixels)
+    given["format"] = format_of(head, "video", where)
+    with Decoding("video", where, given, data, seconds=SECONDS, cpu_seconds=CPU_SECONDS) as decoding:
+        return _item(decoding, where, rule, pixels, announce)
 
 
 class _Opened(Protocol):
@@ -96,10 +99,17 @@ class _Array:
         return np.frombuffer(to_size(image, size), np.uint8).reshape(size[1], size[0], 3)
 
 
-def _item(opened: _Opened, rule: Mapping[str, Any], pixels: Mapping[str, int]) -> Item:
+def _item(
+    opened: _Opened,
+    where: str | None,
+    rule: Mapping[str, Any],
+    pixels: Mapping[str, int],
+    announce: Callable[[int], object],
+) -> Item:
     count, rate = opened.about["frames"], opened.about["fps"]
-    width, height = size_of(*opened.about["size"], **pixels)
+    width, height = size_of(*opened.about["size"], **pixels, where=where)
     chosen = chosen_frames(count, rate, **rule)
+    announce(-(-len(chosen) // 2) * height * width // TOKEN**2)
     frames = np.empty((len(chosen) + len(chosen) % 2, height, width, 3), np.uint8)
     for row, index in enumerate(chosen):
         frames[row] = opened.pixels((width, height), index=index, text=timestamp(index / rate))

@@ -15,7 +15,7 @@ from torch import Tensor
 from ernie_rt.contract import Step
 from ernie_rt.graph.ops import OPS
 from ernie_rt.reference.ops import MEANINGS
-from ernie_rt_eager import products
+from ernie_rt_eager import attention, products
 from ernie_rt_eager.alone import FUNCTIONS_ALONE
 from ernie_rt_eager.attention import Context, LayerCache
 from ernie_rt_eager.ops import FUNCTIONS
@@ -122,6 +122,22 @@ def test_frames_see_themselves_alone(functions: Functions, lengths: tuple[int, .
     operands = (qkv, angles.cos(), angles.sin(), None, None, frame, *[None] * 5)
     attrs = {"num_heads": heads, "num_kv_heads": heads, "head_dim": size, "scale": size**-0.5}
     close(functions["rope_attention"](*operands, **attrs), meaning("rope_attention", *operands, **attrs))
+
+
+@pytest.mark.parametrize("multiplies", [True, False])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(3, 3), (4, 2)])
+def test_many_patches_in_16_bits(
+    monkeypatch: pytest.MonkeyPatch, functions: Functions, heads: int, kv_heads: int, multiplies: bool
+) -> None:
+    """Product by product, more rows than are taken at a time; or, on a CPU that does not multiply them, in float32."""
+    monkeypatch.setattr(attention, "cpu_multiplies", lambda dtype: multiplies)
+    lengths = (600, 1, 130)
+    q = normal(sum(lengths), heads, 16).bfloat16()
+    k, v = (normal(sum(lengths), kv_heads, 16, seed=seed).bfloat16() for seed in (1, 2))
+    frame = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    found = functions["attention"](q, k, v, None, frame, *[None] * 5, scale=0.25)
+    assert found.dtype is torch.bfloat16
+    close(found, meaning("attention", q, k, v, None, frame, *[None] * 5, scale=0.25), 0.05)
 
 
 def test_scores_of_a_picture_are_never_all_in_memory() -> None:

@@ -65,6 +65,9 @@ class ScriptedBackend:
     def __init__(self) -> None:
         self.answers: list[list[int]] = []
         self.prompts: list[list[int]] = []
+        self.encoded: list[int] = []
+        """Patches of each step of the graph `vision`."""
+        self.positions: list[np.ndarray | None] = []
 
     def devices(self) -> tuple[str, ...]:
         return ("cpu",)
@@ -84,20 +87,27 @@ class ScriptedBackend:
     def compile(
         self, lowerings: Mapping[str, Lowering], weights: WeightSource, target: Target, limits: Limits
     ) -> ScriptedExecutable:
-        return ScriptedExecutable(self, PagedContents.of(lowerings, limits))
+        vision = lowerings.get("vision")
+        width = 0 if vision is None else vision.graph.output("features").type.dims[1]
+        return ScriptedExecutable(self, PagedContents.of(lowerings, limits), int(width))
 
 
 class ScriptedExecutable:
     ahead = 0
 
-    def __init__(self, backend: ScriptedBackend, contents: PagedContents) -> None:
+    def __init__(self, backend: ScriptedBackend, contents: PagedContents, width: int) -> None:
         self.cache, self.admits = contents.cache, contents.admits
         self._backend = backend
+        self._width = width  # of features
         self._scripts: dict[int, list[int]] = {}  # what is left to say, by seat
         self._said: dict[int, tuple[int, int]] = {}  # by seat, the last token and its place
         self._rows = np.zeros(contents.cache.pages * contents.cache.page_size, np.int32)
 
     def submit(self, step: Step) -> Done:
+        if step.graph == "vision":
+            self._backend.encoded.append(len(step.extra["patches"]))
+            return Done(StepResult(taps={"features": np.zeros((len(step.extra["pairs"]), self._width), np.float32)}))
+        self._backend.positions.append(step.extra.get("positions"))
         self._rows[step.write] = step.ids
         logits = np.zeros((len(step.rows), ROWS), np.float32)
         for row, token in enumerate(step.rows.tolist()):

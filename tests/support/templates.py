@@ -53,6 +53,72 @@ THINKING = """{%- set ns = namespace(last=-1) -%}
 """
 """Baidu's own renders the published conversations in the same way; its text is not known."""
 
+PARTS = """{%- set seen = namespace(image=0, video=0) -%}
+{%- macro write(content) -%}
+    {%- if content is string -%}{{- content -}}
+    {%- else -%}{%- for part in content -%}
+        {%- if part.type == 'text' -%}{{- part.text -}}
+        {%- elif part.type == 'image' -%}
+            {%- set seen.image = seen.image + 1 -%}
+            {{- before ~ 'Picture ' ~ seen.image ~ ':<|IMAGE_START|>' ~ image ~ '<|IMAGE_END|>' -}}
+        {%- elif part.type == 'video' -%}
+            {%- set seen.video = seen.video + 1 -%}
+            {{- before ~ 'Video ' ~ seen.video ~ ':<|VIDEO_START|>' ~ video ~ '<|VIDEO_END|>' -}}
+        {%- endif -%}
+    {%- endfor -%}{%- endif -%}
+{%- endmacro -%}
+"""
+"""Contents with pictures, each behind its number."""
+
+TURNS = """{{- '<|begin_of_sentence|>' -}}
+{%- for m in messages -%}
+    {%- if m.role == 'system' -%}{{- write(m.content) ~ '\\n' -}}
+    {%- elif m.role == 'user' -%}{{- 'User: ' ~ write(m.content) -}}
+    {%- elif m.role == 'assistant' -%}
+        {{- '\\nAssistant: ' -}}
+        {%- if m.reasoning_content -%}{{- '<think>\\n' ~ m.reasoning_content ~ '\\n</think>\\n' -}}{%- endif -%}
+        {{- write(m.content) ~ '<|end_of_sentence|>' -}}
+    {%- endif -%}
+{%- endfor -%}
+"""
+VISION_LANGUAGE = (
+    """{%- set before, image, video = '', '<|image@placeholder|>', '<|video@placeholder|>' -%}"""
+    + PARTS
+    + TURNS
+    + """{%- if add_generation_prompt -%}
+    {{- '\\nAssistant: ' ~ ('<think>' if enable_thinking is defined and enable_thinking else '<think></think>') -}}
+{%- endif -%}
+"""
+)
+"""As the chat models' is, as far as that is known."""
+
+CONVERTED = (
+    VISION_LANGUAGE.replace("<|image@placeholder|>", "<|IMAGE_PLACEHOLDER|>")
+    .replace("<|video@placeholder|>", "<|VIDEO_PLACEHOLDER|>")
+    .replace("<think></think>", "<think>\\n\\n</think>\\n\\n")
+)
+"""As transformers has it, whose placeholders are tokens."""
+
+VISION_THINKING = (
+    """{%- set before, image, video = ' ', '<|image@placeholder|>', '<|video@placeholder|>' -%}
+{%- set thinks = options is not defined or options.thinking_mode in ['open', 'true', true] -%}
+"""
+    + PARTS
+    + TURNS.replace(
+        "<|begin_of_sentence|>' -}}",
+        """<|begin_of_sentence|>' -}}
+{%- if messages[0].role != 'system' -%}{{- 'You are an assistant.\\n' -}}{%- endif -%}
+{%- if tools -%}{{- '<tool_list>' ~ (tools | tojson) ~ '</tool_list>\\n' -}}{%- endif -%}""",
+    ).replace(
+        "{%- elif m.role == 'assistant'",
+        """{%- elif m.role == 'tool' -%}{{- '<tool_output>' ~ write(m.content) ~ '</tool_output>' -}}
+    {%- elif m.role == 'assistant'""",
+    )
+    + """{{- '\\nAssistant: \\n' -}}{%- if thinks -%}{{- '<think>\\n' -}}{%- endif -%}
+"""
+)
+"""As that of VL-28B-A3B-Thinking is, as far as that is known: it has a system turn of its own, tools, and thinks."""
+
 CHATML = """{% for message in messages %}
 {% if message.role == 'tool' %}
 <|im_start|>tool {{ message.name }}

@@ -266,9 +266,12 @@ def ernie_model(pieces: int = 4000) -> bytes:
     return model.getvalue()
 
 
-def write_ernie_tokenizer(folder: Path, template: str | None = None, flags: bool = True) -> Path:
-    """Put the four files of an ERNIE tokenizer in `folder`; `flags` adds added_tokens_decoder, with VISIBLE in it."""
-    added = ADDED | {name: 101400 + n for n, name in enumerate(VISIBLE)}
+def write_ernie_tokenizer(folder: Path, template: str | None = None, flags: bool = True, visible: int = 101400) -> Path:
+    """Put the four files of an ERNIE tokenizer in `folder`; `flags` adds added_tokens_decoder, with VISIBLE in it.
+
+    The ids of those begin at `visible`.
+    """
+    added = ADDED | {name: visible + n for n, name in enumerate(VISIBLE)}
     (folder / "tokenizer.model").write_bytes(ernie_model())
     (folder / "added_tokens.json").write_text(json.dumps(added))
     named = {

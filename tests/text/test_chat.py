@@ -370,7 +370,7 @@ def test_messages_of_every_form() -> None:
         [{"role": "system", "content": None}],
         [{"role": "assistant", "reasoning": "a"}],
         [Message("user", None)],  # type: ignore[arg-type]
-        [Message("user", ["a"])],  # type: ignore[arg-type]
+        [Message("user", (5,))],  # type: ignore[arg-type]
         [Message("user", "a", reasoning=5)],  # type: ignore[arg-type]
         [Message("tool", "a", name=b"f")],  # type: ignore[arg-type]
         [Message("assistant", "", tool_calls=(ToolCall("f", '{"a":1}'),))],  # type: ignore[arg-type]
