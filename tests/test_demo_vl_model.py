@@ -49,14 +49,15 @@ def test_the_config_is_that_of_vl_28b_made_small() -> None:
     assert config.moe is not None and config.vision is not None
     assert VL_28B_A3B.moe is not None and VL_28B_A3B.vision is not None
     sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-             "num_key_value_heads", "head_dim", "max_position_embeddings")  # fmt: skip
+             "num_key_value_heads", "head_dim", "max_position_embeddings", "rope_theta")  # fmt: skip
     moe_sizes = ("moe_num_experts", "moe_k", "moe_intermediate_size", "moe_layer_end_index")
     moe = dataclasses.replace(VL_28B_A3B.moe, **{name: getattr(config.moe, name) for name in moe_sizes})
     tower_sizes = ("depth", "hidden_size", "intermediate_size", "num_heads")
     tower = dataclasses.replace(
         VL_28B_A3B.vision.tower, **{name: getattr(config.vision.tower, name) for name in tower_sizes}
     )
-    vision_sizes = ("moe_intermediate_size", "mrope_section", *(name for name in dir(config.vision) if "token" in name))
+    tokens = [name for name in dir(config.vision) if "token" in name]
+    vision_sizes = ("moe_intermediate_size", "moe_capacity", "mrope_section", *tokens)
     vision = dataclasses.replace(
         VL_28B_A3B.vision, tower=tower, **{name: getattr(config.vision, name) for name in vision_sizes}
     )
@@ -110,7 +111,7 @@ def test_transformers_agrees_on_the_logits(tmp_path: Path) -> None:
     assert config.vision is not None
     batch = training_batch(Encoder(DEMO_VL, config), 1, 0, 4, 112)
     with torch.no_grad():
-        ours = model.logits(model(batch)[0])
+        ours = model.logits(model(batch.ids, batch.positions, model.see(batch.sights)[1])[0])
     rows, columns = batch.sights.grid
     shown = iter(batch.sights.patches)
     for row, ids in enumerate(batch.ids):

@@ -30,7 +30,7 @@ from ernie_rt.text.media_reader import MediaReader, Placed
 from ernie_rt.text.messages import Conversation, Message, check_tools, parse_messages, parse_parts
 from ernie_rt.text.native import NATIVE, PROBES, Render, write_parts
 from ernie_rt.text.parsers import TAGS, OutputParser
-from ernie_rt.text.spans import Span, encode_spans, spans_text, split_media
+from ernie_rt.text.spans import Span, encode_spans, find_media, spans_text, split_media
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.text.turn_ends import TALKS, turn_ends
 
@@ -204,7 +204,9 @@ class ChatTemplate:
             return "foreign"
         for kind, render in NATIVE.items():
             ours = [_makes(render, probe, self.tokens) for probe in PROBES[kind]]
-            if ours == [*itertools.islice(texts, len(ours))]:
+            theirs = zip(PROBES[kind], texts, strict=False)
+            # One that knows nothing of pictures writes their parts in some way, as text.
+            if ours == [text if not probe.media or any(find_media(text or "")) else None for probe, text in theirs]:
                 self._renderer.close()
                 return kind
         return "foreign"
@@ -267,12 +269,13 @@ def _counted(kinds: Sequence[Kind]) -> str:
     return f"{images} image{'s' * (images != 1)} and {videos} video{'s' * (videos != 1)}"
 
 
-def _makes(render: Render, probe: Conversation, tokens: Mapping[str, str]) -> str:
-    """What a native template makes of a probe; tools, where it has no place for them, must be left out."""
-    try:
-        return spans_text(render(probe, tokens))
-    except PromptError:
-        return spans_text(render(replace(probe, tools=()), tokens))
+def _makes(render: Render, probe: Conversation, tokens: Mapping[str, str]) -> str | None:
+    """What a native template makes of a probe; tools, where it has no place for them, must be left out. None where it
+    has no place for pictures."""
+    for tried in (probe, replace(probe, tools=())):
+        with suppress(PromptError):
+            return spans_text(render(tried, tokens))
+    return None
 
 
 def _source(folder: Path, name: str) -> str:

@@ -17,6 +17,10 @@ SHARES: Final[Mapping[Kind, float]] = {
 }  # fmt: skip
 """How often training draws each kind of picture."""
 CHINESE_SHARE: Final = 0.35
+EASY: Final[Mapping[str, float]] = {
+    "background": 0.2, "colour of the one": 0.4, "colour of the text": 0.2, "shape": 0.4,
+}  # fmt: skip
+"""Forms that are learned early: how often they come before another one, and so have a place in a row."""
 BLIND_SHARE: Final = 0.02
 """Of talks, those whose question comes without a picture."""
 NO_PICTURE: Final[Mapping[Language, str]] = {"en": "I see no picture.", "zh": "我没有看到图片。"}
@@ -46,6 +50,7 @@ def draw_talk(rng: random.Random, kind: Kind, language: Language, wide: float, s
     """Everything that training asks about pictures of a kind, drawn for a canvas of which width / height is `wide`."""
     pictures = draw_pictures(rng, kind, split, wide)
     asked = questions(rng, pictures, language)
+    asked.sort(key=lambda each: rng.random() ** (1 / EASY.get(each.form, 1.0)), reverse=True)
     turns = [Turn(phrased(rng, each), each.answer, rng.random() < READ_BACK) for each in asked]
     return Talk(pictures, rng.random() < 0.5, tuple(turns))
 

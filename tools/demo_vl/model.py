@@ -50,7 +50,7 @@ CONFIG: Final[dict[str, object]] = {
     "pixel_hidden_size": 96,
     "rms_norm_eps": 1e-05,
     "rope_3d": True,
-    "rope_theta": 500000,
+    "rope_theta": 100,
     "rope_scaling": {"type": "default", "mrope_section": [5, 5, 6]},
     "spatial_conv_size": 2,
     "temporal_conv_size": 2,
