@@ -45,10 +45,8 @@ def test_nothing_held_out_is_drawn_in_training() -> None:
     rng = random.Random(1)
     for _ in range(500):
         for thing in (thing for picture in draw_any(rng, 1.0).pictures for thing in picture.things):
-            if not thing.is_text:
-                assert not is_held_out("picture", f"{thing.colour} {thing.what}")
-            else:
-                assert not is_held_out("number" if thing.what.isdigit() else "word", thing.what)
+            task, key = ("number", thing.what) if thing.is_number else ("picture", f"{thing.colour} {thing.what}")
+            assert not is_held_out(task, key)
     assert len(COMBINATIONS["train"]) + len(COMBINATIONS["held_out"]) == len(SHAPES) * len(COLOURS)
     for position in range(2):
         assert {pair[position] for pair in COMBINATIONS["train"]} == {*(SHAPES, COLOURS)[position]}
@@ -59,10 +57,9 @@ def test_examinations_show_nothing_else() -> None:
         items = held_out_items(task, 8)
         assert items == held_out_items(task, 8) and items != held_out_items(task, 8, seed=1)
         assert Counter(item.language for item in items) == Counter({"en": 4, "zh": 4})
-        assert Counter(item.new_phrasing for item in items) == Counter({True: 4, False: 4})
+        assert all(item.new_phrasing != item.turn.prompt for item in items)
         for thing in (thing for item in items for picture in item.talk.pictures for thing in picture.things):
-            keys = ("picture", f"{thing.colour} {thing.what}"), ("number", thing.what), ("word", thing.what)
-            assert any(is_held_out(*key) for key in keys)
+            assert is_held_out("picture", f"{thing.colour} {thing.what}") or is_held_out("number", thing.what)
 
 
 def test_the_last_phrasing_of_each_list_is_kept_from_training() -> None:
@@ -153,11 +150,19 @@ def test_pictures_of_any_size_become_as_many_tokens_as_training_saw(size: tuple[
     assert 10 <= width * height // TOKEN**2 <= 17
 
 
-def test_what_is_read_goes_letter_by_letter(encoder: Encoder) -> None:
-    for answer in ("CAT", "The word CAT.", "单词CAT。"):
-        pieces = [encoder.tokenizer.decode([id]) for id in encoder.answer(answer)]
-        assert "".join(pieces) == answer and {*"CAT"} <= {*pieces}
-    assert "".join(encoder.tokenizer.decode([id]) for id in encoder.answer("It is red.")) == "It is red."
+def test_every_name_is_one_token(encoder: Encoder) -> None:
+    whats, hues = encoder.names()
+    assert whats[0].sum() == 0 and set(whats[1:].sum(1).tolist()) == {1.0, 2.0} and set(hues.sum(1).tolist()) == {2.0}
+    assert (torch.cat((whats[1:], hues)).sum(0) <= 1).all(), "nor do two things share one"
+    red = hues[HUES.index("red")].nonzero().flatten().tolist()
+    assert [encoder.tokenizer.decode([id]) for id in red] in ([" red", "红色"], ["红色", " red"])
+
+
+def test_sides_are_those_of_the_picture(encoder: Encoder) -> None:
+    sides = encoder.sides((3, 4)).view(3, 4, -1)
+    for word, there in ((" top", sides[0]), (" bottom", sides[2]), (" left", sides[:, 0]), (" right", sides[:, 3])):
+        (id,) = encoder.text(word)
+        assert there[..., id].all() and sides[..., id].sum() == len(there)
 
 
 def test_a_question_without_a_picture_is_answered_by_saying_so() -> None:

@@ -6,7 +6,6 @@ import functools
 import itertools
 import math
 import random
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from demo_vl.curriculum import Talk, draw_any
-from demo_vl.drawing import CHARACTERS, COLOURS, SHAPES, Picture, draw, labels, noisy
+from demo_vl.drawing import COLOURS, DIGITS, SHAPES, Picture, draw, labels, noisy
 from demo_vl.questions import CHINESE
 from demo_vl.scenes import Kind, draw_pictures
-from demo_vl.tokenizer import PLACEHOLDER, SPELLED
+from demo_vl.tokenizer import PLACEHOLDER
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.vision.grid import PATCH, TOKEN, size_of
@@ -35,12 +34,12 @@ MAX_PIXELS: Final = 17 * TOKEN**2
 """Of a prepared picture, whatever size it has: 10 to 17 tokens, four by four of a square one."""
 SMALLEST, LARGEST = 56, 360
 """Sides of what is drawn."""
-SIGHT_SHARES: Final[Mapping[Kind, float]] = {"one": 0.1, "several": 0.4, "number": 0.2, "word": 0.3}
+SIGHT_SHARES: Final[Mapping[Kind, float]] = {"one": 0.1, "several": 0.4, "number": 0.5}
 """How often each kind of picture is drawn where the tower learns alone: those are busy that have much to say."""
 NOISY_SHARE: Final = 0.25
 MARK: Final = "\0"
 """Where a picture is in a prompt's text."""
-WHATS: Final = ("", *SHAPES, *CHARACTERS)
+WHATS: Final = ("", *SHAPES, *DIGITS)
 HUES: Final = tuple(COLOURS)
 COVERED: Final = 0.25
 """The share of a patch that a thing covers which is said to lie there."""
@@ -121,11 +120,6 @@ class Encoder:
                 table[..., self.text(word)[0]] += there.float()
         return table.flatten(0, 1)
 
-    def answer(self, text: str) -> list[int]:
-        """The ids of an answer; what is read from a picture goes letter by letter, which decodes to the same text."""
-        parts = [list(part) if SPELLED.fullmatch(part) else [part] for part in re.split(f"({SPELLED.pattern})", text)]
-        return [id for part in itertools.chain(*parts) if part for id in self.text(part)]
-
     def opening(self, talk: Talk, tokens: int) -> list[int]:
         """The ids to the first answer: as in a runtime, all text between two special tokens is encoded in one."""
         shown = "".join(f"Picture {number}:{MARK}" for number in range(1, len(talk.pictures) + 1))
@@ -145,7 +139,7 @@ class Encoder:
             past = number > 0 and turn.read_back
             said = turn.answer if past else ""
             asked = self.text(f"User: {turn.prompt}\nAssistant: {said}") if number else self.opening(talk, tokens)
-            answer = [] if past else self.answer(turn.answer)
+            answer = () if past else self.text(turn.answer)
             if len(ids) + len(asked) + len(answer) + 1 > columns:
                 break
             ids += [*asked, *answer, self.separator]

@@ -13,14 +13,15 @@ from demo_vl.questions import phrased, questions
 from demo_vl.scenes import Kind, Split, draw_pictures
 
 SHARES: Final[Mapping[Kind, float]] = {
-    "one": 0.2, "pair": 0.18, "several": 0.2, "number": 0.15, "word": 0.17, "two": 0.08,
+    "one": 0.22, "pair": 0.24, "several": 0.24, "number": 0.18, "two": 0.12,
 }  # fmt: skip
 """How often training draws each kind of picture."""
-CHINESE_SHARE: Final = 0.35
-EASY: Final[Mapping[str, float]] = {
-    "background": 0.2, "colour of the one": 0.4, "colour of the text": 0.2, "shape": 0.4,
+CHINESE_SHARE: Final = 0.3
+PRECEDENCE: Final[Mapping[str, float]] = {
+    "background": 0.2, "colour of the one": 0.4, "colour of the number": 0.2, "shape": 0.4, "number": 2.0,
+    "position": 2.0, "relation": 2.0, "side": 1.5, "presence": 1.5, "count of some": 1.5,
 }  # fmt: skip
-"""Forms that are learned early: how often they come before another one, and so have a place in a row."""
+"""How often a form comes before another one, and so has a place in a row: less where it is learned early."""
 BLIND_SHARE: Final = 0.02
 """Of talks, those whose question comes without a picture."""
 NO_PICTURE: Final[Mapping[Language, str]] = {"en": "I see no picture.", "zh": "我没有看到图片。"}
@@ -50,7 +51,7 @@ def draw_talk(rng: random.Random, kind: Kind, language: Language, wide: float, s
     """Everything that training asks about pictures of a kind, drawn for a canvas of which width / height is `wide`."""
     pictures = draw_pictures(rng, kind, split, wide)
     asked = questions(rng, pictures, language)
-    asked.sort(key=lambda each: rng.random() ** (1 / EASY.get(each.form, 1.0)), reverse=True)
+    asked.sort(key=lambda each: rng.random() ** (1 / PRECEDENCE.get(each.form, 1.0)), reverse=True)
     turns = [Turn(phrased(rng, each), each.answer, rng.random() < READ_BACK) for each in asked]
     return Talk(pictures, rng.random() < 0.5, tuple(turns))
 

@@ -65,14 +65,14 @@ SHAPES: Final[Mapping[str, list[tuple[float, float]]]] = {
     ],
 }  # fmt: skip
 """Corners, about the origin; a radius is the unit."""
-CHARACTERS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+DIGITS: Final = "0123456789"
 ROBOTO: Final = Path(ernie_rt.__file__).parent / "vision" / "font" / "Roboto-Regular.ttf"
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A shape, or a text of CHARACTERS: its centre in shares of the picture's width and height, and half of its size
-    (of a text: of its width) in shares of the shorter side (of a text: of the width)."""
+    """A shape, or a number: its centre in shares of the picture's width and height, and half of its size (of a number:
+    of its width) in shares of the shorter side (of a number: of the width)."""
 
     what: str
     colour: str
@@ -81,7 +81,7 @@ class Thing:
     radius: float
 
     @property
-    def is_text(self) -> bool:
+    def is_number(self) -> bool:
         return self.what not in SHAPES
 
 
@@ -92,8 +92,8 @@ class Picture:
 
 
 def draw(picture: Picture, width: int, height: int, rng: random.Random) -> tuple[Image.Image, Image.Image]:
-    """The picture in pixels, and a map of what lies where: 0 for nothing, else a count of things and, of texts, of
-    characters, in the order of `labels`.
+    """The picture in pixels, and a map of what lies where: 0 for nothing, else a count of things and, of numbers, of
+    digits, in the order of `labels`.
 
     `rng` decides what a person would not mind: shades, outlines, slight turns, the font.
     """
@@ -103,7 +103,7 @@ def draw(picture: Picture, width: int, height: int, rng: random.Random) -> tuple
     number = 1
     for thing in picture.things:
         shade = _shade(thing.colour, rng)
-        if thing.is_text:
+        if thing.is_number:
             number = _write(canvas, under, thing, shade, number, (width, height), rng)
         else:
             corners = _corners(thing, width, height, rng)
@@ -117,9 +117,9 @@ def draw(picture: Picture, width: int, height: int, rng: random.Random) -> tuple
 
 
 def labels(picture: Picture) -> list[tuple[str, str]]:
-    """What the numbers of a map stand for, from 1 on: a shape or character, and its colour."""
+    """What the numbers of a map stand for, from 1 on: a shape or digit, and its colour."""
     return [
-        (part, thing.colour) for thing in picture.things for part in (thing.what if thing.is_text else [thing.what])
+        (part, thing.colour) for thing in picture.things for part in (thing.what if thing.is_number else [thing.what])
     ]
 
 
@@ -168,7 +168,7 @@ def _write(
     size: tuple[int, int],
     rng: random.Random,
 ) -> int:
-    """Write a text as large as its radius, or as the picture's height, lets it be; the next number of the map."""
+    """Write a number as large as its radius, or as the picture's height, lets it be; the next number of the map."""
     width, height = size
     name = rng.choice(("roboto", "pillow"))
     probe = _font(name, 100)

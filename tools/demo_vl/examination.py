@@ -1,4 +1,4 @@
-"""Questions that training never saw: about held-out pictures, half of them in held-out phrasings."""
+"""Questions about pictures that training never saw, in phrasings that it knows and in one that it does not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Item:
     talk: Talk
     size: tuple[int, int]
     seed: str
-    new_phrasing: bool
+    new_phrasing: str
+    """The question's text in a phrasing that is held out."""
 
     @property
     def turn(self) -> Turn:
@@ -51,8 +52,8 @@ def held_out_items(task: str, count: int, seed: int = 0) -> list[Item]:
         language = LANGUAGES[number % 2]
         asked = [each for each in questions(rng, pictures, language) if each.task == task]
         if asked:
-            new = number // 4 % 2 == 1
-            turn = Turn(phrased(rng, asked[0], held_out=new), asked[0].answer)
+            turn = Turn(phrased(rng, asked[0]), asked[0].answer)
+            new = phrased(rng, asked[0], held_out=True)
             talk = Talk(pictures, number // 2 % 2 == 0, (turn,))
             found.append(Item(task, language, talk, size, f"{seed}/{task}/{number}", new))
     return found

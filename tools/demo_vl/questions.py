@@ -22,93 +22,96 @@ PLURALS: Final[Mapping[str, str]] = {shape: f"{shape}{'es' if shape == 'cross' e
 
 PHRASINGS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "colour": (
-        ("What color is the {shape}?", "Which color does the {shape} have?",
-         "What is the color of the {shape}?", "Tell me the color of the {shape}."),
-        ("{shape}是什么颜色?", "{shape}是什么颜色的?", "{shape}的颜色是什么?", "请问{shape}是什么颜色?"),
+        ("What color is the {shape}?", "Which color does the {shape} have?", "What is the color of the {shape}?",
+         "Tell me the color of the {shape}.", "Name the color of the {shape}."),
+        ("{shape}是什么颜色?", "{shape}是什么颜色的?", "{shape}的颜色是什么?", "请问{shape}是什么颜色?",
+         "告诉我{shape}的颜色。"),
     ),
     "colour of the one": (
         ("What color is it?", "What color is the shape?", "What color is this shape?", "Which color is it?",
-         "Which color does it have?"),
-        ("它是什么颜色?", "这个图形是什么颜色?", "是什么颜色的?", "图形是什么颜色的?"),
+         "Which color does it have?", "Tell me its color."),
+        ("它是什么颜色?", "这个图形是什么颜色?", "是什么颜色的?", "图形是什么颜色的?", "请说出它的颜色。"),
     ),
-    "colour of the text": (
-        ("What color is the text?", "What color is it written in?", "In what color is it written?"),
-        ("文字是什么颜色?", "字是什么颜色的?", "字是什么颜色?"),
+    "colour of the number": (
+        ("What color is the text?", "What color is it written in?", "What color is the number?",
+         "Which color does the text have?"),
+        ("文字是什么颜色?", "字是什么颜色的?", "数字是什么颜色?", "文字用的是什么颜色?"),
     ),
     "shape": (
         ("What shape is it?", "What shape is this?", "Which shape is it?", "Which shape do you see?",
-         "What is the shape?"),
-        ("这是什么形状?", "是什么形状?", "这是什么图形?", "图里是什么形状?"),
+         "What is the shape?", "Tell me what shape this is."),
+        ("这是什么形状?", "是什么形状?", "这是什么图形?", "图里是什么形状?", "请说出它的形状。"),
     ),
     "shape of a colour": (
-        ("What shape is {colour}?", "Which shape is {colour}?", "What is {colour}?", "What is the {colour} shape?"),
-        ("什么是{colour}的?", "哪个图形是{colour}的?", "{colour}的是什么形状?"),
+        ("What shape is {colour}?", "Which shape is {colour}?", "What is {colour}?", "What is the {colour} shape?",
+         "Name the {colour} shape."),
+        ("什么是{colour}的?", "哪个图形是{colour}的?", "{colour}的是什么形状?", "{colour}的图形是什么?"),
     ),
     "background": (
         ("What color is the background?", "What is the color of the background?",
-         "Which color does the background have?", "What is the background color?"),
-        ("背景是什么颜色?", "背景是什么颜色的?", "背景颜色是什么?"),
+         "Which color does the background have?", "What is the background color?", "On what color is it?"),
+        ("背景是什么颜色?", "背景是什么颜色的?", "背景颜色是什么?", "请说出背景的颜色。"),
     ),
     "count": (
         ("How many shapes are there?", "How many shapes do you see?", "Count the shapes.", "How many shapes?",
-         "How many shapes are in the picture?"),
-        ("有几个图形?", "图里有几个图形?", "一共有几个图形?", "图中有多少个图形?"),
+         "How many shapes are in the picture?", "Tell me how many shapes there are."),
+        ("有几个图形?", "图里有几个图形?", "一共有几个图形?", "图中有多少个图形?", "请数一数图形。"),
     ),
     "count of some": (
-        ("How many {things} are there?", "How many {things} do you see?", "Count the {things}.", "How many {things}?",
-         "How many {things} are in the picture?"),
-        ("有几个{things}?", "图里有几个{things}?", "一共有几个{things}?", "图中有多少个{things}?"),
+        ("How many {things} are there?", "How many {things} do you see?", "Count the {things}.",
+         "How many {things}?", "How many {things} are in the picture?", "Tell me how many {things} there are."),
+        ("有几个{things}?", "图里有几个{things}?", "一共有几个{things}?", "图中有多少个{things}?",
+         "请数一数{things}。"),
     ),
     "position": (
-        ("Where is the {shape}?", "Where is it?", "Where in the picture is the {shape}?", "Where is the shape?"),
-        ("{shape}在哪里?", "它在哪里?", "{shape}在图的哪里?"),
+        ("Where is the {shape}?", "Where is it?", "Where in the picture is the {shape}?", "Where is the shape?",
+         "Tell me where the {shape} is."),
+        ("{shape}在哪里?", "它在哪里?", "{shape}在图的哪里?", "请问{shape}的位置?"),
     ),
     "side": (
-        ("What is {side}?", "What do you see {side}?", "Which shape is {side}?", "What is there {side}?"),
-        ("{side}是什么?", "{side}有什么?", "{side}是什么图形?"),
+        ("What is {side}?", "What do you see {side}?", "Which shape is {side}?", "What is there {side}?",
+         "Name what is {side}."),
+        ("{side}是什么?", "{side}有什么?", "{side}是什么图形?", "请说出{side}的图形。"),
     ),
     "relation": (
         ("Is the {first} {relation} the {second}?", "Is the {first} {relation} the {second}, yes or no?",
-         "Does the {first} lie {relation} the {second}?"),
+         "Does the {first} lie {relation} the {second}?", "Would you say the {first} is {relation} the {second}?"),
         ("{first}在{second}的{relation}吗?", "{first}是在{second}的{relation}吗?",
-         "请问{first}在{second}的{relation}吗?"),
+         "请问{first}在{second}的{relation}吗?", "{first}位于{second}的{relation}吗?"),
     ),
     "presence": (
-        ("Is there {thing}?", "Do you see {thing}?", "Is there {thing} in the picture?", "Can you see {thing}?"),
-        ("有{thing}吗?", "图里有{thing}吗?", "你看到{thing}了吗?"),
+        ("Is there {thing}?", "Do you see {thing}?", "Is there {thing} in the picture?", "Can you see {thing}?",
+         "Does the picture show {thing}?"),
+        ("有{thing}吗?", "图里有{thing}吗?", "你看到{thing}了吗?", "图中有没有{thing}?"),
     ),
     "number": (
         ("What number is it?", "Which number is this?", "What number do you see?", "Read the number.",
-         "What is the number?"),
-        ("这是什么数字?", "数字是多少?", "图里的数字是多少?", "请读出数字。"),
-    ),
-    "word": (
-        ("What word is it?", "Which word is this?", "What does it say?", "Read the word.", "What is the word?"),
-        ("写的是什么?", "这是什么单词?", "图里写了什么?", "请读出单词。"),
+         "What is the number?", "Tell me the number."),
+        ("这是什么数字?", "数字是多少?", "图里的数字是多少?", "请读出数字。", "这个数是几?"),
     ),
     "same colour": (
         ("Do both show the same color?", "Are both the same color?", "Do both shapes have the same color?",
-         "Is it the same color in both pictures?", "Are they the same color?"),
-        ("两张图的颜色一样吗?", "颜色一样吗?", "两个图形的颜色相同吗?"),
+         "Is it the same color in both pictures?", "Are they the same color?", "Is the color the same in both?"),
+        ("两张图的颜色一样吗?", "颜色一样吗?", "两个图形的颜色相同吗?", "请问两个颜色一样吗?"),
     ),
     "same shape": (
         ("Do both show the same shape?", "Are both the same shape?", "Is it the same shape in both pictures?",
-         "Are they the same shape?"),
-        ("两张图的形状一样吗?", "形状一样吗?", "两个图形的形状相同吗?"),
+         "Are they the same shape?", "Is the shape the same in both?"),
+        ("两张图的形状一样吗?", "形状一样吗?", "两个图形的形状相同吗?", "请问两个形状一样吗?"),
     ),
     "describe": (
         ("What is this?", "What do you see?", "What is in the picture?", "Describe the picture.",
-         "What does the picture show?"),
-        ("这是什么?", "你看到什么?", "图里有什么?", "描述这张图。"),
+         "What does the picture show?", "Tell me what you see."),
+        ("这是什么?", "你看到什么?", "图里有什么?", "描述这张图。", "请说说这张图。"),
     ),
 }  # fmt: skip
 """Ways of asking, English and Chinese; of each list the last one is kept from training."""
 
 TASKS: Final[Mapping[str, str]] = {
-    "colour": "colour", "colour of the one": "colour", "colour of the text": "colour",
+    "colour": "colour", "colour of the one": "colour", "colour of the number": "colour",
     "shape": "shape", "shape of a colour": "shape", "background": "background",
     "count": "count", "count of some": "count", "position": "position", "side": "relation", "relation": "relation",
-    "presence": "presence", "number": "number", "word": "word",
+    "presence": "presence", "number": "number",
     "same colour": "compare", "same shape": "compare", "describe": "describe",
 }  # fmt: skip
 """The task that each form of question belongs to."""
@@ -171,8 +174,8 @@ Draft = tuple[str, str, dict[str, str]]
 def _of_one(rng: random.Random, picture: Picture, language: Language) -> Iterator[Draft]:
     things = picture.things
     yield "background", _is(picture.background, language), {}
-    if things[0].is_text:
-        yield from _of_a_text(things[0], language)
+    if things[0].is_number:
+        yield from _of_a_number(things[0], language)
         return
     if len(things) == 1:
         yield from _of_a_single(things[0], picture, language)
@@ -190,11 +193,10 @@ def _of_one(rng: random.Random, picture: Picture, language: Language) -> Iterato
             break
 
 
-def _of_a_text(thing: Thing, language: Language) -> Iterator[Draft]:
-    kind, called = ("number", "数字") if thing.what.isdigit() else ("word", "单词")
-    yield kind, thing.what, {}
-    yield "colour of the text", _is(thing.colour, language), {}
-    yield "describe", f"{called}{thing.what}。" if language == "zh" else f"The {kind} {thing.what}.", {}
+def _of_a_number(thing: Thing, language: Language) -> Iterator[Draft]:
+    yield "number", thing.what, {}
+    yield "colour of the number", _is(thing.colour, language), {}
+    yield "describe", f"数字{thing.what}。" if language == "zh" else f"The number {thing.what}.", {}
 
 
 def _of_a_single(thing: Thing, picture: Picture, language: Language) -> Iterator[Draft]:

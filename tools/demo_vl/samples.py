@@ -62,11 +62,6 @@ SAMPLES: Final[Mapping[str, tuple[Picture, Size, Answers]]] = {
         (240, 160),
         {"What number is it?": "257", "这是什么数字?": "257"},
     ),
-    "word": (
-        Picture((Thing("LION", "blue", 0.5, 0.45, 0.38),), "white"),
-        (240, 180),
-        {"What does it say?": "LION", "What color is the text?": "It is blue.", "写的是什么?": "LION"},
-    ),
 }
 """By name: the picture, its width and height, and the right answer to each question."""
 

@@ -1,7 +1,7 @@
 """What pictures show, by chance; and which of it training never sees.
 
-A shape of a colour is a *combination*, a number and a word are themselves; a hash decides for good which of them are
-held out. A picture of training shows trained ones alone, a picture of an examination held-out ones alone.
+A shape of a colour is a *combination*, a number is itself; a hash decides for good which of them are held out. A
+picture of training shows trained ones alone, a picture of an examination held-out ones alone.
 """
 
 from __future__ import annotations
@@ -10,14 +10,11 @@ import random
 from typing import Final, Literal, get_args
 
 from demo.tasks import is_held_out
-from demo.words import SPELLING
 from demo_vl.drawing import COLOURS, SHAPES, Picture, Thing
 
 Split = Literal["train", "held_out"]
-Kind = Literal["one", "pair", "several", "number", "word", "two"]
+Kind = Literal["one", "pair", "several", "number", "two"]
 
-WORDS: Final = tuple(word.upper() for word in SPELLING if 3 <= len(word) <= 5 and word.isalpha())
-LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MOST: Final = 6
 """Shapes that are counted."""
 MIDDLE: Final = (0.41, 0.59)
@@ -48,9 +45,7 @@ def draw_pictures(rng: random.Random, kind: Kind, split: Split, wide: float) -> 
         case "several":
             return (_several(rng, split, wide),)
         case "number":
-            return (_text(rng, _number(rng, split), wide),)
-        case "word":
-            return (_text(rng, _word(rng, split), wide),)
+            return (_number(rng, split, wide),)
         case "two":
             return _two(rng, split, wide)
 
@@ -123,31 +118,19 @@ def _several(rng: random.Random, split: Split, wide: float) -> Picture:
     return Picture(tuple(things), _background(rng, {colour for _, colour in chosen}))
 
 
-def _text(rng: random.Random, text: str, wide: float) -> Picture:
-    """A text that is large enough to be read: a character is at least a seventh of a square picture wide."""
-    least = min(0.47, 0.07 * len(text) / min(1, wide) ** 0.5)
-    radius = rng.uniform(least, max(least, min(0.47, 0.22 * len(text))))
-    height = min(0.75, 1.5 * 2 * radius * wide / len(text))  # about
-    x = rng.uniform(radius + 0.02, 0.98 - radius)
-    y = rng.uniform(height / 2 + 0.05, max(height / 2 + 0.05, 0.95 - height / 2))
-    colour = rng.choice(list(COLOURS)) if rng.random() < 0.6 else "black"
-    return Picture((Thing(text, colour, x, y, radius),), _background(rng, {colour}))
-
-
-def _number(rng: random.Random, split: Split) -> str:
+def _number(rng: random.Random, split: Split, wide: float) -> Picture:
+    """A number that is large enough to be read: a digit is at least a seventh of a square picture wide."""
     while True:
         number = str(rng.randrange(10 ** rng.randint(1, 3)))
         if is_held_out("number", number) == (split == "held_out"):
-            return number
-
-
-def _word(rng: random.Random, split: Split) -> str:
-    """A word, or in training letters at random as well, which teach to read instead of to guess."""
-    while True:
-        invented = split == "train" and rng.random() < 0.6
-        word = "".join(rng.choice(LETTERS) for _ in range(rng.randint(3, 5))) if invented else rng.choice(WORDS)
-        if is_held_out("word", word) == (split == "held_out"):
-            return word
+            break
+    least = min(0.47, 0.07 * len(number) / min(1, wide) ** 0.5)
+    radius = rng.uniform(least, max(least, min(0.47, 0.22 * len(number))))
+    height = min(0.75, 1.5 * 2 * radius * wide / len(number))  # about
+    x = rng.uniform(radius + 0.02, 0.98 - radius)
+    y = rng.uniform(height / 2 + 0.05, max(height / 2 + 0.05, 0.95 - height / 2))
+    colour = rng.choice(list(COLOURS)) if rng.random() < 0.6 else "black"
+    return Picture((Thing(number, colour, x, y, radius),), _background(rng, {colour}))
 
 
 def _background(rng: random.Random, colours: set[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +25,6 @@ ADDED: Final = (
 """In ERNIE's order. Those from the placeholder on belong to the experts of vision."""
 ROWS: Final = 1024
 """Rows of the embedding: more than there are ids, as with ERNIE."""
-SPELLED: Final = re.compile("[A-Z]{2,}")
-"""What is read from a picture, which is answered letter by letter."""
 SAMPLES: Final = 2000
 TEMPLATE: Final = Path(__file__).with_name("chat_template.jinja")
 """ERNIE 4.5-VL's way of naming pictures, without its thinking."""
@@ -38,7 +35,7 @@ def _lines() -> Iterator[str]:
     for _ in range(SAMPLES):
         for turn in draw_any(rng, 1.0).turns:
             yield f"User: {turn.prompt}"
-            yield f"Assistant: {SPELLED.sub('', turn.answer)}"
+            yield f"Assistant: {turn.answer}"
     yield from ["Picture ", "Video ", "1:", "2:"] * 500
     yield from COMMON_HANZI
     yield from (string.ascii_letters + string.digits + string.punctuation) * 10

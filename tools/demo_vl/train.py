@@ -83,7 +83,7 @@ class Trainer:
         with torch.autocast("cpu", self.dtype, self.dtype != torch.float32):
             sights = drawn if isinstance(drawn, Sights) else drawn.sights
             seen, features = self.model.see(sights)
-            names = self._names(sights)
+            names = self._names(sights) + self.encoder.sides(sights.grid)
             total = SAYS_WEIGHT * (self._says_loss(seen, features, sights, said) + self._names_loss(features, names))
             loads: list[Tensor] = []
             if isinstance(drawn, Batch):
@@ -93,7 +93,7 @@ class Trainer:
                 loss = F.cross_entropy(logits.float(), drawn.targets[:, 1:][learned])
                 said["loss"] = loss.item()
                 places = hidden[drawn.ids == self.model.vision.image_token_id].view(features.shape)
-                total = total + SAYS_WEIGHT * self._names_loss(places, names + self.encoder.sides(sights.grid))
+                total = total + SAYS_WEIGHT * self._names_loss(places, names)
                 total = total + loss + self.recipe.z_weight * z_loss(routings)
                 loads = [routing.load for routing in routings]
         total.backward()  # type: ignore[no-untyped-call]
