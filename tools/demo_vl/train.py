@@ -37,6 +37,8 @@ TOWER_STEPS: Final = 1250
 BEGUN: Final = {"layers": TOWER_STEPS}
 """The step at which the decoder begins to learn: before, the tower learns alone, with that many pictures in a step:"""
 SIGHTS: Final = 64
+EYES_UNTIL: Final = 3200
+"""The step from which on tower and resampler stay as they are: they see well enough, and a step then takes half."""
 SAYS_WEIGHT: Final = 0.3
 """Of the loss of what the tower says of each patch, which teaches it to see from the first step on."""
 EXAM_ITEMS: Final = 32
@@ -82,20 +84,27 @@ class Trainer:
         said: dict[str, Any] = {"step": self.step_number}
         with torch.autocast("cpu", self.dtype, self.dtype != torch.float32):
             sights = drawn if isinstance(drawn, Sights) else drawn.sights
-            seen, features = self.model.see(sights)
-            names = self._names(sights) + self.encoder.sides(sights.grid)
-            total = SAYS_WEIGHT * (self._says_loss(seen, features, sights, said) + self._names_loss(features, names))
+            learns_to_see = self.step_number < EYES_UNTIL
+            with torch.set_grad_enabled(learns_to_see):
+                seen, features = self.model.see(sights)
+            losses: list[Tensor] = []
             loads: list[Tensor] = []
+            if learns_to_see:
+                names = self._names(sights) + self.encoder.sides(sights.grid)
+                losses.append(SAYS_WEIGHT * self._says_loss(seen, features, sights, said))
+                losses.append(SAYS_WEIGHT * self._names_loss(features, names))
             if isinstance(drawn, Batch):
                 hidden, routings = self.model(drawn.ids, drawn.positions, features)
                 learned = drawn.learned[:, 1:]
                 logits = self.model.logits(hidden[:, :-1][learned])
-                loss = F.cross_entropy(logits.float(), drawn.targets[:, 1:][learned])
-                said["loss"] = loss.item()
-                places = hidden[drawn.ids == self.model.vision.image_token_id].view(features.shape)
-                total = total + SAYS_WEIGHT * self._names_loss(places, names)
-                total = total + loss + self.recipe.z_weight * z_loss(routings)
+                losses.append(F.cross_entropy(logits.float(), drawn.targets[:, 1:][learned]))
+                said["loss"] = losses[-1].item()
+                losses.append(self.recipe.z_weight * z_loss(routings))
                 loads = [routing.load for routing in routings]
+                if learns_to_see:
+                    places = hidden[drawn.ids == self.model.vision.image_token_id].view(features.shape)
+                    losses.append(SAYS_WEIGHT * self._names_loss(places, names))
+            total = torch.stack(losses).sum()
         total.backward()  # type: ignore[no-untyped-call]
         for optimizer in self.optimizers:
             optimizer.step()
