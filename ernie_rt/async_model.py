@@ -14,11 +14,12 @@ from typing import Any, Final, Unpack
 from ernie_rt.async_stream import AsyncStream
 from ernie_rt.errors import OptionError, OverloadError
 from ernie_rt.generation.options import GenerateOptions, positive
+from ernie_rt.generation.prompt import Prompt
 from ernie_rt.runtime.driver import Driver
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Event, SequenceState
 from ernie_rt.runtime.statistics import Stats
-from ernie_rt.session import Model, Prepared, Prompt
+from ernie_rt.session import Model, Prepared
 from ernie_rt.text.chat import ChatPrompt
 from ernie_rt.text.messages import Message
 

@@ -45,9 +45,9 @@ class Build:
     def lowering(self) -> Lowering:
         return self.lowerings[MAIN]
 
-    def with_taps(self, taps: Iterable[tuple[str, Value]]) -> Build:
-        """The same, with these values of the lowered `main` handed back by these names."""
-        return replace(self, lowerings={**self.lowerings, MAIN: replace(self.lowering, taps=tuple(taps))})
+    def with_taps(self, taps: Iterable[tuple[str, Value]], name: str = MAIN) -> Build:
+        """The same, with these values of a lowered graph handed back by these names."""
+        return replace(self, lowerings={**self.lowerings, name: replace(self.lowerings[name], taps=tuple(taps))})
 
     def bill(self, limits: Limits) -> MemoryReport:
         """What compiling it will take, without doing so."""

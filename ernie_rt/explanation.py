@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +86,7 @@ class Explanation:
 def explain(
     choice: Choice,
     config: ModelConfig,
-    lowering: Lowering,
+    lowerings: Iterable[Lowering],
     memory: MemoryReport,
     limits: Limits,
     host: PluginHost,
@@ -107,7 +107,7 @@ def explain(
     packed = any(form.name == STORED for form in made.forms)
     mine = [each for each in made.candidates if each.form == (STORED if packed else config.dtype)]
     chosen = next((each for each in mine if each.backend == choice.backend), None)
-    counts = Counter((each.op, each.kept, each.reason) for each in lowering.decisions)
+    counts = Counter((each.op, each.kept, each.reason) for lowering in lowerings for each in lowering.decisions)
     return Explanation(
         choice,
         {other: _why_not(other, choice, chosen, mine, host) for other in host.backends if other != choice.backend},
@@ -165,7 +165,7 @@ def explain_unloaded(
     )  # fmt: skip
     built, limits = builds[choice]
     bill = built.bill(limits)
-    return explain(choice, config, built.lowering, bill, limits, host, stored=storages, name=name)
+    return explain(choice, config, built.lowerings.values(), bill, limits, host, stored=storages, name=name)
 
 
 def _device(choice: Choice) -> Device:

@@ -52,12 +52,16 @@ class Located:
 
     @cached_property
     def known_ids(self) -> int | None:
-        """How many ids may be chosen: those of text that the tokenizer has. None: all, there is no tokenizer."""
-        text = self.config.text_vocab_size
+        """How many ids may be chosen: those that the tokenizer has, of a model whose text alone is run those of text.
+        None: all, there is no tokenizer.
+
+        A model that sees may name places in pictures, whose ids come behind those that stand for parts of them.
+        """
+        most = self.config.vocab_size if self.config.sees else self.config.text_vocab_size
         try:
-            return min(self.tokenizer.vocab_size, text)
+            return min(self.tokenizer.vocab_size, most)
         except ErnieRtError:
-            return text if text < self.config.vocab_size else None
+            return most if most < self.config.vocab_size else None
 
     @property
     def text_alone(self) -> Located:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Any, Literal, NoReturn, TypeAlias, Unpack, cast, overload
+from typing import Any, Literal, NoReturn, Unpack, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ from ernie_rt.generation.options import (
     check_options,
     positive,
 )
+from ernie_rt.generation.prompt import Prompt, check_ids, has_parts, showing
 from ernie_rt.generation.stream import Answer, Generation, Stream
 from ernie_rt.host import blame
 from ernie_rt.location import Located
@@ -33,21 +33,14 @@ from ernie_rt.routing.data import Routing
 from ernie_rt.routing.taps import read_routing
 from ernie_rt.runtime.encoder import FEATURE_BYTES
 from ernie_rt.runtime.engine import Engine
-from ernie_rt.runtime.inputs import POSITIONS, PerToken
-from ernie_rt.runtime.items import PlacedItem
 from ernie_rt.runtime.kept_rows import KeptRows
 from ernie_rt.runtime.sequence import Event, Finish, Request, SequenceState
 from ernie_rt.text.chat import ChatPrompt, ChatTemplate, encode_parts
-from ernie_rt.text.media import Media
 from ernie_rt.text.media_reader import MediaReader, Placed
 from ernie_rt.text.messages import Message
 from ernie_rt.text.stops import TextStream
 from ernie_rt.text.tokenizer import Tokenizer
-from ernie_rt.vision.positions import rope_positions
 from ernie_rt.weights.source import StoredSource
-
-Prompt: TypeAlias = str | Iterable[int] | Sequence[str | Mapping[str, Any] | Media]
-"""A text, token ids, or the parts of a text with pictures and videos."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +57,8 @@ class Model:
 
     A process that is forked from one that has it cannot use it, and is told so by a ForkError.
 
-    `lowering` is the graph as the backend runs it, with its decisions; `stored` is how each weight is stored; `unused`
-    are stored tensors that no graph reads, each with the reason.
+    `lowering` is the graph as the backend runs it, with its decisions, `lowerings` all graphs by name; `stored` is how
+    each weight is stored; `unused` are stored tensors that no graph reads, each with the reason.
     """
 
     def __init__(
@@ -87,6 +80,7 @@ class Model:
         self._located = located
         self.graph = build.graph
         self.lowering = build.lowering
+        self.lowerings = build.lowerings
         self.stored = build.stored
         self.choice = choice
         self.limits = limits
@@ -180,12 +174,15 @@ class Model:
             report = self._executable.memory()
         return replace(report, notes=(*self._conversions, *report.notes))
 
-    def logits(self, ids: Iterable[int], *, chunk: int | None = None) -> npt.NDArray[Any]:
-        """The logits after every token of `ids`: float32 `[N, V]` (float64 from a model loaded in float64).
+    def logits(self, ids: Iterable[int] | ChatPrompt, *, chunk: int | None = None) -> npt.NDArray[Any]:
+        """The logits after every token of `ids`, or of what `prompt` gave: float32 `[N, V]` (float64 from a model
+        loaded in float64).
 
         `chunk` bounds how many tokens enter a step: 1 feeds them one by one.
         """
-        return self.logits_batch([self._check(ids)], chunk=chunk)[0]
+        chunk = None if chunk is None else positive("chunk", chunk)
+        (sequence,) = self._run([self._request(ids, all_logits=True, chunk=chunk)])
+        return np.concatenate(sequence.logits)
 
     def logits_batch(
         self, prompts: Iterable[str | Iterable[int]], *, chunk: int | None = None
@@ -210,7 +207,7 @@ class Model:
 
     def tapped(self, ids: Iterable[int]) -> dict[str, npt.NDArray[Any]]:
         """The values of the scopes that `load` was given as `taps`, for every token of `ids`, by scope."""
-        return self._taps(Request(self._check(ids), 0, all_logits=True, taps=True))
+        return self._taps(Request(check_ids(self.config, ids), 0, all_logits=True, taps=True))
 
     def routing(self, prompt: str | Iterable[int] | ChatPrompt) -> Routing:
         """Which experts each token of a text, of ids or of what `prompt` gave is sent to, and whom it would be without
@@ -221,10 +218,8 @@ class Model:
         """
         if not self._routers:
             raise OptionError("the model does not tell what its routers choose", hint="Load it with routing=True")
-        items = prompt.items if isinstance(prompt, ChatPrompt) else ()
-        ids = self._check(prompt.ids if isinstance(prompt, ChatPrompt) else self._ids(prompt), items)
-        found = self._taps(_showing(Request(ids, 0, taps=True), items))
-        return read_routing(self.choice.backend, ids, self._routers, found)
+        request = self._request(self._ids(prompt) if isinstance(prompt, str) else prompt, taps=True)
+        return read_routing(self.choice.backend, request.ids, self._routers, self._taps(request))
 
     @overload
     def chat(
@@ -308,7 +303,7 @@ class Model:
 
     def prepare(self, prompt: Prompt, options: GenerateOptions) -> Prepared:
         """What `generate` runs: for whoever runs it otherwise."""
-        if isinstance(prompt, Sequence) and any(isinstance(part, Mapping | Media) for part in prompt):
+        if has_parts(prompt):
             made = encode_parts(prompt, self.tokenizer, self.reader, self.capacity)
             return self._prepared(made.ids, options, NEW_TOKENS, items=made.items)
         return self._prepared(self._ids(cast("str | Iterable[int]", prompt)), options, NEW_TOKENS)
@@ -335,7 +330,7 @@ class Model:
         The new ids, up to and with a token that ends them; of the end-of-sequence tokens those of `config` alone do.
         Ids that the tokenizer lacks are never chosen; where there is none, all but `stop` works.
         """
-        return self.generate_batch([self._check(ids)], **options)[0]
+        return self.generate_batch([check_ids(self.config, ids)], **options)[0]
 
     def generate_batch(
         self, prompts: Iterable[str | Iterable[int]], **options: Unpack[GenerateOptions]
@@ -349,7 +344,7 @@ class Model:
         """`generate_ids`, the new ids as they come; leaving the loop early frees their cache."""
         chosen = self._checked(options)
         text = TextStream(self.tokenizer, chosen.stop) if chosen.stop else None
-        for event in self._events(chosen.request(self._check(ids), self._located.known_ids), text):
+        for event in self._events(chosen.request(check_ids(self.config, ids), self._located.known_ids), text):
             if event.token is not None:
                 yield event.token
 
@@ -392,6 +387,11 @@ class Model:
         (sequence,) = self._run([request])
         return {name: np.concatenate([step[name] for step in sequence.taps]) for name in sequence.taps[0]}
 
+    def _request(self, prompt: Iterable[int] | ChatPrompt, **wanted: Any) -> Request:
+        """What is asked of a prompt beside new tokens."""
+        ids, items = (prompt.ids, prompt.items) if isinstance(prompt, ChatPrompt) else (prompt, ())
+        return showing(Request(check_ids(self.config, ids, items), 0, **wanted), items)
+
     def _submit(self, request: Request, text: TextStream | None) -> SequenceState:
         return self.engine.submit(request, None if text is None else text.push)
 
@@ -413,7 +413,7 @@ class Model:
     ) -> Prepared:
         """A generation by the given options over the checkpoint's (Defaults.settle); the stop ids of a conversation's
         `prompt` are no text. `items` are what the ids show, and where."""
-        numbers = self._check(ids, items)
+        numbers = check_ids(self.config, ids, items)
         parser, stop_ids = (None, ()) if prompt is None else (prompt.parser(), prompt.stop_ids)
         room = self.capacity + 1 - len(numbers)
         chosen = self.defaults.settle(options, room=room, new_tokens=new_tokens, stop_ids=stop_ids)
@@ -421,7 +421,7 @@ class Model:
         text = TextStream(self.tokenizer, settled.stop, stop_ids)
         chat = None if prompt is None else (prompt, self.tokenizer)
         request = settled.request(numbers, self._located.known_ids, chat)
-        return Prepared(_showing(request, items), text, Answer(text, len(numbers), parser))
+        return Prepared(showing(request, items), text, Answer(text, len(numbers), parser))
 
     def _checked(self, options: GenerateOptions) -> CheckedOptions:
         checked = check_options(self.config.eos_token_id, self.config.vocab_size, **options)
@@ -439,48 +439,7 @@ class Model:
         """The ids of several prompts; PromptError for a text in place of several."""
         if isinstance(prompts, str):
             raise PromptError("one text in place of several", hint="Put it into a list, or use `generate`")
-        return [self._check(self._ids(prompt)) for prompt in prompts]
-
-    def _check(self, ids: Iterable[int], items: Sequence[Placed] = ()) -> tuple[int, ...]:
-        """The ids as Python ints, each within the vocabulary; those that stand for parts of pictures are of `items`."""
-        if isinstance(ids, bytes | bytearray):
-            raise PromptError("bytes are no token ids", hint="Decode them into text")
-        try:
-            numbers = tuple(-1 if isinstance(id, bool) else operator.index(id) for id in ids)
-        except TypeError as error:
-            raise PromptError("token ids must be integers", found=str(error)) from None
-        sees = self.config.sees
-        for number in numbers:
-            if not 0 <= number < self.config.vocab_size:
-                raise PromptError(
-                    "a token id outside the vocabulary", expected=f"0 to {self.config.vocab_size - 1}", found=number
-                )
-            if number >= self.config.text_vocab_size and sees is None:
-                raise PromptError(
-                    "a token of pictures, and of the model the text alone is run",
-                    expected=f"0 to {self.config.text_vocab_size - 1}",
-                    found=number,
-                    hint="Load it without text_only",
-                )
-        if sees is not None:
-            placeholders = {sees.image_token_id, sees.video_token_id}
-            written = [place for place, number in enumerate(numbers) if number in placeholders]
-            if written != [place for start, item in items for place in range(start, start + item.tokens)]:
-                raise PromptError(
-                    "ids that stand for parts of a picture, without it",
-                    found=f"{len(written)} of {numbers[written[0]]}" if written else None,
-                    hint="Give the picture as a part of a message, or of the prompt",
-                )
-        return numbers
-
-
-def _showing(request: Request, items: Sequence[Placed]) -> Request:
-    """A request that shows pictures and videos at these places, and whose positions follow from that."""
-    if not items:
-        return request
-    places = rope_positions(len(request.ids), [(start, item.merged) for start, item in items])
-    shown = tuple(PlacedItem(start, item) for start, item in items)
-    return replace(request, items=shown, inputs={POSITIONS: PerToken(places, "count")})
+        return [check_ids(self.config, self._ids(prompt)) for prompt in prompts]
 
 
 def _check_whole(finish: Finish | None) -> None:

@@ -253,6 +253,8 @@ def test_the_context_bounds_prompt_and_answer() -> None:
         ({"max_context": -5}, "max_context must be a whole number above 0"),
         ({"max_sequences": 0}, "max_sequences must be a whole number above 0; found 0"),
         ({"max_batch_tokens": -1}, "max_batch_tokens must be a whole number above 0; found -1"),
+        ({"max_patches": 0}, "max_patches must be a whole number above 0; found 0"),
+        ({"feature_bytes": 0.5}, "feature_bytes must be a whole number above 0; found 0.5"),
         ({"dtype": "fp32"}, "unknown dtype 'fp32'"),
         ({"backend": "nope"}, "no backend 'nope'; expected one of cudagraph, eager, onnx, reference"),
         ({"taps": ["layers.7.mlp"]}, "no scope 'layers.7.mlp' to tap"),

@@ -155,6 +155,18 @@ class Page:
         self.call("Input.dispatchKeyEvent", type="keyDown", text="" if modifiers & CTRL else text, **event)
         self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
+    def choose(self, selector: str, *files: Path) -> None:
+        """Choose files for a field that asks for some."""
+        document = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=document, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
+
+    def drop(self, x: float, y: float, *files: Path) -> None:
+        """Drag files from elsewhere to a point, and let go of them."""
+        data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
     def screenshot(self) -> bytes:
         """The page as PNG."""
         return base64.b64decode(self.call("Page.captureScreenshot", format="png", optimizeForSpeed=False)["data"])

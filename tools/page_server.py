@@ -85,6 +85,8 @@ class ScriptedServer:
         self.history: deque[dict[str, Any]] = deque()
         """What changes in `stats`, each time that they are asked for."""
         self.defaults: dict[str, Any] = {}
+        self.card: dict[str, Any] = {}
+        """What the model's card says besides."""
         self._key = key
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/"
@@ -120,8 +122,8 @@ class ScriptedServer:
         return Refused(401, "no valid key").response()
 
     async def _models(self, request: Request) -> Response:
-        models = {"object": "list", "data": [{"id": self.stats["model"], "object": "model", "defaults": self.defaults}]}
-        return self._refusal(request) or JSONResponse(models)
+        card = {"id": self.stats["model"], "object": "model", "defaults": self.defaults, **self.card}
+        return self._refusal(request) or JSONResponse({"object": "list", "data": [card]})
 
     async def _stats(self, request: Request) -> Response:
         if self.history:

@@ -3,7 +3,8 @@
     python tools/screenshots.py [NAME …]
 
 What the model says on the page is written down here, and so are the figures of the server: they show the page, and no
-speed of any machine. The report is a real one, of the backend onnx on this machine. Letters look as the fonts of this
+speed of any machine. The answer about a picture is demo-vl's own. The report is a real one, of the backend onnx on this
+machine. Letters look as the fonts of this
 machine do; Chinese needs one that has it.
 """
 
@@ -12,12 +13,16 @@ from __future__ import annotations
 import math
 import random
 import re
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
+
+from PIL import Image, ImageDraw
 
 from browser import Browser, Page, browser, chromium
 from ernie_rt.conformance.report_page import report_html
@@ -156,6 +161,37 @@ def state_of_the_server(program: Browser, server: ScriptedServer) -> None:
     keep(page, "page-server")
 
 
+def chat_about_a_picture(program: Browser, _: ScriptedServer) -> None:
+    with TemporaryDirectory() as folder, served("demo-vl") as url:
+        scene = Image.new("RGB", (448, 336), "white")
+        draw = ImageDraw.Draw(scene)
+        draw.ellipse((48, 96, 192, 240), fill="#d02020")
+        draw.rectangle((256, 96, 400, 240), fill="#2040d0")
+        scene.save(path := Path(folder, "shapes.png"))
+        page = program.open(url, width=1280, height=800)
+        page.wait("!document.querySelector('#attach').hidden")
+        page.choose("#file", path)
+        page.wait("document.querySelector('#tray img')?.complete")
+        page.click("#message")
+        page.type("What colour is the square?")
+        page.press("Enter")
+        page.wait("document.querySelector('#thread .answer:last-child footer button')")
+        keep(page, "page-picture")
+
+
+@contextmanager
+def served(*arguments: str) -> Iterator[str]:
+    """Where a server is that was started so, until the end of the block."""
+    command = (sys.executable, "-m", "ernie_rt", "serve", *arguments, "--port", "0")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            lines = iter(process.stderr)
+            yield next(found[0] for line in lines if (found := re.search(r"http://[\d.:]+\d", line)))
+        finally:
+            process.terminate()
+
+
 def report(program: Browser, server: ScriptedServer) -> None:
     suite = Suite("onnx")
     told, drift = suite.run().to_json(), suite.drift()
@@ -171,6 +207,7 @@ PICTURES: Final = {
     "page-chinese-dark": chat_in_chinese,
     "page-phone": chat_on_a_phone,
     "page-server": state_of_the_server,
+    "page-picture": chat_about_a_picture,
     "conformance": report,
 }
 

@@ -18,7 +18,7 @@ from ernie_rt_eager.products import cpu_multiplies
 MANY: Final = 128
 """Tokens from which on products for each head pay."""
 SCORED_ROWS: Final = 512
-"""For so many tokens scores are in memory at once: of a picture of full HD, 11 MB."""
+"""For so many tokens at most, scores are in memory at once: of a picture of full HD, 11 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +125,11 @@ def attend_whole(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, scale:
     if not cpu_multiplies(q.dtype):
         return attend(q.float(), k.float(), v.float(), None, scale).to(q.dtype)
     out, zero, share = q.new_empty(q.shape), q.new_zeros(()), heads // k.shape[1]
+    step = -(-new // -(-new // SCORED_ROWS))  # in equal parts
     for head in range(heads):
         query, key, value = q[:, head], k[:, head // share], v[:, head // share]
-        for start in range(0, new, SCORED_ROWS):
-            rows = slice(start, start + SCORED_ROWS)
+        for start in range(0, new, step):
+            rows = slice(start, start + step)
             scores = torch.addmm(zero, query[rows], key.t(), beta=0, alpha=scale)  # [rows, n]
             out[rows, head] = scores.softmax(-1) @ value
     return out.flatten(1)

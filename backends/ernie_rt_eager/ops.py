@@ -107,6 +107,14 @@ def moe_experts(
 ) -> Tensor:
     pairs = ids.flatten()  # [N * A]
     none, *counts = torch.bincount(pairs + 1, minlength=len(experts_down) + 1).tolist()  # [1 + E]; ids of -1 first
+    if none >= top_k:  # tokens of another pool, perhaps
+        served = (ids >= 0).any(-1).nonzero().flatten()
+        if len(served) < len(x):
+            y = moe_experts(
+                x[served], ids[served], weights[served], experts_gate_up, experts_down,
+                top_k=top_k, product=product, swiglu=swiglu,
+            )  # fmt: skip
+            return torch.zeros_like(x).index_copy_(0, served, y)
     order = pairs.argsort(stable=True)[none:]  # the pairs of one expert side by side
     grouped = x[order // top_k]  # [n, H]
     out = torch.empty_like(grouped)

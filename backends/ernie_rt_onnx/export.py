@@ -18,7 +18,7 @@ from ernie_rt.contract import DType, Plain, Storage, Weight
 from ernie_rt.errors import BackendError, OptionError
 from ernie_rt.export import Exported, ExportOptions
 from ernie_rt.files import Progress
-from ernie_rt.location import Located
+from ernie_rt.location import TEXT_ALONE, Located
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.weights.folder import LESS, PROGRESS, Addition, Produce, write_quantized
@@ -35,7 +35,12 @@ from ernie_rt_onnx.verify import check_runnable, verify_with
 
 
 def export(located: Located, out: Path, options: ExportOptions, progress: Progress | None = None) -> Exported:
-    """Write the folder: weights, graph, tokenizer files and genai_config.json. See `ernie_rt.export.Exporter`."""
+    """Write the folder: weights, graph, tokenizer files and genai_config.json. See `ernie_rt.export.Exporter`.
+
+    Of a vision-language model it is the text alone, as of ERNIE's no other runtime knows more.
+    """
+    notes = () if located.config.sees is None else (TEXT_ALONE,)
+    located = located.text_alone
     dtype = options.dtype or "float32"
     if dtype not in DTYPES:
         raise OptionError(f"no ONNX graph computes in {dtype}", expected=f"one of {', '.join(DTYPES)}")
@@ -50,7 +55,7 @@ def export(located: Located, out: Path, options: ExportOptions, progress: Progre
     finally:
         source.close()
     sizes = {entry.name: entry.stat().st_size for entry in sorted(out.iterdir())}
-    return Exported(sizes, rest.digests, rest.figures | _errors(manifest), (*source.notes, *rest.notes))
+    return Exported(sizes, rest.digests, rest.figures | _errors(manifest), (*notes, *source.notes, *rest.notes))
 
 
 def _weights(

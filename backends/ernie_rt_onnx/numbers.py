@@ -44,7 +44,7 @@ def compare(
     }
     logits, values = _run(model, folder, ids, dtype, [value for _, value in taps.values()])
     found = {name: (taps[name][0], array) for name, array in values.items()}
-    done = replay(graph, found, source, numerics.of, dtype, Step.whole([ids.tolist()]).inputs(graph))
+    done = replay(graph, found, source, numerics.of, dtype, Step.whole([ids.tolist()]))
     wrong = next((piece for piece in done.pieces if piece.wrong), None)
     if wrong is not None:
         raise BackendError("the exported model does not compute what it should", where=wrong.scope, found=wrong.finding)

@@ -87,6 +87,6 @@ def read_profile(path: Path) -> Profile:
         if event.get("cat") == "Node"
         and event["name"].endswith(KERNEL)
         and event["ts"] >= last["ts"]
-        and event["args"]["op_name"] != "Loop"  # whose nodes are there themselves
+        and event.get("args", {}).get("op_name") != "Loop"  # whose nodes are there themselves
     ]
     return Profile(last["dur"] * MICROSECOND, nodes)

@@ -36,6 +36,11 @@ def diff(
         str | None, typer.Option("--prompt", "-p", help="Plain text to continue; - or nothing reads standard input.")
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from a file.")] = None,
+    images: opt.Images = None,
+    videos: opt.Videos = None,
+    max_pixels: opt.MaxPixels = None,
+    fps: opt.Fps = None,
+    max_frames: opt.MaxFrames = None,
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", "-n", min=1, help="At most so many new tokens.")
     ] = 16,
@@ -46,23 +51,31 @@ def diff(
     """Find out which piece of which backend is wrong, if any is.
 
     Continues a prompt greedily on both, and judges every piece of both against float64. Says where the paths part and
-    whether that is a tie or a bug; of a bug, which layer and part is wrong, on which backend. DRIFT is the distance
+    whether that is a tie or a bug; of a bug, which layer and part is wrong, on which backend. With pictures or videos
+    the tower that looks at them is judged as well. DRIFT is the distance
     from float64 after a layer, over the rms of its values; NOISE what rounding alone brings there; OWN what the layer's
     worst piece adds by itself, in multiples of its noise: beyond 4 it is wrong. Exit code 1: a bug.
     """
+    from ernie_rt.cli.pictures import Sight
     from ernie_rt.conformance.drift import Contender, compare
     from ernie_rt.conformance.plot import drift_text
+    from ernie_rt.conformance.trace import most_tokens
     from ernie_rt.location import locate
+    from ernie_rt.text.chat import ChatPrompt, encode_parts
 
     contenders = Contender.parse(a), Contender.parse(b)
+    media = Sight(max_pixels, fps, max_frames).media(images, videos)
     text = read_prompt(prompt, file)
     with answers_alone(), status() as tell:
         tell(f"reading {model}")
         located = locate(model)
         tokenizer = located.tokenizer
+        asked = ChatPrompt(tuple(tokenizer.encode(text)))
+        if media:
+            asked = encode_parts([*media, text], tokenizer, located.reader("cpu"), most_tokens(located.config))
         tell(f"importing {contenders[0].backend} and {contenders[1].backend}")
         drift = compare(
-            located, *contenders, tokenizer.encode(text),
+            located, *contenders, asked.ids, items=asked.items,
             max_new_tokens=max_new_tokens, threads=threads, progress=tell,
         )  # fmt: skip
 

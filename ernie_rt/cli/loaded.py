@@ -134,8 +134,9 @@ def _reasons(model: Model) -> list[str]:
 
     held, limits, host = model.memory(), model.limits, PluginHost()
     return explain(
-        model.choice, model.config, model.lowering, held, limits, host, stored=model.stored, taken=held.kept_bytes
-    ).lines()
+        model.choice, model.config, model.lowerings.values(), held, limits, host, stored=model.stored,
+        taken=held.kept_bytes,
+    ).lines()  # fmt: skip
 
 
 def _say_mapped(nbytes: int, *, verbose: bool, quiet: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ernie_rt.cli.options import Dtype, Json, Ref, TextOnly
+from ernie_rt.cli.options import Dtype, Json, MaxPixels, Ref, TextOnly
 
 if TYPE_CHECKING:
     from ernie_rt.contract.planner import Device
@@ -49,9 +49,7 @@ def plan(
         list[str] | None,
         typer.Option(metavar="FxWxH", help="The same for a video of which so many frames are looked at: 60x1280x720."),
     ] = None,
-    max_pixels: Annotated[
-        int | None, typer.Option(min=784, help="Pixels of a picture at most; larger ones are made smaller.")
-    ] = None,
+    max_pixels: MaxPixels = None,
     text_only: TextOnly = False,
     gpus: Annotated[
         bool, typer.Option("--gpus", help="List cards and Macs that hold it, smallest first, or several where needed.")

@@ -80,8 +80,8 @@ def quantize(
 ) -> None:
     """Write a model with int4 or int8 weights into a new folder.
 
-    Of a vision-language model both pools of experts are quantised, and the tower stays as it is. Says what error that makes. Memory stays small. Interrupted, the same command goes on where it stopped, in
-    OUT.partial.
+    Says what error that makes. Of a vision-language model both pools of experts are quantised, and the tower stays as
+    it is. Memory stays small. Interrupted, the same command goes on where it stopped, in OUT.partial.
     """
     from ernie_rt.cli.loaded import progress_bar
     from ernie_rt.location import locate

@@ -32,6 +32,12 @@ def replay(
             autocompletion=completion.models,
         ),
     ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--file", "-f", help="A picture or video of the prompt, known by its digest; may be given several times."
+        ),
+    ] = None,
     backend: opt.Backend = "auto",
     device: opt.Device = "auto",
     dtype: Annotated[
@@ -50,15 +56,18 @@ def replay(
     """
     from ernie_rt.choice import choose
     from ernie_rt.cli.loaded import loaded, progress_bar
+    from ernie_rt.cli.pictures import most_patches
     from ernie_rt.host import PluginHost
     from ernie_rt.receipts.making import identify
     from ernie_rt.receipts.reading import read_receipt
     from ernie_rt.receipts.receipt import Ran
     from ernie_rt.receipts.replay import Replayed
     from ernie_rt.receipts.replay import replay as run_again
+    from ernie_rt.receipts.shown import find_again
 
     read = read_receipt(receipt)
     located = _located(read, model)
+    items = find_again(read.items, file or ())
     host = PluginHost()
     choice = choose(
         host, backend=backend, device=device, dtype=dtype, stored=read.ran.dtype, deterministic=deterministic
@@ -78,10 +87,11 @@ def replay(
         with progress_bar("answering") as progress, loaded(
             located, backend=choice.backend, device=choice.device, dtype=choice.dtype, threads=threads, weights=source,
             max_context=min(len(read.prompt) + len(read.answer), located.config.max_position_embeddings),
+            max_patches=most_patches([item for _, item in items]),
             deterministic=deterministic, quiet=quiet, host=host,
         ) as ready:  # fmt: skip
             done = run_again(
-                read, ready, ran, weights, host=host, progress=progress,
+                read, ready, ran, weights, items=items, host=host, progress=progress,
                 note=say if sys.stderr.isatty() else lambda text: None,
             )  # fmt: skip
 

@@ -16,15 +16,22 @@ from ernie_rt.files import check_target
 
 if TYPE_CHECKING:
     from ernie_rt.location import Located
-    from ernie_rt.routing.data import Int32
     from ernie_rt.routing.report import Report
     from ernie_rt.session import Model
+    from ernie_rt.text.chat import ChatPrompt
+    from ernie_rt.text.media import Media
+    from ernie_rt.text.media_reader import MediaReader
 
 
 def routing(
     model: opt.Ref,
     text: Annotated[str | None, typer.Argument(help="The text; - or nothing reads standard input.")] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the text from a file.")] = None,
+    images: opt.Images = None,
+    videos: opt.Videos = None,
+    max_pixels: opt.MaxPixels = None,
+    fps: opt.Fps = None,
+    max_frames: opt.MaxFrames = None,
     lines: Annotated[bool, typer.Option("--lines", help="Each line is a text of its own; loads are summed.")] = False,
     chat: Annotated[bool, typer.Option("--chat", help="Ask it as a question, by the model's chat template.")] = False,
     layer: Annotated[
@@ -48,21 +55,29 @@ def routing(
     """Show which experts the tokens of a text go to.
 
     For each layer a bar for each expert, how evenly they are loaded, which are never used, and what the correction bias
-    changes; then each token's experts with their weights. A dense model has no experts.
+    changes; then each token's experts with their weights. A dense model has no experts, a vision-language model two
+    pools of them, for text and for pictures and videos, which come before the text.
     """
+    from ernie_rt.choice import first_kind
     from ernie_rt.cli.loaded import loaded
+    from ernie_rt.cli.pictures import Sight, most_patches
     from ernie_rt.location import locate
 
     for drawing in (html, svg):
         if drawing is not None:
             check_target(drawing)
+    media = Sight(max_pixels, fps, max_frames).media(images, videos)
+    if media and lines:
+        raise OptionError("--lines are texts, and pictures belong to one", hint="Leave one out")
     given = read_prompt(text, file)
     located = locate(model)
-    texts = _texts(located, given.splitlines() if lines else [given], chat=chat)
+    reader = located.reader(first_kind(device)) if media else None
+    texts = _texts(located, given.splitlines() if lines else [given], media, reader, chat=chat)
     shown = _layers(located, layer or [], lines=lines)
     with loaded(
         located, backend=backend, device=device, dtype=dtype, max_batch_tokens=max_batch_tokens, threads=threads,
-        memory=memory, max_context=max(map(len, texts)), routing=True, verbose=verbose, quiet=quiet,
+        memory=memory, max_context=max(len(each.ids) for each in texts), routing=True, verbose=verbose, quiet=quiet,
+        max_patches=most_patches([item for each in texts for _, item in each.items]),
     ) as ready:  # fmt: skip
         report = _report(located, ready, texts, summed=lines)
         if html is not None:
@@ -84,9 +99,12 @@ def routing(
             write(routing_text(report, width=screen_width(), layers=shown))
 
 
-def _texts(located: Located, given: list[str], *, chat: bool) -> list[Int32]:
-    """The ids of each text that is not empty; PromptError when none is, ContextError for one that is too long."""
-    import numpy as np
+def _texts(
+    located: Located, given: list[str], media: list[Media], reader: MediaReader | None, *, chat: bool
+) -> list[ChatPrompt]:
+    """Each text that is not empty, behind what is shown; PromptError when none is, ContextError for one that is too
+    long."""
+    from ernie_rt.text.chat import ChatPrompt, encode_parts
 
     tokenizer, template = located.tokenizer, located.template
     if chat and template is None:
@@ -95,13 +113,16 @@ def _texts(located: Located, given: list[str], *, chat: bool) -> list[Int32]:
     for text in given:
         if not text.strip():
             continue
-        ids = tokenizer.encode(text)
         if chat and template is not None:
-            ids = list(template.prompt([{"role": "user", "content": text.removesuffix("\n")}], tokenizer).ids)
-        texts.append(np.array(ids, np.int32))
+            asked = {"role": "user", "content": [*media, text.removesuffix("\n")]}
+            texts.append(template.prompt([asked], tokenizer, reader=reader))
+        elif media:
+            texts.append(encode_parts([*media, text], tokenizer, reader))
+        else:
+            texts.append(ChatPrompt(tuple(tokenizer.encode(text))))
     if not texts:
         raise PromptError("the text is empty", hint="Give it as an argument, by --file, or on standard input")
-    longest, most = max(map(len, texts)), located.config.max_position_embeddings
+    longest, most = max(len(each.ids) for each in texts), located.config.max_position_embeddings
     if longest > most:
         raise ContextError(
             "the text is longer than the context", expected=f"at most {most} tokens", found=longest,
@@ -122,8 +143,9 @@ def _layers(located: Located, wanted: list[int], *, lines: bool) -> list[int]:
     return wanted
 
 
-def _report(located: Located, model: Model, texts: list[Int32], *, summed: bool) -> Report:
+def _report(located: Located, model: Model, texts: list[ChatPrompt], *, summed: bool) -> Report:
     from ernie_rt.cli.loaded import progress_bar
+    from ernie_rt.routing.pictures import pictures_of
     from ernie_rt.routing.report import Report
     from ernie_rt.text.tokenizer import shown_piece
 
@@ -132,13 +154,14 @@ def _report(located: Located, model: Model, texts: list[Int32], *, summed: bool)
     if not summed:
         routing = model.routing(texts[0])
         pieces = model.tokenizer.pieces
-        return Report(*about, routing.load, routing, tuple(shown_piece(pieces[id]) for id in routing.ids.tolist()))
-    total, done = sum(map(len, texts)), len(texts[0])
+        shown = tuple(shown_piece(pieces[id]) for id in routing.ids.tolist())
+        return Report(*about, routing.load, routing, shown, pictures_of(texts[0].items))
+    total, done = sum(len(each.ids) for each in texts), len(texts[0].ids)
     load = model.routing(texts[0]).load
     with progress_bar("routing") as progress:
-        for ids in texts[1:]:
-            load += model.routing(ids).load
-            done += len(ids)
+        for each in texts[1:]:
+            load += model.routing(each).load
+            done += len(each.ids)
             if progress is not None:
                 progress(done, total)
     return Report(*about, load)

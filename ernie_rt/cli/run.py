@@ -105,8 +105,6 @@ def run(
                 "there is no receipt of an answer whose reasoning has a budget", hint="Leave one of them out"
             )
     media = Sight(max_pixels, fps, max_frames).media(images, videos)
-    if media and receipt is not None:
-        raise OptionError("there is no receipt of an answer about pictures or videos", hint="Leave one of them out")
     text = read_prompt(prompt, file)
     options = opt.given_options(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed,

@@ -13,10 +13,10 @@ from ernie_rt.cli.output import AnswerWriter, say
 from ernie_rt.cli.pictures import Sight, say_items, shown, typed_path
 from ernie_rt.cli.store import Store
 from ernie_rt.errors import CapacityError, ContextError, ErnieRtError, OptionError
-from ernie_rt.text.chat import check_reader
 from ernie_rt.text.media import Media
 from ernie_rt.text.media_reader import names
 from ernie_rt.text.messages import Message
+from ernie_rt.text.showing import check_reader
 
 if TYPE_CHECKING:
     from ernie_rt.generation.options import GenerateOptions

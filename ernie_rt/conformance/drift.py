@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ernie_rt.choice import choose
+from ernie_rt.conformance.features import fed
 from ernie_rt.conformance.metrics import TIE_LIMIT, agreed
-from ernie_rt.conformance.replay import Flip, Piece, Replay, replay
+from ernie_rt.conformance.replay import LANES, Flip, Piece, Replay, replay
 from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.trace import Trace, most_tokens, trace
+from ernie_rt.contract.protocols import MAX_PATCHES
 from ernie_rt.contract.step import Step
 from ernie_rt.errors import OptionError, PromptError
+from ernie_rt.files import Progress
+from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DType
 from ernie_rt.host import PluginHost
 from ernie_rt.location import Located
+from ernie_rt.modeling.graphs import VISION
+from ernie_rt.runtime.inputs import POSITIONS, PerToken
+from ernie_rt.runtime.items import FEATURES, PATCHES, PlacedItem
 from ernie_rt.runtime.sequence import Request
+from ernie_rt.vision.item import Item
+from ernie_rt.vision.positions import rope_positions
 from ernie_rt.weights.source import WeightSource
 
 Array = npt.NDArray[Any]
 
 Verdict = Literal["same", "tie", "bug"]
+Placed = tuple[int, Item]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +126,7 @@ def compare(
     b: Contender,
     prompt: Sequence[int],
     *,
+    items: Sequence[Placed] = (),
     max_new_tokens: int = 16,
     threads: int | None = None,
     weights: WeightSource | None = None,
@@ -125,7 +136,9 @@ def compare(
     """Continue a prompt greedily on both backends and judge every piece of each against float64.
 
     Each is looked into as deep as its own pieces, none of which is split for it. The values are those of the run
-    itself, the prompt in one step and every further token in its own. `weights` take the place of the checkpoint's.
+    itself, the prompt in one step and every further token in its own. `items` are the prompt's pictures and videos,
+    each behind the place where it begins: of these the tower is judged as well. `weights` take the place of the
+    checkpoint's.
     Raises PromptError for more tokens than `most_tokens`, and what `load` raises for a backend that cannot run.
     """
     config = located.config
@@ -135,7 +148,10 @@ def compare(
         choose(host, backend=x.backend, device=x.device, dtype=x.dtype, stored=config.dtype, model=config)
         for x in (a, b)
     ]
-    request = Request(tuple(prompt), max_new_tokens, frozenset(config.eos_token_id), known_ids=located.known_ids)
+    request = Request(
+        tuple(prompt), max_new_tokens, frozenset(config.eos_token_id), known_ids=located.known_ids,
+        items=tuple(PlacedItem(*placed) for placed in items), inputs=_positions(len(prompt), items),
+    )  # fmt: skip
     source = located.weights() if weights is None else weights
     try:
         traces = []
@@ -147,7 +163,7 @@ def compare(
         common = agreed(*answers)
         compared = len(prompt) + min(common, *(max(len(answer) - 1, 0) for answer in answers))
         ids = (*prompt, *answers[0])[:compared]
-        replays = [_replay(each, ids, source, progress) for each in traces]
+        replays = [_replay(each, ids, request, source, progress) for each in traces]
     finally:
         source.close()
     first, second = (_side(each, done, request) for each, done in zip(traces, replays, strict=True))
@@ -161,14 +177,66 @@ def compare(
     return Drift(tuple(prompt), compared, (first, second), split, verdict, reason)
 
 
-def _replay(run: Trace, ids: Sequence[int], source: WeightSource, progress: Callable[[str], None] | None) -> Replay:
-    def told(done: int, total: int) -> None:
-        if progress is not None:
-            progress(f"judging {len(ids)} tokens of {run.choice.backend} in float64: {done} of {total} pieces")
+def _positions(length: int, items: Sequence[Placed]) -> dict[str, PerToken]:
+    """What a request brings where it shows something."""
+    if not items:
+        return {}
+    places = rope_positions(length, [(start, item.merged) for start, item in items])
+    return {POSITIONS: PerToken(places, "count")}
+
+
+def _replay(
+    run: Trace, ids: Sequence[int], request: Request, source: WeightSource, progress: Callable[[str], None] | None
+) -> Replay:
+    def told(what: str) -> Progress:
+        def tell(done: int, total: int) -> None:
+            if progress is not None:
+                progress(f"judging {what} of {run.choice.backend} in float64: {done} of {total} pieces")
+
+        return tell
 
     found = {name: (scope, array[: len(ids)]) for name, (scope, array) in run.found.items()}
-    inputs = Step.whole([ids]).inputs(run.graph)
-    return replay(run.graph, found, source, run.numerics.of, run.choice.dtype, inputs, told)
+    step = Step.whole([ids])
+    pieces: list[Piece] = []
+    features: dict[str, Array] = {}
+    if run.vision is not None:
+        pieces, lanes = _replay_vision(run, run.vision, request, source, told("what is shown"))
+        (hidden,) = run.vision.outputs[0][1].type.shape({"F": 1})[1:]
+        given = {lane: fed(step, [request.items], parts, hidden) for lane, parts in lanes.items()}
+        features = {lane: each[FEATURES] for lane, each in given.items()}
+        grids = [(placed.start, placed.item.merged) for placed in request.items if isinstance(placed.item, Item)]
+        places = PerToken(rope_positions(len(request.ids), grids), "count").cut(0, len(ids))
+        step = replace(step, extra={POSITIONS: places, **given[LANES[0]]})
+    done = replay(
+        run.graph, found, source, run.numerics.of, run.choice.dtype, step, told(f"{len(ids)} tokens"), features
+    )
+    done.pieces[:0] = pieces
+    return done
+
+
+def _replay_vision(
+    run: Trace, vision: Graph, request: Request, source: WeightSource, progress: Progress
+) -> tuple[list[Piece], dict[str, list[Array]]]:
+    """The pieces of tower and resampler, of each the worst of all steps, and what each lane makes of every item."""
+    seen = {each.inputs[PATCHES].tobytes(): each for each in run.seen}
+    done: dict[bytes, Replay] = {}
+    lanes: dict[str, list[Array]] = {lane: [] for lane in LANES}
+    for placed in request.items:
+        parts: list[Replay] = []
+        for piece in placed.item.pieces(MAX_PATCHES):
+            key = piece[PATCHES].tobytes()
+            if key not in done:
+                step = Step.without_tokens(VISION, piece)
+                found = seen[key].found if key in seen else {}
+                done[key] = replay(vision, found, source, run.numerics.of, run.choice.dtype, step, progress)
+            parts.append(done[key])
+        for lane, features in lanes.items():
+            features.append(np.concatenate([part.lanes[lane] for part in parts]))
+    worst: dict[str, Piece] = {}
+    for each in (piece for replayed in done.values() for piece in replayed.pieces):
+        if each.scope not in worst or not each.own <= worst[each.scope].own:
+            worst[each.scope] = each
+    return list(worst.values()), lanes
 
 
 def _side(run: Trace, done: Replay, request: Request) -> Side:

@@ -9,19 +9,19 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ernie_rt.conformance.features import features_of, fed
 from ernie_rt.conformance.metrics import MODEL_LIMIT, TIE_LIMIT, Rows, ties
 from ernie_rt.conformance.models import MAX_LOGITS, Prompt, Run, Specimen, Told
 from ernie_rt.conformance.oracle import Load, Route, Walk, Walked, bad_choice
 from ernie_rt.conformance.rounding import EPSILON, growth, multiples
 from ernie_rt.conformance.storage import numbers_of
 from ernie_rt.conformance.subject import Outcome, Subject
-from ernie_rt.contract.protocols import MAX_PATCHES
 from ernie_rt.contract.step import Step
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import DType, Weight
 from ernie_rt.modeling.graphs import MAIN, VISION, build_graphs
 from ernie_rt.runtime.inputs import POSITIONS
-from ernie_rt.runtime.items import FEATURES, FEATURES_ROW, Encodable
+from ernie_rt.runtime.items import Encodable
 
 Array = npt.NDArray[Any]
 
@@ -137,23 +137,16 @@ class Judge:
 
     def _seen(self, items: Sequence[Encodable], load: Load, rounded: bool) -> list[Array]:
         graph, numerics = self.graphs[VISION], self._subject.numerics.of if rounded else None
-        walk = Walk(graph, load, 0, self._subject.target.dtype, numerics)
-        steps = [Step.without_tokens(VISION, piece) for item in items for piece in item.pieces(MAX_PATCHES)]
-        return [walk.run(step.inputs(graph), step.bindings(graph)).outputs[FEATURES] for step in steps]
+        return features_of(graph, items, load, self._subject.target.dtype, numerics)
 
     def _beside(self, step: Step, shown: Sequence[Mapping[str, Any]], load: Load, rounded: bool) -> dict[str, Array]:
         """What the graph takes in beside ids, of whole sequences that bring what is `shown`."""
         if VISION not in self.graphs:
             return {}
-        features, rows, count = [np.zeros((1, self._specimen.config.hidden_size))], np.zeros(len(step.ids), np.int32), 1
-        for first, one in zip(step.query_start[:-1].tolist(), shown, strict=True):
-            found = self._seen([placed.item for placed in one["items"]], load, rounded)
-            for start, each in zip((first + placed.start for placed in one["items"]), found, strict=True):
-                rows[start : start + len(each)] = np.arange(count, count + len(each))
-                count += len(each)
-            features += found
+        items = [one["items"] for one in shown]
+        features = self._seen([placed.item for each in items for placed in each], load, rounded)
         positions = [one["inputs"][POSITIONS].cut(0, new) for one, new in zip(shown, step.new.tolist(), strict=True)]
-        return {POSITIONS: np.concatenate(positions), FEATURES: np.concatenate(features), FEATURES_ROW: rows}
+        return {POSITIONS: np.concatenate(positions)} | fed(step, items, features, self._specimen.config.hidden_size)
 
     def _router(self, told: list[Told], parts: list[tuple[Walked, Walked, Walked]]) -> tuple[Outcome, Array]:
         """How the experts agree, and at which tokens a choice was too close to know it when the run does not tell."""

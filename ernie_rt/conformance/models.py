@@ -70,6 +70,7 @@ class Specimen:
             for i, n in enumerate(lengths)
         )
         needs = ("moe",) * (config.moe is not None) + ("biases",) * config.use_bias
+        needs += ("vision",) * (config.sees is not None)
         return cls(name, config, prompts, NEW_TOKENS, open, needs)
 
     @property

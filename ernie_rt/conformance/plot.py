@@ -10,6 +10,7 @@ from typing import Final
 from ernie_rt.conformance.drift import Drift, Side
 from ernie_rt.conformance.replay import Piece
 from ernie_rt.display import columns
+from ernie_rt.modeling.ernie45 import OF_VISION
 
 FLOOR: Final = 1e-9
 """Where a bar or a chart begins; a bar ends at 1, an error as large as the values."""
@@ -50,9 +51,10 @@ def layers(side: Side) -> list[Layer]:
 
 
 def layer_name(scope: str) -> str:
-    """`layers.3` of `layers.3.mlp.route`, `head` of `head.norm`."""
-    first, *rest = scope.split(".")
-    return f"{first}.{rest[0]}" if first == "layers" and rest else first
+    """`layers.3` of `layers.3.mlp.route`, `head` of `head.norm`; of a vision tower `vision.layers.3`."""
+    first, *rest = scope.removeprefix(OF_VISION).split(".")
+    tower = OF_VISION if scope.startswith(OF_VISION) else ""
+    return tower + (f"{first}.{rest[0]}" if first == "layers" and rest else first)
 
 
 def drift_text(drift: Drift, show: Callable[[int], str] = str, *, bars: bool = False) -> str:

@@ -17,11 +17,13 @@ from ernie_rt.conformance.metrics import OP_LIMIT, choice_noise
 from ernie_rt.conformance.oracle import Route, bad_choice
 from ernie_rt.conformance.rounding import EPSILON, Rounding, evaluate, multiples, rms, rows_rms, summary
 from ernie_rt.contract.protocols import OpNumerics
+from ernie_rt.contract.step import Step
 from ernie_rt.files import Progress
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import decompose
 from ernie_rt.graph.routers import ROUTERS
 from ernie_rt.graph.types import DType, Operand, State, Value, Weight
+from ernie_rt.runtime.items import FEATURES
 from ernie_rt.weights.source import WeightSource
 
 Array = npt.NDArray[Any]
@@ -68,7 +70,10 @@ class Piece:
 class Replay:
     """What a replay leaves: the pieces in the order in which they run, the flips, the choices that may have flipped and
     that no tap shows, and the last row of logits by the oracle `[V]` with the rms of what rounding alone does to the
-    best of them. `from_last_tap` are the logits that follow from the last tap on, exactly and rounded, each `[V]`."""
+    best of them. `from_last_tap` are the logits that follow from the last tap on, exactly and rounded, each `[V]`.
+
+    A graph without logits, such as `vision`, has its output in place of these, of each lane whole: `lanes`.
+    """
 
     pieces: list[Piece] = field(default_factory=list)
     flips: list[Flip] = field(default_factory=list)
@@ -76,6 +81,7 @@ class Replay:
     logits: Array = field(default_factory=lambda: np.empty(0))
     noise: float = 0.0
     from_last_tap: tuple[Array, Array] = field(default_factory=lambda: (np.empty(0), np.empty(0)))
+    lanes: dict[str, Array] = field(default_factory=dict)
 
 
 def replay(
@@ -84,16 +90,18 @@ def replay(
     source: WeightSource,
     numerics: Callable[[str], OpNumerics],
     activation: DType,
-    inputs: Mapping[str, Array],
+    step: Step,
     progress: Progress | None = None,
+    features: Mapping[str, Array] | None = None,
 ) -> Replay:
     """Run a lowered graph once more and judge what a backend found.
 
-    `found` are its taps by the name of the value: the scope and the array `[N, ..]`. `inputs` are those of a step that
-    brings all N tokens of one sequence and wants the logits of each. Weights are read when a node needs them, and let
-    go after it. `progress` is told of nodes.
+    `found` are its taps by the name of the value: the scope and the array `[N, ..]`. The `step` brings all N tokens of
+    one sequence and wants the logits of each, or is one of the graph `vision`. Weights are read when a node needs them,
+    and let go after it. `progress` is told of nodes. `features` are what each lane takes in of pictures, where it is
+    not the same.
     """
-    return _Replayer(graph, found, source, numerics, activation, inputs).run(progress)
+    return _Replayer(graph, found, source, numerics, activation, step, features or {}).run(progress)
 
 
 class _Replayer:
@@ -111,25 +119,29 @@ class _Replayer:
         source: WeightSource,
         numerics: Callable[[str], OpNumerics],
         activation: DType,
-        inputs: Mapping[str, Array],
+        step: Step,
+        features: Mapping[str, Array],
     ) -> None:
         self.graph = graph
         self.found = dict(found)
         self.source = source
         self.numerics = numerics
         self.activation = activation
-        self.tokens = len(inputs["ids"])
-        self.bindings = dict.fromkeys("NCL", self.tokens)
-        self.lanes: dict[str, dict[str, Array]] = {lane: dict(inputs) for lane in LANES}
+        self.tokens = len(step.ids)
+        self.bindings = step.bindings(graph)
+        inputs = step.inputs(graph)
+        self.lanes: dict[str, dict[str, Array]] = {
+            lane: inputs | ({FEATURES: features[lane]} if lane in features else {}) for lane in LANES
+        }
         self.weights: dict[str, dict[str, Array]] = {}  # by lane
         self.excused = np.zeros(self.tokens, bool)
         self.inside: dict[str, None] = {}  # an ordered set of scopes
         self.result = Replay()
 
     def run(self, progress: Progress | None) -> Replay:
-        logits = self.graph.output("logits").name
+        output = self.graph.outputs[0][1].name
         last_use = {o.name: i for i, node in enumerate(self.graph.nodes) for o in node.inputs if isinstance(o, Value)}
-        last_use[logits] = len(self.graph.nodes)
+        last_use[output] = len(self.graph.nodes)
         hidden: dict[str, dict[str, None]] = {}  # scopes without a tap that a value is made of
         for i, node in enumerate(self.graph.nodes):
             rounding = Rounding(self.numerics(node.op), self.activation)
@@ -143,7 +155,10 @@ class _Replayer:
                 self.lanes[lane] = {name: value for name, value in values.items() if last_use.get(name, -1) > i}
             if progress is not None:
                 progress(i + 1, len(self.graph.nodes))
-        oracle, drifting, exact, rounded = (self.lanes[lane][logits] for lane in LANES)
+        self.result.lanes = {lane: values[output] for lane, values in self.lanes.items()}
+        if not self.tokens:
+            return self.result
+        oracle, drifting, exact, rounded = (self.result.lanes.pop(lane) for lane in LANES)
         self.result.from_last_tap = exact[-1], rounded[-1]
         self.result.logits = oracle[-1]
         self.result.noise = float(choice_noise(oracle[-1:], drifting[-1:])[0])
@@ -244,7 +259,9 @@ class _Replayer:
             return
         array = array.astype(np.float64)
         error = multiples(array, exact, rounded, EPSILON[dtype])
-        error[self.excused | ~np.isfinite(rows_rms(exact))] = 0.0  # what was not finite before is not its fault
+        error[~np.isfinite(rows_rms(exact))] = 0.0  # what was not finite before is not its fault
+        if self.tokens:
+            error[self.excused] = 0.0
         self.excused[:] = False
         own, worst = summary(error), int(error.argmax())
         finding = ""

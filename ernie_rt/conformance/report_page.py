@@ -39,6 +39,7 @@ FEATURES: Final[Mapping[str, str]] = {
     "biases": "models with biases",
     "batches": "several sequences at once",
     "taps": "values from inside the model",
+    "vision": "pictures and videos",
     "deterministic": "the same bits each time",
 }
 TRAINED: Final[Mapping[str, str]] = {

@@ -14,13 +14,16 @@ from ernie_rt.choice import Choice
 from ernie_rt.conformance.models import MAX_LOGITS
 from ernie_rt.conformance.subject import Around
 from ernie_rt.contract.protocols import Executable, Limits, Numerics, Target
-from ernie_rt.contract.step import Done, Pending, Step
+from ernie_rt.contract.step import Done, Pending, Step, StepResult
 from ernie_rt.errors import BackendError
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import Value
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.modeling.config import ModelConfig
+from ernie_rt.modeling.ernie45 import OF_VISION
+from ernie_rt.modeling.graphs import VISION
 from ernie_rt.runtime.engine import Engine
+from ernie_rt.runtime.items import FEATURES
 from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.weights.source import WeightSource, storages_of
 
@@ -36,10 +39,21 @@ def most_tokens(config: ModelConfig) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """A step of the graph `vision`: what it took in, and what was tapped, by the name of the value with its scope."""
+
+    inputs: Mapping[str, Array]
+    found: Mapping[str, tuple[str, Array]]
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """A run: the graph as the backend runs it, the greedy tokens as it says them to a user, who asks for no other
     logits, and what was tapped while it was given these, by the name of the value its scope and `[N, ..]`, the logits
-    of every token among it. `failure` kept it from continuing the prompt."""
+    of every token among it. `failure` kept it from continuing the prompt.
+
+    Of a model that sees `vision` is the graph that encodes pictures, and `seen` what was tapped there, step by step.
+    """
 
     choice: Choice
     graph: Graph
@@ -47,6 +61,8 @@ class Trace:
     tokens: tuple[int, ...]
     found: Mapping[str, tuple[str, Array]]
     failure: BackendError | None
+    vision: Graph | None = None
+    seen: tuple[Seen, ...] = ()
 
     @property
     def logits(self) -> Array:
@@ -68,7 +84,9 @@ def trace(
         numerics = backend.numerics(target)
         built = build(config, backend, target, storages_of(source))
         built = built.with_taps(_leaving(built.lowering.graph, config.vocab_size))
-        lowering = built.lowering
+        lowering, vision = built.lowering, built.lowerings.get(VISION)
+        if vision is not None:
+            built = built.with_taps((*_leaving(vision.graph, config.vocab_size), *vision.graph.outputs), VISION)
         executable = built.compile(source, limits)
         failure: BackendError | None = None
         answer: tuple[int, ...] = ()
@@ -78,7 +96,8 @@ def trace(
             except BackendError as error:
                 failure = error
             seen = replace(request, max_new_tokens=len(answer), all_logits=True, taps=True, stop_ids=frozenset())
-            sequence = _run(_Prompted(executable, (*request.ids, *answer)), seen, built.graphs)
+            prompted = _Prompted(executable, (*request.ids, *answer))
+            sequence = _run(prompted, seen, built.graphs)
         finally:
             executable.close()
         logits = lowering.graph.output("logits").name
@@ -86,7 +105,22 @@ def trace(
         for scope, value in lowering.taps:
             if all(scope in step for step in sequence.taps):
                 found[value.name] = (scope, np.concatenate([step[scope] for step in sequence.taps]))
-    return Trace(choice, lowering.graph, numerics, answer, found, failure)
+    if vision is None:
+        return Trace(choice, lowering.graph, numerics, answer, found, failure)
+    taps = built.lowerings[VISION].taps
+    steps = tuple(
+        Seen(
+            step.extra,
+            {value.name: (value_scope(scope), result.taps[scope]) for scope, value in taps if scope in result.taps},
+        )
+        for step, result in prompted.seen
+    )
+    return Trace(choice, lowering.graph, numerics, answer, found, failure, vision.graph, steps)
+
+
+def value_scope(tap: str) -> str:
+    """Where a tap is: that of the output `features` where they are made."""
+    return f"{OF_VISION}{FEATURES}" if tap == FEATURES else tap
 
 
 def _leaving(graph: Graph, vocab_size: int) -> Iterator[tuple[str, Value]]:
@@ -96,7 +130,8 @@ def _leaving(graph: Graph, vocab_size: int) -> Iterator[tuple[str, Value]]:
     for node in graph.nodes:
         for value in node.outputs:
             wide = node.scope.startswith("head") and vocab_size in value.type.dims  # the logits come anyway
-            if not wide and any(name == value.name and scope != node.scope for name, scope in readers):
+            told = wide or value.type.dtype == "bool" or node.op == "where"  # whose a token is follows from its id
+            if not told and any(name == value.name and scope != node.scope for name, scope in readers):
                 leaving.setdefault(node.scope, []).append((node.op, value))
     for scope, values in leaving.items():
         yield from _names(scope, values)
@@ -120,6 +155,7 @@ class _Prompted(Around):
     def __init__(self, inner: Executable, text: Sequence[int]) -> None:
         super().__init__(inner)
         self._text = np.array((*text, 0), np.int32)
+        self.seen: list[tuple[Step, StepResult]] = []
 
     @property
     def ahead(self) -> int:
@@ -127,6 +163,9 @@ class _Prompted(Around):
 
     def submit(self, step: Step) -> Pending:
         result = self.inner.submit(replace(step, ids=self._text[step.index])).result()
+        if step.graph == VISION:
+            self.seen.append((step, result))
+            return Done(result)
         return Done(replace(result, tokens=self._text[step.lengths][:, None], counts=None))
 
 

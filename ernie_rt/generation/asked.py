@@ -49,8 +49,6 @@ class Asked:
         beyond = ""
         if request.constraint is not None:
             beyond = "a constraint, such as a grammar or a budget of reasoning"
-        elif request.items:
-            beyond = "pictures or videos"
         elif request.reuse_after_change:
             beyond = "rows of the cache that were computed behind other text"
         items = tuple((placed.start, placed.item) for placed in request.items)

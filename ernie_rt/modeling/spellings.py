@@ -148,9 +148,9 @@ def model_type_of(fields: Mapping[str, object], where: str) -> ModelType:
         raise ConfigError(
             "not a model that ernie-rt runs",
             where=f"{where}: model_type",
-            expected=", ".join(DEFAULTS),
+            expected=", ".join(dict.fromkeys(MODEL_TYPES.values())),
             found="nothing" if named is None else shown(named),
-            hint="ernie-rt runs the ERNIE 4.5 text models alone",
+            hint="ernie-rt runs the models of ERNIE 4.5 alone",
         )
     wrong = next((name for name in names if _owner(name) != found), None)
     if wrong is not None:

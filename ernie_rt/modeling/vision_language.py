@@ -1,4 +1,4 @@
-"""The configs of ERNIE 4.5's vision-language models, whose text alone is run so far.
+"""The configs of ERNIE 4.5's vision-language models.
 
 Two spellings mean one config. Baidu's is flat (`ernie4_5_moe_vl`, a value for text and one for vision in a list);
 transformers' is nested (`ernie4_5_vl_moe`, with a `text_config`). What is absent means something else in each: no
@@ -72,6 +72,8 @@ TOWER_NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = {
 }
 PIXELS: Final = (4 * 28 * 28, 6177 * 28 * 28)
 """Limits of a picture that nobody else sets: those that Baidu's code hands its processor."""
+PASSED_OVER: Final = 6144 * 28 * 28
+"""What Baidu's files say is the most, which its code passes over."""
 PREPROCESSOR_NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = {
     "do_convert_rgb": (None, True),
     "do_normalize": (None, True),
@@ -163,7 +165,8 @@ def read_preprocessor(folder: Path) -> PreprocessorConfig:
     read = Fields(fields, name, dict(zip(("min_pixels", "max_pixels"), PIXELS, strict=True)))
     read.refuse_unless(PREPROCESSOR_NEUTRAL)
     smallest = read.integer("min_pixels", 28 * 28, 1 << 26)
-    return PreprocessorConfig(smallest, read.integer("max_pixels", smallest, 1 << 26))
+    largest = read.integer("max_pixels", smallest, 1 << 26)
+    return PreprocessorConfig(smallest, PIXELS[1] if largest == PASSED_OVER else largest)
 
 
 def _flat(fields: Mapping[str, object], where: str) -> ModelConfig:

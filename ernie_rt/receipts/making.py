@@ -17,8 +17,10 @@ from ernie_rt.generation.stream import Generation
 from ernie_rt.graph.json import graph_to_json
 from ernie_rt.host import PluginHost
 from ernie_rt.location import Located
-from ernie_rt.modeling.ernie45 import as_stored, build_graph
+from ernie_rt.modeling.ernie45 import as_stored
+from ernie_rt.modeling.graphs import build_graphs
 from ernie_rt.receipts.receipt import TOP, Chosen, Identity, Ran, Receipt
+from ernie_rt.receipts.shown import Shown
 from ernie_rt.session import Model
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.weights.quantized import QuantizedSource
@@ -67,6 +69,7 @@ def make_receipt(
             Chosen(id, told.chosen, tuple(pair for pair in told.top[:TOP] if math.isfinite(pair[1])), told.runner_up)
             for id, told in zip(answer.ids, logprobs, strict=True)
         ),
+        items=tuple(Shown.of(start, item) for start, item in asked.items),
         finish=answer.finish,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         ernie_rt=__version__,
@@ -76,7 +79,7 @@ def make_receipt(
 def identify(located: Located, source: StoredSource, progress: Progress | None = None) -> Identity:
     """What a model is, with these weights; `progress` is told of bytes that are hashed."""
     config = located.config
-    graph = build_graph(as_stored(config, source.storages))
+    graphs = build_graphs(as_stored(config, source.storages))
     made_from = None
     if isinstance(source, QuantizedSource):
         plan = source.manifest.plan
@@ -84,7 +87,7 @@ def identify(located: Located, source: StoredSource, progress: Progress | None =
     return Identity(
         name=printable(located.name)[:NAME_LENGTH],
         weights=source.fingerprint(progress),
-        graph=_digest([json.dumps(graph_to_json(graph), sort_keys=True)]),
+        graph=_digest(json.dumps(graph_to_json(graph), sort_keys=True) for graph in graphs.values()),
         tokenizer=_digest(_said(located.tokenizer)),
         made_from=made_from,
     )

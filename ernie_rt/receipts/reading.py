@@ -13,6 +13,8 @@ from ernie_rt.errors import FileFormatError, OptionError
 from ernie_rt.generation.options import GenerateOptions, check_options
 from ernie_rt.graph.types import FLOATS
 from ernie_rt.receipts.receipt import FORMAT, TOP, Chosen, Identity, Ran, Receipt
+from ernie_rt.receipts.shown import Shown
+from ernie_rt.vision.grid import TOKEN
 
 LIMIT: Final = 64 * files.MIB
 """An answer of 131,072 tokens takes 25 MiB."""
@@ -20,6 +22,10 @@ DEPTH: Final = 6
 MOST_TOKENS: Final = 1 << 20
 MOST_IDS: Final = 1 << 31
 FINISHES: Final = ("stop", "length", "cancelled")
+MOST_ITEMS: Final = 64
+MOST_FRAMES: Final = 1 << 16
+ASKED: Final = frozenset({"min_pixels", "max_pixels", "fps", "min_frames", "max_frames"})
+"""What `load_image` and `load_video` are told."""
 DIGEST: Final = re.compile("[0-9a-f]{64}")
 BACKEND: Final = re.compile("[a-z][a-z0-9_-]{0,31}")
 DEVICE: Final = re.compile(r"[a-z]{1,16}(:\d{1,3})?", re.ASCII)
@@ -28,6 +34,7 @@ NOT_SAID: Final = frozenset({"logprobs", "margins", "constraint", "thinking", "t
 """Options that no receipt has: they change nothing, or there is no receipt of what they make."""
 
 T = TypeVar("T")
+U = TypeVar("U")
 S = TypeVar("S", bound=str)
 
 
@@ -64,7 +71,7 @@ def _receipt(top: _Object) -> Receipt:
         device=ran.take("device", _matching(DEVICE)),
         dtype=ran.take("dtype", _one_of(*FLOATS)),
         deterministic=ran.take("deterministic", _true_or_false),
-        threads=ran.take("threads", _or_none(_whole(1 << 16))),
+        threads=ran.take("threads", _or(_whole(1 << 16), None)),
         versions=ran.take("versions", _tuple(_matching(TEXT), 32)),
     )
     ran.end()
@@ -73,14 +80,28 @@ def _receipt(top: _Object) -> Receipt:
         ran=by,
         options=top.take("options", _options),
         prompt=top.take("prompt", _tuple(_whole(MOST_IDS - 1), MOST_TOKENS, least=1)),
+        items=top.take("items", _or(_tuple(lambda value: _shown(value, top.where), MOST_ITEMS), ())),
         answer=top.take("answer", _tuple(lambda value: _chosen(value, top.where), MOST_TOKENS, least=1)),
         finish=top.take("finish", _one_of(*FINISHES)),
         date=top.take("date", _matching(TEXT)),
         ernie_rt=top.take("ernie_rt", _matching(TEXT)),
-        text=top.take("text", _or_none(_text)),
+        text=top.take("text", _or(_text, None)),
     )
     top.end()
+    _check_places(receipt, top.where)
     return receipt
+
+
+def _check_places(receipt: Receipt, where: str) -> None:
+    """FileFormatError unless items come one after the other, within the prompt."""
+    free = 0
+    for each in receipt.items:
+        last = len(receipt.prompt) - each.tokens
+        if not free <= each.start <= last:
+            raise FileFormatError(
+                "items.start is not possible", where=where, expected=f"{free} to {last}", found=each.start
+            )
+        free = each.start + each.tokens
 
 
 class _Wrong(Exception):
@@ -163,8 +184,8 @@ def _true_or_false(value: Any) -> bool:
     return value
 
 
-def _or_none(judge: Callable[[Any], T]) -> Callable[[Any], T | None]:
-    return lambda value: None if value is None else judge(value)
+def _or(judge: Callable[[Any], T], absent: U) -> Callable[[Any], T | U]:
+    return lambda value: absent if value is None else judge(value)
 
 
 def _tuple(judge: Callable[[Any], T], most: int, least: int = 0) -> Callable[[Any], tuple[T, ...]]:
@@ -179,6 +200,45 @@ def _tuple(judge: Callable[[Any], T], most: int, least: int = 0) -> Callable[[An
     return judge_all
 
 
+def _shown(value: Any, where: str) -> Shown:
+    entry = _Object(_object(value), where, "items.")
+    found = Shown(
+        kind=entry.take("kind", _one_of("image", "video")),
+        start=entry.take("start", _whole(MOST_TOKENS)),
+        file=entry.take("file", _or(_matching(DIGEST), None)),
+        given=entry.take("given", _size(1)),
+        asked=entry.take("asked", _asked),
+        by=entry.take("by", _tuple(_matching(TEXT), 8)),
+        frames=entry.take("frames", _whole(MOST_FRAMES)),
+        size=entry.take("size", _size(TOKEN)),
+        pixels=entry.take("pixels", _matching(DIGEST)),
+    )
+    entry.end()
+    image = found.kind == "image"
+    if found.frames != 1 if image else found.frames < 2 or found.frames % 2:
+        expected = "1 of a picture" if image else "an even number of a video"
+        raise FileFormatError("items.frames is not possible", where=where, expected=expected, found=found.frames)
+    return found
+
+
+def _size(multiple: int) -> Callable[[Any], tuple[int, int]]:
+    def judge(value: Any) -> tuple[int, int]:
+        width, height = value if isinstance(value, list) and len(value) == 2 else (0, 0)
+        sides = [_whole(1 << 24)(side) for side in (width, height)]
+        if not all(side and side % multiple == 0 for side in sides):
+            raise _Wrong(f"a width and a height, multiples of {multiple}")
+        return sides[0], sides[1]
+
+    return judge
+
+
+def _asked(value: Any) -> Mapping[str, int | float]:
+    asked = _object(value)
+    if not asked.keys() <= ASKED:
+        raise _Wrong(f"an object of {', '.join(sorted(ASKED))}")
+    return {name: _real(each) if name == "fps" else _whole(1 << 26)(each) for name, each in asked.items()}
+
+
 def _pair(value: Any) -> tuple[int, float]:
     if not isinstance(value, list) or len(value) != 2:
         raise _Wrong("an id and a number")
@@ -191,7 +251,7 @@ def _chosen(value: Any, where: str) -> Chosen:
         id=entry.take("id", _whole(MOST_IDS - 1)),
         logprob=entry.take("logprob", _real),
         top=entry.take("top", _tuple(_pair, TOP)),
-        runner_up=entry.take("runner_up", _or_none(_pair)),
+        runner_up=entry.take("runner_up", _or(_pair, None)),
     )
     entry.end()
     return chosen

@@ -13,8 +13,10 @@ from ernie_rt import files
 from ernie_rt.errors import WriteError
 from ernie_rt.generation.options import GenerateOptions
 from ernie_rt.graph.types import DType
+from ernie_rt.receipts.shown import Shown
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""With pictures and videos, which 1 had not: a receipt of a text says 1 still."""
 TOP: Final = 5
 """How many of the likeliest tokens it has at each place."""
 
@@ -80,7 +82,8 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What an answer was made of. `date` is UTC, in ISO 8601; `text` is there only where somebody asked for it."""
+    """What an answer was made of. `items` are the prompt's pictures and videos; `date` is UTC, in ISO 8601; `text` is
+    there only where somebody asked for it."""
 
     model: Identity
     ran: Ran
@@ -91,6 +94,7 @@ class Receipt:
     date: str
     ernie_rt: str
     text: Mapping[str, str] | None = field(default=None, repr=False)
+    items: tuple[Shown, ...] = ()
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -112,13 +116,14 @@ class Receipt:
             for chosen in self.answer
         ]
         return {
-            "receipt": FORMAT,
+            "receipt": FORMAT if self.items else 1,
             "ernie_rt": self.ernie_rt,
             "date": self.date,
             "model": model | {"made_from": made_from},
             "ran": ran | {"versions": list(self.ran.versions)},
             "options": options,
             "prompt": list(self.prompt),
+            **({"items": [each.to_json() for each in self.items]} if self.items else {}),
             "answer": answer,
             "finish": self.finish,
         } | ({} if self.text is None else {"text": dict(self.text)})

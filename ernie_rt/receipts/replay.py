@@ -19,6 +19,8 @@ from ernie_rt.receipts.ties import Noise, noise_after, within
 from ernie_rt.sampling.phases import Fixed
 from ernie_rt.sampling.state import SamplerState
 from ernie_rt.session import Model
+from ernie_rt.text.chat import ChatPrompt
+from ernie_rt.text.media_reader import Placed
 from ernie_rt.weights.source import StoredSource
 
 Verdict = Literal["identical", "tie", "different", "not comparable"]
@@ -89,6 +91,7 @@ def replay(
     ran: Ran,
     open_weights: Callable[[], StoredSource],
     *,
+    items: Sequence[Placed] = (),
     host: PluginHost | None = None,
     progress: Progress | None = None,
     note: Callable[[str], None] = lambda text: None,
@@ -97,19 +100,19 @@ def replay(
 
     `ran` says what the model runs on. Where a token differs, `open_weights` gives the weights for the float64 oracle,
     and the receipt's answer is forced on the model, token by token. `progress` is told of tokens of the answer, `note`
-    what is done after it.
+    what is done after it. `items` are the receipt's pictures and videos, as `find_again` gives them.
     """
     check_model(receipt, model)
     options = receipt.options | {"max_new_tokens": len(receipt.ids)}
     options |= {"logprobs": TOP, "margins": True}
-    stream = model.generate(receipt.prompt, stream=True, **options)
+    stream = model.chat(ChatPrompt(receipt.prompt, items=tuple(items)), stream=True, **options)
     for number, _ in enumerate(stream, 1):
         if progress is not None:
             progress(number, len(receipt.ids))
     answer = stream.generation
     place = agreed(receipt.ids, answer.ids)
     if place == len(receipt.ids):
-        apart = _apart(receipt, model, answer, place)
+        apart = _apart(receipt, model, items, answer, place)
         if untrue := _untrue(receipt, answer):
             return Replayed("different", f"the same {place} tokens, but {untrue}", ran, answer.ids, None, apart)
         return Replayed("identical", f"the same {place} tokens", ran, answer.ids, None, apart)
@@ -117,11 +120,11 @@ def replay(
     source = open_weights()
     try:
         sides, before = (receipt.ran, ran), (*receipt.prompt, *receipt.ids[:place])
-        noises = noise_after(model.config, source, sides, before, host or PluginHost())
+        noises = noise_after(model.config, source, sides, before, host or PluginHost(), items)
     finally:
         source.close()
     note("forcing the receipt's answer")
-    apart = _apart(receipt, model, answer, place)
+    apart = _apart(receipt, model, items, answer, place)
     chosen = receipt.answer[place], _chosen(answer, place)
     if noises is None:
         reason = "the tokens before it are too many to judge whether that is a tie"
@@ -184,13 +187,14 @@ def _chosen(answer: Generation, place: int) -> Chosen | None:
     return Chosen(answer.ids[place], told.chosen, told.top, told.runner_up)
 
 
-def _apart(receipt: Receipt, model: Model, answer: Generation, common: int) -> Apart:
+def _apart(receipt: Receipt, model: Model, items: Sequence[Placed], answer: Generation, common: int) -> Apart:
     """Beside the answer as far as it is the same, and from there on beside the receipt's tokens, forced."""
     told = list(answer.logprobs[:common])
     if common < len(receipt.ids):
-        told += model.generate(
-            (*receipt.prompt, *receipt.ids[:common]), constraint=Fixed(receipt.ids[common:]), ignore_eos=True,
-            stop_ids=(), stop=(), temperature=0.0, logprobs=1, max_new_tokens=len(receipt.ids) - common,
+        rest = ChatPrompt((*receipt.prompt, *receipt.ids[:common]), items=tuple(items))
+        told += model.chat(
+            rest, constraint=Fixed(receipt.ids[common:]), ignore_eos=True, stop_ids=(), stop=(), temperature=0.0,
+            logprobs=1, max_new_tokens=len(receipt.ids) - common,
         ).logprobs  # fmt: skip
     distances = np.abs([one.chosen - other.logprob for one, other in zip(told, receipt.answer, strict=True)])
     same = [

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ernie_rt.build import accepted
+from ernie_rt.conformance.features import features_of, fed
 from ernie_rt.conformance.goldens import usual
 from ernie_rt.conformance.metrics import CANDIDATES, TIE_LIMIT, choice_noise
 from ernie_rt.conformance.oracle import Walk, Walked
@@ -30,11 +31,15 @@ from ernie_rt.errors import ErnieRtError
 from ernie_rt.graph.types import Weight
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.modeling.config import ModelConfig
-from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.graphs import MAIN, VISION, build_graphs
 from ernie_rt.receipts.receipt import Ran
+from ernie_rt.runtime.inputs import POSITIONS
+from ernie_rt.runtime.items import PlacedItem
 from ernie_rt.sampling.philox import noise_at
 from ernie_rt.sampling.sampler import penalise
 from ernie_rt.sampling.state import SamplerState
+from ernie_rt.vision.item import Item
+from ernie_rt.vision.positions import rope_positions
 from ernie_rt.weights.source import StoredSource
 
 Array = npt.NDArray[Any]
@@ -66,31 +71,46 @@ class Noise:
 
 
 def noise_after(
-    config: ModelConfig, source: StoredSource, sides: Sequence[Ran], ids: Sequence[int], host: PluginHost
+    config: ModelConfig,
+    source: StoredSource,
+    sides: Sequence[Ran],
+    ids: Sequence[int],
+    host: PluginHost,
+    items: Sequence[tuple[int, Item]] = (),
 ) -> list[Noise] | None:
     """The noise of the logits after the last of some tokens, for each side; None where those are too many to judge.
 
     Takes the memory of the largest op in float64, and each weight is read once for each run. There is one for each side
-    and one more for each that leaves experts open, in which every such choice is made the other way.
+    and one more for each that leaves experts open, in which every such choice is made the other way. `items` are what
+    some of the tokens show, each behind the place where it begins.
     """
     if len(ids) > most_tokens(config):
         return None
     step = replace(Step.whole([ids]), rows=np.arange(max(0, len(ids) - ROWS), len(ids), dtype=np.int32))
 
+    placed = [PlacedItem(*each) for each in items]
+    places = rope_positions(len(ids), [(start, item.merged) for start, item in items])
+
     def walk(side: Ran, numerics: Numerics | None, choice: dict[str, Array]) -> Walked:
-        graph, target = build_graph(config, side.dtype, source.storages), Target((side.device,), side.dtype)
+        graphs, target = build_graphs(config, side.dtype, source.storages), Target((side.device,), side.dtype)
         backend = _backend(side, host)
         if backend is not None:
             with blame(side.backend):
-                graph = accepted(graph, backend, target)
+                graphs = {name: accepted(graph, backend, target) for name, graph in graphs.items()}
         else:
-            graph = graph.with_weights(lambda weight: weight.plain)
+            graphs = {name: graph.with_weights(lambda weight: weight.plain) for name, graph in graphs.items()}
 
         def load(weight: Weight) -> Array:
             return numbers_of(source, weight, {"P": step.page_size})
 
-        run = Walk(graph, load, step.page_size, target.dtype, None if numerics is None else numerics.of)
-        return run.run(step.inputs(graph), step.bindings(graph), choice)
+        graph, given = graphs[MAIN], step
+        rounding = None if numerics is None else numerics.of
+        if VISION in graphs:
+            features = features_of(graphs[VISION], [each.item for each in placed], load, target.dtype, rounding)
+            shown = fed(step, [placed], features, config.hidden_size)
+            given = replace(step, extra={POSITIONS: places, **shown})
+        run = Walk(graph, load, step.page_size, target.dtype, rounding)
+        return run.run(given.inputs(graph), given.bindings(graph), choice)
 
     exact = walk(sides[0], None, {})
     choice = {scope: route.ids for scope, route in exact.routes.items()}

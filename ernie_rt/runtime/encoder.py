@@ -12,7 +12,7 @@ import numpy as np
 from ernie_rt.contract.step import StepResult
 from ernie_rt.graph.types import TensorType
 from ernie_rt.runtime.inputs import Array
-from ernie_rt.runtime.items import FEATURES, FEATURES_ROW, Features, PlacedItem
+from ernie_rt.runtime.items import FEATURES, FEATURES_ROW, Features, FeaturesKey, PlacedItem
 from ernie_rt.runtime.sequence import SequenceState
 from ernie_rt.runtime.statistics import Counters
 
@@ -22,7 +22,11 @@ FEATURE_BYTES: Final = 512 << 20
 
 class Encoder:
     """Hands features to sequences, which hold them until they end. Of those that no sequence holds it keeps some, of at
-    most `nbytes` together: the ones that were asked for longest ago give way."""
+    most `nbytes` together: the ones that were asked for longest ago give way.
+
+    Sequences share them within a namespace alone, as they share rows: how long an answer takes tells nobody what
+    somebody else has shown.
+    """
 
     def __init__(self, taken: TensorType, max_patches: int, nbytes: int, counters: Counters) -> None:
         """`taken` is what the graph `main` takes in as features; a step has at most `max_patches`."""
@@ -30,22 +34,22 @@ class Encoder:
         self._max_patches = max_patches
         self._nbytes = nbytes
         self._counters = counters
-        self._held: WeakValueDictionary[bytes, Features] = WeakValueDictionary()  # by any sequence, whole or not
-        self._kept: OrderedDict[bytes, Features] = OrderedDict()  # whole ones; who was asked for last comes last
+        self._held: WeakValueDictionary[FeaturesKey, Features] = WeakValueDictionary()  # by any sequence, whole or not
+        self._kept: OrderedDict[FeaturesKey, Features] = OrderedDict()  # whole ones; who was asked for last comes last
 
     def lacks(self, sequence: SequenceState) -> bool:
         """Whether features are missing of what a sequence has to compute: of its items that have not all their rows in
         the cache. From now on it holds those, whether they are whole or not."""
         for placed in sequence.request.items:
             if placed.item.digest not in sequence.features and not sequence.has_rows(placed.start, placed.stop):
-                sequence.features[placed.item.digest] = self._of(placed)
+                sequence.features[placed.item.digest] = self._of(placed, sequence.request.namespace)
         return not sequence.encoded
 
     def take(self, features: Features, result: StepResult) -> None:
         """The features of a piece, whose step is done."""
         features.take(result)
         if features.rows is not None and features.rows.nbytes <= self._nbytes:
-            self._kept[features.digest] = features
+            self._kept[features.key] = features
             while sum(each.rows.nbytes for each in self._kept.values() if each.rows is not None) > self._nbytes:
                 self._kept.popitem(last=False)
 
@@ -73,15 +77,15 @@ class Encoder:
             token += stop - start
         return {FEATURES: np.concatenate(rows), FEATURES_ROW: of_token}
 
-    def _of(self, placed: PlacedItem) -> Features:
+    def _of(self, placed: PlacedItem, namespace: bytes) -> Features:
         """Those of an item, perhaps not whole yet."""
-        digest = placed.item.digest
-        features = self._kept.get(digest) or self._held.get(digest)
+        key = namespace, placed.item.digest
+        features = self._kept.get(key) or self._held.get(key)
         if features is None:
-            features = Features(placed.item, self._taken, self._max_patches)
+            features = Features(placed.item, namespace, self._taken, self._max_patches)
         elif features.rows is not None:
             self._counters.features_found += 1
-        if digest in self._kept:
-            self._kept.move_to_end(digest)
-        self._held[digest] = features
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        self._held[key] = features
         return features

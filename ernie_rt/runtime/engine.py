@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
 from ernie_rt.contract.protocols import MAX_PATCHES, Executable
 from ernie_rt.contract.step import Pending, Step
-from ernie_rt.errors import ContextError, ForkError, PromptError
+from ernie_rt.errors import ForkError
 from ernie_rt.graph.graph import Graph
-from ernie_rt.modeling.graphs import MAIN, VISION
+from ernie_rt.modeling.graphs import VISION
 from ernie_rt.runtime.batch import Batch, make_step
 from ernie_rt.runtime.encoder import FEATURE_BYTES, Encoder
-from ernie_rt.runtime.inputs import POSITIONS, PerToken, taken_in
-from ernie_rt.runtime.items import FEATURES, FEATURES_ROW, PATCHES, Features, misplaced
+from ernie_rt.runtime.intake import Intake
+from ernie_rt.runtime.items import PATCHES, Features
 from ernie_rt.runtime.kept_rows import KeptRows, Load
 from ernie_rt.runtime.results import Results
 from ernie_rt.runtime.scheduler import Drafter, Scheduler
@@ -56,12 +55,9 @@ class Engine:
         self._executable = executable
         self._ahead = executable.ahead
         self._kept = kept
-        counters = Counters()
-        self._inputs = taken_in(graphs[MAIN]) if MAIN in graphs else {}
-        self._encoder: Encoder | None = None
-        if VISION in graphs:
-            del self._inputs[FEATURES_ROW]
-            self._encoder = Encoder(self._inputs.pop(FEATURES), max_patches, feature_bytes, counters)
+        counters, self._intake = Counters(), Intake.of(graphs)
+        taken = self._intake.features
+        self._encoder = None if taken is None else Encoder(taken, max_patches, feature_bytes, counters)
         guess = None if drafter is None else partial(self._guess, drafter)
         self._scheduler = Scheduler(
             executable.cache, executable.admits, max_context, ahead=self._ahead, reuse=reuse, drafter=guess, kept=kept,
@@ -110,45 +106,13 @@ class Engine:
         *,
         listener: Callable[[Event], None] | None = None,
     ) -> SequenceState:
-        """Queue a request; PromptError when it is empty or could never fit.
+        """Queue a request; PromptError when it is empty, could never fit, or is not what the graphs take in.
 
         `ends` is told every new token and says whether the sequence ends with it, beside the stop ids. A `listener`
         is told the sequence's events, by whichever thread makes a step.
         """
         self._check_process()
-        if not request.ids:
-            raise PromptError("the prompt is empty", hint="Give at least one token")
-        if request.max_new_tokens < 1 and request.reuses:
-            raise PromptError("nothing is asked for", expected="a new token, all logits, or taps")
-        if request.most_entered > self.capacity:
-            raise ContextError(
-                "prompt and answer are longer than the context",
-                expected=f"at most {self.capacity} tokens",
-                found=f"{len(request.ids)} of prompt and {request.max_new_tokens} new",
-                hint="Shorten the prompt, ask for fewer new tokens, or raise max_context",
-            )
-        if POSITIONS in self._inputs and POSITIONS not in request.inputs:
-            places = PerToken.places(len(request.ids), self._inputs[POSITIONS])
-            request = replace(request, inputs={**request.inputs, POSITIONS: places})
-        if request.inputs.keys() != self._inputs.keys():
-            raise PromptError(
-                "the request does not bring what the graph takes in",
-                expected=", ".join(sorted(self._inputs)) or "ids alone",
-                found=", ".join(sorted(request.inputs)) or "ids alone",
-            )
-        for name, given in request.inputs.items():
-            problem = given.problem(len(request.ids), self._inputs[name])
-            if problem is not None:
-                raise PromptError(f"the input {name!r} {problem}")
-        if request.items and self._encoder is None:
-            raise PromptError(
-                "the model takes in text alone",
-                found=f"{len(request.items)} pictures or videos",
-                hint="Choose a model of the family VL, whose vision is loaded",
-            )
-        problem = misplaced(request.items, len(request.ids))
-        if problem is not None:
-            raise PromptError(problem)
+        request = self._intake.checked(request, self.capacity)
         sequence = SequenceState(request, ends, listener, shows=self._encoder is not None)
         self._scheduler.waiting.add(sequence)
         return sequence
@@ -192,8 +156,7 @@ class Engine:
             self._steps.clear()
             self._end_all("error", error)
             self._scheduler.rows.forget()
-            if self._encoder is not None:
-                self._encoder.forget()
+            self._forget_features()
 
     def step(self) -> None:
         """Submit the next step, if any sequence is ready, and read the oldest result that is due.
@@ -343,18 +306,20 @@ class Engine:
             raise error
 
     def _fail_encoding(self, features: Features, error: BaseException) -> None:
-        """End the sequences that wait for these features; others who show the item try anew."""
-        assert self._encoder is not None
-        self._encoder.forget()
+        """End the sequences that wait for these features; who shows the item from now on tries anew."""
+        self._forget_features()
         self._fail(self._scheduler.waiting_for(features), error)
+
+    def _forget_features(self) -> None:
+        if self._encoder is not None:
+            self._encoder.forget()
 
     def _read(self, work: Batch | Features, pending: Pending) -> None:
         try:
             result = pending.result()
             if isinstance(work, Batch):
                 self._results.take(work, result)
-            else:
-                assert self._encoder is not None
+            elif self._encoder is not None:
                 self._encoder.take(work, result)
         except BaseException as error:
             if isinstance(work, Batch):

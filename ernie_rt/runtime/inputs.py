@@ -10,8 +10,6 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.contract.step import INDEX_ARRAYS
-from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import TensorType
 
 Array = npt.NDArray[Any]
@@ -59,15 +57,6 @@ class PerToken:
             after = np.arange(max(start, length), stop) - length + self._after
             more += after.reshape(-1, *[1] * (given.ndim - 1)).astype(given.dtype)
         return np.concatenate([given[start:], more])
-
-
-def taken_in(graph: Graph) -> dict[str, TensorType]:
-    """What a graph takes in, by name, that a step has not by itself."""
-    return {
-        value.name: value.type
-        for value in graph.inputs
-        if value.name not in INDEX_ARRAYS or value.type.dims[1:] not in ((), (1,))
-    }
 
 
 def gather(inputs: Sequence[Mapping[str, PerToken]], spans: Sequence[tuple[int, int]]) -> dict[str, Array]:

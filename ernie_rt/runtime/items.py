@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -20,6 +20,10 @@ FEATURES: Final = "features"
 """What comes out of it, and goes into `main`, behind a row of zeros."""
 FEATURES_ROW: Final = "features_row"
 """Which of these rows each token of a step has, 0 where it has none."""
+
+
+FeaturesKey = tuple[bytes, bytes]
+"""A namespace, and the digest of an item."""
 
 
 class Encodable(Protocol):
@@ -53,27 +57,14 @@ class PlacedItem:
         return self.start + self.item.tokens
 
 
-def misplaced(items: Sequence[PlacedItem], tokens: int) -> str | None:
-    """Why items do not fit a prompt of so many tokens, one behind the other."""
-    free = 0
-    for number, placed in enumerate(items, 1):
-        if placed.start < free or placed.stop > tokens or placed.item.tokens < 1:
-            return (
-                f"item {number} of {len(items)} has the tokens {placed.start} to {placed.stop - 1} of the prompt, "
-                f"where {free} to {tokens - 1} are free"
-            )
-        free = placed.stop
-    return None
-
-
 class Features:
     """Those of an item, encoded piece by piece, one at a time, and kept in the dtype in which a graph takes them.
 
-    All sequences that show equal items share them. `rows [tokens, H]` are there once the last piece is.
+    All sequences of a namespace that show equal items share them. `rows [tokens, H]` are there once the last piece is.
     """
 
-    def __init__(self, item: Encodable, taken: TensorType, max_patches: int) -> None:
-        self.digest = item.digest
+    def __init__(self, item: Encodable, namespace: bytes, taken: TensorType, max_patches: int) -> None:
+        self.key: FeaturesKey = namespace, item.digest
         self._item = item
         self._taken = taken
         self._max_patches = max_patches

@@ -104,9 +104,9 @@ class Scheduler:
         return gather_batch(self.seats, chosen, new, self._ahead, guesses)
 
     def compose_piece(self) -> Features | None:
-        """Of what a piece is to be encoded next, or None where nobody waits for any that is not on its way. Those who
-        wait take turns, so that a picture does not wait for a long video."""
-        for sequence in self.waiting.aside:
+        """Of what a piece is to be encoded next, or None where nobody waits for any that is not on its way. Those of
+        one priority take turns, so that a picture does not wait for a long video."""
+        for sequence in sorted(self.waiting.aside, key=lambda sequence: sequence.request.priority):
             for features in sequence.features.values():
                 if features.due:
                     self.waiting.aside.move_to_end(sequence)

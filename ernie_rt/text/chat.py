@@ -20,17 +20,17 @@ from typing import Any, Final
 
 from ernie_rt.errors import OptionError, PromptError, TemplateError, TemplateLimitError
 from ernie_rt.files import member, read_bytes
-from ernie_rt.modeling.families import FAMILIES
 from ernie_rt.text import sandbox
 from ernie_rt.text.added_files import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, read_optional
 from ernie_rt.text.finding import TokenFinder
 from ernie_rt.text.foreign import SWITCHES, render_foreign, template_context
-from ernie_rt.text.media import Kind, Media
+from ernie_rt.text.media import Media
 from ernie_rt.text.media_reader import MediaReader, Placed
 from ernie_rt.text.messages import Conversation, Message, check_tools, parse_messages, parse_parts
 from ernie_rt.text.native import NATIVE, PROBES, Render, write_parts
 from ernie_rt.text.parsers import TAGS, OutputParser
-from ernie_rt.text.spans import Span, encode_spans, find_media, spans_text, split_media
+from ernie_rt.text.showing import check_reader, encode_showing
+from ernie_rt.text.spans import Span, find_media, spans_text
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.text.turn_ends import TALKS, turn_ends
 
@@ -140,7 +140,7 @@ class ChatTemplate:
         spans = self._render(chat, tokenizer)
         ending = [*itertools.takewhile(lambda span: span.scaffold, reversed(spans))]
         thinks = spans_text(reversed(ending)).rstrip("\n").endswith("<think>")
-        ids, items = _encode(spans, chat.media, tokenizer, reader, most, self._where)
+        ids, items = encode_showing(spans, chat.media, tokenizer, reader, most, self._where)
         return ChatPrompt(ids, self.stop_ids(tokenizer), self._tags, thinks, items)
 
     def stop_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -155,6 +155,11 @@ class ChatTemplate:
         return tuple(text[token] if token in text else tokenizer.encode_special(token) for token in ends)
 
     @property
+    def switches(self) -> bool:
+        """Whether the template can be told if the answer is to begin with reasoning."""
+        return self.kind == "ernie-vl" if self.kind in NATIVE else any(word in self.source for word in SWITCHES)
+
+    @property
     def _tags(self) -> frozenset[str]:
         match self.kind:
             case "ernie":
@@ -165,8 +170,7 @@ class ChatTemplate:
 
     def _render(self, chat: Conversation, tokenizer: Tokenizer) -> list[Span]:
         native = NATIVE.get(self.kind)
-        switched = self.kind == "ernie-vl" if native is not None else any(word in self.source for word in SWITCHES)
-        if chat.thinking is not None and not switched:
+        if chat.thinking is not None and not self.switches:
             raise OptionError("the model's chat template has no switch for thinking", hint="Leave it out")
         if native is not None:
             return native(chat, self.tokens)
@@ -202,11 +206,11 @@ class ChatTemplate:
             raise
         except TemplateError:  # it may have a use for other conversations
             return "foreign"
+        theirs = {kind: [*itertools.islice(texts, len(asked))] for kind, asked in PROBES.items()}
+        sees = any(any(find_media(text or "")) for text in theirs["ernie-vl"])
         for kind, render in NATIVE.items():
             ours = [_makes(render, probe, self.tokens) for probe in PROBES[kind]]
-            theirs = zip(PROBES[kind], texts, strict=False)
-            # One that knows nothing of pictures writes their parts in some way, as text.
-            if ours == [text if not probe.media or any(find_media(text or "")) else None for probe, text in theirs]:
+            if ours == theirs[kind] and sees == (kind == "ernie-vl"):
                 self._renderer.close()
                 return kind
         return "foreign"
@@ -222,60 +226,16 @@ def encode_parts(
     checked = parse_parts(parts, "the prompt")
     media = tuple(part for part in checked if isinstance(part, Media))
     check_reader(media, reader)
-    ids, items = _encode(list(write_parts(checked, {})), media, tokenizer, reader, most, "the prompt")
+    ids, items = encode_showing(list(write_parts(checked, {})), media, tokenizer, reader, most, "the prompt")
     return ChatPrompt(ids, items=items)
 
 
-def _encode(
-    spans: Sequence[Span],
-    media: Sequence[Media],
-    tokenizer: Tokenizer,
-    reader: MediaReader | None,
-    most: int | None,
-    where: str,
-) -> tuple[tuple[int, ...], tuple[Placed, ...]]:
-    """The ids of spans, with as many for each picture as it has tokens, and the pictures with their places."""
-    parts = list(split_media(spans))
-    written = [part for part in parts if isinstance(part, str)]
-    wanted: list[Kind] = [part.kind for part in media]
-    if written != wanted:
-        raise TemplateError(
-            "the chat template does not write the pictures and videos that the messages have",
-            where=where,
-            expected=_counted(wanted),
-            found=_counted(written) + (", in another order" if sorted(written) == sorted(wanted) else ""),
-            hint="Leave them out, or use the template that came with the model",
-        )
-    if reader is None or not media:
-        return tuple(encode_spans(spans, tokenizer)), ()
-    names = {kind: reader.placeholder(kind, tokenizer) for kind in set(wanted)}
-    marked = [Span(names[part], True, token=True) if isinstance(part, str) else part for part in parts]
-    return reader.expand(encode_spans(marked, tokenizer), media, most)
-
-
-def check_reader(media: Sequence[Media], reader: MediaReader | None) -> None:
-    """PromptError for pictures and videos where nothing reads them."""
-    if media and reader is None:
-        with_vision = ", ".join(family.name for family in FAMILIES if family.config.vision is not None)
-        raise PromptError(
-            "the model reads text alone",
-            found=_counted([part.kind for part in media]),
-            hint=f"Use a vision-language model ({with_vision}), and not text_only",
-        )
-
-
-def _counted(kinds: Sequence[Kind]) -> str:
-    images, videos = kinds.count("image"), kinds.count("video")
-    return f"{images} image{'s' * (images != 1)} and {videos} video{'s' * (videos != 1)}"
-
-
-def _makes(render: Render, probe: Conversation, tokens: Mapping[str, str]) -> str | None:
-    """What a native template makes of a probe; tools, where it has no place for them, must be left out. None where it
-    has no place for pictures."""
-    for tried in (probe, replace(probe, tools=())):
-        with suppress(PromptError):
-            return spans_text(render(tried, tokens))
-    return None
+def _makes(render: Render, probe: Conversation, tokens: Mapping[str, str]) -> str:
+    """What a native template makes of a probe; tools, where it has no place for them, must be left out."""
+    try:
+        return spans_text(render(probe, tokens))
+    except PromptError:
+        return spans_text(render(replace(probe, tools=()), tokens))
 
 
 def _source(folder: Path, name: str) -> str:

@@ -71,8 +71,9 @@ def to_size(image: Image.Image, size: tuple[int, int]) -> bytes:
     """Red, green and blue of an image, resized bicubically; transparency is dropped, and of 16 bits the lower 8."""
     if image.mode.startswith("I;16"):  # Pillow would take all above 255 for white
         image = image.convert("I").point(lambda level: level * (1 / 256)).convert("L")
-    if image.mode == "P":
-        image.info.pop("transparency", None)  # which would be dropped with a warning
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.copy()
+        del image.info["transparency"]  # which would be dropped with a warning
     return image.convert("RGB").resize(size, Image.Resampling.BICUBIC).tobytes()
 
 
@@ -156,6 +157,6 @@ def main() -> None:
     for asked, data in samples():  # what is loaded at its first use: no file can be opened later
         sample = open_medium(asked, data)
         sample.about()
-        sample.pixels({"size": (28, 28), "index": 0, "text": "time: 00:00:00.00"})
+        sample.pixels({"size": (28, 28), "index": 0, "text": "time: 00:00:00.00", "chosen": [0]})
     limit(memory, seconds, files)
     serve(open_medium, sys.stdin.buffer, sys.stdout.buffer)

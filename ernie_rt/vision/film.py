@@ -27,6 +27,7 @@ OPTIONS: Final = {
 }
 AGREES: Final = 0.05
 """By how much of it the rate that a file claims may differ from the one that its frames' times give."""
+NEVER: Final = 1 << 63
 UPRIGHT: Final = {
     90: Image.Transpose.ROTATE_90,
     180: Image.Transpose.ROTATE_180,
@@ -46,6 +47,8 @@ class Film:
         path = asked.get("path")
         self._file: BinaryIO = io.BytesIO(data) if path is None else Path(path).open("rb")  # noqa: SIM115  to the end
         self._format: str = asked["format"]
+        self._threads: int = asked["threads"]
+        self._wanted: frozenset[int] = frozenset()
         self._open()
         self._times, self._keys = self._index()
         self._open()  # not every container can be sought in, not even for its beginning
@@ -54,8 +57,13 @@ class Film:
         return {"frames": len(self._times), "fps": self._fps(), "size": self._image(self._frame(self._times[0])).size}
 
     def pixels(self, asked: Mapping[str, Any]) -> tuple[tuple[int, int], bytes]:
-        """The frame of this `index`, ascending from request to request, with a text in its corner."""
+        """The frame of this `index`, ascending from request to request, with a text in its corner.
+
+        It is one of those that are `chosen`: of the others only those are decoded that something refers to.
+        """
         width, height = asked["size"]
+        if not self._wanted:
+            self._wanted = frozenset(self._times[index] for index in asked["chosen"])
         image = self._image(self._frame(self._times[asked["index"]]))
         draw_timestamp(image, asked["text"])
         return (width, height), to_size(image, (width, height))
@@ -72,7 +80,7 @@ class Film:
         _check_size(codec.width, codec.height)
         codec.options = {"max_pixels": str(MAX_NATIVE)}
         codec.thread_type = "AUTO"
-        codec.thread_count = 4
+        codec.thread_count = self._threads
         self._container, self._stream = container, stream
         self._frames = self._decoded()
         self._shown: av.VideoFrame | None = None
@@ -82,8 +90,8 @@ class Film:
         """The times of all frames, and of the key frames, ascending, in units of the stream."""
         times, keys = array("q"), array("q")
         for packet in self._container.demux(self._stream):
-            time = packet.dts if packet.pts is None else packet.pts
-            if time is None or packet.is_discard:
+            time = _time(packet)
+            if time == NEVER or packet.is_discard:
                 continue
             times.append(time)
             if packet.is_keyframe:
@@ -139,6 +147,8 @@ class Film:
         while True:
             try:
                 packet = next(packets)
+                skipped = self._wanted and _time(packet) not in self._wanted
+                self._stream.codec_context.skip_frame = "NONREF" if skipped else "DEFAULT"
                 frames = packet.decode()
             except StopIteration:
                 return
@@ -166,13 +176,13 @@ def samples() -> Iterator[tuple[dict[str, Any], bytes]]:
         stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
         for frame in (av.VideoFrame(32, 32, "yuv420p"), None):
             container.mux(stream.encode(frame))
-    yield {"format": "matroska"}, file.getvalue()
+    yield {"format": "matroska", "threads": 1}, file.getvalue()
 
 
-def _time(frame: av.VideoFrame) -> int:
-    """When it is shown; a frame that does not say follows all others."""
-    time = frame.dts if frame.pts is None else frame.pts
-    return 1 << 63 if time is None else time
+def _time(part: av.Packet[Any] | av.VideoFrame) -> int:
+    """When it is shown; what does not say follows all others."""
+    time = part.dts if part.pts is None else part.pts
+    return NEVER if time is None else time
 
 
 def _check_size(width: int, height: int) -> None:

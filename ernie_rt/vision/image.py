@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from ernie_rt.files import MIB
 from ernie_rt.vision.decoding import Decoding, need
 from ernie_rt.vision.formats import HEAD_BYTES, format_of
 from ernie_rt.vision.grid import MAX_PIXELS, MIN_PIXELS, TOKEN, size_of
-from ernie_rt.vision.item import Item
+from ernie_rt.vision.item import Item, Origin
 from ernie_rt.vision.sources import check_array, contents
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ def load_image(
     Files and bytes are decoded in a child process. MediaError where the source is no picture that is read here, is
     broken, or over a limit: 32 MiB, 64 megapixels, 32768 pixels on a side, a side 200 times as long as the other.
     """
+    file = None
     if isinstance(source, str | Path | bytes):
         data, where = contents(source, "picture", MAX_BYTES)
+        file = hashlib.sha256(data).hexdigest()
         form = format_of(data[:HEAD_BYTES], "picture", where)
         opened = Decoding("picture", where, {"format": form}, data, seconds=SECONDS, cpu_seconds=CPU_SECONDS)
         with opened as decoding:
@@ -67,7 +70,8 @@ def load_image(
         size = check_size(given, None, min_pixels, max_pixels)
         announce(math.prod(size) // TOKEN**2)
         pixels = _resized(image, size)
-    return Item.of("image", pixels[None], _note(given, size, max_pixels))
+    origin = Origin(file, tuple(given), {"min_pixels": min_pixels, "max_pixels": max_pixels})
+    return Item.of("image", pixels[None], _note(given, size, max_pixels), origin)
 
 
 def _image(source: Image.Image | npt.NDArray[np.uint8]) -> Image.Image:

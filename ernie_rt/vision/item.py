@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,16 @@ import numpy.typing as npt
 
 from ernie_rt.vision.grid import PATCH, TOKEN, Grid, merged, tokens_of
 from ernie_rt.vision.patches import vision_inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a picture or video was made from: the SHA-256 of the file (None where it was none), the width and height
+    that it had, and the limits and rates `asked` for, as `load_image` and `load_video` are told them."""
+
+    file: str | None
+    size: tuple[int, int]
+    asked: Mapping[str, int | float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,9 +37,16 @@ class Item:
     frames: npt.NDArray[np.uint8]
     digest: bytes
     note: str = ""
+    origin: Origin | None = None
 
     @classmethod
-    def of(cls, kind: Literal["image", "video"], frames: npt.NDArray[np.uint8], note: str = "") -> Item:
+    def of(
+        cls,
+        kind: Literal["image", "video"],
+        frames: npt.NDArray[np.uint8],
+        note: str = "",
+        origin: Origin | None = None,
+    ) -> Item:
         """One of these pixels, which nobody may change from then on."""
         t, height, width, channels = frames.shape
         assert frames.dtype == np.uint8 and channels == 3 and height % TOKEN == width % TOKEN == 0
@@ -38,7 +55,7 @@ class Item:
         frames.flags.writeable = False
         digest = hashlib.sha256(f"{kind} {frames.shape} ".encode())
         digest.update(frames.data)
-        return cls(kind, frames, digest.digest(), note)
+        return cls(kind, frames, digest.digest(), note, origin)
 
     @property
     def grid(self) -> Grid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from ernie_rt.display import human_bytes, printable
 from ernie_rt.errors import InputError, MediaError
-from ernie_rt.files import open_readonly, read_bytes
+from ernie_rt.files import MIB, open_readonly, read_bytes
 from ernie_rt.vision.formats import HEAD_BYTES, Kind
 
 ADDRESS: Final = re.compile(r"(data|file):|[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -49,6 +50,18 @@ def beginning(path: Path, kind: Kind, most: int) -> bytes:
             check_bytes(file.seek(0, 2), kind, str(path), most)
             file.seek(0)
             return file.read(HEAD_BYTES)
+    except InputError as error:
+        raise _as_media(error) from error
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal; MediaError where it cannot be read."""
+    try:
+        with open_readonly(path) as file:
+            digest = hashlib.sha256()
+            while piece := file.read(MIB):
+                digest.update(piece)
+            return digest.hexdigest()
     except InputError as error:
         raise _as_media(error) from error
 

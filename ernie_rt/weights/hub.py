@@ -31,6 +31,7 @@ DEMOS: Final = {folder.name: folder for folder in (DEMO, DEMO_VL)}
 FILES: Final = (
     "config.json",
     "generation_config.json",
+    "preprocessor_config.json",
     "*.safetensors",
     "*.safetensors.index.json",
     "tokenizer.model",

@@ -6,6 +6,7 @@ import contextlib
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ from ernie_rt.weights.manifest import (
     read_manifest,
     shard_weights,
 )
+from ernie_rt.weights.recipes import FOR_PICTURES
 from ernie_rt.weights.safetensors import SafetensorsFile
 from ernie_rt.weights.source import HEAD_APART, Array, Place, computed, copy, pieces
 from ernie_rt.weights.stamps import Stamps
@@ -51,8 +53,6 @@ class QuantizedSource:
     A weight is filled part by part as it is stored, or, where the graph does not say it packed, with the numbers.
     """
 
-    unused = ()
-
     def __init__(
         self, folder: Path, config: ModelConfig, manifest: Manifest | None = None, *, reread: bool = False
     ) -> None:
@@ -66,8 +66,10 @@ class QuantizedSource:
         self._verified: set[str] = set()
         self._homes: dict[str, str] = {}
         self._files: dict[str, SafetensorsFile] = {}
-        weights = _checked(folder, config, self.manifest.storages)
+        weights = _checked(folder, replace(config, text_only=False), self.manifest.storages)
         self._weights = {weight.name: weight for group in weights.values() for weight in group}
+        wanted = weights_of(build_graphs(config, storages=self.storages))
+        self.unused = tuple((name, FOR_PICTURES) for name in self._weights if name not in wanted)
         with contextlib.ExitStack() as cleanup:
             for name, group in weights.items():
                 self._files[name] = _open(folder, name, self.manifest.shards.get(name), group)

@@ -115,7 +115,7 @@ def dialect_of(names: Collection[str], where: str) -> Dialect:
     if any(name.startswith("model.") for name in names):
         return "pt"
     raise CheckpointError(
-        "these are not the tensors of an ERNIE 4.5 text model",
+        "these are not the tensors of an ERNIE 4.5 model",
         where=where,
         found=listed(names),
         hint=hint_for(names, otherwise=None),

@@ -36,6 +36,10 @@ class Runner(Protocol):
         """The others."""
         ...
 
+    def look(self, size: Sequence[int], ids: Sequence[int], seed: int) -> tuple[float, float]:
+        """Seconds of the tower for a random picture, and of reading another one and these tokens."""
+        ...
+
     def by_op(self, ids: Sequence[int]) -> Sequence[Mapping[str, Any]]: ...
 
     def close(self) -> None: ...
@@ -79,6 +83,9 @@ def _serve(given: Mapping[str, Any], answer: Any) -> None:
                 began = time.perf_counter()
                 runner.decode()
                 answer(time.perf_counter() - began)
+            case "look":
+                ids = _tokens(told["context"], runner.vocabulary, told["seed"])
+                answer(runner.look(told["size"], ids, told["seed"]))
             case "by op":
                 answer(runner.by_op(_tokens(told["context"], runner.vocabulary, 0)))
     runner.close()

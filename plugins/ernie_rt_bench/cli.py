@@ -60,6 +60,13 @@ def bench(
     depth: Annotated[
         int | None, typer.Option(min=2, help="Measure a second prompt as well, such as 4096, and decoding after it.")
     ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WxH",
+            help="Of a model that sees: the tower alone, and a prompt behind a picture of this size.",
+        ),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How many times all take their turns.")] = 5,
     by_op: Annotated[bool, typer.Option("--by-op", help="Where the time of a step goes, op by op.")] = False,
     device: opt.Device = "auto",
@@ -94,6 +101,8 @@ def bench(
     from ernie_rt.cli.output import write
     from ernie_rt.errors import OptionError
     from ernie_rt.planning.machine import usable_cores
+    from ernie_rt.planning.seeing import Shown
+    from ernie_rt.vision.grid import PATCH
     from ernie_rt_bench.contenders import Given, ours, peers
     from ernie_rt_bench.plot import report_svg
     from ernie_rt_bench.report import machine, report_json, report_markdown, report_text, versions
@@ -110,7 +119,13 @@ def bench(
     if plot is not None and plot.suffix != ".svg":
         raise OptionError("--plot has no known ending", expected="a .svg file", found=plot.name)
     contexts = (prompt,) if depth is None else tuple(dict.fromkeys((prompt, depth)))
-    workload = Workload(contexts, new, rounds, threads or usable_cores())
+    if image is not None and vs:
+        raise OptionError("--image measures ernie-rt alone", hint="Leave --vs out")
+    size = None
+    if image is not None:
+        _, rows, columns = Shown.of("image", image).grid
+        size = columns * PATCH, rows * PATCH
+    workload = Workload(contexts, new, rounds, threads or usable_cores(), size)
     with tempfile.TemporaryDirectory() as scratch:
         given = Given(
             ref, layers, weights, work or Path(scratch), {"device": device, "dtype": dtype, "threads": threads},

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_rt.errors import BackendError, OptionError
+from ernie_rt.vision.grid import MERGE
 from ernie_rt_bench.peers import Peer
 from ernie_rt_bench.peers.llama import LlamaBench, can_repack
 from ernie_rt_bench.process import Process
@@ -41,6 +42,7 @@ def ours(backends: Sequence[str], given: Given, workload: Workload, prefix: Sequ
             "weights": given.weights,
             "contexts": workload.contexts,
             "max_context": workload.longest,
+            "max_patches": max(1, workload.picture_tokens * MERGE**2),
             "backend": backend,
             **given.options,
         }

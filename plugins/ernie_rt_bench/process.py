@@ -51,6 +51,10 @@ class Process:
     def decode(self) -> float:
         return float(self._ask(do="decode"))
 
+    def look(self, size: tuple[int, int], context: int, seed: int) -> tuple[float, float]:
+        tower, reading = self._ask(do="look", size=size, context=context, seed=seed)
+        return float(tower), float(reading)
+
     def by_op(self, context: int) -> Sequence[Mapping[str, Any]]:
         found: Sequence[Mapping[str, Any]] = self._ask(do="by op", context=context)
         return found

@@ -66,7 +66,8 @@ def speeds(report: Report, result: Result) -> dict[tuple[Kind, int], Spread]:
 
 def report_text(report: Report) -> str:
     blocks = [heading(report), columns(speed_table(report)), *remarks(report)]
-    blocks += [columns(table) for table in (floor_table(report), ratio_table(report)) if len(table) > 1]
+    tables = picture_table(report), floor_table(report), ratio_table(report)
+    blocks += [columns(table) for table in tables if len(table) > 1]
     for result in report.results:
         for step in result.steps:
             blocks.append(f"{step_heading(result, step)}\n{columns(step_table(step))}")
@@ -74,7 +75,7 @@ def report_text(report: Report) -> str:
 
 
 def report_markdown(report: Report) -> str:
-    tables = [speed_table(report), floor_table(report), ratio_table(report)]
+    tables = [speed_table(report), picture_table(report), floor_table(report), ratio_table(report)]
     blocks = [f"# {report.model}", heading(report)]
     blocks += [*(_markdown(table) for table in tables if len(table) > 1), *remarks(report)]
     for result in report.results:
@@ -121,6 +122,21 @@ def speed_table(report: Report) -> Table:
                 human_bytes(result.peak_bytes) if result.peak_bytes else "",
             ]
         )
+    return rows
+
+
+def picture_table(report: Report) -> Table:
+    """Seconds of the tower for a picture, and of a prompt behind one; nothing where none was shown."""
+    work = report.workload
+    if work.picture is None:
+        return []
+    width, height = work.picture
+    tokens, text = work.picture_tokens, min(work.contexts)
+    rows = [["SECONDS", f"TOWER {width}x{height}, {tokens} TOKENS", f"FIRST TOKEN AFTER IT AND {text}"]]
+    for result in report.results:
+        kinds: tuple[tuple[Kind, int], ...] = (("tower", tokens), ("picture", tokens + text))
+        spreads = (Spread.of(each.seconds for each in result.of(*kind)) for kind in kinds)
+        rows.append([result.name, *(f"{s.median:.3g} ({s.least:.3g} to {s.most:.3g})" for s in spreads)])
     return rows
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from ernie_rt.planning.measuring import read_bandwidth
 from ernie_rt_bench.others import Others
-from ernie_rt_bench.workload import Contender, Measurement, Result, Workload
+from ernie_rt_bench.workload import Contender, Looking, Measurement, Result, Workload
 
 READ_BYTES: Final = 512 << 20
 
@@ -42,12 +42,28 @@ def measure(
                 say(f"round {number + 1} of {workload.rounds}: {contender.name}")
                 for context in workload.contexts:
                     result.measurements += _turn(contender, context, workload.new, number, bandwidth)
+                if workload.picture is not None and isinstance(contender, Looking):
+                    result.measurements += _look(contender, workload, workload.picture, number, bandwidth)
         for contender, result in pairs:
             result.peak_bytes = contender.peak_bytes
             if by_op:
                 say(f"by op: {contender.name}")
                 result.steps = contender.by_op(workload.contexts[0])
     return tuple(results)
+
+
+def _look(
+    contender: Looking, workload: Workload, size: tuple[int, int], seed: int, bandwidth: Bandwidth
+) -> list[Measurement]:
+    """A picture by itself, and in front of a prompt."""
+    before, others, context = bandwidth(), Others(contender.cpu_seconds), min(workload.contexts)
+    tower, reading = contender.look(size, context, seed)
+    beside, after = others.cores(contender.cpu_seconds), bandwidth()
+    tokens = workload.picture_tokens
+    return [
+        Measurement("tower", tokens, tokens, tower, before, after, beside),
+        Measurement("picture", tokens + context, tokens + context, reading, before, after, beside),
+    ]
 
 
 def _turn(contender: Contender, context: int, new: int, seed: int, bandwidth: Bandwidth) -> list[Measurement]:

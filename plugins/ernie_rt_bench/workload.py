@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
-Kind = Literal["prefill", "decode"]
+from ernie_rt.vision.grid import TOKEN
+
+Kind = Literal["prefill", "decode", "tower", "picture"]
 WARM_UP: Final = 8
 """Tokens that are decoded before anything counts."""
 
@@ -15,23 +17,32 @@ WARM_UP: Final = 8
 @dataclass(frozen=True, slots=True)
 class Workload:
     """In each of so many `rounds` every contender reads a prompt of each of these `contexts`, all tokens new to it, and
-    writes `new` tokens after it."""
+    writes `new` tokens after it. With a picture, of this width and height once it is resized, it reads the shortest of
+    them behind that as well, and the tower alone is measured."""
 
     contexts: tuple[int, ...]
     new: int
     rounds: int
     threads: int
+    picture: tuple[int, int] | None = None
+
+    @property
+    def picture_tokens(self) -> int:
+        return 0 if self.picture is None else self.picture[0] * self.picture[1] // TOKEN**2
 
     @property
     def longest(self) -> int:
         """The context that this takes."""
-        return max(*self.contexts, WARM_UP) + max(self.new, WARM_UP) + 1
+        prompts = (*self.contexts, min(self.contexts) + self.picture_tokens, WARM_UP)
+        return max(prompts) + max(self.new, WARM_UP) + 1
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A prompt of `context` tokens that was read, or `tokens` that were decoded after it; the bytes a second at which
-    memory was read right before and right after; and how many cores others kept busy meanwhile (None: not known)."""
+    """A prompt of `context` tokens that was read, or `tokens` that were decoded after it; a prompt of so many, of which
+    the first are a picture's ("picture"), or a picture of so many that became features ("tower"). The bytes a second at
+    which memory was read right before and right after; and how many cores others kept busy meanwhile (None: not
+    known)."""
 
     kind: Kind
     context: int
@@ -80,6 +91,16 @@ class Contender(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Looking(Contender, Protocol):
+    """One that is shown pictures."""
+
+    def look(self, size: tuple[int, int], context: int, seed: int) -> tuple[float, float]:
+        """Seconds that the tower takes for a random picture of this size, and those of reading a prompt of another one
+        and `context` tokens, up to the first token after it."""
+        ...
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ LONG: Final = 64 << 10
 IGNORED: Final = "x-ernie-rt-ignored"
 NAME: Final = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 """What a header can say of a field's name."""
-DROPPED: Final = 16 << 20
+DROPPED: Final = 32 << 20
 """So much of a body that is too large is read and dropped. A connection that is closed before loses what was written:
 the client would not hear why."""
 CLOSE: Final = {"Connection": "close"}
@@ -40,16 +40,12 @@ async def read(
     for something is a Fault, as is everything else that is wrong with a body.
     """
     undone = undone or {}
-    settings = service.settings
     data = await _bytes(request, service)
-    if sum(data.count(sign) for sign in (b",", b"[", b"{")) > settings.json_signs:
-        message = f"The body has more than {settings.json_signs:,} commas and brackets"
-        raise Fault(413, message, code="body_too_large")
     if len(data) > LONG:
         async with service.parsing:
-            tree, body = await asyncio.to_thread(_parse, data, kind, settings.json_depth)
+            tree, body = await asyncio.to_thread(_parse, data, kind, service.settings.json_depth)
     else:
-        tree, body = _parse(data, kind, settings.json_depth)
+        tree, body = _parse(data, kind, service.settings.json_depth)
     for name, instead in undone.items():
         if tree.get(name) not in (None, False, "", [], {}):
             raise Fault(400, f"{name} is not supported. {instead}", name, "unsupported_parameter")
@@ -62,29 +58,46 @@ async def _bytes(request: Request, service: Service) -> bytes:
     if media != "application/json" or "content-encoding" in request.headers:
         raise Fault(415, "A body must be JSON, not compressed, and say Content-Type: application/json", headers=CLOSE)
     try:
-        async with asyncio.timeout(settings.body_seconds):
-            return await _received(request, service)
+        async with asyncio.timeout(settings.body_seconds) as patience:
+            return await _received(request, service, patience)
     except TimeoutError:
-        message = f"The body was not there after {settings.body_seconds:g} s"
+        message = f"The body came slowly, or not at all for {settings.body_seconds:g} s"
         raise Fault(408, message, code="body_timeout", headers=CLOSE) from None
 
 
-async def _received(request: Request, service: Service) -> bytes:
-    most = service.settings.body_bytes
+async def _received(request: Request, service: Service, patience: asyncio.Timeout) -> bytes:
+    settings, most = service.settings, service.body_bytes
     large = Fault(413, f"The body is longer than {most:,} bytes", code="body_too_large", headers=CLOSE)
     length = request.headers.get("content-length", "0")
     if len(length) > 19 or int(length) > most + DROPPED:  # digits: any other is refused before a request gets here
         raise large
-    data, more = bytearray(), True
+    data, signs, more = bytearray(), 0, True
     while more:
         part, more = await _part(request.receive)
-        if len(data) + len(part) > most:
+        signs += sum(part.count(sign) for sign in (b",", b"[", b"{"))
+        try:
+            if len(data) + len(part) > most:
+                raise large
+            if signs > settings.json_signs:
+                what = f"The body has more than {settings.json_signs:,} commas and brackets"
+                raise Fault(413, what, code="body_too_large", headers=CLOSE)
+            service.hold(request, len(part))
+        except Fault:
+            service.let_go(request)
+            data.clear()
             if more:
                 await drop(request.receive)
-            raise large
-        service.hold(request, len(part))
+            raise
         data += part
+        _be_patient(patience, len(part) / settings.body_rate, settings.body_seconds)
     return bytes(data)
+
+
+def _be_patient(patience: asyncio.Timeout, earned: float, most: float) -> None:
+    """Wait for so many seconds longer, and for no more than `most` from now on."""
+    ends, now = patience.when(), asyncio.get_running_loop().time()
+    assert ends is not None
+    patience.reschedule(min(ends + earned, now + most))
 
 
 async def drop(receive: Receive) -> bool:

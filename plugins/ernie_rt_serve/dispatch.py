@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from ernie_rt import AsyncModel, AsyncStream, Caller
-from ernie_rt.errors import PromptError
+from ernie_rt.errors import ContextError, PromptError
 from ernie_rt.generation.options import GenerateOptions
 from ernie_rt.text.chat import ChatPrompt
+from ernie_rt.text.media import Media
 from ernie_rt_serve.answers import Answer, Answers, Observer
+from ernie_rt_serve.decoding import Decoders
 from ernie_rt_serve.task import Task
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 Prompt = ChatPrompt | tuple[int, ...]
 """What a model answers, or continues: token ids, and for a conversation how to read the answer."""
+Hold = Callable[[int], None]
+"""Told how many bytes a request has come to take besides its body; raises a Fault where that is too much."""
 
 COMPILERS: Final = 2
 """Threads that compile grammars: what a stranger's takes holds up others, and no request without one."""
@@ -35,12 +39,14 @@ class Dispatcher:
         self._observer = observer
         self._coming = 0  # answers that were asked for, and are not queued yet
         self._compilers = ThreadPoolExecutor(COMPILERS, "grammars")
+        self._decoders = Decoders(served.model.reader)
         self._lock = threading.Lock()
         self._made: Grammars | None = None
 
     def close(self) -> None:
-        """End what compiles grammars."""
+        """End what compiles grammars and decodes pictures."""
         self._compilers.shutdown(cancel_futures=True)
+        self._decoders.close()
         if self._made is not None:
             self._made.close()
 
@@ -48,11 +54,11 @@ class Dispatcher:
         """Raise the OverloadError that a request would meet now, behind all that are on their way."""
         self._served.check_room(self._coming)
 
-    async def prompt(self, task: Task) -> Prompt:
+    async def prompt(self, task: Task, caller: Caller, hold: Hold) -> Prompt:
         """The prompt of a task as a model takes it. PromptError, or what a chat template raises."""
-        return await asyncio.to_thread(self._prompt, task)
+        return await asyncio.to_thread(self._prompt, await self._decoded(task, caller, hold))
 
-    async def start(self, *tasks: Task, caller: Caller) -> Answers:
+    async def start(self, *tasks: Task, caller: Caller, hold: Hold) -> Answers:
         """Queue tasks: `n` answers to each, in order. Use what it gives in a `with` block.
 
         Raises what `AsyncModel.chat` does; nothing of the request stays queued then.
@@ -63,6 +69,7 @@ class Dispatcher:
         self._coming += coming
         try:
             for task in tasks:
+                task = await self._decoded(task, caller, hold)
                 prompt, options = await asyncio.to_thread(self._prepare, task)
                 if task.format is not None or task.tool_choice not in ("auto", "none"):
                     loop = asyncio.get_running_loop()
@@ -81,13 +88,36 @@ class Dispatcher:
             self._coming -= coming
         return Answers(answers)
 
+    async def _decoded(self, task: Task, caller: Caller, hold: Hold) -> Task:
+        """The task with pictures and videos in place of their files, if it has any.
+
+        They are decoded one by one, so that not all are where the first are too long for the context already.
+        """
+        room, parts, tokens = self._served.model.capacity, [], 0
+        for each in task.attachments:
+            item = await self._decoders.decode(each, caller)
+            hold(item.frames.nbytes)
+            if self._observer is not None:
+                self._observer.decoded(item.kind)
+            parts.append(Media(item.kind, item))
+            tokens += item.tokens
+            if tokens > room:
+                raise ContextError(
+                    "the pictures and videos alone are longer than the context", where=each.where,
+                    expected=f"at most {room:,} tokens", found=f"{tokens:,} up to this one",
+                    hint="Send fewer, or smaller ones",
+                )  # fmt: skip
+        return task.with_media(parts) if parts else task
+
     def _prepare(self, task: Task) -> tuple[Prompt, GenerateOptions]:
         options, prompt = GenerateOptions(**task.options), self._prompt(task)
         if task.up_to is not None:
             ids = prompt.ids if isinstance(prompt, ChatPrompt) else prompt
             options["max_new_tokens"] = max(1, min(task.up_to, self._served.model.capacity + 1 - len(ids)))
-        if task.effort is not None and isinstance(prompt, ChatPrompt) and prompt.thinking:
+        if isinstance(prompt, ChatPrompt) and prompt.thinking and task.effort is not None:
             options["thinking_budget"] = task.effort
+        if options.get("thinking_budget") == 0 and self._switches:  # and so the prompt has it
+            del options["thinking_budget"]
         return prompt, options
 
     def _constraint(self, task: Task) -> Constraint | ToolCalls | None:
@@ -114,7 +144,13 @@ class Dispatcher:
         if model.template is None:
             raise PromptError("the model has no chat template", hint="/v1/completions continues plain text")
         tools = () if task.tool_choice == "none" else task.tools
-        return model.template.prompt(messages, model.tokenizer, tools)
+        return model.prompt(messages, tools, thinking=task.thinking if self._switches else None)
+
+    @property
+    def _switches(self) -> bool:
+        """Whether a prompt can say if the answer begins with reasoning."""
+        template = self._served.model.template
+        return template is not None and template.switches
 
     def _queue(self, prompt: Prompt, options: GenerateOptions, caller: Caller, like: AsyncStream | None) -> AsyncStream:
         if isinstance(prompt, ChatPrompt):

@@ -71,6 +71,7 @@ async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
         task.cancel()
         left.cancel()
         await asyncio.gather(task, left, return_exceptions=True)
+        del task  # an error that it ends with holds this frame, and all that led to it
 
 
 async def _left(receive: Receive) -> None:

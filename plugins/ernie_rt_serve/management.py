@@ -56,6 +56,11 @@ def _card(service: Service) -> dict[str, object]:
         "created": service.began,
         "owned_by": "ernie-rt",
         "max_model_len": service.served.model.capacity,
+        "architecture": {
+            "input_modalities": ["text", *(("image", "video") if service.sees else ())],
+            "output_modalities": ["text"],
+        },
+        "max_body_bytes": service.body_bytes,
         "defaults": {name: value for name, value in defaults.items() if name in SAMPLING},
     }
 

@@ -49,6 +49,10 @@ class Metrics:
             ("model_name", "reason"),
             registry=self.registry,
         )
+        self._pictures = Counter(
+            f"{PREFIX}media_items", "Pictures and videos that were taken in", ("model_name", "kind"),
+            registry=self.registry,
+        )  # fmt: skip
         self.registry.register(self)
 
     def observe(self, served: AsyncModel) -> None:
@@ -74,6 +78,9 @@ class Metrics:
             self._each.observe(seconds)
             self._token_seconds.append(seconds)
 
+    def decoded(self, kind: str) -> None:
+        self._pictures.labels(self._model, kind).inc()
+
     def refused(self, reason: str) -> None:
         self._refused.labels(self._model, reason).inc()
 
@@ -95,6 +102,8 @@ class Metrics:
             ("generation_tokens", "Tokens of answers", stats.generated_tokens),
             ("prefix_cache_queries", "Tokens that were looked for in the cache", stats.prompt_tokens),
             ("prefix_cache_hits", "Tokens that were found in the cache", stats.cached_tokens),
+            ("vision_patches", "Patches of pictures and videos that were encoded", stats.patches),
+            ("mm_cache_hits", "Pictures and videos that were encoded already", stats.features_found),
             ("num_preemptions", "Sequences that gave their rows back, to be computed anew", stats.preemptions),
         ):
             counter = CounterMetricFamily(PREFIX + name, text, labels=("model_name",))

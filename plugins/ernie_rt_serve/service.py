@@ -7,16 +7,22 @@ import hashlib
 import logging
 import time
 from collections import deque
+from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 from starlette.requests import Request
 
-from ernie_rt import AsyncModel, __version__
+from ernie_rt import AsyncModel, Caller, __version__
 from ernie_rt.errors import OverloadError
-from ernie_rt_serve.dispatch import Dispatcher
+from ernie_rt_serve.access import caller
+from ernie_rt_serve.answers import Answers
+from ernie_rt_serve.dispatch import Dispatcher, Prompt
+from ernie_rt_serve.events import unless_gone
 from ernie_rt_serve.faults import Fault, fault_of
 from ernie_rt_serve.metrics import Metrics
 from ernie_rt_serve.settings import Settings
+from ernie_rt_serve.task import Task
 
 FAILURES: Final = 3
 FAILURE_SECONDS: Final = 10.0
@@ -37,7 +43,7 @@ class Service:
         self.parsing = asyncio.Lock()
         """Held by who parses a long body."""
         self.held = 0
-        """Bytes of the bodies that are not answered yet."""
+        """Bytes that requests hold which are not answered yet: of their bodies, and of what these were decoded into."""
         self._failures: deque[float] = deque(maxlen=FAILURES)
         self._model: tuple[AsyncModel, Dispatcher] | None = None
         if served is not None:
@@ -64,6 +70,16 @@ class Service:
         return self._loaded()[1]
 
     @property
+    def sees(self) -> bool:
+        """Whether the model takes in pictures and videos."""
+        return self._model is not None and self.served.model.reader is not None
+
+    @property
+    def body_bytes(self) -> int:
+        """How long a body may be."""
+        return self.settings.longest_body(self.sees)
+
+    @property
     def fingerprint(self) -> str:
         """Differs where the same request may be answered otherwise."""
         choice = self.served.model.choice
@@ -87,11 +103,23 @@ class Service:
             message = f"There is no such model here: ask for {self.settings.model!r}, or leave the name out"
             raise Fault(404, message, "model", "model_not_found")
 
+    async def start(self, request: Request, *tasks: Task, who: Caller) -> Answers:
+        """Queue what a request asks for, as `Dispatcher.start` has it; ClientGone where nobody waits for it."""
+        self._check_attachments(tasks)
+        started = self.dispatcher.start(*tasks, caller=who, hold=partial(self.hold, request))
+        return await unless_gone(request.receive, started)
+
+    async def prompt(self, request: Request, task: Task) -> Prompt:
+        """The prompt of a task, as `Dispatcher.prompt` has it; ClientGone where nobody waits for it."""
+        self._check_attachments([task])
+        prompt = self.dispatcher.prompt(task, caller(request), partial(self.hold, request))
+        return await unless_gone(request.receive, prompt)
+
     def hold(self, request: Request, size: int) -> None:
         """Count what a request brings, until `let_go`; a Fault where all of them together bring too much."""
-        most = self.settings.bodies_bytes
+        most = self.settings.most_held(self.sees)
         if self.held + size > most:
-            message = f"The bodies of all requests here have more than {most:,} bytes together"
+            message = f"All requests here together hold more than {most:,} bytes"
             raise Fault(429, message, code="bodies_too_large", headers={"Retry-After": "1", "Connection": "close"})
         self.held += size
         request.state.held = getattr(request.state, "held", 0) + size
@@ -99,6 +127,7 @@ class Service:
     def let_go(self, request: Request) -> None:
         """What a request has brought is no longer needed."""
         self.held -= getattr(request.state, "held", 0)
+        request.state.held = 0
 
     def fault(self, id: str, error: Exception) -> Fault:
         """The fault that an error is to the request of that id; what is the server's own is written to its log."""
@@ -109,6 +138,15 @@ class Service:
             self._failures.append(time.monotonic())
             log.error("request %s failed", id, exc_info=error)
         return fault
+
+    def _check_attachments(self, tasks: Iterable[Task]) -> None:
+        """A Fault for pictures and videos that a model does not take in, or not so many."""
+        given, most = [each for task in tasks for each in task.attachments], self.settings.most_attachments
+        if given and not self.sees:
+            what = f"the model {self.settings.model!r} takes in text alone"
+            raise given[0].fault(f"{what}; pictures are for a vision-language model, such as ERNIE-4.5-VL-28B-A3B")
+        if len(given) > most:
+            raise given[most].fault(f"a request has at most {most} pictures and videos")
 
     def _loaded(self) -> tuple[AsyncModel, Dispatcher]:
         if self._model is None:

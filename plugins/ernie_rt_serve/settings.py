@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from ernie_rt_serve.access import NO_KEYS, Keys
+
+TEXT_BODY_BYTES: Final = 4 << 20
+MEDIA_BODY_BYTES: Final = 32 << 20
+"""The longest bodies where nobody says otherwise: of text alone, and for a model that takes in pictures."""
+HELD_BODIES: Final = 8
+LEAST_HELD_BYTES: Final = 64 << 20
+"""All requests together may hold so many of the longest bodies, and so much at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +29,12 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
 
     header_bytes: int = 32 << 10
-    body_bytes: int = 4 << 20
-    bodies_bytes: int = 64 << 20
-    """Of all requests together that are not answered yet."""
+    body_bytes: int | None = None
+    """None: as the constants above have it."""
+    held_bytes: int | None = None
+    """Of all requests together that are not answered yet: of their bodies, and of what pictures in them become."""
+    most_attachments: int = 64
+    """Pictures and videos in a request."""
     json_depth: int = 64
     json_signs: int = 1 << 18
     """Commas and brackets in a body, which bound how many values it holds: small ones take 50 times their length."""
@@ -31,7 +42,22 @@ class Settings:
     header_seconds: float = 10
     """From the first byte of a request, or the beginning of its connection, to the end of its headers."""
     body_seconds: float = 10
+    """How long a body may keep a server waiting; what comes of it counts as time at `body_rate`."""
+    body_rate: int = 256 << 10
+    """Bytes a second at which a body may take as long as it is long."""
     stall_seconds: float = 30
     """How long a client may take next to nothing of its answer before its connection is closed."""
     drain_seconds: float = 30
     """How long answers that are under way may take when the server is told to end."""
+
+    def longest_body(self, sees: bool) -> int:
+        """In bytes, for a model that takes in pictures or does not."""
+        if self.body_bytes is not None:
+            return self.body_bytes
+        return MEDIA_BODY_BYTES if sees else TEXT_BODY_BYTES
+
+    def most_held(self, sees: bool) -> int:
+        """In bytes, as `held_bytes`."""
+        if self.held_bytes is not None:
+            return self.held_bytes
+        return max(LEAST_HELD_BYTES, HELD_BODIES * self.longest_body(sees))

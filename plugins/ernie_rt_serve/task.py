@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ernie_rt.generation.options import GenerateOptions
+from ernie_rt_serve.attachments import Attachment
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,11 @@ class Format:
 class Task:
     """A prompt, and how it is to be answered.
 
-    `prompt` is a conversation (messages as OpenAI has them), or a text or token ids to be continued. `tool_choice` is
-    "auto", "none", "required", or the name of the one tool that must be called. `n` answers are wanted. `up_to` is in
-    place of the option `max_new_tokens` where an answer may be shorter for want of room in the context, `effort` in
-    place of `thinking_budget` where a model may as well be one that does not think.
+    `prompt` is a conversation (messages as `Model.chat` has them, in which Attachments stand for pictures and videos),
+    or a text or token ids to be continued. `tool_choice` is "auto", "none", "required", or the name of the one tool
+    that must be called. `n` answers are wanted. `up_to` is in place of the option `max_new_tokens` where an answer may
+    be shorter for want of room in the context, `effort` in place of `thinking_budget` where a model may as well be one
+    that does not think. `thinking` says whether an answer is to begin with reasoning, for models that can do both.
     """
 
     prompt: tuple[Mapping[str, Any], ...] | str | tuple[int, ...]
@@ -36,5 +38,27 @@ class Task:
     options: GenerateOptions = field(default_factory=GenerateOptions)
     up_to: int | None = None
     effort: int | None = None
+    thinking: bool | None = None
     n: int = 1
     priority: int = 0
+
+    @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        """The pictures and videos of a conversation that nobody has decoded yet, in their order."""
+        messages = () if isinstance(self.prompt, str) else self.prompt
+        contents = [message.get("content") for message in messages if isinstance(message, Mapping)]
+        parts = [part for content in contents if isinstance(content, list) for part in content]
+        return tuple(part for part in parts if isinstance(part, Attachment))
+
+    def with_media(self, media: Iterable[object]) -> Task:
+        """The task with these parts in the places of its `attachments`."""
+        coming = iter(media)
+
+        def filled(message: Mapping[str, Any]) -> Mapping[str, Any]:
+            content = message.get("content")
+            if not isinstance(content, list):
+                return message
+            parts = [next(coming) if isinstance(part, Attachment) else part for part in content]
+            return {**message, "content": parts}
+
+        return replace(self, prompt=tuple(filled(each) for each in self.prompt if isinstance(each, Mapping)))

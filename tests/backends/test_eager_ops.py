@@ -137,7 +137,7 @@ def test_many_patches_in_16_bits(
     frame = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     found = functions["attention"](q, k, v, None, frame, *[None] * 5, scale=0.25)
     assert found.dtype is torch.bfloat16
-    close(found, meaning("attention", q, k, v, None, frame, *[None] * 5, scale=0.25), 0.05)
+    close(found, meaning("attention", q, k, v, None, frame, *[None] * 5, scale=0.25), 0.15 if multiplies else 0.05)
 
 
 def test_scores_of_a_picture_are_never_all_in_memory() -> None:

@@ -22,6 +22,7 @@ def test_the_last_run_of_a_file(tmp_path: Path) -> None:
     last = [
         event("Mul_1/Fused/_kernel_time", 215, 40), event("0_kernel_time", 210, 4), event("0_fence_before", 209, 1),
         event("SequentialExecutor::Execute", 206, 60, "Session"), event("model_run", 205, 70, "Session"),
+        event("y.loop_kernel_time", 216, 30) | {"args": {"op_name": "Loop"}},  # whose nodes are there themselves
     ]  # fmt: skip
     path.write_text(json.dumps([*first, *last]))
     profile = read_profile(path)

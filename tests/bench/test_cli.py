@@ -15,6 +15,7 @@ from ernie_rt_bench import rounds
 from ernie_rt_bench.cli import app
 from ernie_rt_bench.process import Process
 from ernie_rt_bench.workload import Workload
+from support.vision_checkpoint import write_vision_checkpoint
 
 QUICK = ("--prompt", 6, "--new", 2, "--rounds", 1, "--threads", 1)
 
@@ -44,6 +45,23 @@ def test_a_backend_from_end_to_end(tmp_path: Path) -> None:
         assert result["peak_bytes"] > 20 << 20
     assert "| ernie-rt reference float32 |" in markdown.read_text()
     ElementTree.fromstring(plot.read_text())
+
+
+def test_a_picture_and_the_tower_alone(tmp_path: Path) -> None:
+    write_vision_checkpoint(tmp_path / "sees")
+    picture = ("--image", "200x150", "--backend", "reference")
+    found = run(tmp_path / "sees", *picture, *QUICK, "--json", "--markdown", tmp_path / "a.md")
+    assert found.exit_code == 0, found.output
+    (result,) = json.loads(found.stdout)["results"]
+    assert [(m["kind"], m["context"], m["tokens"]) for m in result["measurements"]] == [
+        ("prefill", 6, 6), ("decode", 6, 2), ("tower", 35, 35), ("picture", 41, 41)
+    ]  # fmt: skip
+    assert all(m["seconds"] > 0 for m in result["measurements"])
+    assert "| SECONDS | TOWER 196x140, 35 TOKENS | FIRST TOKEN AFTER IT AND 6 |" in (tmp_path / "a.md").read_text()
+    error = run("demo", *picture, *QUICK).exception
+    assert isinstance(error, OptionError) and error.what == "the model takes in text alone"
+    error = run("demo", *picture, "--vs", "transformers").exception
+    assert isinstance(error, OptionError) and error.what == "--image measures ernie-rt alone"
 
 
 def test_the_model_may_be_named_in_two_ways_and_has_to_be() -> None:

@@ -91,7 +91,6 @@ def test_a_large_picture_is_made_smaller_on_a_cpu(sees: Path, pictures: Path, mo
         (["--image", "{pictures}/one.png", "--fps", "1"], "--fps is about --video"),
         (["--max-frames", "4"], "--max-frames is about --video"),
         (["--image", "{pictures}/one.png", "--max-pixels", "100"], "max_pixels"),
-        (["--image", "{pictures}/one.png", "--receipt", "r.json"], "no receipt of an answer about pictures"),
         (["--image", "{pictures}/one.png", "--text-only"], "reads text alone"),
         (["--image", "{pictures}/one.png", "--max-context", "9"], "of text, image 1 8"),
         (["--raw", "--thinking"], "--thinking needs a chat template"),

@@ -53,6 +53,38 @@ def test_a_plan_ends_with_a_command_that_runs() -> None:
     assert (ran.code, ran.out) == (0, "5 kilograms = 5000 grams\n")
 
 
+def test_a_plan_with_pictures_in_the_prompt(tmp_path: Path) -> None:
+    shown = ("--image", "1920x1080", "--image", "640x480", "--video", "60x1280x720")
+    card = ("--device", "H100 SXM", "--storage", "bfloat16")
+    ran = command("plan", "VL-28B-A3B", *shown, *card, "--html", tmp_path / "plan.html")
+    assert (ran.code, ran.err) == (0, "")
+    rows = [line.split() for line in ran.out.splitlines()]
+    said = [" ".join(row) for row in rows]
+    assert "image 1920x1080 1932x1092 10,764 2,691 33.34 TFLOPs 147.2 MiB 13.1 MiB" in said
+    assert [row[3:5] for row in rows if row[:1] == ["video"]] == [["287,040", "35,880"]]
+    assert "TOWER s  FIRST TOKEN s\n65,536 " in ran.out and "\n1,024 " not in ran.out  # which has no room for them
+    assert "<td>1932x1092</td>" in (tmp_path / "plan.html").read_text("utf-8")
+    here = json.loads(command("plan", "VL-28B-A3B", *shown[:2], "--context", "4k", "--storage", "int4", "--json").out)
+    assert [each["tokens"] for each in here["vision"]["shown"]] == [1008]  # on a CPU
+    page = (Path(__file__).parents[2] / "docs/planning.md").read_text("utf-8")
+    written = [*here["vision"], *here["vision"]["shown"][0]]
+    assert [key for key in written if f"`{key}`" not in page] == []
+    for arguments, message in (
+        (("VL-28B-A3B", *shown, "--context", "4k"), "--context is not possible; expected 37281, to have room for"),
+        (("VL-28B-A3B", "--image", "receipt.jpg"), "--image is not a size; expected WIDTHxHEIGHT"),
+        (("0.3B", *shown), "the model takes in text alone, no pictures and no videos; found 3 of them"),
+        (("VL-28B-A3B", "--text-only", *shown), "the model takes in text alone"),
+    ):
+        wrong = command("plan", *arguments)
+        assert wrong.code == 2 and message in wrong.err, wrong.err
+
+
+def test_explain_tells_of_the_tower_too() -> None:
+    told = json.loads(command("explain", "VL-28B-A3B", "--weights", "int4", "--backend", "onnx", "--json").out)
+    counts = {each["op"]: each["count"] for each in told["ops"] if each["kept"]}
+    assert counts["layer_norm"] == 32 * 2 + 1 + 2 and counts["gelu"] == 32 + 2
+
+
 def test_a_plan_says_that_what_fits_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PluginHost, "missing", lambda self, name: f"needs {name}")
     assert "\n512 tokens: what fits is not installed: " in command("plan", "demo", "--context", "512").out

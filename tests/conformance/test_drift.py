@@ -22,12 +22,13 @@ from ernie_rt.conformance.trace import MAX_TOKENS, most_tokens, trace
 from ernie_rt.contract import Interpreter, Node, Weight
 from ernie_rt.errors import BackendError, OptionError, PromptError
 from ernie_rt.host import PluginHost
-from ernie_rt.location import locate
+from ernie_rt.location import Located, locate
 from ernie_rt.modeling.config import read_config
 from ernie_rt.reference.ops import MEANINGS
 from ernie_rt.storage.rope import inverse_frequencies
 from ernie_rt.weights.quantize import Quantization, quantize_model
-from support import capture_backend, grains
+from ernie_rt.weights.synthetic import Synthetic
+from support import capture_backend, grains, sighted
 from support.capture_backend import CaptureExecutable
 from support.drawn import DENSE, write_drawn
 from support.rehearsal import MODELS, PROMPTS, Weights
@@ -432,3 +433,47 @@ def test_a_quantised_model_runs_as_it_is_stored(tmp_path: Path) -> None:
     assert drift.verdict != "bug" and all(side.wrong is None for side in drift.sides)
     packed = {name: {w.name for w in graph.weights if w.storage.packed} for name, graph in graphs.items()}
     assert "layers.0.mlp.down" in packed["onnx"] and not packed["reference"]
+
+
+PICTURE, FILM = sighted.picture(2, 3), sighted.film(4)
+SHOWING = (5, 61, *[sighted.PLACEHOLDER] * 6, 62, 9, 63, *[sighted.PLACEHOLDER] * FILM.tokens, 64, 40)
+ITEMS = ((2, PICTURE), (11, FILM))
+
+
+def seen(a: Contender = EAGER, b: Contender = REFERENCE, **options: Any) -> Drift:
+    located, given = Located(sighted.config()), {"items": ITEMS, "max_new_tokens": 4, "host": HOST}
+    return compare(located, a, b, SHOWING, weights=Synthetic(3), **given | options)
+
+
+@pytest.mark.parametrize("a", [EAGER, Contender("eager", dtype="bfloat16"), Contender("onnx")], ids=str)
+def test_the_tower_is_judged_where_something_is_shown(a: Contender) -> None:
+    drift = seen(a)
+    assert drift.verdict in ("same", "tie"), drift.reason
+    for side in drift.sides:
+        scopes = [piece.scope for piece in side.pieces]
+        assert scopes.index("vision.layers.1.mlp.residual") < scopes.index("vision.features") < scopes.index("embed")
+        assert len(set(scopes)) == len(scopes) and all(piece.own <= OP_LIMIT for piece in side.pieces)
+
+
+@pytest.mark.parametrize(
+    "scope", ["vision.layers.1.mlp.gelu", "vision.spatial.fc1", "vision.features", "layers.2.mlp.vision.experts"]
+)
+def test_names_the_piece_of_the_tower_that_is_wrong(scope: str, broken: Callable[[str, Mutate], None]) -> None:
+    broken(scope, lambda function: lambda *operands, **attrs: function(*operands, **attrs) * 1.5)
+    drift = seen()
+    assert drift.verdict == "bug" and drift.sides[0].wrong is not None
+    assert drift.sides[0].wrong.scope == scope and drift.sides[1].wrong is None
+
+
+def test_features_of_a_wrong_tower_are_no_fault_of_what_takes_them(broken: Callable[[str, Mutate], None]) -> None:
+    broken("vision.patch", lambda function: lambda *operands, **attrs: function(*operands, **attrs) + 0.1)
+    pieces = seen().sides[0].pieces
+    assert [piece.scope for piece in pieces if piece.wrong] == ["vision.patch"]
+    drifts = {piece.scope: piece.drift for piece in pieces if piece.drift is not None}
+    assert drifts["vision.features"] > 1e-3 and drifts["embed"] > 1e-3
+
+
+def test_a_text_for_a_model_that_sees() -> None:
+    located = Located(sighted.config())
+    drift = compare(located, EAGER, REFERENCE, [5, 9, 40, 2], max_new_tokens=4, weights=Synthetic(3), host=HOST)
+    assert drift.verdict == "same" and not any(piece.scope.startswith("vision.") for piece in drift.sides[0].pieces)

@@ -256,6 +256,17 @@ def pools(change: Function) -> Callable[[Function], Function]:
     return mutated
 
 
+def mirrored(function: Function) -> Function:
+    return lambda table, positions, **attrs: function(table, positions[:, ::-1], **attrs)
+
+
+def one_late(function: Function) -> Function:
+    def embed(ids: Any, table: Any, features: Any = None, row: Any = None) -> Any:
+        return function(ids, table, features, None if row is None else np.maximum(row - 1, 0))
+
+    return embed
+
+
 def without_bias(function: Function) -> Function:
     return lambda x, weight, bias=None: function(x, weight)
 
@@ -624,6 +635,15 @@ MUTANTS: dict[str, Mutant] = {
         "L3/moe/tokens", {"choose": staticmethod(lambda step, logits: drawn(step, logits, later=1))}, sampling
     ),
     "a token now and then": Mutant("L3/dense/tokens", {"choose": staticmethod(now_and_then)}, sampling),
+    # models that see
+    "frames see one another, in a model": Mutant(
+        "L3/vl/pieces", {"rope_attention": of_frames(lambda frame, index: (frame * 0, index))}
+    ),
+    "rows and columns swapped, in a model": Mutant("L2/vl/logits", {"rope_rows": mirrored}),
+    "the feature before, in a model": Mutant("L2/vl/logits", {"embed": one_late}, blocks),
+    "text for the second pool, in a model": Mutant(
+        "L2/vl/logits", {"moe_block": pools(lambda a, b: (a, (b[0] & False, *b[1:])))}, blocks
+    ),
     # blocks of integers
     "nibbles the wrong way round": Mutant("L1/linear/blocks", {"read": staticmethod(swapped)}, packed, storage="int4"),
     "zero is 7": Mutant("L1/moe_experts/blocks", {"read": staticmethod(off_by_one)}, packed, storage="int4/64"),

@@ -24,6 +24,7 @@ from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import Plain
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.modeling.graphs import build_graphs, weights_of
 from ernie_rt.runtime.scheduler import Scheduler
 from support.mutants import NumpyBackend, blocks, eager, host_of, sampling
 
@@ -134,7 +135,7 @@ def test_numbers_are_those_of_every_language() -> None:
     for case in op_cases():
         made[f"ops.json {case.key}"] = digest(_operands(case))
     for model in model_cases():
-        weights = build_graph(model.config).weights
+        weights = weights_of(build_graphs(model.config)).values()
         made[f"models.json {model.name}"] = digest(
             {w.name: model.values(w) for w in weights if isinstance(w.storage, Plain)}
         )
@@ -235,7 +236,8 @@ def test_a_skip_is_no_fault_of_a_backend() -> None:
 
 
 def test_a_model_that_a_backend_does_not_run_is_skipped() -> None:
-    suite = Suite("mutant", host_of(Particular))
+    promised = Features(ops=True, moe=True, biases=True, batches=True, taps=True, deterministic=True)
+    suite = Suite("mutant", host_of(Particular), expectations=Expectations(promised))
     report = suite.run(["L2"])
     assert report.ok, report.table()
     (cancel,) = (check.run() for check in suite.checks(["L3"]) if str(check) == "L3/moe/cancel")

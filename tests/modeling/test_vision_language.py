@@ -193,7 +193,10 @@ def test_pictures_are_prepared_as_published(name: str, tmp_path: Path) -> None:
     fields = json.loads((DATA / f"{name}.preprocessor_config.json").read_text())
     path = tmp_path / "preprocessor_config.json"
     path.write_text(json.dumps(fields))
-    assert read_preprocessor(tmp_path) == PreprocessorConfig(3136, 4816896)
+    assert fields["max_pixels"] == 6144 * 28 * 28
+    assert read_preprocessor(tmp_path) == PreprocessorConfig(3136, 6177 * 28 * 28), "as in Baidu's code"
+    path.write_text(json.dumps({**fields, "max_pixels": 784_000}))
+    assert read_preprocessor(tmp_path) == PreprocessorConfig(3136, 784_000)
     for changes, says in (
         ({"image_mean": [0.5, 0.5, 0.5]}, "image_mean: not supported"),
         ({"max_pixels": 100}, "max_pixels: impossible value"),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ernie_rt.errors import InputError
+from ernie_rt.errors import FileFormatError, InputError
 from ernie_rt.receipts.reading import read_receipt
 from support.commands import command
 
@@ -54,6 +54,49 @@ def changed(place: str, value: object) -> dict[str, Any]:
     return tree
 
 
+ITEM: dict[str, Any] = {
+    "kind": "image", "start": 1, "file": "d" * 64, "given": [60, 30], "asked": {"max_pixels": 9000},
+    "by": ["pillow 13.0.0"], "frames": 1, "size": [56, 28], "pixels": "e" * 64,
+}  # fmt: skip
+SHOWING: dict[str, Any] = GOOD | {"receipt": 2, "prompt": [5, 60, 60, 6, 60, 60, 60, 60], "items": [ITEM]}
+
+
+def test_one_with_a_picture_and_a_video(tmp_path: Path) -> None:
+    film = ITEM | {"kind": "video", "start": 4, "frames": 4, "file": None, "asked": {"fps": 2.0, "max_frames": 9}}
+    read = read_receipt(written(tmp_path, SHOWING | {"items": [ITEM, film]}))
+    assert [(each.tokens, each.grid) for each in read.items] == [(2, (1, 1, 2)), (4, (2, 1, 2))]
+    assert read.to_json() == SHOWING | {"items": [ITEM, film]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("kind", "sound", "items.kind is not possible; expected one of image, video"),
+        ("start", 7, "items.start is not possible; expected 0 to 6; found 7"),
+        ("start", -1, "items.start is not possible"),
+        ("file", "../secret.png", "items.file is not possible"),
+        ("given", [0, 5], "items.given is not possible; expected a width and a height"),
+        ("given", [1, 2, 3], "items.given is not possible"),
+        ("asked", {"path": 1}, "items.asked is not possible; expected an object of fps, max_frames, "),
+        ("asked", {"max_pixels": "x"}, "items.asked is not possible"),
+        ("by", "pillow", "items.by is not possible"),
+        ("frames", 2, "items.frames is not possible; expected 1 of a picture; found 2"),
+        ("frames", 0, "items.frames is not possible"),
+        ("size", [57, 28], "items.size is not possible; expected a width and a height, multiples of 28"),
+        ("pixels", None, "items.pixels is not possible"),
+        ("data", "iVBORw0KGgo", "fields that no receipt has; found 'items.data'"),
+    ],
+)
+def test_whatever_is_wrong_with_a_picture_is_named(tmp_path: Path, name: str, value: object, said: str) -> None:
+    ran = command("replay", written(tmp_path, SHOWING | {"items": [ITEM | {name: value}]}))
+    assert (ran.code, ran.out) == (2, "") and said in ran.err and len(ran.err.splitlines()) == 1
+
+
+def test_pictures_do_not_lie_over_each_other(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"items.start is not possible; expected 3 to 6; found 2"):
+        read_receipt(written(tmp_path, SHOWING | {"items": [ITEM, ITEM | {"start": 2}]}))
+
+
 def test_a_good_one(tmp_path: Path) -> None:
     read = read_receipt(written(tmp_path, GOOD))
     assert read.ids == (7,) and read.answer[0].runner_up == (8, 0.5) and read.options["logit_bias"] == {3: 1.5}
@@ -63,7 +106,7 @@ def test_a_good_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        ("receipt", 2, "a receipt of a newer format; expected 1 at most; found 2. It was written by ernie-rt '0.1.0'"),
+        ("receipt", 3, "a receipt of a newer format; expected 2 at most; found 3. It was written by ernie-rt '0.1.0'"),
         ("receipt", 10**400, "beyond float64"),
         ("receipt", True, "not a receipt"),
         ("receipt", ..., "not a receipt"),

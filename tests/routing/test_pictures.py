@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,17 @@ from PIL import Image
 from browser import Browser, browser, chromium
 from ernie_rt.routing.page import routing_html, write_html
 from ernie_rt.routing.pictures import LONGEST_SIDE, MOST_FRAMES, Picture
+from ernie_rt.routing.report import Report
 from ernie_rt.routing.svg import svg
 from ernie_rt.routing.terminal import routing_text
-from ernie_rt.runtime.inputs import POSITIONS, PerToken
-from ernie_rt.runtime.items import PlacedItem
-from ernie_rt.runtime.sequence import Request
+from ernie_rt.text.chat import ChatPrompt
 from ernie_rt.vision.item import Item
-from ernie_rt.vision.positions import rope_positions
 from support import sighted
 from support.browsing import needs_browser
 from support.routings import seeing
 
 
-def request(*parts: int | Item) -> Request:
+def asked(*parts: int | Item) -> ChatPrompt:
     ids: list[int] = []
     placed: list[tuple[int, Item]] = []
     for part in parts:
@@ -36,20 +35,16 @@ def request(*parts: int | Item) -> Request:
         else:
             placed.append((len(ids), part))
             ids += [sighted.PLACEHOLDER] * part.tokens
-    places = rope_positions(len(ids), [(start, item.merged) for start, item in placed])
-    return Request(
-        tuple(ids), 0, taps=True, items=tuple(PlacedItem(*each) for each in placed),
-        inputs={POSITIONS: PerToken(places, "count")},
-    )  # fmt: skip
+    return ChatPrompt(tuple(ids), items=tuple(placed))
 
 
 @pytest.mark.parametrize("backend", ["reference", "eager"])
 def test_each_token_counts_for_the_pool_that_serves_it(backend: str) -> None:
     """By its id: a marker is vision too, and text that stands between."""
-    asked = request(5, 61, sighted.picture(2, 3), 62, 9, 40)
+    prompt = asked(5, 61, sighted.picture(2, 3), 62, 9, 40)
     with sighted.load(backend=backend, routing=True, dtype="float32") as model:
-        routing = model.routed(asked)
-    seen = np.array(asked.ids) >= sighted.PLACEHOLDER
+        routing = model.routing(prompt)
+    seen = np.array(prompt.ids) >= sighted.PLACEHOLDER
     assert [routes.name for routes in routing.routers] == ["layer 1", "layer 2", "vision 1", "vision 2"]
     for routes in routing.routers:
         served = seen if routes.pool == "vision" else ~seen
@@ -60,21 +55,10 @@ def test_each_token_counts_for_the_pool_that_serves_it(backend: str) -> None:
         assert not routes.by_bias[~served].any()
 
 
-def test_of_a_text_the_experts_for_pictures_have_no_token() -> None:
+def test_what_served_no_token_says_so() -> None:
     with sighted.load(routing=True) as model:
         routing = model.routing([5, 9, 40])
     assert [load.tokens for load in routing.load.routers] == [3, 3, 0, 0]
-    report = seeing(item=None)
-    assert routing_text(report) and svg(report)
-
-
-def test_what_served_no_token_says_so() -> None:
-    from dataclasses import replace
-
-    from ernie_rt.routing.report import Report
-
-    with sighted.load(routing=True) as model:
-        routing = model.routing([5, 9, 40])
     report = Report("m", "reference", "cpu", "float64", routing.load, routing, ("a", "b", "c"))
     text, page, drawn = routing_text(report), routing_html(report), svg(report)
     assert all("no token" in shown and "nan" not in shown for shown in (text, page, drawn))
@@ -113,7 +97,7 @@ def test_pictures_are_small_and_in_the_page() -> None:
     assert base64.b64decode(encoded) == seeing().pictures[0].shown[0]
     assert "img-src data:" in page and 'data-start="4" data-count="6" data-columns="3"' in page
     assert "a picture of 84x56, resized: tokens 4 to 9" in page
-    assert "img-src" not in routing_html(seeing(item=None).__class__("m", "e", "c", "f", seeing().load))
+    assert "img-src" not in routing_html(replace(seeing(), pictures=()))
 
 
 def test_of_a_video_the_first_frames_are_shown() -> None:

@@ -149,6 +149,14 @@ def test_who_has_its_features_comes_before_those_that_came_later() -> None:
     assert passes.admitted < picture.admitted < later.admitted
 
 
+def test_what_comes_first_is_encoded_first() -> None:
+    executable = toy()
+    engine = engine_of(executable, max_patches=FRAME)
+    film, picture = engine.submit(shown(FILM)), engine.submit(shown(CAT, priority=-1))
+    list(engine.run(film, picture))
+    assert [step.extra["patches"][0, 0] for step in executable.steps if step.graph == "vision"][:3] == [3, 1, 1]
+
+
 def test_no_more_are_put_aside_than_there_are_seats() -> None:
     executable = toy("slots", sequences=2)
     engine = engine_of(executable)
@@ -232,10 +240,10 @@ def test_features_that_are_none(spoil: Callable[[Any], Any], found: str, monkeyp
 @pytest.mark.parametrize(
     ("places", "message"),
     [
-        ([-1], "item 1 of 1 has the tokens -1 to 4 of the prompt, where 0 to 19 are free"),
-        ([15], "item 1 of 1 has the tokens 15 to 20 of the prompt, where 0 to 19 are free"),
-        ([2, 7], "item 2 of 2 has the tokens 7 to 12 of the prompt, where 8 to 19 are free"),
-        ([8, 1], "item 2 of 2 has the tokens 1 to 6 of the prompt, where 14 to 19 are free"),
+        ([-1], "item 1 of 1 does not lie behind .* expected some of the tokens 0 to 19; found -1 to 4"),
+        ([15], "item 1 of 1 does not lie behind .* expected some of the tokens 0 to 19; found 15 to 20"),
+        ([2, 7], "item 2 of 2 does not lie behind .* expected some of the tokens 8 to 19; found 7 to 12"),
+        ([8, 1], "item 2 of 2 does not lie behind .* expected some of the tokens 14 to 19; found 1 to 6"),
     ],
 )
 def test_items_lie_one_behind_the_other_in_the_prompt(places: list[int], message: str) -> None:
@@ -304,3 +312,11 @@ def test_rows_of_pictures_are_kept_on_disk(kind: Literal["paged", "slots"], tmp_
     (sequence,) = ask(third, request)
     assert sequence.cached == 0 and executable.encoded == [6]  # seated in vain, and put aside
     third.close()
+
+
+def test_features_are_shared_within_a_namespace_alone() -> None:
+    executable = toy()
+    engine = engine_of(executable)
+    for namespace, steps in ((b"a", 1), (b"a", 1), (b"b", 2), (b"", 3), (b"b", 3)):
+        ask(engine, shown(steps, CAT, namespace=namespace))
+        assert len(executable.encoded) == steps

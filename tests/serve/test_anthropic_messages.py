@@ -122,7 +122,7 @@ def test_a_format() -> None:
 @pytest.mark.parametrize(
     ("content", "param"),
     [
-        ([{"type": "image", "source": {}}], "messages[0].content[0].type"),
+        ([{"type": "image"}], "messages[0].content[0].source"),
         ([text("x"), {"type": "tool_use", "id": "a", "name": "b", "input": {}}], "messages[0].content[1].type"),
         ([{"type": "text"}], "messages[0].content[0].text"),
         ([{"type": "tool_result"}], "messages[0].content[0].tool_use_id"),

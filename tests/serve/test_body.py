@@ -115,7 +115,7 @@ def test_long_bodies_are_parsed_one_after_another(demo: Model, monkeypatch: pyte
 def test_bodies_together_are_bounded(demo: Model) -> None:
     half = json.dumps(ASK).encode() + b" " * 600
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1200\r\n\r\n"
-    with serving(demo, Settings("demo", bodies_bytes=1000)) as small:
+    with serving(demo, Settings("demo", held_bytes=1000)) as small:
         with small.connect() as connection:
             connection.sendall(head.encode() + half)
             while not small.service.held:
@@ -123,6 +123,14 @@ def test_bodies_together_are_bounded(demo: Model) -> None:
             reply = post(small, half)
             assert reply.status_code == 429 and int(reply.headers["retry-after"]) >= 1
             assert reply.json()["error"]["code"] == "bodies_too_large"
+        with small.connect() as connection:  # what is refused is held no longer, though its rest is to come
+            connection.sendall(head.encode() + half)
+            while not small.service.held:
+                time.sleep(0.01)
+            connection.sendall(b" " * 400)
+            while small.service.held:
+                time.sleep(0.01)
+            assert post(small, half).status_code == 200
         for stream in (True, False, True):
             assert post(small, json.dumps(ASK | {"stream": stream, "user": "x" * 700}).encode()).status_code == 200
         assert post(small, b"{" * 700).status_code == 400
@@ -142,6 +150,26 @@ def test_slow_bodies_time_out(impatient: Served) -> None:
                 answer = connection.recv(65536)
         assert answer.startswith(b"HTTP/1.1 408 ") and time.monotonic() - began > 0.35
         assert b"connection: close" in answer.lower()
+
+
+def test_a_long_body_may_take_as_long_as_it_comes(demo: Model) -> None:
+    """And who sends much at first has no more patience for that."""
+    content = json.dumps(ASK | {"user": "x" * 150_000}).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(content)}\r\n\r\n"
+    with serving(demo, Settings("demo", body_seconds=0.3, body_rate=100_000)) as server:
+        with server.connect() as connection:
+            connection.sendall(head.encode())
+            began = time.monotonic()
+            for at in range(0, len(content), 10_000):
+                time.sleep(0.05)
+                connection.sendall(content[at : at + 10_000])
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ") and time.monotonic() - began > 0.7
+        with server.connect() as connection:
+            connection.sendall(head.encode() + content[:140_000])
+            began = time.monotonic()
+            assert connection.recv(65536).startswith(b"HTTP/1.1 408 ") and 0.2 < time.monotonic() - began < 1
+        assert server.service.held == 0
 
 
 def test_a_client_that_leaves_in_the_middle_is_no_error(server: Served) -> None:

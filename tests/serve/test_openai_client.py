@@ -178,7 +178,10 @@ def test_models(client: openai.OpenAI) -> None:
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, None),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            "messages[0].content[0]",
+        ),
         ({"messages": [{"role": "user", "content": None}]}, None),
         ({"messages": [{"role": "user", "content": "long " * 1000}]}, None),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),

@@ -18,10 +18,12 @@ import typer
 from typer.testing import CliRunner
 
 from ernie_rt.errors import ErnieRtError, OptionError
+from ernie_rt.vision import decoding
 from ernie_rt_serve import running
 from ernie_rt_serve.cli.serve import log_to_stderr, serve
 from ernie_rt_serve.settings import Settings
 from support.server_process import server_process
+from support.vision_checkpoint import write_vision_checkpoint
 
 
 def invoke(*arguments: str) -> None:
@@ -62,6 +64,20 @@ def test_what_is_said_on_the_command_line_is_set(ran: list[tuple[Settings, dict[
         5,
     )
     assert len(settings.keys.digests) == 2 and options == {"max_queue": 3, "queue_seconds": 2}
+
+
+def test_a_model_that_sees_needs_what_reads_pictures(
+    ran: list[tuple[Settings, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(write_vision_checkpoint(tmp_path))
+    invoke(folder, "--port", "0", "--max-body", "64MiB")
+    assert ran[0][0].longest_body(True) == ran[0][0].longest_body(False) == 64 << 20
+    monkeypatch.setattr(decoding, "find_spec", lambda name: None)
+    with pytest.raises(ErnieRtError, match="Pillow") as caught:
+        invoke(folder, "--port", "0")
+    assert "ernie-rt[vision]" in str(caught.value)
+    invoke(folder, "--port", "0", "--text-only")
+    assert len(ran) == 2
 
 
 def test_nobody_else_gets_in_unless_that_is_said(

@@ -8,19 +8,23 @@ import re
 import shlex
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
+import openai
 import pytest
 import yaml
+from starlette.testclient import TestClient
 
 from ernie_rt_serve.app import ENTRIES
 from ernie_rt_serve.cli.serve import _greeting, serve
 from ernie_rt_serve.metrics import PREFIX, Metrics
 from ernie_rt_serve.protocols.openai_chat import ChatBody
 from ernie_rt_serve.protocols.openai_completions import CompletionBody
-from ernie_rt_serve.settings import Settings
+from ernie_rt_serve.settings import HELD_BODIES, LEAST_HELD_BYTES, MEDIA_BODY_BYTES, TEXT_BODY_BYTES, Settings
 from support.dockerfile import parse
-from support.serving import Served
+from support.pictures import picture, seeing_app, seeing_model
+from support.serving import Served, said
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "serving.md").read_text("utf-8")
@@ -83,7 +87,10 @@ def test_the_table_of_routes() -> None:
 def test_the_limits() -> None:
     for told in (
         f"headers | {SETTINGS.header_bytes >> 10} KiB, and {SETTINGS.header_seconds:g} s",
-        f"body | {SETTINGS.body_bytes >> 20} MiB, and {SETTINGS.body_seconds:g} s",
+        f"body | {TEXT_BODY_BYTES >> 20} MiB, or {MEDIA_BODY_BYTES >> 20} MiB where the model sees",
+        f"{SETTINGS.body_seconds:g} s until it is there, and longer while more than {SETTINGS.body_rate >> 10} KiB a",
+        f"{LEAST_HELD_BYTES >> 20} MiB together, or {HELD_BODIES * MEDIA_BODY_BYTES >> 20} MiB where the model sees",
+        f"{SETTINGS.most_attachments} in a request",
         f"JSON | {SETTINGS.json_depth} levels",
         f"next to nothing is read for {SETTINGS.stall_seconds:g} s",
         f"`--drain-seconds`, {SETTINGS.drain_seconds:g} when not given",
@@ -123,6 +130,23 @@ def test_what_it_shows_first(server: Served, capsys: pytest.CaptureFixture[str])
     assert subprocess.run(["bash", "-c", command], capture_output=True, text=True).stdout == answer
 
 
+def test_what_it_shows_of_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (section,) = re.findall(r"^## Pictures and videos\n(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
+    (program,) = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "receipt.png").write_bytes(picture())
+    with seeing_model(tmp_path / "seeing") as model:
+        app, served = seeing_app(model, said("12.50"), settings=Settings("ernie"))
+        client = TestClient(app, "http://127.0.0.1:8000")
+        monkeypatch.setattr(openai, "OpenAI", partial(openai.OpenAI, http_client=client))
+        exec(program, {})
+    ((_, item),) = served.asked[0].prompt.items
+    assert item.tokens == 4
+    assert capsys.readouterr().out == "12.50\n"
+
+
 def test_the_metrics() -> None:
     named = set(re.findall(rf"`{PREFIX}(\w+)`", PAGE))
     told_at_once = {metric.name.removeprefix(PREFIX) for metric in Metrics("demo").registry.collect()}
@@ -137,7 +161,7 @@ def test_prometheus() -> None:
 
 def test_nginx() -> None:
     server = inside(directives(block("nginx"), ";"), "server")
-    assert values(server)["client_max_body_size"] == f"{SETTINGS.body_bytes >> 20}m"
+    assert values(server)["client_max_body_size"] == f"{TEXT_BODY_BYTES >> 20}m"
     passed = values(inside(server, "location", "/"))
     assert passed["proxy_buffering"] == "off" and passed["gzip"] == "off"
     assert passed["proxy_pass"] == "http://127.0.0.1:8000" and passed["proxy_http_version"] == "1.1"
@@ -146,7 +170,7 @@ def test_nginx() -> None:
 
 def test_caddy() -> None:
     site = inside(directives(block("caddyfile"), "\n"), "ernie.example.org")
-    assert values(inside(site, "request_body")) == {"max_size": f"{SETTINGS.body_bytes >> 20}MiB"}
+    assert values(inside(site, "request_body")) == {"max_size": f"{TEXT_BODY_BYTES >> 20}MiB"}
     proxy = inside(site, "reverse_proxy", "127.0.0.1:8000")
     limits = inside(proxy, "transport", "http")
     assert limits == [(["response_header_timeout", "10m"], None), (["keepalive", "60s"], None)]

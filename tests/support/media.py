@@ -18,7 +18,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 ENCODERS = {
-    "libx264": {"preset": "ultrafast", "x264-params": "log-level=none"},
+    "libx264": {"preset": "ultrafast", "x264-params": "log-level=none:bframes=2:b-adapt=0"},
     "libx265": {"preset": "ultrafast", "x265-params": "log-level=none"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
 }

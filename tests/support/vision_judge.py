@@ -6,7 +6,7 @@ Where Baidu's rules differ from transformers', Baidu's are handed to it: positio
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ernie_rt.runtime.inputs import POSITIONS, PerToken
 from ernie_rt.runtime.items import PlacedItem
+from ernie_rt.runtime.sequence import Request
+from ernie_rt.session import Model
 from ernie_rt.vision.item import Item
 from ernie_rt.vision.positions import rope_positions
 from support.judge import MIN_MARGIN, MIN_ROUTER_GAP, MIN_VARIETY, Floats, float64_throughout, rms
@@ -29,16 +32,17 @@ MARKED: Final = {"image": (190, 191), "video": (192, 193)}
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A checkpoint: what differs from the configs of `vision_language`, and the layout that it is stored in."""
+    """A checkpoint: what differs from the configs of `vision_language`, and how it is stored."""
 
     name: str
     layout: Layout
     text: Mapping[str, Any]
     tower: Mapping[str, Any]
     tied: bool
+    stored: torch.dtype
 
     def write(self, folder: Path, seed: int) -> Path:
-        model = make_model(tied=self.tied, text=self.text, tower={"patch_size": 14, **self.tower}, seed=seed)
+        model = make_model(tied=self.tied, text=self.text, tower=self.tower, seed=seed).to(self.stored)
         saved = folder / f"{seed}-saved"
         if self.layout == "packed":
             model.save_pretrained(saved, save_original_format=False)
@@ -68,12 +72,19 @@ SHAPES: Final[Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {
     "large-heads": ({"hidden_size": 128, **_rope(6, 6, 4)}, {}),
     "deep-tower": ({"num_key_value_heads": 1}, {"depth": 4, "hidden_size": 64, "num_heads": 4}),
 }
-SPECS: Final[Mapping[str, Spec]] = {
-    f"{name}, {layout}": Spec(f"{name}, {layout}", layout, text, tower, tied=(place + turn) % 2 == 0)
-    for place, (name, (text, tower)) in enumerate(SHAPES.items())
-    for turn, layout in enumerate(("packed", ("saved", "published", "paddle")[place % 3]))
-    for layout in (layout,)
-}
+
+
+def _specs() -> Iterator[Spec]:
+    """Each shape packed and in one of the other layouts, one of them tied; every other one in 16 bits."""
+    others: tuple[Layout, ...] = ("saved", "published", "paddle")
+    for place, (name, (text, tower)) in enumerate(SHAPES.items()):
+        stored = (torch.float32, torch.bfloat16)[place % 2]
+        layouts: tuple[Layout, ...] = ("packed", others[place % 3])
+        for turn, layout in enumerate(layouts):
+            yield Spec(f"{name}, {layout}", layout, text, tower, (place + turn) % 2 == 0, stored)
+
+
+SPECS: Final[Mapping[str, Spec]] = {spec.name: spec for spec in _specs()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,11 @@ class Prompt:
             else:
                 ids += part
         return cls(tuple(ids), tuple(items))
+
+    def request(self, new_tokens: int) -> Request:
+        """What an engine is asked, to keep all logits."""
+        positions = PerToken(self.positions(len(self.ids)), "count")
+        return Request(self.ids, new_tokens, all_logits=True, items=self.items, inputs={POSITIONS: positions})
 
     def positions(self, length: int) -> NDArray[np.int32]:
         """Of the prompt and what follows, `[length, 3]`."""
@@ -202,21 +218,30 @@ class Judge:
         return given
 
 
+def answer(model: Model, prompt: Prompt, tokens: int = GREEDY_TOKENS) -> tuple[Floats, list[int]]:
+    """What `Judge.answer` says, by a model of ours."""
+    sequence = model.engine.submit(prompt.request(tokens))
+    for _ in model.engine.run(sequence):
+        pass
+    assert sequence.error is None, sequence.error
+    return np.concatenate(sequence.logits).astype(np.float64), sequence.generated
+
+
 @dataclass(slots=True)
 class Oracle:
     """A checkpoint without flaws, and what transformers in float64 makes of prompts."""
 
     folder: Path
     saved: Path
+    """As transformers wrote it."""
     prompts: Mapping[str, Prompt]
     logits: dict[str, Floats] = field(default_factory=dict)
     greedy: dict[str, list[int]] = field(default_factory=dict)
 
 
-def calibrate(spec: Spec, folder: Path, kinds: Sequence[str] | None = None, attempts: int = 20) -> Oracle:
+def calibrate(spec: Spec, folder: Path, attempts: int = 20) -> Oracle:
     """The checkpoint of the first seed for which rounding in float32 can change neither a token nor an expert."""
-    wanted = {kind: prompt for kind, prompt in prompts().items() if kinds is None or kind in kinds}
-    tried = []
+    wanted, tried = prompts(), []
     for seed in range(attempts):
         written = spec.write(folder, seed)
         oracle = Oracle(written, folder / f"{seed}-saved", wanted)

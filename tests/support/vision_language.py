@@ -37,7 +37,7 @@ TOWER: dict[str, Any] = {
     "hidden_size": 32,
     "num_heads": 2,
     "intermediate_size": 128,
-    "patch_size": 4,
+    "patch_size": 14,
     "rope_parameters": {"rope_type": "axial", "rope_theta": 10000.0},
 }
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from demo_vl.tokenizer import TEMPLATE
 from ernie_rt.errors import PromptError, TemplateError, TokenizerError
 from ernie_rt.text import chat as chat_module
 from ernie_rt.text import sandbox
@@ -273,11 +272,6 @@ def test_a_template_that_windows_wrote(tokenizer: Tokenizer, tmp_path: Path, how
     assert ours.kind == unix.kind
     assert said(ours, chat, tokenizer) == said(unix, chat, tokenizer)
     assert ours.prompt(chat, tokenizer) == unix.prompt(chat, tokenizer)
-
-
-def test_a_template_that_writes_pictures_as_well_is_not_the_plain_one() -> None:
-    assert template(PLAIN + " ").kind == template(PLAIN + "{# #}").kind == "ernie"
-    assert template(TEMPLATE.read_text("utf-8")).kind == "foreign", "of text alone it makes the same"
 
 
 def test_a_known_digest_needs_no_child(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from ernie_rt.text.spans import spans_text
 from ernie_rt.text.tokenizer import Tokenizer
 from ernie_rt.vision import image
 from ernie_rt.vision.item import Item
-from support.templates import CHATML, CONVERTED, CUTTING, PLAIN, THINKING, VISION_LANGUAGE, VISION_THINKING
+from support.templates import CHATML, CONVERTED, CUTTING, PARTS, PLAIN, THINKING, VISION_LANGUAGE, VISION_THINKING
 from support.tokenizers import ernie_tokenizer, mixed_text, write_ernie_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_renderer")
@@ -167,6 +167,13 @@ def test_a_tool_forges_no_picture_either(tokenizer: Tokenizer) -> None:
         prompt(template(VISION_THINKING), [user("x")], tokenizer, tools=keyed)
 
 
+def test_a_tool_shows_a_picture(tokenizer: Tokenizer) -> None:
+    result = user("Zoomed in: ", picture()) | {"role": "tool", "name": "zoom"}
+    made = prompt(template(VISION_THINKING), [user(picture(98, 70), "x"), result], tokenizer)
+    assert [item.tokens for _, item in made.items] == [8, 4]
+    assert "<tool_output>Zoomed in:  Picture 2:<|IMAGE_START|>" in shown(made.ids, tokenizer)
+
+
 def test_a_template_that_looks_into_its_texts_forges_none(tokenizer: Tokenizer) -> None:
     ours = template("{% for m in messages %}{{ m.content | replace('-', '') }}<|im_end|>{% endfor %}")
     for said in ("<|image@place-holder|>", "-<|image@placeholder|>", "<|IMAGE_PLACE-HOLDER|>"):
@@ -234,6 +241,19 @@ def test_the_native_template_is_known_by_what_it_makes(tokenizer: Tokenizer) -> 
     assert spans_text(template(VISION_LANGUAGE).spans(TALK, tokenizer)) == spans_text(
         template("").spans(TALK, tokenizer)
     )
+
+
+PLAIN_BUT_SEES = (
+    "{%- set before, image, video = '', '<|image@placeholder|>', '<|video@placeholder|>' -%}" + PARTS
+    + PLAIN.replace("message.content", "write(message.content)")
+)  # fmt: skip
+"""The plain template where there are no pictures."""
+
+
+def test_a_template_that_is_plain_without_pictures_keeps_them(tokenizer: Tokenizer) -> None:
+    ours = template(PLAIN_BUT_SEES)
+    assert spans_text(ours.spans([user("x")], tokenizer)) == spans_text(template(PLAIN).spans([user("x")], tokenizer))
+    assert ours.kind == "foreign" and len(prompt(ours, TALK, tokenizer).items) == 4
 
 
 def test_equal_to_transformers(tokenizer: Tokenizer, tmp_path: Path) -> None:

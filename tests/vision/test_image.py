@@ -66,8 +66,10 @@ def test_every_kind_of_colour(mode: str, color: int, expected: tuple[int, int, i
     if mode == "P":
         image.putpalette([0, 0, 0, 10, 20, 30])
         options = {"transparency": b"\0\0"}
-    for source in (picture(image, **options), Image.open(io.BytesIO(picture(image, **options)))):
+    opened = Image.open(io.BytesIO(picture(image, **options)))
+    for source in (picture(image, **options), opened):
         assert (load_image(source).frames == np.array(expected)).all()
+    assert mode != "P" or "transparency" in opened.info, "what was handed over is as it was"
 
 
 def test_cmyk() -> None:

@@ -30,10 +30,15 @@ def shown(frames: npt.NDArray[Any]) -> list[int]:
     ("form", "codec"),
     [
         ("mp4", "libx264"),
-        ("webm", "libvpx-vp9"),
         *(
             pytest.param(*each, marks=pytest.mark.long)
-            for each in [("mov", "mpeg4"), ("matroska", "libx265"), ("webm", "libvpx"), ("avi", "mjpeg")]
+            for each in [
+                ("webm", "libvpx-vp9"),
+                ("mov", "mpeg4"),
+                ("matroska", "libx265"),
+                ("webm", "libvpx"),
+                ("avi", "mjpeg"),
+            ]
         ),
     ],
 )
@@ -75,7 +80,6 @@ def test_two_frames_a_second_of_a_longer_one() -> None:
     item = load_video(data, max_frames=16, min_pixels=0)
     assert shown(item.frames) == [index * 24 // 16 for index in range(16)]
     assert item.note == "16 frames were taken from 12 s: what is short may be missed"
-    assert shown(load_video(data, fps=1, min_frames=4, min_pixels=0).frames) == [*range(0, 24, 2)]
 
 
 def test_frames_at_uneven_times() -> None:
@@ -98,17 +102,19 @@ def test_a_video_with_sound() -> None:
     assert load_video(video(20, "matroska", sound=True), min_pixels=0).grid[0] == 16
 
 
-def test_phones_are_held_upright() -> None:
+@pytest.mark.parametrize("turn", [1, pytest.param(-1, marks=pytest.mark.long)])
+def test_phones_are_held_upright(turn: int) -> None:
     lying = np.zeros((64, 112, 3), np.uint8)
     lying[:, :56] = 255
     data = video([lying] * 4)
     matrix = data.index(b"tkhd") + 4 + 40
-    quarter = b"".join(n.to_bytes(4, "big", signed=True) for n in (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30))
+    quarter = b"".join(n.to_bytes(4, "big", signed=True) for n in (0, turn << 16, 0, -turn << 16, 0, 0, 0, 0, 1 << 30))
     assert data[matrix : matrix + 4] == (65536).to_bytes(4, "big")
     turned = load_video(data[:matrix] + quarter + data[matrix + 36 :], min_pixels=0)
     assert turned.grid == (4, 8, 4)
     top, bottom = turned.frames[0, 20:40].mean(), turned.frames[0, -20:].mean()
-    assert top > 240 and bottom < 15
+    light, dark = (top, bottom)[::turn]
+    assert light > 240 and dark < 15
 
 
 @pytest.mark.parametrize(

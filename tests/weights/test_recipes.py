@@ -9,8 +9,8 @@ import pytest
 from ernie_rt.errors import CheckpointError
 from ernie_rt.graph.types import Plain
 from ernie_rt.modeling.config import ModelConfig, parse_config
-from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.modeling.families import FAMILIES
+from ernie_rt.modeling.graphs import build_graphs, weights_of
 from ernie_rt.weights.expressions import (
     Concat,
     Expression,
@@ -24,8 +24,9 @@ from ernie_rt.weights.expressions import (
     shape_of,
     stored_in,
 )
-from ernie_rt.weights.recipes import Dialect, Recipe, dialect_of, recipe
+from ernie_rt.weights.recipes import FOR_PICTURES, Dialect, Recipe, dialect_of, recipe, tower_in
 from ernie_rt.weights.safetensors import StoredTensor
+from support import sighted
 
 SMALL: dict[str, Any] = {
     "model_type": "ernie4_5_moe",
@@ -61,14 +62,16 @@ CONFIGS = {
     "no shared, late start": config(moe_num_shared_experts=0, moe_layer_start_index=2, use_bias=True),
     "interval": config(moe_layer_interval=2, moe_layer_end_index=1),
     "no correction": config(moe_use_aux_free=False),
+    "sees": sighted.config(),
+    "sees, text alone": sighted.config().text_alone,
 }
 
 
 @pytest.mark.parametrize("dialect", get_args(Dialect))
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_recipe_makes_exactly_the_weights_of_the_graph(name: str, dialect: Dialect) -> None:
-    graph = build_graph(CONFIGS[name])
-    wanted = {weight.name: weight.type.dims for weight in graph.weights if isinstance(weight.storage, Plain)}
+    weights = weights_of(build_graphs(CONFIGS[name])).values()
+    wanted = {weight.name: weight.type.dims for weight in weights if isinstance(weight.storage, Plain)}
     made = recipe(CONFIGS[name], dialect)
     assert {weight: shape_of(expression) for weight, expression in made.weights.items()} == wanted
     assert made.check(stored(made), "x") == []
@@ -91,6 +94,22 @@ def test_the_published_models_have_the_published_shapes() -> None:
     assert paddle["ernie.layers.3.mlp.gate.weight"].shape == (8192, 64)
     assert paddle["lm_head.weight"].shape == (8192, 103424)
     assert not any("shared_experts" in name for name in paddle)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "ernie."])
+def test_the_tower_lies_under_any_of_its_prefixes(prefix: str) -> None:
+    tower = tower_in([f"{prefix}vision_model.ln.bias"])
+    assert tower == f"{prefix}vision_model."
+    made = stored(recipe(sighted.config(), "pt", tower=tower))
+    assert made[f"{tower}patch_embed.proj.weight"].shape == (32, 588)
+    assert made["model.layers.1.mlp.gate.weight_1"].shape == (32, 6)
+    assert made["model.layers.1.mlp.experts.11.down_proj.weight"].shape == (32, 8)
+    assert made["model.layers.1.mlp.moe_statics.e_score_correction_bias"].shape == (2, 6)
+    text = recipe(sighted.config().text_alone, "pt")
+    unused = dict(text.check({**stored(text), **made}, "x"))
+    assert f"{tower}ln.bias" in unused and "model.layers.1.mlp.gate.weight_1" in unused
+    assert {*unused.values()} == {FOR_PICTURES}
+    assert tower_in(["model.layers.1.mlp.vision_moe.gate.weight"]) is None
 
 
 def test_unused_tensors_have_a_reason() -> None:

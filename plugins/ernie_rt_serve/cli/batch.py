@@ -48,6 +48,7 @@ def batch(
     dtype: opt.Dtype = "auto",
     max_batch_tokens: opt.BatchTokens = None,
     max_patches: opt.MaxPatches = None,
+    text_only: opt.TextOnly = False,
     threads: opt.Threads = None,
     graphs: opt.Graphs = True,
     memory: opt.Memory = None,
@@ -75,7 +76,8 @@ def batch(
                 _answer(
                     under_way, model, quiet=quiet, backend=backend, device=device, dtype=dtype, weights=weights,
                     max_context=max_context, max_sequences=max_sequences, max_batch_tokens=max_batch_tokens,
-                    max_patches=max_patches, threads=threads, graphs=graphs, memory=memory, verbose=verbose,
+                    max_patches=max_patches, text_only=text_only, threads=threads, graphs=graphs, memory=memory,
+                    verbose=verbose,
                 )  # fmt: skip
         except KeyboardInterrupt:
             resume = "" if job.answers == STREAM else "; the same command goes on from there"
@@ -95,6 +97,7 @@ def _answer(
     weights: opt.Weights | None,
     max_context: str | None,
     max_sequences: int,
+    text_only: bool,
     threads: int | None,
     backend: str,
     device: str,
@@ -122,8 +125,9 @@ def _answer(
     if named is not None and model not in (None, named) and not quiet:
         say(f"the requests ask for {named}: {model} answers them")
     located = locate(ref)
+    located = located.text_alone if text_only else located
     longest = located.config.max_position_embeddings
-    settings = Settings(named or ref, body_bytes=LINE_LIMIT, bodies_bytes=sys.maxsize, json_signs=LINE_LIMIT)
+    settings = Settings(named or ref, body_bytes=LINE_LIMIT, held_bytes=sys.maxsize, json_signs=LINE_LIMIT)
     with (
         loaded(
             located, backend=backend, device=device, dtype=dtype, threads=threads, quiet=quiet,

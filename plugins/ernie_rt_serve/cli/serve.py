@@ -57,6 +57,10 @@ def serve(
         str | None,
         typer.Option(help="Tokens in the cache, of all answers together; when not given, enough for the longest."),
     ] = None,
+    max_body: Annotated[
+        str | None,
+        typer.Option(help="Bytes of a request, such as 64MiB; when not given 4MiB, and 32MiB for a model that sees."),
+    ] = None,
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="How many seconds answers may still take when the server is told to end.")
     ] = 30,
@@ -66,6 +70,7 @@ def serve(
     dtype: opt.Dtype = "auto",
     max_batch_tokens: opt.BatchTokens = None,
     max_patches: opt.MaxPatches = None,
+    text_only: opt.TextOnly = False,
     threads: opt.Threads = None,
     graphs: opt.Graphs = True,
     deterministic: opt.Deterministic = False,
@@ -89,6 +94,7 @@ def serve(
     from ernie_rt.cli.output import parse_size, say
     from ernie_rt.errors import OptionError
     from ernie_rt.location import locate
+    from ernie_rt.vision.decoding import need
     from ernie_rt_serve import running
     from ernie_rt_serve.settings import Settings
 
@@ -99,9 +105,15 @@ def serve(
             hint=f"Give keys with --api-key-file or {KEY_VARIABLE}, or say --insecure",
         )  # fmt: skip
     located = locate(model)
+    located = located.text_alone if text_only else located
+    if located.config.sees is not None:
+        need("PIL", "av")
     longest = located.config.max_position_embeddings
     context = min(longest, CONTEXT) if max_context is None else parse_size(max_context)
-    settings = Settings(name or _name(model), keys, _origins(cors_origin or ()), drain_seconds=drain_seconds)
+    settings = Settings(
+        name or _name(model), keys, _origins(cors_origin or ()), drain_seconds=drain_seconds,
+        body_bytes=None if max_body is None else parse_size(max_body),
+    )  # fmt: skip
     listener = running.bind(host, port)
     running.allow_connections()
     log_to_stderr(quiet)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from ernie_rt.generation.options import GenerateOptions
 from ernie_rt.text.chat import ChatPrompt
-from ernie_rt_serve import body, routing
+from ernie_rt_serve import attachments, body, routing
 from ernie_rt_serve.access import caller
 from ernie_rt_serve.faults import Fault
 from ernie_rt_serve.protocols import openai, tools, typed_events
@@ -28,8 +28,16 @@ UNDONE: Final[Mapping[str, str]] = {
 }
 """Fields that are not done here, and what to do instead."""
 ASSISTANT: Final = ("text", "thinking", "redacted_thinking", "tool_use")
-USER: Final = ("text", "tool_result")
+USER: Final = ("text", "image", "tool_result")
 """The types of blocks that turns consist of."""
+
+
+class Source(Struct, kw_only=True):
+    """Where a picture is: in `data`, as base64."""
+
+    type: str
+    media_type: str = ""
+    data: str | None = None
 
 
 class Block(Struct, kw_only=True):
@@ -44,6 +52,7 @@ class Block(Struct, kw_only=True):
     tool_use_id: str | None = None
     content: str | list[Block] | None = None
     is_error: bool = False
+    source: Source | None = None
 
 
 class Message(Struct, kw_only=True):
@@ -127,6 +136,7 @@ def task(request: CountBody) -> Task:
         GenerateOptions() if asked is None else _options(asked),
         up_to=None if asked is None else asked.max_tokens,
         effort=_effort(request),
+        thinking=_thinks(request),
     )
 
 
@@ -156,6 +166,13 @@ def _effort(request: CountBody) -> int | None:
     if thinking is not None and thinking.type in ("enabled", "disabled"):
         return 0 if thinking.type == "disabled" else None
     return None if config is None else openai.EFFORTS.get(config.effort or "")
+
+
+def _thinks(request: CountBody) -> bool | None:
+    thinking, config = request.thinking, request.output_config
+    if thinking is not None and thinking.type in ("enabled", "disabled"):
+        return thinking.type == "enabled"
+    return None if config is None or config.effort is None else True
 
 
 def _format(config: OutputConfig | None) -> Format | None:
@@ -221,19 +238,36 @@ def _assistant(content: str | list[Block], where: str) -> Mapping[str, Any]:
 def _user(content: list[Block], where: str) -> Iterator[Mapping[str, Any]]:
     """What a user and its tools said, in messages of each."""
     _check(content, USER, where)
-    texts: list[str] = []
+    said: list[Any] = []
     for number, block in enumerate(content):
+        place = f"{where}[{number}]"
         if block.type == "text":
-            texts.append(block.text or "")
-            continue
-        if texts:
-            yield {"role": "user", "content": "".join(texts)}
-            texts = []
-        result = _text(block.content or "", f"{where}[{number}].content")
-        failed = "Error: " if block.is_error else ""
-        yield {"role": "tool", "tool_call_id": block.tool_use_id, "content": failed + result}
-    if texts or not content:
-        yield {"role": "user", "content": "".join(texts)}
+            said.append({"type": "text", "text": block.text})
+        elif block.type == "image":
+            said.append(_image(block.source, place))
+        else:
+            if said:
+                yield {"role": "user", "content": _joined(said)}
+                said = []
+            result = _text(block.content or "", f"{place}.content")
+            failed = "Error: " if block.is_error else ""
+            yield {"role": "tool", "tool_call_id": block.tool_use_id, "content": failed + result}
+    if said or not content:
+        yield {"role": "user", "content": _joined(said)}
+
+
+def _image(source: Source | None, where: str) -> attachments.Attachment:
+    if source is None or source.type != "base64" or source.data is None:
+        what = "nothing is fetched or kept here: an image has a source of type base64, with media_type and data"
+        raise Fault(400, f"{where}: {what}", f"{where}.source")
+    return attachments.from_base64("image", source.media_type, source.data, where)
+
+
+def _joined(parts: list[Any]) -> str | list[Any]:
+    """One text, or parts where there are pictures as well."""
+    if any(isinstance(part, attachments.Attachment) for part in parts):
+        return parts
+    return "".join(part["text"] for part in parts)
 
 
 def _text(content: str | list[Block], where: str) -> str:
@@ -261,7 +295,7 @@ async def create(request: Request, service: Service) -> Response:
     """The answer to a conversation."""
     wanted, headers = await body.read(request, MessagesBody, service, UNDONE)
     service.check_model(wanted.model)
-    answers = await service.dispatcher.start(task(wanted), caller=caller(request))
+    answers = await service.start(request, task(wanted), who=caller(request))
     blocks = Blocks(wanted.parallel)
     answer = MessageAnswer(service.settings.model, wanted.max_tokens, blocks, lambda: answers.usage)
     return await typed_events.respond(request, answers, answer, wanted.stream, headers)
@@ -271,7 +305,7 @@ async def count_tokens(request: Request, service: Service) -> Response:
     """How many tokens a conversation has, as a prompt."""
     wanted, headers = await body.read(request, CountBody, service, UNDONE)
     service.check_model(wanted.model)
-    prompt = await service.dispatcher.prompt(task(wanted))
+    prompt = await service.prompt(request, task(wanted))
     ids = prompt.ids if isinstance(prompt, ChatPrompt) else prompt
     return routing.json({"input_tokens": len(ids)}, headers=headers)
 

@@ -168,6 +168,13 @@ def _biases(given: Mapping[str, float]) -> dict[int, float]:
     return {int(id): bias for id, bias in given.items()}
 
 
+def thinking(effort: str | None, budget: int | None) -> bool | None:
+    """Whether reasoning is wanted, by a word or a budget in tokens; None where neither is there."""
+    if budget is not None:
+        return budget > 0
+    return None if effort is None else effort != "none"
+
+
 def head(service: Service, prefix: str) -> dict[str, Any]:
     """What every body and event of an answer begins with."""
     return {

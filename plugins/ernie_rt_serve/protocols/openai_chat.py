@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ernie_rt_serve import body, events, routing
+from ernie_rt_serve import attachments, body, events, routing
 from ernie_rt_serve.access import caller
 from ernie_rt_serve.faults import Fault
 from ernie_rt_serve.protocols import openai, tools
@@ -65,9 +65,31 @@ class Called(Struct, kw_only=True):
     type: Literal["function"] = "function"
 
 
+class ImageUrl(Struct, kw_only=True):
+    """A picture as a data URI; of a `low` detail the model sees at most 256 tokens."""
+
+    url: str
+    detail: attachments.Detail | None = None
+
+
+class VideoUrl(Struct, kw_only=True):
+    """A video as a data URI."""
+
+    url: str
+
+
+class Part(Struct, kw_only=True):
+    """A part of a message, of any type: the field of the same name must be there."""
+
+    type: str
+    text: str | None = None
+    image_url: ImageUrl | None = None
+    video_url: VideoUrl | None = None
+
+
 class ChatMessage(Struct, kw_only=True, omit_defaults=True):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[dict[str, Any]] | None = None
+    content: str | list[Part] | None = None
     name: str | None = None
     tool_calls: list[Called] | None = None
     tool_call_id: str | None = None
@@ -101,6 +123,7 @@ class ChatBody(openai.Body, kw_only=True):
             format=self.format,
             options=options,
             effort=openai.EFFORTS.get(self.reasoning_effort or "") if self.thinking_budget is None else None,
+            thinking=openai.thinking(self.reasoning_effort, self.thinking_budget),
             n=self.n or 1,
             priority=self.priority or 0,
         )
@@ -114,8 +137,37 @@ def _chosen(chat: ChatBody) -> tools.Choice:
 
 def plain_messages(messages: Sequence[ChatMessage]) -> tuple[Mapping[str, Any], ...]:
     """As the core takes them, which knows no developers: they are the system."""
-    plain: list[dict[str, Any]] = [msgspec.to_builtins(message) for message in messages]
-    return tuple(each | {"role": "system"} if each["role"] == "developer" else each for each in plain)
+    return tuple(_plain(message, f"messages[{number}]") for number, message in enumerate(messages))
+
+
+def _plain(message: ChatMessage, where: str) -> Mapping[str, Any]:
+    content = message.content
+    plain: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(message, content=None))
+    if content is not None:
+        parts = content if isinstance(content, str) else _parts(message.role, content, f"{where}.content")
+        plain["content"] = parts
+    return plain | {"role": "system"} if message.role == "developer" else plain
+
+
+def _parts(role: str, parts: Sequence[Part], where: str) -> list[Any]:
+    plain: list[Any] = []
+    for number, part in enumerate(parts):
+        place = f"{where}[{number}]"
+        if part.type in ("image_url", "video_url") and role != "user":
+            raise Fault(400, f"{place}: pictures and videos are for messages of the user", place)
+        match part:
+            case Part(type="text", text=str(text)):
+                plain.append({"type": "text", "text": text})
+            case Part(type="image_url", image_url=ImageUrl(url=url, detail=detail)):
+                plain.append(attachments.from_url("image", url, place, detail))
+            case Part(type="video_url", video_url=VideoUrl(url=url)):
+                plain.append(attachments.from_url("video", url, place))
+            case Part(type="text" | "image_url" | "video_url" as name):
+                raise Fault(400, f"{place}: a part of type {name} without {name}", f"{place}.{name}")
+            case _:
+                what = f"parts of type {part.type!a:.80} are not done here, only text, image_url and video_url"
+                raise Fault(400, f"{place}: {what}", f"{place}.type")
+    return plain
 
 
 def plain_tools(given: Sequence[Tool] | None) -> tuple[Mapping[str, Any], ...]:
@@ -129,7 +181,7 @@ async def complete(request: Request, service: Service) -> Response:
     service.check_model(chat.model)
     task = chat.task()
     who = caller(request, task.priority, chat.cache_salt)
-    answers = await service.dispatcher.start(task, caller=who)
+    answers = await service.start(request, task, who=who)
     answer = ChatAnswer(openai.head(service, "chatcmpl"), service.served.model.tokenizer, task.parallel_tool_calls)
     if chat.stream:
         return await events.stream(request, answers, answer.events(answers, chat.wants_usage), openai.failed, headers)

@@ -68,7 +68,7 @@ async def complete(request: Request, service: Service) -> Response:
     tasks = completion.tasks()
     tokenizer = service.served.model.tokenizer
     who = caller(request, tasks[0].priority, completion.cache_salt)
-    answers = await service.dispatcher.start(*tasks, caller=who)
+    answers = await service.start(request, *tasks, who=who)
     echoes = [_text(task, tokenizer) if completion.echo else "" for task in tasks for _ in range(task.n)]
     answer = CompletionAnswer(openai.head(service, "cmpl"), tokenizer, echoes)
     if completion.stream:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from ernie_rt import Piece
 from ernie_rt.generation.options import GenerateOptions
-from ernie_rt_serve import body, routing
+from ernie_rt_serve import attachments, body, routing
 from ernie_rt_serve.access import caller
 from ernie_rt_serve.faults import Fault
 from ernie_rt_serve.protocols import openai, tools, typed_events
@@ -22,6 +22,7 @@ from ernie_rt_serve.service import Service
 from ernie_rt_serve.task import Format, Task
 
 KEPT: Final = "No response is kept here: send the whole conversation as `input`"
+SENT: Final = "no file is kept here: send it as a data URI in image_url"
 UNDONE: Final[Mapping[str, str]] = {
     "access_programs": "Leave it out",
     "background": "Use `stream`, or wait",
@@ -34,6 +35,8 @@ UNDONE: Final[Mapping[str, str]] = {
     "prompt": "Send what the prompt says as `instructions` and `input`",
 }
 """Fields that are not done here, and what to do instead."""
+TEXTS: Final = ("input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text")
+"""The types of parts that are text."""
 INCLUDABLE: Final = ("message.output_text.logprobs", "reasoning.encrypted_content")
 """What `include` may hold. Reasoning comes as text, so there is never an encrypted form of it."""
 
@@ -74,6 +77,9 @@ class Part(Struct, kw_only=True):
     type: str
     text: str | None = None
     refusal: str | None = None
+    image_url: str | None = None
+    file_id: str | None = None
+    detail: attachments.Detail | None = None
 
 
 class Item(Struct, kw_only=True):
@@ -143,6 +149,7 @@ def task(request: ResponsesBody) -> Task:
         _format(None if request.text is None else request.text.format),
         _options(request),
         effort=None if reasoning.max_tokens is not None else openai.EFFORTS.get(reasoning.effort or ""),
+        thinking=openai.thinking(reasoning.effort, reasoning.max_tokens),
     )
 
 
@@ -229,6 +236,8 @@ def _item(item: Item, where: str) -> tuple[str, Any]:
         case "message":
             if item.role is None:
                 raise Fault(400, f"{where}: a message without a role", f"{where}.role")
+            if item.role == "user" and isinstance(item.content, list):
+                return "", {"role": "user", "content": _content(item.content, f"{where}.content")}
             text = _text(item.content, f"{where}.content")
             if item.role == "assistant":
                 return "content", text
@@ -245,19 +254,39 @@ def _item(item: Item, where: str) -> tuple[str, Any]:
     raise Fault(400, f"{where}: items of type {item.type!a:.80} are not done here. {hint}", f"{where}.type")
 
 
+def _content(parts: list[Part], where: str) -> str | list[Any]:
+    """What a user says and shows: one text, or where there are pictures, parts of both."""
+    if not any(part.type == "input_image" for part in parts):
+        return _text(parts, where)
+    given: list[Any] = []
+    for number, part in enumerate(parts):
+        place = f"{where}[{number}]"
+        if part.type != "input_image":
+            given.append({"type": "text", "text": _part_text(part, place)})
+        elif part.image_url is None:
+            raise Fault(400, f"{place}: {SENT if part.file_id else 'a picture without an image_url'}", place)
+        else:
+            given.append(attachments.from_url("image", part.image_url, place, part.detail))
+    return given
+
+
 def _text(content: str | list[Part] | None, where: str) -> str:
     """The text of parts of which each is text."""
     if content is None:
         raise Fault(400, f"{where}: nothing in it", where)
     if isinstance(content, str):
         return content
-    for number, part in enumerate(content):
-        if part.type not in ("input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text"):
-            what = f"{where}[{number}]: parts of type {part.type!a:.80} are not done here: the model reads text alone"
-            raise Fault(400, what, f"{where}[{number}]")
-        if part.text is None and part.refusal is None:
-            raise Fault(400, f"{where}[{number}]: no text in it", f"{where}[{number}].text")
-    return "".join(part.text or part.refusal or "" for part in content)
+    return "".join(_part_text(part, f"{where}[{number}]") for number, part in enumerate(content))
+
+
+def _part_text(part: Part, where: str) -> str:
+    if part.type == "input_image":
+        raise Fault(400, f"{where}: pictures are for messages of the user", where)
+    if part.type not in TEXTS:
+        raise Fault(400, f"{where}: parts of type {part.type!a:.80} are not done here, only text and pictures", where)
+    if part.text is None and part.refusal is None:
+        raise Fault(400, f"{where}: no text in it", f"{where}.text")
+    return part.text or part.refusal or ""
 
 
 def _head(request: ResponsesBody, model: str) -> dict[str, Any]:
@@ -292,7 +321,7 @@ async def respond(request: Request, service: Service) -> Response:
     """The answer to a conversation."""
     wanted, headers = await body.read(request, ResponsesBody, service, UNDONE)
     service.check_model(wanted.model)
-    answers = await service.dispatcher.start(task(wanted), caller=caller(request))
+    answers = await service.start(request, task(wanted), who=caller(request))
     tokenizer = service.served.model.tokenizer
 
     def logprobs(pieces: Iterable[Piece]) -> list[dict[str, Any]]:

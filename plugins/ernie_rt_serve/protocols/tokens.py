@@ -48,7 +48,7 @@ async def tokenize(request: Request, service: Service) -> Response:
         task = Task(asked.prompt or "")
     else:
         task = Task(plain_messages(asked.messages), tools=plain_tools(asked.tools))
-    prompt = await service.dispatcher.prompt(task)
+    prompt = await service.prompt(request, task)
     ids = prompt.ids if isinstance(prompt, ChatPrompt) else prompt
     model = service.served.model
     told: dict[str, object] = {"count": len(ids), "max_model_len": model.capacity, "tokens": ids}

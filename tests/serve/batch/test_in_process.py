@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -10,6 +12,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ernie_rt_serve.batch.in_process import respond_by
+from support.pictures import picture, seeing_app, seeing_model, uri
+from support.serving import said
 
 
 async def answer(request: Request) -> Response:
@@ -28,3 +32,20 @@ def test_requests_arrive_whole() -> None:
     assert status == 201
     assert body.decode() == '{"id":"req_7","body":{"prompt":"你好"},"left":false,"path":"/v1/completions"}'
     assert asyncio.run(respond("/v1/other", b"{}", "req_8"))[0] == 404
+
+
+def test_pictures_are_shown(tmp_path: Path) -> None:
+    def line(url: str) -> bytes:
+        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is this?"}]
+        return json.dumps({"messages": [{"role": "user", "content": content}]}).encode()
+
+    async def body(app: Starlette) -> tuple[tuple[int, bytes], tuple[int, bytes]]:
+        respond = respond_by(app)
+        path = "/v1/chat/completions"
+        return await respond(path, line(uri(picture())), "a"), await respond(path, line("file:///etc/passwd"), "b")
+
+    with seeing_model(tmp_path) as model:
+        app, served = seeing_app(model, said("A cat."))
+        (status, answered), (refused, why) = asyncio.run(body(app))
+    assert status == 200 and b"A cat." in answered and [item.tokens for _, item in served.asked[0].prompt.items] == [4]
+    assert refused == 400 and b"nothing is fetched" in why

@@ -1,16 +1,19 @@
 // How messages look: a user's, and an answer with its thoughts, tool calls, figures and what went wrong.
 import { hasKey, useKey } from "./api.js";
 import { copyButton, h, icon, iconButton, text } from "./dom.js";
+import { thumbnail } from "./files.js";
 import { count, measure, say } from "./language.js";
 import { codeBlock, show } from "./markdown.js";
 
-/** A user's message; with `resend`, it can be edited, and `resend` is called with the new text. */
+/** A user's message with its files; with `resend`, it can be edited, and `resend` is called with the new text. */
 export function userMessage(message, resend) {
   const article = h("article", { className: "user" });
   const words = () => {
     const actions = h("div", { className: "actions" }, copyButton(() => message.content));
     if (resend) actions.prepend(iconButton("edit", "edit", edit));
-    article.replaceChildren(h("div", { className: "bubble" }, message.content), actions);
+    article.replaceChildren(actions);
+    if (message.content) article.prepend(h("div", { className: "bubble" }, message.content));
+    if (message.files.length) article.prepend(h("div", { className: "files" }, message.files.map(thumbnail)));
   };
   const edit = () => {
     const field = h("textarea", { value: message.content });
@@ -19,7 +22,7 @@ export function userMessage(message, resend) {
       text("button", "send", {}, { type: "submit", className: "primary" })));
     form.onsubmit = (event) => {
       event.preventDefault();
-      if (field.value.trim()) resend(field.value.trim());
+      if (field.value.trim() || message.files.length) resend(field.value.trim());
     };
     field.onkeydown = (event) => {
       if (isSend(event)) form.requestSubmit();

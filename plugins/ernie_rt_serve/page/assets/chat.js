@@ -1,12 +1,13 @@
 // The conversation: what is written, sent, answered, and written anew.
 import { AnswerView, isSend, userMessage } from "./answer.js";
-import { byId } from "./dom.js";
-import { t } from "./language.js";
+import { announce, byId } from "./dom.js";
+import { contentOf, fit } from "./files.js";
 import { getSystem, options, setSystem, valid } from "./options.js";
 import { emptyAnswer, Run } from "./run.js";
 import { showList } from "./sidebar.js";
 import { session } from "./storage.js";
 import { all, fresh, save } from "./store.js";
+import { Tray } from "./tray.js";
 
 const OPEN = "ernie-rt/open";
 const NEAR = 24; // pixels from the end within which the view follows what comes
@@ -21,6 +22,7 @@ export class Chat {
   #model;
   #onopen;
   #follows = true;
+  #tray = new Tray();
 
   /** `model()` promises the name that requests give; `onopen` hears that another conversation is shown. */
   constructor(model, onopen) {
@@ -36,7 +38,7 @@ export class Chat {
       this.#follows = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR;
       byId("to-end").hidden = this.#follows;
     };
-    field.oninput = fit;
+    field.oninput = grow;
     field.onkeydown = (event) => {
       if (!isSend(event)) return;
       event.preventDefault();
@@ -125,11 +127,14 @@ export class Chat {
   }
 
   #submit() {
-    const text = field.value.trim();
-    if (!text || this.#runs.has(this.current.id) || !valid()) return;
+    const { files, reading } = this.#tray;
+    const message = { role: "user", content: field.value.trim(), files };
+    if (!(message.content || files.length) || reading || this.#runs.has(this.current.id) || !valid()) return;
+    if (!fit(prompt({ ...this.current, messages: [...this.current.messages, message] }))) return;
+    this.#tray.take();
     field.value = "";
-    fit();
-    this.#say(text);
+    grow();
+    this.#say(message);
   }
 
   /** Send the last message anew, with another text. */
@@ -137,13 +142,13 @@ export class Chat {
     if (!valid()) return;
     this.forget(this.current.id);
     const { messages } = this.current;
-    messages.splice(messages.findLastIndex((message) => message.role === "user"));
-    this.#say(text);
+    const [message] = messages.splice(messages.findLastIndex((message) => message.role === "user"));
+    this.#say({ ...message, content: text });
   }
 
-  #say(text) {
-    this.current.title ||= text.split("\n")[0].slice(0, 80);
-    this.current.messages.push({ role: "user", content: text });
+  #say(message) {
+    this.current.title ||= (message.content || message.files[0].name).split("\n")[0].slice(0, 80);
+    this.current.messages.push(message);
     this.#ask();
   }
 
@@ -189,13 +194,10 @@ export class Chat {
 /** The messages as a request has them: of answers what the next one is to know, without thoughts. */
 function prompt({ system, messages }) {
   const said = messages.filter((message) => message.role === "user" || message.content);
-  const turns = said.map(({ role, content }) => ({ role, content }));
+  const turns = said.map((message) => {
+    return { role: message.role, content: message.role === "user" ? contentOf(message) : message.content };
+  });
   return system.trim() ? [{ role: "system", content: system }, ...turns] : turns;
-}
-
-/** Tell those who listen instead of looking: that an answer comes, and the whole of it, once. */
-function announce(key, values) {
-  byId("announcer").textContent = t(key, values);
 }
 
 function toEnd(behavior) {
@@ -203,7 +205,7 @@ function toEnd(behavior) {
 }
 
 /** As high as what is written, within limits that the stylesheet sets. */
-function fit() {
+function grow() {
   field.style.height = "auto";
   field.style.height = `${field.scrollHeight}px`;
 }

@@ -1,5 +1,5 @@
 // Elements. Text enters them as text, never as HTML.
-import { label, say } from "./language.js";
+import { label, say, t } from "./language.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -73,6 +73,11 @@ export function notify(key, values) {
   notice.classList.add("shown");
   clearTimeout(fading);
   fading = setTimeout(() => notice.classList.remove("shown"), 3500);
+}
+
+/** Tell those who listen instead of looking: that an answer comes, and the whole of it, once; what else changes. */
+export function announce(key, values) {
+  byId("announcer").textContent = t(key, values);
 }
 
 /** Ask whether to go on; resolves to true or false. */

@@ -25,10 +25,11 @@ export function say(element, key, values = {}) {
 }
 
 /** Name an element for those who hover over it or hear it. */
-export function label(element, key) {
+export function label(element, key, values = {}) {
   element.dataset.label = key;
-  element.setAttribute("aria-label", t(key));
-  if (element.matches("button")) element.title = t(key);
+  element.dataset.values = JSON.stringify(values);
+  element.setAttribute("aria-label", t(key, values));
+  if (element.matches("button")) element.title = t(key, values);
 }
 
 /** Say everything anew, in `name` if given, and remember that. */
@@ -36,9 +37,9 @@ export function speak(name = language) {
   if (name !== language) keep(KEPT, name);
   language = name;
   document.documentElement.lang = name === "zh" ? "zh-CN" : name;
-  for (const element of document.querySelectorAll("[data-text]"))
-    say(element, element.dataset.text, JSON.parse(element.dataset.values ?? "{}"));
-  for (const element of document.querySelectorAll("[data-label]")) label(element, element.dataset.label);
+  const values = (element) => JSON.parse(element.dataset.values ?? "{}");
+  for (const element of document.querySelectorAll("[data-text]")) say(element, element.dataset.text, values(element));
+  for (const element of document.querySelectorAll("[data-label]")) label(element, element.dataset.label, values(element));
   for (const element of document.querySelectorAll("[data-placeholder]"))
     element.placeholder = t(element.dataset.placeholder);
 }

@@ -2,6 +2,7 @@
 import { get } from "./api.js";
 import { Chat } from "./chat.js";
 import { byId } from "./dom.js";
+import { useModel } from "./files.js";
 import { language, speak } from "./language.js";
 import { showDefaults, startOptions } from "./options.js";
 import { closePanels, closeSidebar, showChat, startPanels } from "./panels.js";
@@ -45,6 +46,7 @@ async function askModel() {
     const [first] = (await get("v1/models")).data;
     byId("model").textContent = first.id;
     showDefaults(first.defaults ?? {});
+    byId("attach").hidden = !useModel(first);
     return first.id;
   } catch {
     // Whoever sends a message is told what is wrong.

@@ -1,6 +1,7 @@
 // Conversations, each kept under a key of its own, so that two tabs do not overwrite each other's.
 import { KINDS } from "./api.js";
 import { notify } from "./dom.js";
+import { filesOf, forget, newId } from "./files.js";
 import { keep, local } from "./storage.js";
 
 const PREFIX = "ernie-rt/chat/";
@@ -9,11 +10,6 @@ const FORMAT = "ernie-rt conversations";
 
 export function fresh(system) {
   return { id: newId(), title: "", updated: Date.now(), system, messages: [] };
-}
-
-function newId() {
-  // Of crypto, pages that come by plain HTTP have the random numbers alone.
-  return Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** All that are kept, the latest first. */
@@ -34,6 +30,7 @@ export function save(conversation) {
 }
 
 export function remove(id) {
+  for (const { files } of read(local.getItem(PREFIX + id))?.messages ?? []) forget(files ?? []);
   local.removeItem(PREFIX + id);
 }
 
@@ -75,7 +72,7 @@ function conversationOf(value) {
 }
 
 function messageOf(value) {
-  if (value?.role === "user") return { role: "user", content: string(value.content) };
+  if (value?.role === "user") return { role: "user", content: string(value.content), files: filesOf(value.files) };
   if (value?.role !== "assistant") return null;
   const calls = Array.isArray(value.calls) ? value.calls : [];
   return {

@@ -1,0 +1,69 @@
+"""Pictures and videos decoded beside the event loop, by a few threads in which tenants take turns."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+from weakref import WeakValueDictionary
+
+from ernie_rt import Caller
+from ernie_rt.errors import PromptError
+from ernie_rt.text.media import Media
+from ernie_rt.text.media_reader import MediaReader
+from ernie_rt.vision.item import Item
+from ernie_rt_serve.attachments import Attachment
+from ernie_rt_serve.faults import Fault
+
+THREADS: Final = 3
+"""So many are decoded at once, which bounds the memory of those that are larger than they look."""
+EACH: Final = 2
+"""And so many of one tenant's, so that others need not wait for all that somebody asks for."""
+KEPT_BYTES: Final = 128 << 20
+"""Of pixels, so that a conversation that goes on has none of its pictures decoded again."""
+
+
+class Decoders:
+    def __init__(self, reader: MediaReader | None) -> None:
+        """Without a `reader` the model takes in none, and nobody asks for any."""
+        self._reader = reader
+        self._pool = ThreadPoolExecutor(THREADS, "pictures")
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._kept: OrderedDict[tuple[object, ...], Item] = OrderedDict()  # what was asked for last comes last
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """End the threads, once each has what it is at."""
+        self._pool.shutdown(cancel_futures=True)
+
+    async def decode(self, given: Attachment, caller: Caller) -> Item:
+        """What the model gets of a file; a Fault that names its place where it cannot be used.
+
+        What is kept is for who shares what is cached: how long it takes tells nobody what others have shown.
+        """
+        turn = self._turns.setdefault(caller.tenant, asyncio.Semaphore(EACH))
+        async with turn:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._find, given, caller.salt)
+
+    def _find(self, given: Attachment, salt: bytes) -> Item:
+        key = salt, given.kind, given.type, given.max_pixels, given.digest()
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        item = self._decode(given)
+        with self._lock:
+            self._kept[key] = item
+            while sum(each.frames.nbytes for each in self._kept.values()) > KEPT_BYTES:
+                self._kept.popitem(last=False)
+        return item
+
+    def _decode(self, given: Attachment) -> Item:
+        assert self._reader is not None
+        try:
+            return self._reader.item(Media(given.kind, given.data(), max_pixels=given.max_pixels))
+        except PromptError as error:
+            error.where = given.where
+            raise Fault(400, str(error), given.where) from None
