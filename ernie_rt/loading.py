@@ -81,8 +81,8 @@ def load(
     so a longer prompt takes several (None: 512, on CUDA 4,096). `cache_tokens` gives the cache room for so many tokens
     of all sequences together, in place of the worst case: sequences that find none wait, or are computed anew.
     Of a model that sees, `max_patches` of 14 by 14 pixels are encoded in one step (None: 24,708, the largest picture):
-    fewer take less memory, and a picture that has more is refused. What pictures and videos became is kept for the next
-    request, in `feature_bytes` of main memory (None: 512 MiB).
+    fewer take less memory, and make larger pictures smaller; one whose own `max_pixels` allows more is refused. What
+    pictures and videos became is kept for the next request, in `feature_bytes` of main memory (None: 512 MiB).
     `memory_bytes` bounds weights and cache together (None: what the device has free); `threads` are the backend's on
     the CPU (None: as many as it likes). With `reuse` a prompt that begins like an earlier one goes on from the rows
     that are left of it; without, it is computed anew, which gives the same bits each time. What is worth it

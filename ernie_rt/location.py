@@ -85,16 +85,16 @@ class Located:
         default = None if self.config.vision is None else "ernie-vl"
         return None if self.folder is None else ChatTemplate.load(self.folder, default)
 
-    def reader(self, device: str) -> MediaReader | None:
-        """What reads pictures and videos for it where it runs on such a device, "cpu" or another; None where it reads
-        text alone.
+    def reader(self, device: str, max_patches: int | None = None) -> MediaReader | None:
+        """What reads pictures and videos for it where it runs on such a device, "cpu" or another, and a step takes in
+        at most so many patches (None: as many as there are); None where it reads text alone.
 
         ConfigError where its preprocessor_config.json asks for what is not done here.
         """
         sees = self.config.sees
         if sees is None or self.folder is None:
             return None
-        return MediaReader(sees, read_preprocessor(self.folder), on_cpu=device == "cpu")
+        return MediaReader(sees, read_preprocessor(self.folder), on_cpu=device == "cpu", max_patches=max_patches)
 
     @cached_property
     def defaults(self) -> Defaults:

@@ -149,7 +149,7 @@ class Model:
     @cached_property
     def reader(self) -> MediaReader | None:
         """What reads pictures and videos for it; None where it reads text alone."""
-        return self._located.reader(self.choice.device)
+        return self._located.reader(self.choice.device, self.limits.max_patches)
 
     @property
     def defaults(self) -> Defaults:

@@ -106,6 +106,18 @@ def test_a_picture_of_every_form(loader: Loader, file: Path, form: str) -> None:
     assert [(place, item.tokens) for place, item in answer.asked.items] == [(start, 8)]
 
 
+def test_a_picture_is_no_larger_than_a_step_takes_in(loader: Loader) -> None:
+    model = loader("sees", max_patches=16)
+    pixels = noise(98, 70)  # 2 by 4 tokens, of 4 patches each
+    (placed,) = model.prompt(asked(picture(pixels))).items
+    assert placed[1].merged == (1, 1, 2)
+    with pytest.raises(MediaError, match=r"image 1: more patches than a step of the model takes in.* 16 .*found 32"):
+        model.prompt(asked(picture(pixels, max_pixels=10**6)))
+    larger = loader("sees").prompt(asked(picture(pixels)))
+    with pytest.raises(MediaError, match="more patches than a step"):
+        model.chat(larger)
+
+
 def test_pictures_in_a_text_to_continue(loader: Loader) -> None:
     model = loader("sees")
     answer = model.generate([text("A cat: "), picture(noise(56, 56)), text(" and")], max_new_tokens=2)

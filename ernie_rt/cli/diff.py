@@ -60,6 +60,7 @@ def diff(
     from ernie_rt.conformance.drift import Contender, compare
     from ernie_rt.conformance.plot import drift_text
     from ernie_rt.conformance.trace import most_tokens
+    from ernie_rt.contract.protocols import MAX_PATCHES
     from ernie_rt.location import locate
     from ernie_rt.text.chat import ChatPrompt, encode_parts
 
@@ -72,7 +73,9 @@ def diff(
         tokenizer = located.tokenizer
         asked = ChatPrompt(tuple(tokenizer.encode(text)))
         if media:
-            asked = encode_parts([*media, text], tokenizer, located.reader("cpu"), most_tokens(located.config))
+            asked = encode_parts(
+                [*media, text], tokenizer, located.reader("cpu", MAX_PATCHES), most_tokens(located.config)
+            )
         tell(f"importing {contenders[0].backend} and {contenders[1].backend}")
         drift = compare(
             located, *contenders, asked.ids, items=asked.items,

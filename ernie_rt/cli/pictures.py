@@ -60,8 +60,10 @@ def typed_path(text: str) -> str:
 
 
 def most_patches(items: Iterable[Item]) -> int:
-    """How many patches a step has to take in, that these may be encoded: a picture's, or those of two frames."""
-    return max((item.grid[1] * item.grid[2] * min(item.grid[0], 2) for item in items), default=1)
+    """How many patches a step has to take in, that these may be encoded."""
+    from ernie_rt.vision.grid import patches_of
+
+    return max((patches_of(item.grid) for item in items), default=1)
 
 
 def say_items(named: Iterable[tuple[str, Item]], *, verbose: bool) -> None:

@@ -119,7 +119,7 @@ def run(
     template = None if raw else located.template
     if template is not None and prompt in (None, "-"):
         text = text.removesuffix("\n")  # of a file, or of echo
-    reader = located.reader(first_kind(device)) if media else None
+    reader = located.reader(first_kind(device), max_patches) if media else None
     request = _request(located, template, [*media, text], system, thinking, reader, longest)
     chat = None if isinstance(request, list) else (request, located.tokenizer)
     ids, items = (request, []) if isinstance(request, list) else (request.ids, [item for _, item in request.items])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -65,10 +65,9 @@ class Features:
 
     def __init__(self, item: Encodable, namespace: bytes, taken: TensorType, max_patches: int) -> None:
         self.key: FeaturesKey = namespace, item.digest
-        self._item = item
+        self._tokens = item.tokens
         self._taken = taken
-        self._max_patches = max_patches
-        self._pieces: Iterator[dict[str, Array]] | None = None
+        self._pieces = _pieces(item, max_patches)
         self._parts: list[Array] = []
         self._on_its_way = False
         self.rows: Array | None = None
@@ -80,8 +79,6 @@ class Features:
 
     def next_piece(self) -> dict[str, Array]:
         """What the next step takes in, whose result is to be taken before another one; raises what the item does."""
-        if self._pieces is None:
-            self._pieces = self._item.pieces(self._max_patches)
         piece = next(self._pieces, None)
         if piece is None:
             raise self._other(sum(map(len, self._parts)))
@@ -100,13 +97,17 @@ class Features:
             )
         self._parts.append(rows.astype(self._taken.dtype))
         total = sum(map(len, self._parts))
-        if total > self._item.tokens:
+        if total > self._tokens:
             raise self._other(total)
-        if total == self._item.tokens:
+        if total == self._tokens:
             self.rows = np.concatenate(self._parts)
             self._parts.clear()
+            self._pieces.close()  # and with it the pixels go: what is kept for others is rows alone
 
     def _other(self, count: int) -> BackendError:
-        return BackendError(
-            "an item has not as many features as tokens", expected=str(self._item.tokens), found=str(count)
-        )
+        return BackendError("an item has not as many features as tokens", expected=str(self._tokens), found=str(count))
+
+
+def _pieces(item: Encodable, max_patches: int) -> Generator[dict[str, Array], None, None]:
+    """Cut once they are asked for: whoever asks is told what is wrong."""
+    yield from item.pieces(max_patches)

@@ -167,7 +167,7 @@ class Scheduler:
             if self._refused == (sequence, self.rows.changes):
                 return  # nothing has changed since
             if not self.rows.admit(self.seats.next, sequence, self._lacks):
-                if sequence.encoded or len(self.waiting.aside) == len(self.seats.sequences):
+                if sequence.encoded or len(self.waiting.aside) >= len(self.seats.sequences):
                     self._refused = sequence, self.rows.changes
                     return
                 self.waiting.put_aside(sequence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -11,7 +12,7 @@ from ernie_rt.errors import ContextError, MediaError, PromptError, TokenizerErro
 from ernie_rt.modeling.vision_language import PreprocessorConfig, VisionLanguageConfig
 from ernie_rt.text.media import Kind, Media
 from ernie_rt.text.tokenizer import Tokenizer
-from ernie_rt.vision.grid import CPU_PIXELS
+from ernie_rt.vision.grid import CPU_PIXELS, MERGE, PATCH, TOKEN, VIDEO_MAX_PIXELS, check_patches, patches_of
 from ernie_rt.vision.image import load_image
 from ernie_rt.vision.item import Item
 from ernie_rt.vision.video import load_video
@@ -29,14 +30,25 @@ class MediaReader:
     """Reads pictures and videos as one model takes them. What was read of a Media object is kept as long as that is, so
     that a conversation that goes on reads none twice.
 
-    A picture without a limit of its own is made smaller where it has more pixels than `limits`, the checkpoint's, say.
+    A picture without a limit of its own is made smaller where it has more pixels than `limits`, the checkpoint's, say,
+    or more than a step of the model takes in, as the frames of a video are. One whose own limit allows more than that
+    is refused where it has more.
     """
 
-    def __init__(self, vision: VisionLanguageConfig, limits: PreprocessorConfig, *, on_cpu: bool) -> None:
-        """On a CPU it gets no more than 1,024 tokens: more would take longer than most want to wait."""
+    def __init__(
+        self,
+        vision: VisionLanguageConfig,
+        limits: PreprocessorConfig,
+        *,
+        on_cpu: bool,
+        max_patches: int | None = None,
+    ) -> None:
+        """A step takes in at most `max_patches` (None: as many as there are). On a CPU a picture gets at most 1,024
+        tokens: more would take longer than most want to wait."""
         self._ids: Mapping[Kind, int] = {"image": vision.image_token_id, "video": vision.video_token_id}
         self._min_pixels = limits.min_pixels
         self._max_pixels = max(limits.min_pixels, min(limits.max_pixels, CPU_PIXELS)) if on_cpu else limits.max_pixels
+        self._max_patches = sys.maxsize if max_patches is None else max_patches
         self._read: WeakKeyDictionary[Media, Item] = WeakKeyDictionary()
 
     def placeholder(self, kind: Kind, tokenizer: Tokenizer) -> str:
@@ -112,17 +124,29 @@ class MediaReader:
         return items
 
     def _load(self, media: Media, announce: Announce) -> Item:
-        source, limit = media.source, media.max_pixels or self._max_pixels
+        source = media.source
         if isinstance(source, Item):
             if source.kind != media.kind:
                 raise PromptError(f"an item of another kind in a part of type {media.kind}", found=source.kind)
+            check_patches(patches_of(source.grid), self._max_patches)
             announce(source.tokens)
             return source
         if media.kind == "image":
-            return load_image(source, min_pixels=self._min_pixels, max_pixels=limit, announce=announce)
+
+            def fits(tokens: int) -> None:
+                check_patches(tokens * MERGE**2, self._max_patches)
+                announce(tokens)
+
+            limit = media.max_pixels or self._fitting(self._max_pixels, 1)
+            return load_image(source, min_pixels=self._min_pixels, max_pixels=limit, announce=fits)
+        check_patches(2 * MERGE**2, self._max_patches)  # those of a token, the fewest
         given: dict[str, Any] = {"fps": media.fps, "max_frames": media.max_frames}
         given = {name: value for name, value in given.items() if value is not None}
-        return load_video(source, announce=announce, **given)
+        return load_video(source, max_pixels=self._fitting(VIDEO_MAX_PIXELS, 2), announce=announce, **given)
+
+    def _fitting(self, pixels: int, frames: int) -> int:
+        """So many pixels of a frame, or those of which a step takes in so many frames; at least a token's."""
+        return max(TOKEN**2, min(pixels, self._max_patches * PATCH**2 // frames))
 
 
 def names(media: Sequence[Media]) -> list[str]:

@@ -89,6 +89,23 @@ def tokens_of(grid: Grid) -> int:
     return math.prod(merged(grid))
 
 
+def patches_of(grid: Grid) -> int:
+    """How many patches of a grid in patches have to be encoded at once: a picture's, or those of a pair of frames."""
+    frames, rows, columns = grid
+    return min(frames, 2) * rows * columns
+
+
+def check_patches(patches: int, max_patches: int) -> None:
+    """MediaError where so many patches, which have to be encoded at once, are more than a step takes in."""
+    if patches > max_patches:
+        raise MediaError(
+            "more patches than a step of the model takes in",
+            expected=f"at most {max_patches:,} of a picture, or of two frames",
+            found=f"{patches:,}",
+            hint="Lower max_pixels, or load the model with a higher max_patches",
+        )
+
+
 def check_pixels(min_pixels: int, max_pixels: int) -> None:
     """OptionError where these are no limits of a picture's pixels."""
     if not TOKEN**2 <= max_pixels <= HIGHEST_MAX_PIXELS:

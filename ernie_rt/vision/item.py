@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.vision.grid import PATCH, TOKEN, Grid, merged, tokens_of
+from ernie_rt.vision.grid import PATCH, TOKEN, Grid, check_patches, merged, patches_of, tokens_of
 from ernie_rt.vision.patches import vision_inputs
 
 
@@ -76,10 +76,10 @@ class Item:
     def pieces(self, max_patches: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
         """The inputs of the graph `vision`, in pieces of at most so many patches, whose features follow one another.
 
-        A piece is a whole picture or whole pairs of frames, since a frame's patches attend to one another: one of these
-        it has, even where that is more.
+        A piece is a whole picture or whole pairs of frames, since a frame's patches attend to one another: MediaError
+        where one of these has more.
         """
-        t, rows, columns = self.grid
-        least = min(t, 2)
-        step = max(1, max_patches // (least * rows * columns)) * least
+        t, least = len(self.frames), patches_of(self.grid)
+        check_patches(least, max_patches)
+        step = max_patches // least * min(t, 2)
         return (vision_inputs(self.frames[start : start + step]) for start in range(0, t, step))

@@ -6,13 +6,14 @@ import asyncio
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
 from ernie_rt import Caller
-from ernie_rt.errors import PromptError
+from ernie_rt.errors import MediaError
 from ernie_rt.text.media import Media
-from ernie_rt.text.media_reader import MediaReader
+from ernie_rt.text.media_reader import Announce, MediaReader
 from ernie_rt.vision.item import Item
 from ernie_rt_serve.attachments import Attachment
 from ernie_rt_serve.faults import Fault
@@ -38,32 +39,39 @@ class Decoders:
         """End the threads, once each has what it is at."""
         self._pool.shutdown(cancel_futures=True)
 
-    async def decode(self, given: Attachment, caller: Caller) -> Item:
+    async def decode(self, given: Attachment, caller: Caller, announce: Announce) -> Item:
         """What the model gets of a file; a Fault that names its place where it cannot be used.
 
-        What is kept is for who shares what is cached: how long it takes tells nobody what others have shown.
+        `announce` is told in a thread how many tokens it has, before it is decoded, and may raise. What is kept is for
+        who shares what is cached: how long it takes tells nobody what others have shown.
         """
         turn = self._turns.setdefault(caller.tenant, asyncio.Semaphore(EACH))
         async with turn:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._find, given, caller.salt)
+            find = partial(self._find, given, caller.salt, announce)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, find)
 
-    def _find(self, given: Attachment, salt: bytes) -> Item:
+    def _find(self, given: Attachment, salt: bytes, announce: Announce) -> Item:
         key = salt, given.kind, given.type, given.max_pixels, given.digest()
         with self._lock:
-            if key in self._kept:
+            item = self._kept.get(key)
+            if item is not None:
                 self._kept.move_to_end(key)
-                return self._kept[key]
-        item = self._decode(given)
+        if item is not None:
+            announce(item.tokens)
+            return item
+        item = self._decode(given, announce)
+        if item.frames.nbytes > KEPT_BYTES:  # all others would have to go
+            return item
         with self._lock:
             self._kept[key] = item
             while sum(each.frames.nbytes for each in self._kept.values()) > KEPT_BYTES:
                 self._kept.popitem(last=False)
         return item
 
-    def _decode(self, given: Attachment) -> Item:
+    def _decode(self, given: Attachment, announce: Announce) -> Item:
         assert self._reader is not None
         try:
-            return self._reader.item(Media(given.kind, given.data(), max_pixels=given.max_pixels))
-        except PromptError as error:
+            return self._reader.item(Media(given.kind, given.data(), max_pixels=given.max_pixels), announce)
+        except MediaError as error:
             error.where = given.where
             raise Fault(400, str(error), given.where) from None

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ernie_rt import AsyncModel, AsyncStream, Caller
@@ -91,23 +92,26 @@ class Dispatcher:
     async def _decoded(self, task: Task, caller: Caller, hold: Hold) -> Task:
         """The task with pictures and videos in place of their files, if it has any.
 
-        They are decoded one by one, so that not all are where the first are too long for the context already.
+        They are decoded one by one, so that none is from the one on that is too long for the context.
         """
-        room, parts, tokens = self._served.model.capacity, [], 0
+        parts, tokens = [], 0
         for each in task.attachments:
-            item = await self._decoders.decode(each, caller)
+            item = await self._decoders.decode(each, caller, partial(self._check_fits, each.where, tokens))
             hold(item.frames.nbytes)
             if self._observer is not None:
                 self._observer.decoded(item.kind)
             parts.append(Media(item.kind, item))
             tokens += item.tokens
-            if tokens > room:
-                raise ContextError(
-                    "the pictures and videos alone are longer than the context", where=each.where,
-                    expected=f"at most {room:,} tokens", found=f"{tokens:,} up to this one",
-                    hint="Send fewer, or smaller ones",
-                )  # fmt: skip
         return task.with_media(parts) if parts else task
+
+    def _check_fits(self, where: str, before: int, tokens: int) -> None:
+        room = self._served.model.capacity
+        if before + tokens > room:
+            raise ContextError(
+                "the pictures and videos alone are longer than the context", where=where,
+                expected=f"at most {room:,} tokens", found=f"{before + tokens:,} up to this one",
+                hint="Send fewer, or smaller ones",
+            )  # fmt: skip
 
     def _prepare(self, task: Task) -> tuple[Prompt, GenerateOptions]:
         options, prompt = GenerateOptions(**task.options), self._prompt(task)

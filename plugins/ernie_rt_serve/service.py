@@ -116,13 +116,16 @@ class Service:
         return await unless_gone(request.receive, prompt)
 
     def hold(self, request: Request, size: int) -> None:
-        """Count what a request brings, until `let_go`; a Fault where all of them together bring too much."""
-        most = self.settings.most_held(self.sees)
+        """Count what a request brings, until `let_go`; a Fault where it, or all of them together, bring too much."""
+        most, before = self.settings.most_held(self.sees), getattr(request.state, "held", 0)
+        if before + size > most:
+            message = f"The request, and what the pictures and videos in it become, is longer than {most:,} bytes"
+            raise Fault(413, message, code="body_too_large", headers={"Connection": "close"})
         if self.held + size > most:
             message = f"All requests here together hold more than {most:,} bytes"
             raise Fault(429, message, code="bodies_too_large", headers={"Retry-After": "1", "Connection": "close"})
         self.held += size
-        request.state.held = getattr(request.state, "held", 0) + size
+        request.state.held = before + size
 
     def let_go(self, request: Request) -> None:
         """What a request has brought is no longer needed."""

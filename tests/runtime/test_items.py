@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +123,19 @@ def test_the_features_that_were_asked_for_longest_ago_give_way() -> None:
     ask(engine, shown(FILM))  # has no room
     ask(engine, shown(DOG))
     assert len(executable.encoded) == 4 + 3
+
+
+def test_features_are_kept_without_the_picture() -> None:
+    executable = toy()
+    engine = engine_of(executable, max_patches=FRAME)
+    for _ in range(2):
+        sketch = Sketch(CAT.numbers)
+        pixels = weakref.ref(sketch)
+        ask(engine, shown(sketch, 1))
+        del sketch
+        gc.collect()
+        assert pixels() is None
+    assert executable.encoded == [3, 3]
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
@@ -312,6 +327,26 @@ def test_rows_of_pictures_are_kept_on_disk(kind: Literal["paged", "slots"], tmp_
     (sequence,) = ask(third, request)
     assert sequence.cached == 0 and executable.encoded == [6]  # seated in vain, and put aside
     third.close()
+
+
+def test_who_was_seated_in_vain_lets_no_more_be_put_aside(tmp_path: Path) -> None:
+    def opened() -> Engine:
+        executable = toy(sequences=1)
+        kept = KeptRows(RowStore(tmp_path / "rows", 1 << 20), b"", executable, 8, chunk=4)
+        return engine_of(executable, kept=kept, max_patches=FRAME)
+
+    first = opened()
+    ask(first, shown(1, CAT, 2, 3))
+    first.close()
+    for record in (tmp_path / "rows").glob("*.rows"):
+        record.write_bytes(record.read_bytes()[:-1])
+    second = opened()
+    sequences = [second.submit(each) for each in (shown(DOG), shown(1, CAT, 2, 3), shown(FILM), shown(FILM, 1))]
+    for _ in range(2):
+        second.step()
+    assert len(second._scheduler.waiting.aside) == 2
+    list(second.run(*sequences))
+    second.close()
 
 
 def test_features_are_shared_within_a_namespace_alone() -> None:

@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ from starlette.applications import Starlette
 
 from ernie_rt import Model
 from ernie_rt.errors import MediaError
+from ernie_rt.vision.decoding import Decoding
 from ernie_rt.vision.item import Item
+from ernie_rt.worker import Worker
 from ernie_rt_serve import decoding
 from ernie_rt_serve.access import Keys
 from ernie_rt_serve.attachments import LOW, STEP, Attachment
 from ernie_rt_serve.settings import Settings
 from support.held_up import until
+from support.media import video
 from support.pictures import blank, picture, seeing_app, seeing_model, uri
 from support.serving import ScriptedModel, ask, run, said, scripted_app, serving
 
@@ -41,6 +45,40 @@ def shown(url: str = "", text: str = "What is this?", **fields: Any) -> dict[str
     """A request of one picture, then a text."""
     content = [{"type": "image_url", "image_url": {"url": url or uri(PNG)} | fields}, {"type": "text", "text": text}]
     return {"messages": [{"role": "user", "content": content}]}
+
+
+class KeptWorkers:
+    """Starts child processes that the next file is decoded in as well: to start one takes longer than all else here."""
+
+    def __init__(self) -> None:
+        self._idle: dict[str, list[Worker]] = {"picture": [], "video": []}
+
+    def __call__(self, script: Any, arguments: Any, *words: Any) -> KeptWorker:
+        idle = self._idle[arguments[0]]
+        return KeptWorker(idle.pop() if idle else Worker(script, arguments, *words), idle)
+
+    def end(self) -> None:
+        for worker in chain(*self._idle.values()):
+            worker.end()
+
+
+class KeptWorker:
+    def __init__(self, worker: Worker, idle: list[Worker]) -> None:
+        self.ask = worker.ask
+        self._worker, self._idle = worker, idle
+
+    def end(self) -> tuple[bool, int]:
+        self._idle.append(self._worker)
+        return False, 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workers() -> Iterator[None]:
+    kept = KeptWorkers()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ernie_rt.vision.decoding.Worker", kept)
+        yield
+    kept.end()
 
 
 @pytest.fixture(scope="module")
@@ -369,15 +407,26 @@ def test_too_many_are_refused_before_one_is_looked_at(model: Model, monkeypatch:
     run(body)
 
 
-def test_what_is_longer_than_the_context_is_not_decoded_to_its_end(model: Model) -> None:
+def test_what_is_longer_than_the_context_is_not_decoded(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, decoded = Decoding.pixels, []
+
+    def noted(opened: Decoding, *size: Any, **asked: Any) -> Any:
+        decoded.append(size)
+        return pixels(opened, *size, **asked)
+
+    monkeypatch.setattr(Decoding, "pixels", noted)
+    film = {"type": "video_url", "video_url": {"url": uri(video(4), "data:video/mp4;base64,")}}
+
     async def body() -> None:
         app, served = seeing_app(model)
         part = shown(uri(blank(28 * 20, 28 * 10)))["messages"][0]["content"][0]
-        reply = await ask(app, "POST", CHAT, {"messages": [{"role": "user", "content": [part] * 60}]})
-        assert (reply.status, reply.error["code"]) == (400, "context_length_exceeded")
-        assert "messages[0].content[2]" in reply.error["message"] and not served.asked
-        metrics = (await ask(app, "GET", "/metrics")).body.decode()
-        assert 'ernie_rt:media_items_total{kind="image",model_name="demo"} 3.0' in metrics
+        for begun, after, place in ([], [part] * 60, 2), ([part], [film], 1):
+            decoded.clear()
+            reply = await ask(app, "POST", CHAT, {"messages": [{"role": "user", "content": begun + after}]})
+            assert (reply.status, reply.error["code"]) == (400, "context_length_exceeded")
+            assert f"messages[0].content[{place}]" in reply.error["message"] and not served.asked
+            assert len(decoded) <= 1, "of equal pictures the first, of the video no frame"
+            assert app.state.service.held == 0
 
     run(body)
 
@@ -400,8 +449,12 @@ def test_what_pictures_become_counts_as_well(model: Model) -> None:
     async def body() -> None:
         app, served = seeing_app(model, said("a"), settings=Settings("demo", held_bytes=500_000))
         reply = await ask(app, "POST", CHAT, shown(uri(blank(560, 560))))
-        assert (reply.status, reply.error["code"]) == (429, "bodies_too_large") and not served.asked
+        assert (reply.status, reply.error["code"]) == (413, "body_too_large") and not served.asked, "now and ever"
         assert app.state.service.held == 0
+        app.state.service.held = 490_000
+        reply = await ask(app, "POST", CHAT, shown(uri(picture(84, 84))))
+        assert (reply.status, reply.error["code"]) == (429, "bodies_too_large"), "beside those of others"
+        app.state.service.held = 0
         assert (await ask(app, "POST", CHAT, shown())).status == 200
 
     run(body)
@@ -410,9 +463,9 @@ def test_what_pictures_become_counts_as_well(model: Model) -> None:
 def test_what_was_decoded_is_not_decoded_again(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     decode, begun = decoding.Decoders._decode, []
 
-    def noted(decoders: decoding.Decoders, given: Attachment) -> Any:
+    def noted(decoders: decoding.Decoders, given: Attachment, announce: Any) -> Any:
         begun.append(given)
-        return decode(decoders, given)
+        return decode(decoders, given, announce)
 
     monkeypatch.setattr(decoding.Decoders, "_decode", noted)
     monkeypatch.setattr(decoding, "KEPT_BYTES", 2 * 56 * 56 * 3)
@@ -430,22 +483,21 @@ def test_what_was_decoded_is_not_decoded_again(model: Model, monkeypatch: pytest
     run(body)
 
 
-@pytest.mark.parametrize("path", [CHAT, "/tokenize"])
-@pytest.mark.parametrize("wrong", ["file", "prompt", ""])
-def test_nothing_of_a_request_stays(model: Model, path: str, wrong: str) -> None:
+def test_nothing_of_a_request_stays(model: Model) -> None:
     """Nor has it to be found by a collector, who counts objects and not their bytes."""
 
     async def body() -> None:
         app, _ = seeing_app(model, said("a"))
-        url = uri(PNG[:-500]) if wrong == "file" else uri(PNG)
-        reply = await ask(app, "POST", path, shown(url, "long " * (1000 if wrong == "prompt" else 1)))
-        assert reply.status == (400 if wrong else 200)
-        await until(lambda: not any(type(each) is Attachment for each in gc.get_objects()))
+        for path, (wrong, asked) in product((CHAT, "/tokenize"), {
+            False: shown(), "file": shown(uri(PNG[:-500])), "prompt": shown(text="long " * 1000),
+        }.items()):  # fmt: skip
+            assert (await ask(app, "POST", path, asked)).status == (400 if wrong else 200)
+            await until(lambda: not any(type(each) is Attachment for each in gc.get_objects()))
 
     gc.collect()
     gc.disable()
     try:
-        run(body, seconds=5)
+        run(body, seconds=10)
     finally:
         gc.enable()
 
@@ -459,11 +511,11 @@ class Held:
         self.begun: list[Attachment] = []
         decode = decoding.Decoders._decode
 
-        def held(decoders: decoding.Decoders, given: Attachment) -> Any:
+        def held(decoders: decoding.Decoders, given: Attachment, announce: Any) -> Any:
             self.begun.append(given)
             while not (self.open.is_set() or self.once.acquire(timeout=0.01)):
                 pass
-            return decode(decoders, given)
+            return decode(decoders, given, announce)
 
         monkeypatch.setattr(decoding.Decoders, "_decode", held)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ernie_rt.errors import ContextError, OptionError, PromptError, TemplateError, TokenizerError
+from ernie_rt.errors import ContextError, MediaError, OptionError, PromptError, TemplateError, TokenizerError
 from ernie_rt.modeling.config import parse_config
 from ernie_rt.modeling.vision_language import PreprocessorConfig
 from ernie_rt.text.chat import ChatPrompt, ChatTemplate, encode_parts
@@ -44,9 +44,9 @@ def template(source: str) -> ChatTemplate:
     return ChatTemplate(source, TOKENS, "chat_template") if source else ChatTemplate("", TOKENS, "none", "ernie-vl")
 
 
-def reader(*, on_cpu: bool = False, **ids: int) -> MediaReader:
+def reader(*, on_cpu: bool = False, max_patches: int | None = None, **ids: int) -> MediaReader:
     assert VISION is not None
-    return MediaReader(replace(VISION, **ids), LIMITS, on_cpu=on_cpu)
+    return MediaReader(replace(VISION, **ids), LIMITS, on_cpu=on_cpu, max_patches=max_patches)
 
 
 def picture(width: int = 56, height: int = 56) -> dict[str, Any]:
@@ -348,6 +348,27 @@ def test_limits_of_a_picture(tokenizer: Tokenizer) -> None:
     small = cpu.item(Media("image", large))
     assert (small.tokens <= 1024 and "smaller" in small.note) or "made" in small.note
     assert cpu.item(Media("image", large, max_pixels=4816896)).tokens == 2691
+
+
+def test_what_a_step_takes_in_is_a_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, pixels = reader(max_patches=64), np.zeros((4, 300, 400, 3), np.uint8)
+    assert few.item(Media("image", pixels[0])).grid == (1, 6, 8)
+    assert few.item(Media("video", pixels)).grid == (4, 4, 6)
+    assert few.item(Media("image", pixels[0, :112, :112], max_pixels=10**6)).grid == (1, 8, 8)
+    monkeypatch.setattr(image, "_resized", lambda *_: pytest.fail("decoded"))
+    for media, found in (
+        (Media("image", pixels[0], max_pixels=10**6), "616"),
+        (Media("image", Item.of("image", pixels[:1, :112, :140])), "80"),
+        (Media("video", Item.of("video", pixels[:, :56, :140])), "80"),
+    ):
+        with pytest.raises(
+            MediaError, match=f"more patches than a step .* at most 64 .*; found {found}. Lower max_pix"
+        ):
+            few.item(media)
+    assert reader(max_patches=8).item(Media("video", pixels)).grid == (4, 2, 2)
+    for media, most in ((Media("image", pixels[0]), 3), (Media("video", pixels), 7)):
+        with pytest.raises(MediaError, match=f"at most {most} of a picture, or of two frames; found {most + 1}"):
+            reader(max_patches=most).item(media)
 
 
 def test_what_was_read_is_kept_as_long_as_the_message(tokenizer: Tokenizer) -> None:

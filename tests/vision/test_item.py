@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from ernie_rt.errors import MediaError
 from ernie_rt.vision.item import Item
 from ernie_rt.vision.patches import MEAN, STD, vision_inputs
 from support.media import noise
@@ -42,7 +43,7 @@ def test_features_of_a_video_pair_one_place_in_two_frames() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("most", "pieces"), [(1, [2, 2, 2]), (16, [2, 2, 2]), (47, [4, 2]), (48, [6]), (10**6, [6])])
+@pytest.mark.parametrize(("most", "pieces"), [(16, [2, 2, 2]), (31, [2, 2, 2]), (47, [4, 2]), (48, [6]), (10**6, [6])])
 def test_pieces_are_whole_pairs_and_give_the_whole(most: int, pieces: list[int]) -> None:
     item = Item.of("video", np.stack([noise(28, 56, seed=n) for n in range(6)]))
     cut = list(item.pieces(most))
@@ -53,6 +54,16 @@ def test_pieces_are_whole_pairs_and_give_the_whole(most: int, pieces: list[int])
     for piece in cut:
         for name, array in vision_inputs(item.frames[: len(piece["patches"]) // 8]).items():
             assert name == "patches" or np.array_equal(array, piece[name])
+
+
+def test_what_attends_to_itself_is_not_cut() -> None:
+    for item, patches in (
+        (Item.of("image", noise(56, 84)[None]), 24),
+        (Item.of("video", noise(56, 84)[None].repeat(4, 0)), 48),
+    ):
+        assert [len(piece["patches"]) for piece in item.pieces(patches)] == [patches] * (len(item.frames) // 2 or 1)
+        with pytest.raises(MediaError, match=f"more patches .* at most {patches - 1} of a picture.*; found {patches}"):
+            item.pieces(patches - 1)
 
 
 def test_sizes_in_patches_and_tokens() -> None:
