@@ -54,7 +54,8 @@ def groups(item: Item) -> tuple[str, ...]:
 def measure(model: ernie_rt.Model, count: int, seed: int) -> dict[str, Any]:
     from demo_vl.examination import EXAMINED, held_out_items
 
-    scores, wrong = {}, {}
+    scores: dict[str, dict[str, float]] = {}
+    wrong: dict[str, list[dict[str, str]]] = {}
     for task in EXAMINED:
         marks: dict[str, list[bool]] = collections.defaultdict(list)
         wrong[task] = []
@@ -68,8 +69,9 @@ def measure(model: ernie_rt.Model, count: int, seed: int) -> dict[str, Any]:
                 wrong[task].append({"asked": item.turn.prompt, "expected": item.turn.answer, "answered": answer})
         scores[task] = {"items": count, **{group: mean(marks[group]) for group in GROUPS if group in marks}}
     average = {group: mean(score[group] for score in scores.values() if group in score) for group in GROUPS}
+    choice = model.choice
     return {
-        "backend": model.backend, "device": str(model.device), "dtype": model.dtype,
+        "backend": choice.backend, "device": choice.device, "dtype": choice.dtype,
         "exact_match": scores, "macro_average": average, "wrong": wrong,
     }  # fmt: skip
 

@@ -130,7 +130,9 @@ def test_a_folder_is_itself(tmp_path: Path) -> None:
     ],
 )
 def test_references_that_lead_nowhere(ref: str) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"no such model.*demo, demo-vl, 0\.3B, .*Check the spelling") as caught:
+    with pytest.raises(
+        ModelNotFoundError, match=r"no such model.*demo, demo-vl, 0\.3B, .*Check the spelling"
+    ) as caught:
         resolve(ref)
     assert len(str(caught.value)) < 600
 

@@ -19,7 +19,7 @@ SHARES: Final[Mapping[Kind, float]] = {
 CHINESE_SHARE: Final = 0.3
 PRECEDENCE: Final[Mapping[str, float]] = {
     "background": 0.2, "colour of the one": 0.4, "colour of the number": 0.2, "shape": 0.4, "number": 2.0,
-    "position": 2.0, "relation": 2.0, "side": 1.5, "presence": 1.5, "count of some": 1.5,
+    "position": 2.0, "relation": 2.0, "side": 1.5, "presence": 1.5, "count of some": 1.5, "shape of a colour": 2.0,
 }  # fmt: skip
 """How often a form comes before another one, and so has a place in a row: less where it is learned early."""
 BLIND_SHARE: Final = 0.02

@@ -181,7 +181,7 @@ def _of_one(rng: random.Random, picture: Picture, language: Language) -> Iterato
         yield from _of_a_single(things[0], picture, language)
     else:
         yield "count", _there_are(len(things), language), {}
-    if len(things) == 2:
+    if _are_a_pair(things):
         yield from _of_a_pair(rng, things, language)
     yield _count_of_some(rng, things, language)
     yield _colour(rng, things, language)
@@ -208,6 +208,15 @@ def _of_a_single(thing: Thing, picture: Picture, language: Language) -> Iterator
         yield "position", ZONES[across, down][zh], {"shape": _name(thing.what, language)}
     background, what = _name(picture.background, language), _combination(thing.what, thing.colour, language)
     yield "describe", f"{background}背景上的{what}。" if zh else _sentence(f"{_article(what)} on {background}"), {}
+
+
+def _are_a_pair(things: Sequence[Thing]) -> bool:
+    """Whether there are two that shape and colour tell apart, and clearly beside or above one another."""
+    if len(things) != 2:
+        return False
+    a, b = things
+    across, down = abs(a.x - b.x), abs(a.y - b.y)
+    return a.what != b.what and a.colour != b.colour and abs(across - down) > 0.15
 
 
 def _of_a_pair(rng: random.Random, things: Sequence[Thing], language: Language) -> Iterator[Draft]:
