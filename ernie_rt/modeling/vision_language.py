@@ -67,6 +67,7 @@ TOWER_NEUTRAL: Final[Mapping[str, tuple[object, ...]]] = {
     "hidden_act": ("quick_gelu",),
     "in_channels": (3,),
     "in_chans": (None, 3),
+    "patch_size": (14,),
     "spatial_merge_size": (2,),
     "temporal_merge_size": (2,),
 }
@@ -251,7 +252,7 @@ def _tower(read: Fields, outside: Mapping[str, str]) -> VisionConfig:
         intermediate_size=inside,
         num_heads=heads,
         in_channels=3,
-        patch_size=tower.integer("patch_size", 1, 64),
+        patch_size=14,
         spatial_merge_size=2,
         temporal_merge_size=2,
         layer_norm_eps=tower.number("rms_norm_eps", 1e-20, 0.5),

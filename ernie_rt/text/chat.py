@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from ernie_rt.display import shown
 from ernie_rt.errors import OptionError, PromptError, TemplateError, TemplateLimitError
 from ernie_rt.files import member, read_bytes
 from ernie_rt.text import sandbox
@@ -170,6 +171,8 @@ class ChatTemplate:
 
     def _render(self, chat: Conversation, tokenizer: Tokenizer) -> list[Span]:
         native = NATIVE.get(self.kind)
+        if not isinstance(chat.thinking, bool | None):
+            raise OptionError("thinking is not possible", expected="True or False", found=shown(chat.thinking))
         if chat.thinking is not None and not self.switches:
             raise OptionError("the model's chat template has no switch for thinking", hint="Leave it out")
         if native is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from ernie_rt.display import shown
 from ernie_rt.errors import PromptError
 
 Kind = Literal["image", "video"]
@@ -62,5 +63,5 @@ def parse_media(part: Mapping[str, Any], kind: Kind, where: str) -> Media:
         whole = name != "fps"
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not 0 < value < 2**31:
             expected = "a whole number above 0" if whole else "a number above 0"
-            raise PromptError(f"{name} is not possible", where=where, expected=expected, found=repr(value)[:40])
+            raise PromptError(f"{name} is not possible", where=where, expected=expected, found=shown(value))
     return Media(kind, source, **given)

@@ -47,7 +47,8 @@ class MediaReader:
         tokens: more would take longer than most want to wait."""
         self._ids: Mapping[Kind, int] = {"image": vision.image_token_id, "video": vision.video_token_id}
         self._min_pixels = limits.min_pixels
-        self._max_pixels = max(limits.min_pixels, min(limits.max_pixels, CPU_PIXELS)) if on_cpu else limits.max_pixels
+        self.max_pixels = max(limits.min_pixels, min(limits.max_pixels, CPU_PIXELS)) if on_cpu else limits.max_pixels
+        """Of a picture without a limit of its own."""
         self._max_patches = sys.maxsize if max_patches is None else max_patches
         self._read: WeakKeyDictionary[Media, Item] = WeakKeyDictionary()
 
@@ -137,7 +138,7 @@ class MediaReader:
                 check_patches(tokens * MERGE**2, self._max_patches)
                 announce(tokens)
 
-            limit = media.max_pixels or self._fitting(self._max_pixels, 1)
+            limit = media.max_pixels or self._fitting(self.max_pixels, 1)
             return load_image(source, min_pixels=self._min_pixels, max_pixels=limit, announce=fits)
         check_patches(2 * MERGE**2, self._max_patches)  # those of a token, the fewest
         given: dict[str, Any] = {"fps": media.fps, "max_frames": media.max_frames}

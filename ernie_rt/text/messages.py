@@ -170,16 +170,17 @@ def _part(value: object, where: str) -> str | Media:
     if isinstance(value, Media | str):
         return value if isinstance(value, Media) else _text(value, "a part", where)
     fields = value if isinstance(value, Mapping) else {}
-    match fields.get("type"):
+    kind = fields.get("type")
+    match kind if isinstance(kind, str) else None:
         case "text":
             return _text(fields.get("text"), "text", where)
-        case "image" | "video" as kind:
-            return parse_media(fields, kind, where)
+        case "image" | "video" as seen:
+            return parse_media(fields, seen, where)
     raise PromptError(
         "not a part of a content",
         where=where,
         expected='{"type": "text", "text": …}, {"type": "image", "image": …} or {"type": "video", "video": …}',
-        found=f"type {ascii(fields.get('type'))[:40]}" if fields else type(value).__name__,
+        found=f"type {ascii(kind)[:40]}" if fields else type(value).__name__,
     )
 
 

@@ -66,7 +66,7 @@ def _read(message: Any) -> Any:
     parts = []
     for part in message["content"]:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind in OPTIONS and isinstance(part.get(kind), str):
+        if isinstance(kind, str) and kind in OPTIONS and isinstance(part.get(kind), str):
             part = {**part, kind: Path(part[kind])}
         parts.append(part)
     return {**message, "content": parts}

@@ -65,34 +65,36 @@ def load_image(
             if pixels.shape[1::-1] != size:
                 given, size = given[::-1], size[::-1]
     else:
-        image = _image(source)
-        given = image.size
+        given = _size(source)
         size = check_size(given, None, min_pixels, max_pixels)
         announce(math.prod(size) // TOKEN**2)
-        pixels = _resized(image, size)
+        pixels = _resized(source, size)
     origin = Origin(file, tuple(given), {"min_pixels": min_pixels, "max_pixels": max_pixels})
     return Item.of("image", pixels[None], _note(given, size, max_pixels), origin)
 
 
-def _image(source: Image.Image | npt.NDArray[np.uint8]) -> Image.Image:
+def _size(source: Image.Image | npt.NDArray[np.uint8]) -> tuple[int, int]:
+    """The width and height of what is there already; of an array before anything is made of it."""
     need("PIL")
     from PIL import Image
 
     if isinstance(source, np.ndarray):
         check_array(source, "[height, width, 3]")
-        return Image.fromarray(source)
+        return source.shape[1], source.shape[0]
     if isinstance(source, Image.Image):
-        return source
+        return source.size
     raise MediaError(
         "no picture", expected="a path, bytes, a Pillow image or an array", found=f"a {type(source).__name__}"
     )
 
 
-def _resized(image: Image.Image, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def _resized(source: Image.Image | npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    from PIL import Image
+
     from ernie_rt.vision.decoder import to_size
 
     try:
-        data = to_size(image, size)
+        data = to_size(Image.fromarray(source) if isinstance(source, np.ndarray) else source, size)
     except Exception as error:  # a file that Pillow has opened is read here, and may be broken
         raise MediaError("the picture cannot be read", found=f"{type(error).__name__}: {error}") from error
     return np.frombuffer(data, np.uint8).reshape(size[1], size[0], 3)

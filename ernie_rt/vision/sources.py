@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +30,10 @@ def path_of(source: str | Path) -> Path:
             if found[0].lower() == "data:"
             else "Download it first, and give its path or its bytes",
         )
-    return Path(source).expanduser()
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:
+        raise MediaError("there is no such file", where=str(source), found="a home folder of nobody") from None
 
 
 def contents(source: str | Path | bytes, kind: Kind, most: int) -> tuple[bytes, str | None]:
@@ -45,25 +50,19 @@ def contents(source: str | Path | bytes, kind: Kind, most: int) -> tuple[bytes, 
 
 def beginning(path: Path, kind: Kind, most: int) -> bytes:
     """The first bytes of a file of at most so many; MediaError where it cannot be read."""
-    try:
-        with open_readonly(path) as file:
-            check_bytes(file.seek(0, 2), kind, str(path), most)
-            file.seek(0)
-            return file.read(HEAD_BYTES)
-    except InputError as error:
-        raise _as_media(error) from error
+    with _opened(path) as file:
+        check_bytes(file.seek(0, 2), kind, str(path), most)
+        file.seek(0)
+        return file.read(HEAD_BYTES)
 
 
 def digest_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal; MediaError where it cannot be read."""
-    try:
-        with open_readonly(path) as file:
-            digest = hashlib.sha256()
-            while piece := file.read(MIB):
-                digest.update(piece)
-            return digest.hexdigest()
-    except InputError as error:
-        raise _as_media(error) from error
+    with _opened(path) as file:
+        digest = hashlib.sha256()
+        while piece := file.read(MIB):
+            digest.update(piece)
+        return digest.hexdigest()
 
 
 def check_bytes(size: int, kind: Kind, where: str | None, most: int) -> None:
@@ -89,7 +88,19 @@ def check_array(array: npt.NDArray[Any], shape: str) -> None:
         )
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file that is read piece by piece; MediaError where that is not possible."""
+    try:
+        with open_readonly(path) as file:
+            yield file
+    except MediaError:
+        raise
+    except InputError as error:
+        raise _as_media(error) from error
+    except OSError as error:
+        raise MediaError("cannot be read", where=str(path), found=error.strerror) from error
+
+
 def _as_media(error: InputError) -> MediaError:
-    if isinstance(error, MediaError):
-        return error
     return MediaError(error.what, where=error.where, expected=error.expected, found=error.found, hint=error.hint)

@@ -134,6 +134,7 @@ def test_transformers_spelling_means_the_same() -> None:
         ({"vision_config": {"hidden_act": "gelu"}}, "vision_config: hidden_act: not supported; expected quick_gelu"),
         ({"vision_config": {"depth": 10**9}}, "vision_config: depth: impossible value"),
         ({"vision_config": {"embed_dim": 1280, "hidden_size": 1024}}, "vision_config: embed_dim: differs from hidden_"),
+        ({"vision_config": {"patch_size": 16, "spatial_patch_size": 16}}, "patch_size: not supported; expected 14"),
         ({"vision_config": {"num_heads": 17}}, "vision_config: num_heads: impossible value"),
         ({"vision_config": {"rope_parameters": {"rope_type": "axial", "rope_theta": 5}}}, "rope_theta: not supported"),
         ({"moe_capacity": ["many"]}, "moe_capacity: impossible value"),

@@ -135,14 +135,18 @@ def test_formats(model: Model, format: str) -> None:
     run(body)
 
 
-def test_details(model: Model) -> None:
+def test_details(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
-        app, served = seeing_app(model, *[said("a")] * 4)
+        app, served = seeing_app(model, *[said("a")] * 6)
         url = uri(blank(28 * 20, 28 * 20))
         for detail, tokens in (("low", 256), ("high", 400), ("auto", 400), ("original", 400)):
             assert (await ask(app, "POST", CHAT, shown(url, detail=detail))).status == 200
             assert [item.tokens for item in items(served)] == [tokens]
         assert LOW == 256 * 28 * 28
+        monkeypatch.setattr(model.reader, "max_pixels", 100 * 28 * 28)
+        for detail in ("high", "low"):
+            assert (await ask(app, "POST", CHAT, shown(url, detail=detail))).status == 200
+            assert [item.tokens for item in items(served)] == [100], "low is never more than high"
         reply = await ask(app, "POST", CHAT, shown(url, detail="tiny"))
         assert reply.status == 400 and reply.error["param"] == "messages[0].content[0].image_url.detail"
 

@@ -228,6 +228,9 @@ def test_thinking_on_and_off(tokenizer: Tokenizer) -> None:
             assert parser is not None
             parts = [*parser.push("a\n</think>\nb" if made.thinking else "b"), *parser.flush()]
             assert [part.kind for part in parts] == ["reasoning", "text"] if made.thinking else ["text"]
+        for no_wish in ("no", 1, []):
+            with pytest.raises(OptionError, match="thinking is not possible; expected True or False"):
+                prompt(template(source), [user("x")], tokenizer, thinking=no_wish)
     for source in (PLAIN, THINKING, CHATML):
         with pytest.raises(OptionError, match="no switch for thinking"):
             prompt(template(source), [{"role": "user", "content": "x"}], tokenizer, thinking=True)
@@ -297,11 +300,14 @@ def test_parts_of_every_form() -> None:
         ({"type": "image_url", "image_url": {"url": "data:,x"}}, "found type 'image_url'"),
         ({"type": "picture", "image": b"x"}, "not a part of a content"),
         ({"image": b"x"}, "found type None"),
+        ({"type": ["image"]}, "found type ['image']"),
+        ({"type": np.zeros(2)}, "found type array"),
         (5, "found int"),
         ({"type": "image", "image": b"x", "max_pixel": 5}, "no such field; expected max_pixels; found max_pixel"),
         ({"type": "image", "image": b"x", "fps": 5}, "found fps"),
         ({"type": "image", "image": b"x", "max_pixels": 0}, "a whole number above 0"),
         ({"type": "image", "image": b"x", "max_pixels": True}, "max_pixels is not possible"),
+        ({"type": "image", "image": b"x", "max_pixels": 10**5000}, "found an integer of 16610 bits"),
         ({"type": "video", "video": b"x", "fps": float("nan")}, "a number above 0"),
         ({"type": "video", "video": b"x", "max_frames": 2.5}, "a whole number above 0"),
     ],

@@ -104,9 +104,11 @@ def test_whoever_gets_less_than_was_given_is_told() -> None:
         ("/", "not a regular file; found a folder"),
         ("/dev/zero", "not a regular file; found a device"),
         ("a\0b", "cannot be opened"),
+        (Path("~nobody-here/a.png"), "~nobody-here/a.png: there is no such file; found a home folder of nobody"),
         (np.zeros((28, 28, 4), np.uint8), r"expected uint8 \[height, width, 3\].* found uint8 \[28, 28, 4\]"),
         (np.zeros((28, 28, 3), np.float32), "found float32"),
         (np.zeros((0, 28, 3), np.uint8), r"found uint8 \[0, 28, 3\]"),
+        (np.broadcast_to(np.uint8(9), (10**6, 10**6, 3)), "found 1000000x1000000"),  # which nobody has room for
         (12, "no picture; expected a path, bytes, a Pillow image or an array; found a int"),
     ],
 )

@@ -144,11 +144,16 @@ def test_times_are_drawn_in_the_font_that_the_model_was_trained_with() -> None:
     draw_timestamp(Image.new("RGB", (9, 9)), "time: 00:00:00.00")  # too small for letters
 
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no such file here")
+
+
 @pytest.mark.parametrize(
     ("source", "why"),
     [
         ("rtsp://example.com/live", "nothing is fetched; found rtsp://example.com/live"),
         ("/nowhere/a.mp4", r"/nowhere/a\.mp4: there is no such file"),
+        ("~nobody-here/a.mp4", "there is no such file; found a home folder of nobody"),
+        pytest.param("/proc/self/mem", "/proc/self/mem: cannot be read", marks=needs_proc),
         (np.zeros((28, 28, 3), np.uint8), r"expected uint8 \[frames, height, width, 3\].* found uint8 \[28, 28, 3\]"),
         (None, "no video; expected a path, bytes or an array; found a NoneType"),
     ],
