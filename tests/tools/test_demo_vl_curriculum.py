@@ -12,14 +12,13 @@ import pytest
 import torch
 
 from demo.curriculum import LANGUAGES
-from demo.tasks import is_held_out
 from demo_vl.batches import COVERED, HUES, WHATS, Encoder, prepared_size, show, training_batch, training_sights
 from demo_vl.curriculum import NO_PICTURE, SHARES, draw_any, draw_talk
 from demo_vl.drawing import COLOURS, SHAPES, Picture, Thing, draw, labels
 from demo_vl.examination import EXAMINED, held_out_items
 from demo_vl.model import demo_config
 from demo_vl.questions import CHINESE, PHRASINGS, PLURALS, Question, questions
-from demo_vl.scenes import COMBINATIONS, draw_pictures
+from demo_vl.scenes import COMBINATIONS, RARE, draw_pictures, held_out
 from demo_vl.tokenizer import write_tokenizer
 from ernie_rt.vision.grid import TOKEN
 
@@ -45,11 +44,13 @@ def test_nothing_held_out_is_drawn_in_training() -> None:
     rng = random.Random(1)
     for _ in range(500):
         for thing in (thing for picture in draw_any(rng, 1.0).pictures for thing in picture.things):
-            task, key = ("number", thing.what) if thing.is_number else ("picture", f"{thing.colour} {thing.what}")
-            assert not is_held_out(task, key)
-    assert len(COMBINATIONS["train"]) + len(COMBINATIONS["held_out"]) == len(SHAPES) * len(COLOURS)
-    for position in range(2):
-        assert {pair[position] for pair in COMBINATIONS["train"]} == {*(SHAPES, COLOURS)[position]}
+            assert not held_out(thing)
+    assert 0.05 < len(RARE) / len(COMBINATIONS) < 0.2
+    places = [Thing(shape, colour, (i + 0.5) / 3, (j + 0.5) / 3, 0.1)
+              for shape, colour in COMBINATIONS for i in range(3) for j in range(3)]  # fmt: skip
+    assert 0.3 < sum(map(held_out, places)) / (9 * len(RARE)) < 0.7
+    numbers = [Thing(str(number), "red", 0.5, 0.5, 0.3) for number in range(1000)]
+    assert 0.1 < sum(map(held_out, numbers)) / 1000 < 0.15
 
 
 def test_examinations_show_nothing_else() -> None:
@@ -59,7 +60,7 @@ def test_examinations_show_nothing_else() -> None:
         assert Counter(item.language for item in items) == Counter({"en": 4, "zh": 4})
         assert all(item.new_phrasing != item.turn.prompt for item in items)
         for thing in (thing for item in items for picture in item.talk.pictures for thing in picture.things):
-            assert is_held_out("picture", f"{thing.colour} {thing.what}") or is_held_out("number", thing.what)
+            assert held_out(thing)
 
 
 def test_the_last_phrasing_of_each_list_is_kept_from_training() -> None:

@@ -1,13 +1,14 @@
 """What pictures show, by chance; and which of it training never sees.
 
-A shape of a colour is a *combination*, a number is itself; a hash decides for good which of them are held out. A
-picture of training shows trained ones alone, a picture of an examination held-out ones alone.
+A hash decides for good which numbers are held out, and which combinations of colour and shape in which parts of a
+picture. A picture of training shows nothing that is, a picture of an examination nothing else.
 """
 
 from __future__ import annotations
 
 import random
-from typing import Final, Literal, get_args
+from typing import Final, Literal
+from zlib import crc32
 
 from demo.tasks import is_held_out
 from demo_vl.drawing import COLOURS, SHAPES, Picture, Thing
@@ -22,37 +23,45 @@ SIDES: Final = (0.34, 0.66)
 """Where the middle of a side begins and ends, and before and after which a thing lies at the side; between, neither."""
 
 
-def combinations(split: Split) -> list[tuple[str, str]]:
-    """Shape and colour of what a picture may show."""
-    return [
-        (shape, colour)
-        for shape in SHAPES
-        for colour in COLOURS
-        if is_held_out("picture", f"{colour} {shape}") == (split == "held_out")
-    ]
+Combination = tuple[str, str]
+"""A shape and its colour."""
+COMBINATIONS: Final[list[Combination]] = [(shape, colour) for shape in SHAPES for colour in COLOURS]
+RARE: Final = [(shape, colour) for shape, colour in COMBINATIONS if is_held_out("picture", f"{colour} {shape}")]
+"""Combinations that training does not see everywhere."""
 
 
-COMBINATIONS: Final[dict[Split, list[tuple[str, str]]]] = {split: combinations(split) for split in get_args(Split)}
+def held_out(thing: Thing) -> bool:
+    """Whether training never sees it: a number, or a rare combination in this one of the nine parts of a picture."""
+    if thing.is_number:
+        return is_held_out("number", thing.what)
+    place = f"{thing.colour} {thing.what} {int(3 * thing.x)} {int(3 * thing.y)}"
+    return (thing.what, thing.colour) in RARE and crc32(place.encode()) % 2 == 0
 
 
 def draw_pictures(rng: random.Random, kind: Kind, split: Split, wide: float) -> tuple[Picture, ...]:
-    """A picture, or two, for a canvas of which width / height is `wide`."""
+    """A picture, or two, for a canvas of which width / height is `wide`: all that it shows is held out, or nothing."""
+    while True:
+        pictures = _drawn(rng, kind, COMBINATIONS if split == "train" else RARE, wide)
+        if {held_out(thing) for picture in pictures for thing in picture.things} == {split == "held_out"}:
+            return pictures
+
+
+def _drawn(rng: random.Random, kind: Kind, pairs: list[Combination], wide: float) -> tuple[Picture, ...]:
     match kind:
         case "one":
-            return (_one(rng, rng.choice(COMBINATIONS[split]), wide),)
+            return (_one(rng, rng.choice(pairs), wide),)
         case "pair":
-            return (_pair(rng, split, wide),)
+            return (_pair(rng, pairs, wide),)
         case "several":
-            return (_several(rng, split, wide),)
+            return (_several(rng, pairs, wide),)
         case "number":
-            return (_number(rng, split, wide),)
+            return (_number(rng, wide),)
         case "two":
-            return _two(rng, split, wide)
+            return _two(rng, pairs, wide)
 
 
-def _two(rng: random.Random, split: Split, wide: float) -> tuple[Picture, Picture]:
+def _two(rng: random.Random, pairs: list[Combination], wide: float) -> tuple[Picture, Picture]:
     """Two pictures of one thing each: half of the time of the same colour, half of the time of the same shape."""
-    pairs = COMBINATIONS[split]
     shape, colour = rng.choice(pairs)
     same_shape, same_colour = rng.random() < 0.5, rng.random() < 0.5
     fitting = [pair for pair in pairs if (pair[0] == shape, pair[1] == colour) == (same_shape, same_colour)]
@@ -67,7 +76,7 @@ def zone(at: float) -> int | None:
     return 0 if MIDDLE[0] < at < MIDDLE[1] else None
 
 
-def _one(rng: random.Random, combination: tuple[str, str], wide: float) -> Picture:
+def _one(rng: random.Random, combination: Combination, wide: float) -> Picture:
     shape, colour = combination
     radius = rng.uniform(0.1, 0.42) if rng.random() < 0.5 else rng.uniform(0.1, 0.25)
     x, y = (_centre(rng, radius * shorter) for shorter in (min(1, 1 / wide), min(1, wide)))
@@ -81,9 +90,8 @@ def _centre(rng: random.Random, radius: float) -> float:
     return rng.uniform(first, last) if first < last else 0.5
 
 
-def _pair(rng: random.Random, split: Split, wide: float) -> Picture:
+def _pair(rng: random.Random, pairs: list[Combination], wide: float) -> Picture:
     """Two things beside or above each other, of another shape and another colour."""
-    pairs = COMBINATIONS[split]
     first = rng.choice(pairs)
     second = rng.choice([pair for pair in pairs if pair[0] != first[0] and pair[1] != first[1]])
     radius = [rng.uniform(0.11, 0.21) for _ in range(2)]
@@ -98,8 +106,7 @@ def _pair(rng: random.Random, split: Split, wide: float) -> Picture:
     return Picture(tuple(things), _background(rng, {first[1], second[1]}))
 
 
-def _several(rng: random.Random, split: Split, wide: float) -> Picture:
-    pairs = COMBINATIONS[split]
+def _several(rng: random.Random, pairs: list[Combination], wide: float) -> Picture:
     shape, colour = rng.choice(pairs)
     same_shape, same_colour = ([p for p in pairs if p[i] == v] for i, v in ((0, shape), (1, colour)))
     pool = rng.choice(([(shape, colour)], same_shape, same_colour, rng.sample(pairs, 2), rng.sample(pairs, 3)))
@@ -118,12 +125,9 @@ def _several(rng: random.Random, split: Split, wide: float) -> Picture:
     return Picture(tuple(things), _background(rng, {colour for _, colour in chosen}))
 
 
-def _number(rng: random.Random, split: Split, wide: float) -> Picture:
+def _number(rng: random.Random, wide: float) -> Picture:
     """A number that is large enough to be read: a digit is at least a seventh of a square picture wide."""
-    while True:
-        number = str(rng.randrange(10 ** rng.randint(1, 3)))
-        if is_held_out("number", number) == (split == "held_out"):
-            break
+    number = str(rng.randrange(10 ** rng.randint(1, 3)))
     least = min(0.47, 0.07 * len(number) / min(1, wide) ** 0.5)
     radius = rng.uniform(least, max(least, min(0.47, 0.22 * len(number))))
     height = min(0.75, 1.5 * 2 * radius * wide / len(number))  # about

@@ -30,7 +30,7 @@ from ernie_rt.errors import ErnieRtError
 
 FOLDER: Final = "demo-vl"
 """Of the model, in a training's."""
-STEPS: Final = 3600
+STEPS: Final = 8000
 COLUMNS: Final = 80
 ROWS: Final = 32
 TOWER_STEPS: Final = 1250
