@@ -18,6 +18,7 @@ from demo_vl.drawing import COLOURS, SHAPES, Picture, Thing, draw, labels
 from demo_vl.examination import EXAMINED, held_out_items
 from demo_vl.model import demo_config
 from demo_vl.questions import CHINESE, PHRASINGS, PLURALS, Question, questions
+from demo_vl.samples import SAMPLES
 from demo_vl.scenes import COMBINATIONS, RARE, draw_pictures, held_out
 from demo_vl.tokenizer import write_tokenizer
 from ernie_rt.vision.grid import TOKEN
@@ -171,3 +172,8 @@ def test_a_question_without_a_picture_is_answered_by_saying_so() -> None:
     blind = [talk for talk in (draw_any(rng, 1.0) for _ in range(400)) if not talk.pictures]
     assert 2 <= len(blind) <= 20 and all(talk.turns[0].answer in NO_PICTURE.values() for talk in blind)
     assert len(draw_talk(rng, "two", "en", 1.0).pictures) == 2
+
+
+def test_samples_are_held_out() -> None:
+    for picture, _, answers in SAMPLES.values():
+        assert all(map(held_out, picture.things)) and answers

@@ -41,10 +41,10 @@ SAMPLES: Final[Mapping[str, tuple[Picture, Size, Answers]]] = {
     "squares-and-crosses": (
         Picture(
             (
-                Thing("square", "green", 0.2, 0.22, 0.11),
+                Thing("cross", "yellow", 0.2, 0.22, 0.11),
                 Thing("cross", "yellow", 0.52, 0.2, 0.12),
                 Thing("square", "green", 0.8, 0.5, 0.12),
-                Thing("cross", "yellow", 0.5, 0.8, 0.11),
+                Thing("square", "green", 0.8, 0.82, 0.11),
                 Thing("square", "green", 0.2, 0.78, 0.12),
             ),
             "black",
