@@ -14,7 +14,7 @@ import torch
 from demo.curriculum import LANGUAGES
 from demo_vl.batches import COVERED, HUES, WHATS, Encoder, prepared_size, show, training_batch, training_sights
 from demo_vl.curriculum import NO_PICTURE, SHARES, draw_any, draw_talk
-from demo_vl.drawing import COLOURS, SHAPES, Picture, Thing, draw, labels
+from demo_vl.drawing import COLOURS, Picture, Thing, draw, labels
 from demo_vl.examination import EXAMINED, held_out_items
 from demo_vl.model import demo_config
 from demo_vl.questions import CHINESE, PHRASINGS, PLURALS, Question, questions
