@@ -52,7 +52,7 @@ BatchTokens = Annotated[
 ]
 MaxPatches = Annotated[
     int | None,
-    typer.Option(min=1, help="Patches (14 by 14 pixels) of a picture encoded in one step; 24708 when not given."),
+    typer.Option(min=1, help="Patches (14 by 14 pixels) encoded in one step; larger pictures are made smaller."),
 ]
 
 

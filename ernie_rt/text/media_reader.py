@@ -47,9 +47,10 @@ class MediaReader:
         tokens: more would take longer than most want to wait."""
         self._ids: Mapping[Kind, int] = {"image": vision.image_token_id, "video": vision.video_token_id}
         self._min_pixels = limits.min_pixels
-        self.max_pixels = max(limits.min_pixels, min(limits.max_pixels, CPU_PIXELS)) if on_cpu else limits.max_pixels
-        """Of a picture without a limit of its own."""
         self._max_patches = sys.maxsize if max_patches is None else max_patches
+        most = max(limits.min_pixels, min(limits.max_pixels, CPU_PIXELS)) if on_cpu else limits.max_pixels
+        self.max_pixels = self._fitting(most, 1)
+        """Of a picture without a limit of its own."""
         self._read: WeakKeyDictionary[Media, Item] = WeakKeyDictionary()
 
     def placeholder(self, kind: Kind, tokenizer: Tokenizer) -> str:
@@ -138,7 +139,7 @@ class MediaReader:
                 check_patches(tokens * MERGE**2, self._max_patches)
                 announce(tokens)
 
-            limit = media.max_pixels or self._fitting(self.max_pixels, 1)
+            limit = media.max_pixels or self.max_pixels
             return load_image(source, min_pixels=self._min_pixels, max_pixels=limit, announce=fits)
         check_patches(2 * MERGE**2, self._max_patches)  # those of a token, the fewest
         given: dict[str, Any] = {"fps": media.fps, "max_frames": media.max_frames}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import Final
 
 from ernie_rt.display import shown
@@ -38,18 +39,18 @@ def chosen_frames(
 
 def check_rate(fps: float, min_frames: int, max_frames: int) -> None:
     """OptionError where no frames can be chosen so."""
-    if not 0 < fps <= HIGHEST_FPS:
+    if not isinstance(fps, Real) or not 0 < fps <= HIGHEST_FPS:
         raise OptionError(
             "an impossible number of frames a second",
             where="fps",
             expected=f"more than 0, at most {HIGHEST_FPS}",
             found=shown(fps),
         )
-    for name, value, least in (("min_frames", min_frames, 1), ("max_frames", max_frames, 1)):
-        if not least <= value <= HIGHEST_MAX_FRAMES:
+    for name, value in (("min_frames", min_frames), ("max_frames", max_frames)):
+        if not isinstance(value, Integral) or not 1 <= value <= HIGHEST_MAX_FRAMES:
             raise OptionError(
                 "an impossible number of frames",
                 where=name,
-                expected=f"{least} to {HIGHEST_MAX_FRAMES}",
+                expected=f"1 to {HIGHEST_MAX_FRAMES}",
                 found=shown(value),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Integral
 from typing import Final
 
 from ernie_rt.display import shown
@@ -108,14 +109,14 @@ def check_patches(patches: int, max_patches: int) -> None:
 
 def check_pixels(min_pixels: int, max_pixels: int) -> None:
     """OptionError where these are no limits of a picture's pixels."""
-    if not TOKEN**2 <= max_pixels <= HIGHEST_MAX_PIXELS:
+    if not isinstance(max_pixels, Integral) or not TOKEN**2 <= max_pixels <= HIGHEST_MAX_PIXELS:
         raise OptionError(
             "an impossible limit of pixels",
             where="max_pixels",
             expected=f"{TOKEN**2} to {HIGHEST_MAX_PIXELS}",
             found=shown(max_pixels),
         )
-    if not 0 <= min_pixels <= HIGHEST_MAX_PIXELS:
+    if not isinstance(min_pixels, Integral) or not 0 <= min_pixels <= HIGHEST_MAX_PIXELS:
         raise OptionError(
             "an impossible limit of pixels",
             where="min_pixels",

@@ -31,7 +31,7 @@ from ernie_rt.weights.manifest import (
     read_manifest,
     shard_weights,
 )
-from ernie_rt.weights.recipes import FOR_PICTURES
+from ernie_rt.weights.names import FOR_PICTURES
 from ernie_rt.weights.safetensors import SafetensorsFile
 from ernie_rt.weights.source import HEAD_APART, Array, Place, computed, copy, pieces
 from ernie_rt.weights.stamps import Stamps

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from ernie_rt.modeling.vision_language import VisionConfig
 from ernie_rt.weights.expressions import Concat, Expression, Interleaved, Rows, Stored, View
+from ernie_rt.weights.names import Names
 
 
-class VisionNames(Protocol):
-    """What differs between dialects."""
-
-    resampler: str
-    joint: tuple[str, str, str]
-
-    def linear(self, name: str, rows: int, columns: int) -> View: ...
-
-
-def vision_weights(tower: VisionConfig, hidden: int, names: VisionNames, at: str) -> dict[str, Expression]:
+def vision_weights(tower: VisionConfig, hidden: int, names: Names, at: str) -> dict[str, Expression]:
     """Of the graph `vision`, whose features are `hidden` wide; the names of the tower's tensors begin with `at`."""
     width, inner = tower.hidden_size, tower.intermediate_size
 

@@ -70,8 +70,9 @@ class Decoders:
 
     def _decode(self, given: Attachment, announce: Announce) -> Item:
         assert self._reader is not None
+        pixels = None if given.max_pixels is None else min(given.max_pixels, self._reader.max_pixels)
         try:
-            return self._reader.item(Media(given.kind, given.data(), max_pixels=given.max_pixels), announce)
+            return self._reader.item(Media(given.kind, given.data(), max_pixels=pixels), announce)
         except MediaError as error:
             error.where = given.where
             raise Fault(400, str(error), given.where) from None

@@ -323,7 +323,7 @@ WEIGHTS: dict[str, tuple[Break, str]] = {
     "name with control characters": (text(SINGLE, image({"a\x1b[2J\n": entry(0, 4, [1])}, bytes(4))), "\\x1b[2J\\n"),
     "shape beyond the data": (text(SINGLE, image({"a": entry(0, 4, [1 << 40])}, bytes(4))), "an impossible entry"),
     "shape that wraps": (text(SINGLE, image({"a": entry(0, 4, [4194305, 4194305, 211106198978564])}, bytes(4))), ""),
-    "no tensors": (text(SINGLE, image({})), "not the tensors of an ERNIE 4.5 text model"),
+    "no tensors": (text(SINGLE, image({})), "not the tensors of an ERNIE 4.5 model"),
     "another model": (text(SINGLE, image({"bert.x": entry(0, 4, [1])}, bytes(4))), "found 1: 'bert.x'"),
     "tensor missing": (rewritten(lambda t: t.pop(NORM)), f"tensors missing, 1: '{NORM}'"),
     "tensor left over": (rewritten(lambda t: t.update(stray=t[NORM])), "tensors left over, 1: 'stray'"),

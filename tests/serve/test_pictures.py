@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,13 @@ from ernie_rt import Model
 from ernie_rt.errors import MediaError
 from ernie_rt.vision.decoding import Decoding
 from ernie_rt.vision.item import Item
-from ernie_rt.worker import Worker
 from ernie_rt_serve import decoding
 from ernie_rt_serve.access import Keys
 from ernie_rt_serve.attachments import LOW, STEP, Attachment
 from ernie_rt_serve.settings import Settings
 from support.held_up import until
 from support.media import video
-from support.pictures import blank, picture, seeing_app, seeing_model, uri
+from support.pictures import blank, kept_workers, picture, seeing_app, seeing_model, uri
 from support.serving import ScriptedModel, ask, run, said, scripted_app, serving
 
 CHAT = "/v1/chat/completions"
@@ -47,38 +46,10 @@ def shown(url: str = "", text: str = "What is this?", **fields: Any) -> dict[str
     return {"messages": [{"role": "user", "content": content}]}
 
 
-class KeptWorkers:
-    """Starts child processes that the next file is decoded in as well: to start one takes longer than all else here."""
-
-    def __init__(self) -> None:
-        self._idle: dict[str, list[Worker]] = {"picture": [], "video": []}
-
-    def __call__(self, script: Any, arguments: Any, *words: Any) -> KeptWorker:
-        idle = self._idle[arguments[0]]
-        return KeptWorker(idle.pop() if idle else Worker(script, arguments, *words), idle)
-
-    def end(self) -> None:
-        for worker in chain(*self._idle.values()):
-            worker.end()
-
-
-class KeptWorker:
-    def __init__(self, worker: Worker, idle: list[Worker]) -> None:
-        self.ask = worker.ask
-        self._worker, self._idle = worker, idle
-
-    def end(self) -> tuple[bool, int]:
-        self._idle.append(self._worker)
-        return False, 0
-
-
 @pytest.fixture(scope="module", autouse=True)
 def workers() -> Iterator[None]:
-    kept = KeptWorkers()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ernie_rt.vision.decoding.Worker", kept)
+    with kept_workers():
         yield
-    kept.end()
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +116,7 @@ def test_details(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
         assert LOW == 256 * 28 * 28
         monkeypatch.setattr(model.reader, "max_pixels", 100 * 28 * 28)
         for detail in ("high", "low"):
-            assert (await ask(app, "POST", CHAT, shown(url, detail=detail))).status == 200
+            assert (await ask(app, "POST", CHAT, shown(uri(blank(28 * 30, 28 * 30)), detail=detail))).status == 200
             assert [item.tokens for item in items(served)] == [100], "low is never more than high"
         reply = await ask(app, "POST", CHAT, shown(url, detail="tiny"))
         assert reply.status == 400 and reply.error["param"] == "messages[0].content[0].image_url.detail"

@@ -6,15 +6,18 @@ import base64
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from starlette.applications import Starlette
 
 import ernie_rt
 from ernie_rt import Model
+from ernie_rt.worker import Worker
 from support.scripted import scripted
 from support.serving import SETTINGS, ScriptedModel, scripted_app
 from support.vision_checkpoint import write_vision_checkpoint
@@ -63,3 +66,48 @@ def seeing_app(model: Model, *scripts: Any, settings: Any = SETTINGS) -> tuple[S
     app, served = scripted_app(model, *scripts, settings=settings)
     served.stats = model.engine.stats  # type: ignore[attr-defined]
     return app, served
+
+
+@contextmanager
+def kept_workers() -> Iterator[None]:
+    """Files are decoded in child processes that stay for the next file: to start one takes longer than all else."""
+    kept = KeptWorkers()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ernie_rt.vision.decoding.Worker", kept)
+            yield
+    finally:
+        kept.end()
+
+
+class KeptWorkers:
+    def __init__(self) -> None:
+        self._idle: dict[str, list[Worker]] = {"picture": [], "video": []}
+
+    def __call__(self, script: Any, arguments: Any, *words: Any) -> KeptWorker:
+        idle = self._idle[arguments[0]]
+        return KeptWorker(idle.pop() if idle else Worker(script, arguments, *words), idle)
+
+    def end(self) -> None:
+        for worker in chain(*self._idle.values()):
+            worker.end()
+
+
+class KeptWorker:
+    """One that is at a file; it comes back to those that are idle if it has answered all that it was asked."""
+
+    def __init__(self, worker: Worker, idle: list[Worker]) -> None:
+        self._worker, self._idle = worker, idle
+        self._well = True
+
+    def ask(self, *asked: Any) -> tuple[bool, bytes | None]:
+        self._well = False
+        taken, answer = self._worker.ask(*asked)
+        self._well = answer is not None
+        return taken, answer
+
+    def end(self) -> tuple[bool, int]:
+        if not self._well:
+            return self._worker.end()
+        self._idle.append(self._worker)
+        return False, 0

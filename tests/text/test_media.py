@@ -358,6 +358,7 @@ def test_limits_of_a_picture(tokenizer: Tokenizer) -> None:
 
 def test_what_a_step_takes_in_is_a_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
     few, pixels = reader(max_patches=64), np.zeros((4, 300, 400, 3), np.uint8)
+    assert few.max_pixels == 64 * 14**2
     assert few.item(Media("image", pixels[0])).grid == (1, 6, 8)
     assert few.item(Media("video", pixels)).grid == (4, 4, 6)
     assert few.item(Media("image", pixels[0, :112, :112], max_pixels=10**6)).grid == (1, 8, 8)

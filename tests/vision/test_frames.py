@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -53,8 +55,17 @@ def test_within_its_limits_for_every_video(count: int, rate: float, fps: float, 
 
 
 @pytest.mark.parametrize(
-    "option", [{"fps": 0.0}, {"fps": float("nan")}, {"fps": 241.0}, {"min_frames": 0}, {"max_frames": 721}]
+    "option",
+    [
+        {"fps": 0.0},
+        {"fps": float("nan")},
+        {"fps": 241.0},
+        {"fps": "2"},
+        {"min_frames": 0},
+        {"max_frames": 721},
+        {"max_frames": 2.5},
+    ],
 )
-def test_impossible_rates(option: dict[str, float]) -> None:
+def test_impossible_rates(option: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=f"{next(iter(option))}: an impossible number of frames"):
         load_video(np.zeros((1, 28, 28, 3), np.uint8), **option)  # type: ignore[arg-type]

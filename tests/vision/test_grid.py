@@ -89,6 +89,8 @@ def test_a_cpu_gets_a_thousand_tokens() -> None:
 @pytest.mark.parametrize(
     ("limit", "why"),
     [
+        ({"max_pixels": "many"}, "max_pixels: an impossible limit of pixels; expected 784 to 67108864; found 'many'"),
+        ({"max_pixels": 1e6}, "found 1000000.0"),
         ({"max_pixels": 783}, "max_pixels: an impossible limit of pixels; expected 784 to 67108864; found 783"),
         ({"max_pixels": 1 << 27}, "max_pixels"),
         ({"min_pixels": -1}, "min_pixels: .* expected 0 to"),

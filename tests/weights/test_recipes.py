@@ -24,7 +24,8 @@ from ernie_rt.weights.expressions import (
     shape_of,
     stored_in,
 )
-from ernie_rt.weights.recipes import FOR_PICTURES, Dialect, Recipe, dialect_of, recipe, tower_in
+from ernie_rt.weights.names import FOR_PICTURES
+from ernie_rt.weights.recipes import Dialect, Recipe, dialect_of, recipe, tower_in
 from ernie_rt.weights.safetensors import StoredTensor
 from support import sighted
 

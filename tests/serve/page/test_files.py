@@ -162,6 +162,58 @@ def test_what_is_not_taken_is_told(page: Page, server: ScriptedServer, tmp_path:
 
 
 @pytest.mark.long
+def test_a_folder_keeps_no_file_from_being_taken(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.png").write_bytes(picture())
+    page.drop(300, 500, tmp_path / "folder", tmp_path / "a.png")
+    page.wait("document.querySelector('#notice').innerText.includes('folder is no picture or video')")
+    waits(page, 1)
+
+
+@pytest.mark.long
+def test_text_that_is_copied_with_a_picture_of_it_is_text(page: Page) -> None:
+    taken = page.evaluate(
+        "(() => { const data = new DataTransfer(); data.items.add(new File(['x'], 'cells.png'));"
+        " data.setData('text/plain', '1'); data.setData('text/html', '<b>1</b>');"
+        " return !document.querySelector('#message').dispatchEvent("
+        "new ClipboardEvent('paste', {clipboardData: data, bubbles: true, cancelable: true})); })()"
+    )
+    assert taken is False
+
+
+@pytest.mark.long
+def test_more_than_a_string_has_room_for(page: Page, server: ScriptedServer) -> None:
+    server.card = SEES | {"max_body_bytes": 200_000_000}
+    page.reload()
+    page.wait("!document.querySelector('#attach').hidden")
+    page.evaluate(
+        "{ const data = new DataTransfer(), bytes = new Uint8Array(1e8); bytes.set([0xff, 0xd8, 0xff]);"
+        " for (let i = 0; i < 5; i++) data.items.add(new File([bytes], `${i}.jpg`));"
+        " document.querySelector('#message').dispatchEvent(new ClipboardEvent('paste',"
+        " {clipboardData: data, bubbles: true, cancelable: true})); }"
+    )
+    waits(page, 5)
+    send(page, "Hi")
+    page.wait("document.querySelector('#notice').innerText.includes('more than the 191 MiB')")
+    assert not server.requests
+
+
+@pytest.mark.long
+def test_fifty_at_once_and_sent_once(page: Page, server: ScriptedServer, tmp_path: Path) -> None:
+    for number in range(50):
+        (tmp_path / f"{number}.gif").write_bytes(picture(28, 28, "GIF", seed=number)[:1500])
+    page.drop(300, 500, *(tmp_path / f"{number}.gif" for number in range(50)))
+    waits(page, 50)
+    server.script.append(Answer(["a", "b"], pause=0.2))
+    page.evaluate("document.querySelector('#message').focus()")
+    for _ in range(3):
+        page.press("Enter")
+    ended(page)
+    (request,) = server.requests
+    assert len(request["messages"][0]["content"]) == 50
+
+
+@pytest.mark.long
 def test_a_model_of_text_alone(opened: Open, server: ScriptedServer, tmp_path: Path) -> None:
     page = opened()
     (tmp_path / "a.png").write_bytes(picture())

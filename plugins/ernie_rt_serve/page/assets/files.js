@@ -41,9 +41,10 @@ export async function opened(file) {
   return null;
 }
 
-/** What it is by its beginning, whatever its name says. */
+/** What it is by its beginning, whatever its name says; undefined for what cannot be read, such as a folder. */
 async function typeOf(file) {
-  const beginning = String.fromCharCode(...new Uint8Array(await file.slice(0, BEGINNING).arrayBuffer()));
+  const bytes = await file.slice(0, BEGINNING).arrayBuffer().catch(() => new ArrayBuffer());
+  const beginning = String.fromCharCode(...new Uint8Array(bytes));
   return TYPES.find(([, begins]) => begins.test(beginning))?.[0];
 }
 
@@ -93,7 +94,13 @@ export function contentOf({ content, files }) {
 
 /** Whether the server takes so many messages at once; told where it does not. */
 export function fit(messages) {
-  const fits = new Blob([JSON.stringify(messages)]).size < most;
+  let size = 0;
+  const rest = JSON.stringify(messages, (key, value) => { // of which a string has no room for all files there may be
+    if (key !== "url") return value;
+    size += value.length;
+    return "";
+  });
+  const fits = size + new Blob([rest]).size < most;
   if (!fits) notify("too_much", { limit: megabytes(most) });
   return fits;
 }

@@ -19,9 +19,11 @@ export class Tray {
       input.value = "";
     };
     field.addEventListener("paste", (event) => {
-      if (!event.clipboardData.files.length) return;
+      const { files, types } = event.clipboardData;
+      // Of text that they copy, spreadsheets and word processors bring a picture as well.
+      if (!files.length || (types.includes("text/html") && types.includes("text/plain"))) return;
       event.preventDefault();
-      this.#add(event.clipboardData.files);
+      this.#add(files);
     });
     // Wherever a file is dropped: a browser would show it in place of the page.
     window.ondragover = (event) => this.#drag(event, true);
