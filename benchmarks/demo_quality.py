@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,7 +25,7 @@ import ernie_rt
 from ernie_rt.conformance.goldens import weights_digest
 from ernie_rt.conformance.metrics import kl
 from ernie_rt.errors import ErnieRtError, OptionError
-from ernie_rt.files import write_atomic
+from marked import filled, marked, write
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))
 
@@ -42,7 +41,7 @@ GROUPS: Final = {
     "turn 20": "turn 20",
 }
 HEADER: Final = ("exact match", "items", *GROUPS.values())
-MARKS: Final = re.compile(r"(?<=<!-- by benchmarks/demo_quality\.py, of )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+SCRIPT: Final = Path(__file__).name
 
 
 def divergence(
@@ -117,20 +116,7 @@ def page(text: str, report: dict[str, Any], weights: str) -> str:
     """A page with the report between its marks."""
     lines = [f"| {' | '.join(row)} |" for row in (HEADER, ("---",) * len(HEADER), *rows(report))]
     lines += ["", *(f"- {name}: {value}" for name, value in figures(report)), f"- measured with {subject(report)}"]
-    written = "\n".join(lines)
-    return MARKS.sub(lambda match: f"{weights}{match[2]}{written}\n", text)
-
-
-def marked(path: Path) -> str:
-    """The text of a page that has a place for the table."""
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise OptionError("no page to write into", where=str(path), found=error.strerror) from error
-    if (count := len(MARKS.findall(text))) != 1:
-        raise OptionError("not one place for the table", where=str(path), found=f"{count} places",
-                          hint="See docs/demo.md for the comments between which it goes")  # fmt: skip
-    return text
+    return filled(text, SCRIPT, weights, "\n".join(lines))
 
 
 def main() -> None:
@@ -156,7 +142,7 @@ def report_on(given: argparse.Namespace) -> None:
 
     if given.items < 1:
         raise OptionError("an examination has questions", where="--items", expected=">= 1", found=given.items)
-    text = None if given.page is None else marked(given.page)
+    text = None if given.page is None else marked(given.page, SCRIPT)
     folder = ernie_rt.locate(given.model).folder
     against = None if given.against is None else ernie_rt.locate(given.against).folder
     assert folder is not None
@@ -167,8 +153,7 @@ def report_on(given: argparse.Namespace) -> None:
         report |= {"against": given.against, "divergence": far}
     print(json.dumps(report, indent=2) if given.json else table(report))
     if text is not None:
-        with write_atomic(given.page) as file:
-            file.write(page(text, report, weights_digest(folder)).encode())
+        write(given.page, page(text, report, weights_digest(folder)))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from ernie_rt.conformance.goldens import weights_digest
 from ernie_rt.modeling.families import MOE_21B_A3B
 from ernie_rt.weights.hub import DEMO
 from ernie_rt.weights.quantize import Quantization, quantize_model
+from marked import marks
 from support.commands import command
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def test_pages_show_what_it_answers(page: str) -> None:
 
 
 def test_the_table_of_what_it_knows_is_of_these_weights() -> None:
-    shown = QUALITY["MARKS"].search((ROOT / "docs/demo.md").read_text("utf-8"))
+    shown = marks("demo_quality.py").search((ROOT / "docs/demo.md").read_text("utf-8"))
     assert shown is not None
     assert shown[1] == weights_digest(DEMO), "run `python benchmarks/demo_quality.py --page docs/demo.md`"
 

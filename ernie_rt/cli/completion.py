@@ -12,9 +12,9 @@ from ernie_rt.errors import ErnieRtError
 def models(incomplete: str) -> list[str]:
     """Known names, and folders."""
     from ernie_rt.modeling.families import FAMILIES
-    from ernie_rt.weights.hub import DEMO
+    from ernie_rt.weights.hub import DEMOS
 
-    names = [DEMO.name, *(family.name for family in FAMILIES)]
+    names = [*DEMOS, *(family.name for family in FAMILIES)]
     return [name for name in [*names, *_folders(incomplete)] if name.startswith(incomplete)]
 
 

@@ -21,12 +21,18 @@ def models(as_json: Json = False) -> None:
     from ernie_rt.display import human_count
     from ernie_rt.modeling.config import read_config
     from ernie_rt.modeling.families import FAMILIES, STANDINGS
-    from ernie_rt.weights.hub import DEMO
+    from ernie_rt.weights.hub import DEMO, DEMO_VL
 
-    demo = _figures(DEMO.name, read_config(DEMO), None, "16 experts, 4 active and 2 shared, comes with ernie-rt")
+    demos = [
+        _figures(folder.name, read_config(folder), None, f"{summary}, comes with ernie-rt") | {"verified": None}
+        for folder, summary in (
+            (DEMO, "16 experts, 4 active and 2 shared"),
+            (DEMO_VL, "sees pictures; 8 experts of text and 8 of vision, 2 active and 2 shared"),
+        )
+    ]
     known = [_figures(f.name, f.config, f.hub_id, f.summary) | {"verified": asdict(f.evidence)} for f in FAMILIES]
     if as_json:
-        write(json.dumps([demo | {"verified": None}, *known], indent=2) + "\n")
+        write(json.dumps([*demos, *known], indent=2) + "\n")
         return
     header = ["NAME", "PARAMETERS", "ACTIVE", "LAYERS", "HIDDEN", "CONTEXT", "KV B/TOKEN", "SEES", "HUB ID"]
     keys = ["num_hidden_layers", "hidden_size", "max_position_embeddings", "kv_bytes_per_token"]
@@ -39,7 +45,7 @@ def models(as_json: Json = False) -> None:
             "yes" if row["sees"] else "-",
             row["hub_id"] or "- (comes with ernie-rt)",
         ]
-        for row in (demo, *known)
+        for row in (*demos, *known)
     ]
     checked = [[row["name"], *row["verified"].values()] for row in known]
     titles = ["FILES OF BAIDU", *(file.upper() for file in known[0]["verified"])]

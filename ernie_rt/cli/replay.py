@@ -111,8 +111,9 @@ def _located(receipt: Receipt, model: str | None) -> Located:
     from ernie_rt.errors import OptionError
     from ernie_rt.location import locate
     from ernie_rt.modeling.families import find
+    from ernie_rt.weights.hub import DEMOS
 
-    if model is None and receipt.model.name != "demo" and find(receipt.model.name) is None:
+    if model is None and receipt.model.name not in DEMOS and find(receipt.model.name) is None:
         raise OptionError(
             "the receipt names no known model, and a file that somebody wrote says nothing of where one lies",
             found=repr(receipt.model.name),

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from ernie_rt.modeling.families import Family
 
 DEMO: Final = Path(__file__).parents[1] / "demo"
-"""The folder of the model that comes with ernie-rt, known by the name `demo`."""
+DEMO_VL: Final = DEMO.with_name("demo-vl")
+DEMOS: Final = {folder.name: folder for folder in (DEMO, DEMO_VL)}
+"""The folders of the models that come with ernie-rt, by the names that they are known by."""
 
 FILES: Final = (
     "config.json",
@@ -59,7 +61,7 @@ UNWRITABLE: Final = frozenset(
 def resolve(ref: str, *, fetch: bool = True) -> Path:
     """Return the folder of a model: a folder, a known name, or a Hugging Face id `org/name[@revision]`.
 
-    Known are `demo` and the families; a folder here outranks its name. A repository is fetched into the Hugging Face
+    Known are DEMOS and the families; a folder here outranks its name. A repository is fetched into the Hugging Face
     cache unless it is there whole; then the network is not touched. The usual variables hold (HF_ENDPOINT,
     HF_HUB_OFFLINE, HF_TOKEN, HF_HOME). Without `fetch` the cache alone is looked into. Raises ModelNotFoundError;
     ConfigError for a repository whose model cannot run, before its weights are fetched; FileFormatError or
@@ -72,16 +74,16 @@ def resolve(ref: str, *, fetch: bool = True) -> Path:
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, RuntimeError):  # a name too long for a path; a home folder of nobody
         is_folder = is_file = False
-    is_demo, family = ref.casefold() == DEMO.name, find(ref)
-    is_known = is_demo or family is not None
+    demo, family = DEMOS.get(ref.casefold()), find(ref)
+    is_known = demo is not None or family is not None
     if ref and is_folder:
         if is_known:
             _check_outranking(path)
         elif not os.path.lexists(path / "config.json") and (found := stranger_folder(path)) is not None:
             raise ModelNotFoundError(f"this is {found.what}", where=str(path), hint=found.hint)
         return path
-    if is_demo:
-        return DEMO
+    if demo is not None:
+        return demo
     if is_file and not is_known:
         found = stranger_file(path)
         raise ModelNotFoundError(f"this is {found.what}", where=ref, expected="a folder", hint=found.hint)
@@ -92,7 +94,7 @@ def resolve(ref: str, *, fetch: bool = True) -> Path:
         raise ModelNotFoundError(
             "no such model",
             where=ascii(ref[:200]),
-            expected=f"a folder, {', '.join([DEMO.name, *(f.name for f in FAMILIES)])}, or a Hugging Face id org/name",
+            expected=f"a folder, {', '.join([*DEMOS, *(f.name for f in FAMILIES)])}, or a Hugging Face id org/name",
             found=files.dead_link(Path(ref)),
             hint=f"{_did_you_mean(ref)}Check the spelling of the path or name",
         )
@@ -114,7 +116,7 @@ def is_here(family: Family) -> bool:
 def _did_you_mean(ref: str) -> str:
     from ernie_rt.modeling.families import FAMILIES
 
-    return did_you_mean(ref, [DEMO.name, *(name for family in FAMILIES for name in (family.name, family.hub_id))])
+    return did_you_mean(ref, [*DEMOS, *(name for family in FAMILIES for name in (family.name, family.hub_id))])
 
 
 def model_name(folder: Path) -> str:

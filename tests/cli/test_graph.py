@@ -133,7 +133,7 @@ def test_the_context_is_that_of_the_cost() -> None:
         (("0.3B", "--dtype", "bool"), "unknown dtype 'bool'; expected auto or one of float64, float32"),
         (("0.3B", "--context", "0"), "--context must be positive; found 0"),
         (("0.3B", "--context", "-1"), "not a size"),
-        (("0.4B",), "'0.4B': no such model; expected a folder, demo, 0.3B, 0.3B-Base"),
+        (("0.4B",), "'0.4B': no such model; expected a folder, demo, demo-vl, 0.3B, 0.3B-Base"),
     ],
 )
 def test_bad_options(arguments: tuple[str, ...], message: str) -> None:

@@ -16,7 +16,7 @@ def test_json() -> None:
     ran = command("models", "--json")
     found = {row["name"]: row for row in json.loads(ran.out)}
     assert (ran.code, ran.err) == (0, "")
-    assert list(found) == ["demo", *(family.name for family in FAMILIES)]
+    assert list(found) == ["demo", "demo-vl", *(family.name for family in FAMILIES)]
     assert found["demo"]["verified"] is None and found["21B-A3B"]["verified"] == {
         "config": "unseen", "tokenizer_config": "digest", "tokens": "digest", "template": "digest",
         "tokenizer": "unseen", "weights": "unseen",
@@ -27,7 +27,8 @@ def test_json() -> None:
     assert (large["parameters"], large["active_parameters"]) == (299_484_163_264, 47_926_586_560)
     assert found["21B-A3B-Thinking"]["parameters"] == 21_825_437_888
     sees = found["VL-28B-A3B"]
-    assert [name for name, row in found.items() if row["sees"]] == [f.name for f in FAMILIES if f.name[:2] == "VL"]
+    seeing = [family.name for family in FAMILIES if family.name[:2] == "VL"]
+    assert [name for name, row in found.items() if row["sees"]] == ["demo-vl", *seeing]
     assert sees["parameters"] == 29_399_294_336 and sees["active_parameters"] == found["21B-A3B"]["active_parameters"]
     assert small["kv_bytes_per_token"] == 18 * 2 * 2 * 128 * 2
     assert large["hub_id"] == "baidu/ERNIE-4.5-300B-A47B-PT" and large["max_position_embeddings"] == 131072
@@ -38,8 +39,8 @@ def test_table() -> None:
     figures, evidence, legend = ran.out.split("\n\n")
     lines = figures.splitlines()
     assert ran.code == 0 and lines[0].split()[:3] == ["NAME", "PARAMETERS", "ACTIVE"]
-    assert [line.split()[0] for line in lines[1:]] == ["demo", *(family.name for family in FAMILIES)]
-    assert lines[1].endswith("comes with ernie-rt)")
+    assert [line.split()[0] for line in lines[1:]] == ["demo", "demo-vl", *(family.name for family in FAMILIES)]
+    assert all(line.endswith("comes with ernie-rt)") for line in lines[1:3])
     assert figures in (Path(__file__).parents[2] / "docs" / "models.md").read_text("utf-8")
     standing = {line.split()[0]: line.split()[1:] for line in evidence.splitlines()[1:]}
     assert list(standing) == [*(family.name for family in FAMILIES)]

@@ -146,7 +146,7 @@ def refused(ran: Outcome, message: str) -> None:
             ("{untrained}", "x", "--backend", "nope"),
             "no backend 'nope'; expected one of cudagraph, eager, onnx, reference",
         ),
-        (("no such model", "x"), "'no such model': no such model; expected a folder, demo, 0.3B"),
+        (("no such model", "x"), "'no such model': no such model; expected a folder, demo, demo-vl, 0.3B"),
         (("{untrained}/config.json", "x"), "this is a file of a model; expected a folder. Name the folder it lies in"),
     ],
 )

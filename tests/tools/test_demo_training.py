@@ -164,11 +164,11 @@ def test_a_training_may_get_other_steps_until_it_cools(tmp_path: Path, begun: Pa
 def test_an_untaught_model_answers_nothing(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo.train.EXAM_ITEMS", 4)
     monkeypatch.setattr("demo.train.EXAMINED", ("count",))
-    assert Trainer(RECIPE, encoder).examine() == ({"count": 0}, {"count": 0})
+    assert Trainer(RECIPE, encoder).examine() == {"exam": {"count": 0}, "exam_new_ways": {"count": 0}}
 
 
 def test_it_learns(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("demo.train.WARMUP", 4)
+    monkeypatch.setattr("demo.recipe.WARMUP", 4)
     trainer = Trainer(Recipe(steps=40, rows=4, changes=SMALL), encoder)
     losses = [trainer.step()["loss"] for _ in range(16)]
     assert losses[0] == pytest.approx(math.log(4032), rel=0.05)

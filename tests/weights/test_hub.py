@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from ernie_rt.errors import ConfigError, FileFormatError, ModelNotFoundError, UnsafePathError, WriteError
 from ernie_rt.graph.types import Plain
 from ernie_rt.weights.checkpoint import Checkpoint
-from ernie_rt.weights.hub import DEMO, FILES, resolve
+from ernie_rt.weights.hub import DEMO, DEMO_VL, FILES, model_name, resolve
 from ernie_rt.weights.manifest import MANIFEST, Manifest, Shard
 from support.commands import start
 
@@ -81,14 +81,16 @@ def test_an_exact_id_outranks_a_family(cache: Path) -> None:
     assert resolve("baidu/ERNIE-4.5-0.3B-Paddle") == paddle
 
 
-def test_the_demo_comes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name, folder", [("demo", DEMO), ("demo-vl", DEMO_VL)])
+def test_the_demos_come_along(name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.snapshot_download", None)
-    (tmp_path / "demo").touch()
-    assert resolve("demo") == resolve("Demo") == DEMO
-    assert (DEMO / "config.json").is_file()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).touch()
+    assert resolve(name) == resolve(name.title()) == folder
+    assert (folder / "config.json").is_file() and model_name(folder) == name
 
 
-@pytest.mark.parametrize("name", ["demo", "0.3B"])
+@pytest.mark.parametrize("name", ["demo", "demo-vl", "0.3B"])
 def test_a_folder_outranks_a_known_name(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(ModelNotFoundError, match=r"outranks the known model.*config\.json.*another folder"):
@@ -128,7 +130,9 @@ def test_a_folder_is_itself(tmp_path: Path) -> None:
     ],
 )
 def test_references_that_lead_nowhere(ref: str) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"no such model.*demo, 0\.3B, .*Check the spelling") as caught:
+    with pytest.raises(
+        ModelNotFoundError, match=r"no such model.*demo, demo-vl, 0\.3B, .*Check the spelling"
+    ) as caught:
         resolve(ref)
     assert len(str(caught.value)) < 600
 

@@ -52,6 +52,8 @@ CONFIG: Final[dict[str, object]] = {
 STRETCH: Final = 64
 """An expert gets a multiple of so many rows: PyTorch prepares a product in bfloat16 anew for each new shape."""
 
+ADDED_TO_STREAM: Final = ("o_proj.weight", "down_proj.weight", ".down", "attn.proj.weight", "fc2.weight")
+
 
 def demo_config(**changes: object) -> ModelConfig:
     return parse_config(CONFIG | changes, "the demo's config")
@@ -90,7 +92,7 @@ class Attention(nn.Module):
 
 
 def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate adjacent pairs of `[B, T, heads, D]` by the tables `[T, 1, D/2]`."""
+    """Rotate adjacent pairs of `[B, T, heads, D]` by the tables `[T, 1, D/2]`, or by a row of them for each token."""
     even, odd = x[..., ::2], x[..., 1::2]
     cos, sin = rope
     return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2)
@@ -107,21 +109,21 @@ class Mlp(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
 
 
-class Experts(nn.Module):
-    """Shared experts, and `moe_k` of the others by a router whose correction bias only chooses."""
+class Pool(nn.Module):
+    """Experts of which each token uses `moe_k`, chosen by a router whose correction bias does nothing else."""
 
-    def __init__(self, hidden: int, moe: MoeConfig) -> None:
+    def __init__(self, hidden: int, moe: MoeConfig, width: int) -> None:
         super().__init__()
-        E, width = moe.moe_num_experts, moe.moe_intermediate_size
+        E = moe.moe_num_experts
         self.top_k, self.norm_min = moe.moe_k, moe.moe_norm_min
         self.gate = nn.Linear(hidden, E, bias=False)
         self.correction_bias = nn.Buffer(torch.zeros(E))
         self.gate_up = nn.Parameter(torch.empty(E, 2 * width, hidden))
         self.down = nn.Parameter(torch.empty(E, hidden, width))
-        self.shared_experts = Mlp(hidden, moe.shared_intermediate_size)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
-        flat = x.flatten(0, 1)
+    def routed(self, flat: Tensor) -> tuple[Tensor, Tensor, Routing]:
+        """What experts add to rows `[N, H]`: the rows that it is added to `[M]`, each of them several times, and what
+        is added `[M, H]`."""
         with torch.autocast(flat.device.type, enabled=False):
             logits = self.gate(flat)
         probabilities = logits.softmax(-1)
@@ -133,7 +135,7 @@ class Experts(nn.Module):
         load = torch.bincount(chosen.flatten(), minlength=len(self.correction_bias))
         room = (load + STRETCH - 1) // STRETCH * STRETCH
         moved = (room - load).cumsum(0) - (room - load)
-        at = torch.arange(len(order), device=x.device) + moved[chosen.flatten()[order]]
+        at = torch.arange(len(order), device=flat.device) + moved[chosen.flatten()[order]]
         tokens = order.new_zeros(int(room.sum())).scatter(0, at, order // self.top_k)
         share = weights.new_zeros(len(tokens), 1).scatter(0, at[:, None], weights.flatten()[order, None])
         sizes = room.tolist()
@@ -142,8 +144,20 @@ class Experts(nn.Module):
         for x_e, share_e, gate_up, down in zip(rows, shares, self.gate_up, self.down, strict=True):
             gate, up = F.linear(x_e, gate_up).chunk(2, dim=-1)
             parts.append(F.linear(F.silu(gate) * up * share_e, down))
-        out = self.shared_experts(flat).index_add(0, tokens, torch.cat(parts))
-        return out.view_as(x), Routing(load, logits)
+        return tokens, torch.cat(parts), Routing(load, logits)
+
+
+class Experts(Pool):
+    """A pool, and shared experts that every token uses."""
+
+    def __init__(self, hidden: int, moe: MoeConfig) -> None:
+        super().__init__(hidden, moe, moe.moe_intermediate_size)
+        self.shared_experts = Mlp(hidden, moe.shared_intermediate_size)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
+        flat = x.flatten(0, 1)
+        tokens, added, routing = self.routed(flat)
+        return self.shared_experts(flat).index_add(0, tokens, added).view_as(x), routing
 
 
 class Layer(nn.Module):
@@ -196,21 +210,7 @@ class Ernie(nn.Module):
         cos, sin = (torch.from_numpy(rope_table(t, config.max_position_embeddings, columns)) for t in tables)
         self.cos = nn.Buffer(cos[:, None], persistent=False)
         self.sin = nn.Buffer(sin[:, None], persistent=False)
-        self._initialise(seed)
-
-    def _initialise(self, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        depth = (2 * self.config.num_hidden_layers) ** -0.5
-        for name, parameter in self.named_parameters():
-            if "norm" in name:
-                continue
-            fan_in = parameter.shape[-1]
-            scale = 0.02 if name == "embed.weight" else fan_in**-0.5
-            if name.endswith(".gate.weight"):  # almost no preference yet, which a small bias can balance
-                scale *= 0.1
-            if name.endswith(("o_proj.weight", "down_proj.weight", "mlp.down")):
-                scale *= depth
-            parameter.data.normal_(0.0, scale, generator=generator)
+        initialise(self, config.num_hidden_layers, seed)
 
     def forward(self, ids: Tensor, documents: Tensor) -> tuple[Tensor, list[Routing]]:
         """Hidden states before the last norm `[B, T, H]`, and what the routers did; ids and documents are `[B, T]`."""
@@ -238,6 +238,24 @@ class Ernie(nn.Module):
         if bool((documents == documents[:, :1]).all()):
             return rope, None
         return rope, (documents[:, :, None] == documents[:, None, :]).tril()[:, None]
+
+
+def initialise(model: nn.Module, layers: int, seed: int) -> None:
+    """Random weights by one rule; what adds to the stream of a token begins smaller the more `layers` do so."""
+    generator = torch.Generator().manual_seed(seed)
+    depth = (2 * layers) ** -0.5
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.zero_()
+        if parameter.ndim == 1:
+            continue
+        fan_in = parameter.shape[-1]
+        scale = 0.02 if name == "embed.weight" else fan_in**-0.5
+        if name.endswith(".gate.weight"):  # almost no preference yet, which a small bias can balance
+            scale *= 0.1
+        if name.endswith(ADDED_TO_STREAM):
+            scale *= depth
+        parameter.data.normal_(0.0, scale, generator=generator)
 
 
 def experts_of(model: Ernie) -> list[Experts]:

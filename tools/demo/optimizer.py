@@ -53,12 +53,12 @@ def orthogonal(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     return x.mT if matrix.shape[-2] > matrix.shape[-1] else x
 
 
-def optimizers(model: nn.Module, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
-    """Both, for the parameters of a model: embedding, norms and routers go to AdamW; Muon multiplies in `dtype`."""
+def optimizers(named: Iterable[tuple[str, nn.Parameter]], dtype: torch.dtype) -> list[torch.optim.Optimizer]:
+    """Both, for parameters with their names: embedding, norms and routers go to AdamW; Muon multiplies in `dtype`."""
     matrices: list[nn.Parameter] = []
     routers: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in named:
         if name.endswith(".gate.weight"):
             routers.append(parameter)
         else:

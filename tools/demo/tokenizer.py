@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -65,18 +65,18 @@ def _lines() -> Iterator[str]:
     yield from "，。？！、；：（）《》【】『』…＋－＝＊／０１２３４５６７８９"
 
 
-def train_tokenizer() -> bytes:
-    """A serialized SentencePiece model: the same bytes every time."""
+def train_tokenizer(lines: Iterable[str], pieces: int, max_letters: int) -> bytes:
+    """A serialized SentencePiece model: the same bytes every time. A piece has at most `max_letters` characters."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=_lines(),
+        sentence_iterator=iter(lines),
         model_writer=model,
         model_type="bpe",
-        vocab_size=PIECES,
+        vocab_size=pieces,
         byte_fallback=True,
         split_digits=True,
         character_coverage=1.0,
-        max_sentencepiece_length=MAX_LETTERS,
+        max_sentencepiece_length=max_letters,
         normalization_rule_name="identity",
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
@@ -94,10 +94,14 @@ def train_tokenizer() -> bytes:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Write tokenizer.model and the three files of settings that lie beside ERNIE's."""
-    model = train_tokenizer()
-    added = {token: PIECES + number for number, token in enumerate(ADDED)}
-    special_tokens = {**SAID, "additional_special_tokens": [*MASKS, *ADDED]}
+    """Write the demo's tokenizer."""
+    write_files(folder, train_tokenizer(_lines(), PIECES, MAX_LETTERS), PIECES, ADDED, TEMPLATE)
+
+
+def write_files(folder: Path, model: bytes, pieces: int, tokens: Sequence[str], template: Path) -> None:
+    """Write tokenizer.model and the three files of settings that lie beside ERNIE's; `tokens` follow the pieces."""
+    added = {token: pieces + number for number, token in enumerate(tokens)}
+    special_tokens = {**SAID, "additional_special_tokens": [*MASKS, *tokens]}
     settings = {
         **special_tokens,
         "sys_start_token": MASKS[0],
@@ -112,7 +116,7 @@ def write_tokenizer(folder: Path) -> None:
         "spaces_between_special_tokens": False,
         "legacy": True,
         "padding_side": "left",
-        "chat_template": TEMPLATE.read_text(),
+        "chat_template": template.read_text(),
     }
     texts = {
         "added_tokens.json": added,

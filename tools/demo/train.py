@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import random
-import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from statistics import mean
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,67 +16,23 @@ from torch import Tensor
 from demo.batches import COLUMNS, Encoder, pack, training_batch
 from demo.curriculum import EXAMINED, Item, held_out_items
 from demo.export import export
-from demo.model import Ernie, Experts, Routing, demo_config, experts_of
+from demo.model import Ernie, Experts, Pool, Routing, demo_config, experts_of
 from demo.optimizer import optimizers
 from demo.plot import write_plot
+from demo.recipe import MTP_FROM, Dtype, Recipe, follow, make_folder
 from demo.surface import written_in_new_ways
 from demo.tokenizer import write_tokenizer
-from ernie_rt.errors import ErnieRtError, FileFormatError, OptionError
-from ernie_rt.files import write_atomic
+from ernie_rt.errors import ErnieRtError
 
-WARMUP: Final = 50
-"""Steps over which the learning rate rises."""
-HALVED_AFTER: Final = 600
-"""The step at which the learning rate is half of the highest; it goes on as the inverse root of the step."""
-COOL: Final = 0.4
-"""The share of the steps, at the end, over which the learning rate falls to zero as well."""
+FOLDER: Final = "demo"
+"""Of the model, in a training's."""
 PROMPT_WEIGHT: Final = 0.3
 """Of the loss of prompts, which nobody asks the model to write: what it learns to foresee it has understood."""
 PROMPT_EVERY: Final = 3
 """Of every so many tokens of prompts, one is in the loss: the vocabulary is a third of the computation."""
-MTP_FROM: Final = 0.6
-"""The MTP layer learns over the rest of the steps: it has a trained model to look at, and that is enough."""
 MTP_WEIGHT: Final = 0.3
 EXAM_ITEMS: Final = 32
 """Held-out items of each task in the examinations on the way."""
-
-
-Dtype = Literal["bfloat16", "float32"]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What decides the result, the machine's rounding aside."""
-
-    seed: int = 0
-    steps: int = 12000
-    rows: int = 24
-    balance_rate: float = 2e-3
-    orthogonal_weight: float = 0.0
-    z_weight: float = 1e-4
-    dtype: Dtype = "bfloat16"
-    """Of what matrices multiply; weights, sums and optimizers are float32."""
-    changes: Mapping[str, object] | None = None
-    """Departures from the demo's config."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "rows"):
-            if getattr(self, name) < 1:
-                raise OptionError("a training has steps, and rows in its batches", where=f"--{name}", expected=">= 1",
-                                  found=getattr(self, name))  # fmt: skip
-
-    @property
-    def cooling_from(self) -> float:
-        """The step up to which a training is the same however many steps it is to have."""
-        return min(1 - COOL, MTP_FROM) * self.steps
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, as a share of the highest."""
-        return min((step + 1) / WARMUP, 1 / math.sqrt(1 + 3 * step / HALVED_AFTER)) * self.left(step)
-
-    def left(self, step: int) -> float:
-        """What the end leaves of a rate."""
-        return max(0.0, min(1.0, (self.steps - step) / (COOL * self.steps)))
 
 
 class Trainer:
@@ -89,7 +41,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, encoder: Encoder, device: str = "cpu") -> None:
         self.recipe, self.encoder, self.device = recipe, encoder, device
         self.model = Ernie(demo_config(**(recipe.changes or {})), recipe.seed).to(device)
-        self.optimizers = optimizers(self.model, self.dtype)
+        self.optimizers = optimizers(self.model.named_parameters(), self.dtype)
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.step_number = 0
 
@@ -156,7 +108,7 @@ class Trainer:
             optimizer.load_state_dict(stored)
 
     @torch.no_grad()
-    def examine(self) -> tuple[dict[str, float], dict[str, float]]:
+    def examine(self) -> dict[str, dict[str, float]]:
         """The share of held-out items of each task whose answer greedy decoding would write: as they are phrased, and
         in ways of writing that are held out.
 
@@ -164,10 +116,17 @@ class Trainer:
         """
         rng = random.Random("ways")
         asked = {task: held_out_items(task, EXAM_ITEMS) for task in EXAMINED}
-        as_phrased = {task: self._right(items) for task, items in asked.items()}
-        return as_phrased, {
-            task: self._right(written_in_new_ways(rng, item) for item in items) for task, items in asked.items()
+        return {
+            "exam": {task: self._right(items) for task, items in asked.items()},
+            "exam_new_ways": {
+                task: self._right(written_in_new_ways(rng, item) for item in items) for task, items in asked.items()
+            },
         }
+
+    def publish(self, out: Path) -> None:
+        export(self.model, out / FOLDER, dict(self.recipe.changes or {}))
+        if (out / "log.jsonl").exists():
+            write_plot(out / "log.jsonl", out / "plot.svg")
 
     def _right(self, items: Iterable[Item]) -> float:
         documents = [self.encoder.chat(item) for item in items]
@@ -182,7 +141,7 @@ class Trainer:
         return 1 - len(failed) / len(documents)
 
 
-def balance(experts: Experts, load: Tensor, rate: float) -> None:
+def balance(experts: Pool, load: Tensor, rate: float) -> None:
     """Move the correction bias: up where an expert got less than its share, down where it got more.
 
     Auxiliary-loss-free balancing (Wang et al., 2024), as ERNIE 4.5 was trained; the bias chooses and never weighs.
@@ -211,73 +170,14 @@ def train(out: Path, recipe: Recipe, device: str, minutes: float | None, save_ev
     """Train until the recipe's end or the time's; whether it reached the former.
 
     `out` gets the model's folder `demo`, and beside it training.pt (from which the same call goes on), log.jsonl and
-    plot.svg. Raises OptionError for an impossible argument or when `out` holds a training by another recipe, and
-    FileFormatError for a training.pt that cannot be read.
+    plot.svg. Raises as `make_folder` and `follow` do.
     """
-    if save_every < 1:
-        raise OptionError("saving comes every so many steps", where="--save-every", expected=">= 1", found=save_every)
-    folder, state, log = out / "demo", out / "training.pt", out / "log.jsonl"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.empty(0, device=device)
-    except OSError as error:
-        raise OptionError(
-            "no folder to write into", where=str(out), found=error.strerror, hint="Name another"
-        ) from error
-    except (RuntimeError, AssertionError) as error:  # the latter is what PyTorch says without CUDA
-        raise OptionError(
-            "PyTorch has no such device here", where="--device", found=device, hint="Try cpu, or cuda with a GPU"
-        ) from error
-    if not state.exists():
+    folder = out / FOLDER
+    make_folder(folder, device)
+    if not (out / "training.pt").exists():
         write_tokenizer(folder)
     trainer = Trainer(recipe, Encoder(folder, demo_config(**(recipe.changes or {}))), device)
-    if state.exists():
-        trainer.restore(_saved(state, recipe, device))
-    if log.exists():  # what came after the state was saved comes again
-        lines = log.read_text().splitlines()[: trainer.step_number]
-        log.write_text("".join(f"{line}\n" for line in lines))
-    began = time.monotonic()
-
-    def save() -> None:
-        with write_atomic(state) as file:
-            torch.save(trainer.state(), file)
-        export(trainer.model, folder, dict(recipe.changes or {}))
-        if log.exists():
-            write_plot(log, out / "plot.svg")
-
-    while trainer.step_number < recipe.steps:
-        if minutes is not None and time.monotonic() - began > 60 * minutes:
-            save()
-            return False
-        started = time.monotonic()
-        said = trainer.step()
-        said["seconds"] = round(time.monotonic() - started, 3)
-        if trainer.step_number % save_every == 0:
-            said["exam"], said["exam_new_ways"] = trainer.examine()
-            shown = ", ".join(f"{name} {mean(said[name].values()):.1%}" for name in ("exam", "exam_new_ways"))
-            print(f"step {trainer.step_number}: loss {said['loss']:.3f}, {shown}", said["exam"], flush=True)
-        with log.open("a") as file:
-            file.write(json.dumps(said) + "\n")
-        if trainer.step_number % save_every == 0:
-            save()
-    save()
-    return True
-
-
-def _saved(state: Path, recipe: Recipe, device: str) -> dict[str, Any]:
-    hint = "Name another folder, or delete this file to begin anew"
-    try:
-        saved: dict[str, Any] = torch.load(state, map_location=device, weights_only=True)
-        same = saved["recipe"] == asdict(recipe)
-        given = asdict(recipe) | {"steps": saved["recipe"]["steps"]}
-        if not same and given == saved["recipe"]:
-            same = saved["step"] <= min(recipe.cooling_from, Recipe(**given).cooling_from)
-    except Exception as error:  # whatever PyTorch meets in a file that is broken
-        raise FileFormatError("no saved training", where=str(state), found=str(error), hint=hint) from error
-    if not same:
-        raise OptionError("a training by another recipe", where=str(state), expected=asdict(recipe),
-                          found=saved["recipe"], hint=hint)  # fmt: skip
-    return saved
+    return follow(trainer, out, minutes, save_every)
 
 
 def main() -> None:
@@ -311,7 +211,7 @@ def main() -> None:
         finished = train(given.out, recipe, given.device, given.minutes, given.save_every)
     except ErnieRtError as error:
         raise SystemExit(f"error: {error}") from error
-    print(f"{given.out / 'demo'}: {'trained' if finished else 'stopped on the way; the same command goes on'}")
+    print(f"{given.out / FOLDER}: {'trained' if finished else 'stopped on the way; the same command goes on'}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""A tiny ERNIE 4.5-VL: its curriculum of pictures, its training, its measurements."""
