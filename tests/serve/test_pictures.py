@@ -6,11 +6,11 @@ import asyncio
 import base64
 import gc
 import io
+import itertools
 import re
 import threading
 import time
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -463,7 +463,7 @@ def test_nothing_of_a_request_stays(model: Model) -> None:
 
     async def body() -> None:
         app, _ = seeing_app(model, said("a"))
-        for path, (wrong, asked) in product((CHAT, "/tokenize"), {
+        for path, (wrong, asked) in itertools.product((CHAT, "/tokenize"), {
             False: shown(), "file": shown(uri(PNG[:-500])), "prompt": shown(text="long " * 1000),
         }.items()):  # fmt: skip
             assert (await ask(app, "POST", path, asked)).status == (400 if wrong else 200)
@@ -482,13 +482,16 @@ class Held:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open = threading.Event()
-        self.once = threading.Semaphore(0)
+        self.first = 0
+        """So many of those that have begun go on, though it is not open."""
         self.begun: list[Attachment] = []
+        numbers = itertools.count()
         decode = decoding.Decoders._decode
 
         def held(decoders: decoding.Decoders, given: Attachment, announce: Any) -> Any:
+            number = next(numbers)
             self.begun.append(given)
-            while not (self.open.is_set() or self.once.acquire(timeout=0.01)):
+            while not self.open.wait(0.01) and number >= self.first:
                 pass
             return decode(decoders, given, announce)
 
@@ -534,7 +537,7 @@ def test_tenants_take_turns(model: Model, held: Held) -> None:
         await until(lambda: len(held.begun) == decoding.EACH)
         one, other = look("b", 100), look("c", 101)
         await until(lambda: len(held.begun) == decoding.THREADS)
-        held.once.release(4)
+        held.first = 4
         await asyncio.gather(one, other)
         assert sum(task.done() for task in many) <= 3, "those of the others did not wait for all of these"
         held.open.set()

@@ -152,22 +152,25 @@ def _plain(message: ChatMessage, where: str) -> Mapping[str, Any]:
 def _parts(role: str, parts: Sequence[Part], where: str) -> list[Any]:
     plain: list[Any] = []
     for number, part in enumerate(parts):
-        place = f"{where}[{number}]"
-        if part.type in ("image_url", "video_url") and role != "user":
-            raise Fault(400, f"{place}: pictures and videos are for messages of the user", place)
-        match part:
-            case Part(type="text", text=str(text)):
-                plain.append({"type": "text", "text": text})
-            case Part(type="image_url", image_url=ImageUrl(url=url, detail=detail)):
-                plain.append(attachments.from_url("image", url, place, detail))
-            case Part(type="video_url", video_url=VideoUrl(url=url)):
-                plain.append(attachments.from_url("video", url, place))
-            case Part(type="text" | "image_url" | "video_url" as name):
-                raise Fault(400, f"{place}: a part of type {name} without {name}", f"{place}.{name}")
-            case _:
-                what = f"parts of type {part.type!a:.80} are not done here, only text, image_url and video_url"
-                raise Fault(400, f"{place}: {what}", f"{place}.type")
+        if part.type == "text" and part.text is not None:  # of which there may be many
+            plain.append({"type": "text", "text": part.text})
+        else:
+            plain.append(_medium(role, part, f"{where}[{number}]"))
     return plain
+
+
+def _medium(role: str, part: Part, where: str) -> attachments.Attachment:
+    if part.type in ("image_url", "video_url") and role != "user":
+        raise Fault(400, f"{where}: pictures and videos are for messages of the user", where)
+    match part:
+        case Part(type="image_url", image_url=ImageUrl(url=url, detail=detail)):
+            return attachments.from_url("image", url, where, detail)
+        case Part(type="video_url", video_url=VideoUrl(url=url)):
+            return attachments.from_url("video", url, where)
+        case Part(type="text" | "image_url" | "video_url" as name):
+            raise Fault(400, f"{where}: a part of type {name} without {name}", f"{where}.{name}")
+    what = f"parts of type {part.type!a:.80} are not done here, only text, image_url and video_url"
+    raise Fault(400, f"{where}: {what}", f"{where}.type")
 
 
 def plain_tools(given: Sequence[Tool] | None) -> tuple[Mapping[str, Any], ...]:
