@@ -29,32 +29,25 @@ SAMPLES: Final[Mapping[str, tuple[Picture, Size, Answers]]] = {
         },
     ),
     "star-and-diamond": (
-        Picture((Thing("star", "yellow", 0.25, 0.5, 0.2), Thing("diamond", "blue", 0.74, 0.52, 0.18)), "white"),
-        (320, 240),
+        Picture((Thing("star", "yellow", 0.25, 0.4, 0.16), Thing("diamond", "blue", 0.75, 0.42, 0.16)), "white"),
+        (240, 240),
         {
             "What is on the left?": "The yellow star.",
-            "Is the diamond to the left of the star?": "No.",
-            "What color is the diamond?": "It is blue.",
+            "What do you see?": "A yellow star and a blue diamond.",
             "左边是什么?": "黄色星星。",
         },
     ),
-    "squares-and-crosses": (
+    "squares": (
         Picture(
-            (
-                Thing("cross", "yellow", 0.2, 0.22, 0.11),
-                Thing("cross", "yellow", 0.52, 0.2, 0.12),
-                Thing("square", "green", 0.8, 0.5, 0.12),
-                Thing("square", "green", 0.8, 0.82, 0.11),
-                Thing("square", "green", 0.2, 0.78, 0.12),
-            ),
-            "black",
+            tuple(Thing("square", "green", x, y, 0.12) for x, y in ((0.8, 0.5), (0.2, 0.8), (0.8, 0.82), (0.5, 0.8))),
+            "white",
         ),
-        (200, 200),
+        (240, 240),
         {
-            "How many shapes are there?": "There are 5.",
-            "How many squares are there?": "There are 3.",
-            "What color is the background?": "It is black.",
-            "有几个十字?": "有2个。",
+            "How many squares are there?": "There are 4.",
+            "Is there a circle?": "No.",
+            "What color is the background?": "It is white.",
+            "有几个正方形?": "有4个。",
         },
     ),
     "number": (
