@@ -67,7 +67,7 @@ def serve(folder: str, manifest_name: str, dtype: DType, memory: str) -> Mapping
 def _compare(folder: Path, manifest_name: str, dtype: DType) -> dict[str, float]:
     model, _ = read_model(folder)
     manifest = read_manifest(files.member(folder, manifest_name))
-    located = Located(read_config(folder), folder)
+    located = Located(read_config(folder), folder).text_alone
     source = QuantizedSource(folder, located.config, manifest, reread=True)
     try:
         graph = build(located, dtype, manifest, folder).graph

@@ -59,7 +59,7 @@ def verify_with(folder: Path, manifest_name: str, numbers: bool, progress: Progr
     known = manifest.digests
     if any(card["files"].get(name) != sha256 for name, sha256 in known.items()):
         raise IntegrityError("the card and the manifest differ in the digests of files", where=MANIFEST, hint=AGAIN)
-    located, dtype, again = Located(read_config(folder), folder), _dtype(manifest), _again(manifest)
+    located, dtype, again = Located(read_config(folder), folder).text_alone, _dtype(manifest), _again(manifest)
     if numbers:
         check_runnable(dtype)
     source = QuantizedSource(folder, located.config, manifest, reread=True)

@@ -62,6 +62,12 @@ def test_a_whole_folder(checkpoint: Path, tmp_path: Path) -> None:
     assert numbers["logits"] < 1e-5
 
 
+def test_the_text_of_a_model_that_sees(tmp_path: Path) -> None:
+    """Which ids are chosen from is that of the text alone, as exported, though config.json speaks of pictures."""
+    export("demo-vl", tmp_path / "out")
+    assert verify(tmp_path / "out", numbers=True).figures["logits"] < 1e-5
+
+
 def test_of_another_version(folder: Path) -> None:
     """What a folder says of its writer excuses nothing."""
     forge(folder, version="0.0.9")
