@@ -12,9 +12,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 	$(BIN)/python tools/source_paths.py
 	touch $@
 
-demo: .venv/.ready  ## ask the model that comes along
+demo: .venv/.ready  ## ask the models that come along
 	$(BIN)/ernie-rt run demo "How many grams are in 5 kilograms?"
 	$(BIN)/ernie-rt run demo "5公里等于多少米?"
+	$(BIN)/ernie-rt run demo-vl --image tests/data/pictures/circle.png "What color is the circle?"
 
 test: .venv/.ready  ## the default suite, in two processes of one thread each, file by file
 	$(PYTEST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -46,7 +47,7 @@ class MediaReader:
         """A step takes in at most `max_patches` (None: as many as there are). On a CPU a picture gets at most 1,024
         tokens: more would take longer than most want to wait."""
         self._ids: Mapping[Kind, int] = {"image": vision.image_token_id, "video": vision.video_token_id}
-        self._min_pixels = limits.min_pixels
+        self._limits = limits
         self._max_patches = sys.maxsize if max_patches is None else max_patches
         most = max(limits.min_pixels, min(limits.max_pixels, CPU_PIXELS)) if on_cpu else limits.max_pixels
         self.max_pixels = self._fitting(most, 1)
@@ -140,7 +141,8 @@ class MediaReader:
                 announce(tokens)
 
             limit = media.max_pixels or self.max_pixels
-            return load_image(source, min_pixels=self._min_pixels, max_pixels=limit, announce=fits)
+            item = load_image(source, min_pixels=self._limits.min_pixels, max_pixels=limit, announce=fits)
+            return item if limit < self._limits.max_pixels else replace(item, note="")  # as the model was made to see
         check_patches(2 * MERGE**2, self._max_patches)  # those of a token, the fewest
         given: dict[str, Any] = {"fps": media.fps, "max_frames": media.max_frames}
         given = {name: value for name, value in given.items() if value is not None}

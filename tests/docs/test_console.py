@@ -95,7 +95,8 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "tests").mkdir(parents=True)
+    (tmp_path / "here" / "tests" / "data").symlink_to(ROOT / "tests" / "data")
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here"
 

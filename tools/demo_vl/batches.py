@@ -215,8 +215,10 @@ def training_sights(seed: int, step: int, count: int) -> Sights:
 
 
 def sights(shown: Sequence[Shown], size: tuple[int, int]) -> Sights:
-    stacked = (np.stack([getattr(each, name) for each in shown]) for name in ("patches", "whats", "hues"))
-    return Sights(*map(torch.from_numpy, stacked), (size[1] // TOKEN, size[0] // TOKEN))
+    def stacked(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([getattr(each, name) for each in shown]))
+
+    return Sights(stacked("patches"), stacked("whats"), stacked("hues"), (size[1] // TOKEN, size[0] // TOKEN))
 
 
 def assemble(

@@ -42,6 +42,7 @@ class Item:
 
 def held_out_items(task: str, count: int, seed: int = 0) -> list[Item]:
     """The first `count` questions of a task, alternately in English and Chinese, before and after their pictures."""
+    assert task in TASKS.values()
     found: list[Item] = []
     rng = random.Random(f"{seed}/{task}")
     while len(found) < count:

@@ -90,7 +90,8 @@ class TowerAttention(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             q, k, v = F.linear(x.float(), self.qkv.weight, self.qkv.bias).view(P, S, 3, self.heads, -1).unbind(2)
             q, k = (rotate_halves(each, cos, sin) for each in (q, k))
-            out = F.scaled_dot_product_attention(*(each.transpose(1, 2) for each in (q, k, v)))
+            q, k, v = (each.transpose(1, 2) for each in (q, k, v))
+            out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).reshape(P, S, W))  # type: ignore[no-any-return]
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
-from typing import Any, Final, get_args
+from typing import Any, ClassVar, Final, get_args
 
 import torch
 import torch.nn.functional as F
@@ -128,10 +128,12 @@ class Trainer:
 
     def _names(self, sights: Sights) -> Tensor:
         """The words for what lies in each block, `[P, S/4, V]`: of things and their colours, or else of the ground."""
-        some = (sights.whats > 0).float()
-        empty = (some.unflatten(1, (-1, 4)).sum(-1, keepdim=True) == 0).float().expand(-1, -1, 4).flatten(1)
-        called = self.whats[sights.whats] + self.hues[sights.hues] * (some + empty)[..., None]
-        return called.unflatten(1, (-1, 4)).sum(2)
+        pictures, patches = sights.whats.shape
+        some = (sights.whats > 0).view(pictures, patches // 4, 4)
+        counts = some | ~some.any(-1, keepdim=True)
+        called = self.whats[sights.whats] + self.hues[sights.hues] * counts.view(pictures, patches, 1)
+        names: Tensor = called.view(pictures, patches // 4, 4, -1).sum(2)
+        return names
 
     def _names_loss(self, states: Tensor, names: Tensor) -> Tensor:
         """Of the words that the states of blocks are to foresee, `[P, S/4, H]`, as a word in their place would."""
@@ -188,25 +190,31 @@ def right(model: ErnieVL, encoder: Encoder, items: Sequence[Item]) -> list[bool]
     return [found[number] for number in range(len(items))]
 
 
+class Drawing:
+    """What a process of its own draws, step by step."""
+
+    encoder: ClassVar[Encoder]
+    recipe: ClassVar[Recipe]
+
+    @classmethod
+    def begin(cls, folder: Path, recipe: Recipe) -> None:
+        torch.set_num_threads(1)
+        cls.encoder, cls.recipe = Encoder(folder, demo_config(**(recipe.changes or {}))), recipe
+
+    @classmethod
+    def of(cls, step: int) -> Batch | Sights:
+        return drawn_for(cls.encoder, cls.recipe, step)
+
+
 def drawn_ahead(folder: Path, recipe: Recipe, first: int) -> Iterator[Batch | Sights]:
     """What the steps from `first` on take in, which another process draws while this one learns."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, _open_encoder, (folder, recipe)) as pool:
-        waiting = collections.deque(pool.submit(_drawn_for, step) for step in range(first, first + AHEAD))
+    with ProcessPoolExecutor(1, context, Drawing.begin, (folder, recipe)) as pool:
+        waiting = collections.deque(pool.submit(Drawing.of, step) for step in range(first, first + AHEAD))
         for step in itertools.count(first + AHEAD):
             drawn = waiting.popleft().result()
-            waiting.append(pool.submit(_drawn_for, step))
+            waiting.append(pool.submit(Drawing.of, step))
             yield drawn
-
-
-def _open_encoder(folder: Path, recipe: Recipe) -> None:
-    global _encoder, _recipe
-    torch.set_num_threads(1)
-    _encoder, _recipe = Encoder(folder, demo_config(**(recipe.changes or {}))), recipe
-
-
-def _drawn_for(step: int) -> Batch | Sights:
-    return drawn_for(_encoder, _recipe, step)
 
 
 def train(out: Path, recipe: Recipe, minutes: float | None, save_every: int) -> bool:
