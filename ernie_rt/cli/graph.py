@@ -92,9 +92,10 @@ def graph(
     if family is None:
         from ernie_rt.location import locate
 
-        config = locate(model).config
+        located = locate(model)
+        config, folder = located.config, located.folder
     else:
-        config = family.config
+        config, folder = family.config, None
     config = config.text_alone if text_only else config
     if name == Name.vision and config.sees is None:
         raise OptionError("the model takes in text alone: it has no graph `vision`", where=model, hint="Leave it out")
@@ -111,7 +112,7 @@ def graph(
     if name == Name.main:
         _say_token(config, shown, tokens)
     else:
-        _say_picture(shown, image or PICTURE)
+        _say_picture(shown, image or PICTURE, folder)
     if verbose and lowered is not None:
         for decision in lowering.decisions:
             verdict = "native" if decision.kept else f"decomposed: {decision.reason}"
@@ -135,14 +136,16 @@ def _say_token(config: ModelConfig, shown: Graph, context: int) -> None:
     )
 
 
-def _say_picture(shown: Graph, size: str) -> None:
-    """The parameters of tower and resampler, and what a picture costs, block by block."""
+def _say_picture(shown: Graph, size: str, folder: Path | None) -> None:
+    """The parameters of tower and resampler, and what a picture costs, block by block, resized as `folder` has it."""
     from ernie_rt.cli.output import table, write
     from ernie_rt.display import human_count
     from ernie_rt.graph.cost import Cost, parameters
+    from ernie_rt.modeling.vision_language import PreprocessorConfig, read_preprocessor
     from ernie_rt.planning.seeing import Shown, block_costs
 
-    picture = Shown.of("image", size)
+    limits = PreprocessorConfig() if folder is None else read_preprocessor(folder)
+    picture = Shown.of("image", size, limits.max_pixels, limits.min_pixels)
     costs = block_costs(shown, picture.grid)
     rows = [["BLOCK", "NUMBER", "FLOPS", "WEIGHT BYTES"]]
     rows += [_cost_row(block, number, cost) for block, (number, cost) in costs.items()]

@@ -72,7 +72,8 @@ def plan(
     from ernie_rt.planning.described import describe
     from ernie_rt.planning.device import known_devices
     from ernie_rt.planning.plan import make_plan
-    from ernie_rt.planning.seeing import Shown, largest_pixels
+    from ernie_rt.planning.seeing import Shown
+    from ernie_rt.vision.grid import usual_pixels
 
     if dtype != "auto" and dtype not in FLOATS:
         raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(FLOATS)}")
@@ -86,11 +87,13 @@ def plan(
     with status() as tell:
         tell(f"planning {described.name} …")
         chosen, room = _device(device)
-        pixels = largest_pixels(chosen.kind, max_pixels)
-        shown = [Shown.of("image", size, pixels) for size in image or []] + [Shown.of("video", s) for s in video or []]
+        least, most = described.pixels.min_pixels, described.pixels.max_pixels
+        pixels = max_pixels or usual_pixels(least, most, on_cpu=chosen.kind == "cpu")
+        shown = [Shown.of("image", size, pixels, least) for size in image or []]
+        shown += [Shown.of("video", size) for size in video or []]
         made = make_plan(
             described.name, config, host, chosen, room, _contexts(context, config, shown), stored=described.stored,
-            storage=storage, sequences=sequences, dtype=dtype, shown=shown, max_pixels=max_pixels,
+            storage=storage, sequences=sequences, dtype=dtype, shown=shown, max_pixels=pixels,
         )  # fmt: skip
         needed = _holders(made) if gpus else []
         if html is not None:

@@ -137,8 +137,8 @@ class VisionLanguageConfig:
 class PreprocessorConfig:
     """How large a picture may be, in pixels after it was brought to whole patches."""
 
-    min_pixels: int
-    max_pixels: int
+    min_pixels: int = PIXELS[0]
+    max_pixels: int = PIXELS[1]
 
 
 def parse_vision_language(fields: Mapping[str, object], where: str) -> ModelConfig:
@@ -157,7 +157,7 @@ def read_preprocessor(folder: Path) -> PreprocessorConfig:
     """
     name = "preprocessor_config.json"
     if not os.path.lexists(folder / name):
-        return PreprocessorConfig(*PIXELS)
+        return PreprocessorConfig()
     fields = dict(read_json(member(folder, name)))
     size = fields.get("size")
     for limit, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):

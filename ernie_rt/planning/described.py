@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ernie_rt.errors import ErnieRtError
 from ernie_rt.graph.types import Storage
 from ernie_rt.modeling.config import ModelConfig, read_config
 from ernie_rt.modeling.families import FAMILIES, find
+from ernie_rt.modeling.vision_language import PreprocessorConfig, read_preprocessor
 from ernie_rt.weights.checkpoint import has_weights
 from ernie_rt.weights.hub import model_name, resolve
 from ernie_rt.weights.opening import open_weights
@@ -18,11 +19,13 @@ from ernie_rt.weights.opening import open_weights
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A model without its weights. `stored` says how they are stored, None where there are none."""
+    """A model without its weights. `stored` says how they are stored, None where there are none; `pixels` how large a
+    picture may be."""
 
     name: str
     config: ModelConfig
     stored: Mapping[str, Storage] | None = None
+    pixels: PreprocessorConfig = field(default_factory=PreprocessorConfig)
 
 
 def describe(ref: str) -> Described:
@@ -43,7 +46,8 @@ def describe(ref: str) -> Described:
     elif not os.path.lexists(folder / "config.json"):
         return _by_headers(folder)
     config = read_config(folder)
-    return Described(ref, config, _stored(folder, config) if has_weights(folder) else None)
+    pixels = read_preprocessor(folder) if config.sees else PreprocessorConfig()
+    return Described(ref, config, _stored(folder, config) if has_weights(folder) else None, pixels)
 
 
 def _by_headers(folder: Path) -> Described:

@@ -20,7 +20,8 @@ from ernie_rt.modeling.graphs import MAIN, VISION, weights_of
 from ernie_rt.planning.candidates import Candidate, Planned, candidates
 from ernie_rt.planning.forms import Form, forms_of, sizes
 from ernie_rt.planning.limits import batch_tokens
-from ernie_rt.planning.seeing import Shown, Sight, largest_pixels
+from ernie_rt.planning.seeing import Shown, Sight
+from ernie_rt.vision.grid import usual_pixels
 
 FASTER: Final = 1.2
 """How many times as fast another way has to be predicted before a plan speaks of it."""
@@ -198,6 +199,7 @@ def make_plan(
             found=f"{len(shown)} of them",
             hint=f"Leave them out, or plan one of {', '.join(f.name for f in FAMILIES if f.config.sees)}",
         )
+    most = max_pixels or usual_pixels(on_cpu=device.kind == "cpu")
     graph = graphs[MAIN]
     row = sum(state.type.elements({"R": 1, "S": 1}) for state in graph.states)
     return Plan(
@@ -216,7 +218,7 @@ def make_plan(
         candidates=candidates(
             model, host, device, room, forms, contexts, sequences=sequences, dtype=dtype, shown=shown
         ),
-        sight=Sight.of(graphs, shown, largest_pixels(device.kind, max_pixels)) if VISION in graphs else None,
+        sight=Sight.of(graphs, shown, most) if VISION in graphs else None,
     )
 
 

@@ -16,9 +16,9 @@ from ernie_rt.graph.types import DTYPES
 from ernie_rt.modeling.graphs import MAIN, VISION
 from ernie_rt.planning.forms import part_of
 from ernie_rt.vision.grid import (
-    CPU_PIXELS,
     MAX_PIXELS,
     MERGE,
+    MIN_PIXELS,
     PATCH,
     VIDEO_MAX_PIXELS,
     VIDEO_MIN_PIXELS,
@@ -45,16 +45,16 @@ class Shown:
     grid: Grid
 
     @classmethod
-    def of(cls, kind: Kind, given: str, max_pixels: int = MAX_PIXELS) -> Shown:
-        """One of a size, made smaller by the size rule where need be; `max_pixels` is of pictures. OptionError for what
-        is no size, MediaError for one that no model takes."""
+    def of(cls, kind: Kind, given: str, max_pixels: int = MAX_PIXELS, min_pixels: int = MIN_PIXELS) -> Shown:
+        """One of a size, resized by the size rule where need be; the limits are of pictures. OptionError for what is no
+        size, MediaError for one that no model takes."""
         pattern, expected = SPELLING[kind]
         match = re.fullmatch(pattern, given.strip().lower(), re.ASCII)
         if match is None or "0" in (sizes := match.groups()):
             raise OptionError(f"--{kind} is not a size", expected=expected, found=repr(given[:40]))
         *frames, width, height = map(int, sizes)
         if kind == "image":
-            return cls(kind, given, grid_of(width, height, max_pixels=max_pixels))
+            return cls(kind, given, grid_of(width, height, min_pixels=min_pixels, max_pixels=max_pixels))
         limits = {"min_pixels": VIDEO_MIN_PIXELS, "max_pixels": VIDEO_MAX_PIXELS}
         return cls(kind, given, grid_of(width, height, max(2, *frames), **limits))
 
@@ -118,11 +118,6 @@ def _block(scope: str) -> tuple[str, str]:
     return (parts[2], parts[3]) if parts[1] == "layers" else ("", parts[1])
 
 
-def largest_pixels(kind: str, max_pixels: int | None = None) -> int:
-    """How many pixels of a picture a model takes in on a kind of device, where nobody says."""
-    return max_pixels or (CPU_PIXELS if kind == "cpu" else MAX_PIXELS)
-
-
 @dataclass(frozen=True, slots=True)
 class Sight:
     """What a model that sees has and takes for it.
@@ -166,7 +161,7 @@ class Sight:
         shares = ", ".join(f"{share} {human_count(count)}" for share, count in self.parameters.items())
         return [
             f"sees: {shares}; {human_count(self.active_parameters)} active in a token of a picture",
-            f"a picture of {self.max_pixels / 1e6:.1f} megapixels, the largest that is taken in: "
+            f"a picture of {self.max_pixels / 1e6:.2g} megapixels, the largest that is taken in: "
             f"{self.largest_tokens:,} tokens, cache {human_bytes(self.largest_tokens * kv_bytes)}, features "
             f"{human_bytes(self.largest_tokens * self.feature_bytes)}, activations of the tower "
             f"{human_bytes(self.activation_bytes)}",

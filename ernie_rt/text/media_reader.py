@@ -13,7 +13,7 @@ from ernie_rt.errors import ContextError, MediaError, PromptError, TokenizerErro
 from ernie_rt.modeling.vision_language import PreprocessorConfig, VisionLanguageConfig
 from ernie_rt.text.media import Kind, Media
 from ernie_rt.text.tokenizer import Tokenizer
-from ernie_rt.vision.grid import CPU_PIXELS, MERGE, PATCH, TOKEN, VIDEO_MAX_PIXELS, check_patches, patches_of
+from ernie_rt.vision.grid import MERGE, PATCH, TOKEN, VIDEO_MAX_PIXELS, check_patches, patches_of, usual_pixels
 from ernie_rt.vision.image import load_image
 from ernie_rt.vision.item import Item
 from ernie_rt.vision.video import load_video
@@ -49,8 +49,7 @@ class MediaReader:
         self._ids: Mapping[Kind, int] = {"image": vision.image_token_id, "video": vision.video_token_id}
         self._limits = limits
         self._max_patches = sys.maxsize if max_patches is None else max_patches
-        most = max(limits.min_pixels, min(limits.max_pixels, CPU_PIXELS)) if on_cpu else limits.max_pixels
-        self.max_pixels = self._fitting(most, 1)
+        self.max_pixels = self._fitting(usual_pixels(limits.min_pixels, limits.max_pixels, on_cpu=on_cpu), 1)
         """Of a picture without a limit of its own."""
         self._read: WeakKeyDictionary[Media, Item] = WeakKeyDictionary()
 

@@ -71,6 +71,11 @@ def size_of(
     return size
 
 
+def usual_pixels(min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS, *, on_cpu: bool) -> int:
+    """The most pixels that a picture keeps where nobody says, of a checkpoint with these limits."""
+    return max(min_pixels, min(max_pixels, CPU_PIXELS)) if on_cpu else max_pixels
+
+
 def grid_of(
     width: int, height: int, frames: int = 1, *, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS
 ) -> Grid:

@@ -48,6 +48,7 @@ def test_the_graph_of_a_tower_costs_what_a_picture_does() -> None:
     assert sum(flops for _, flops in costs.values()) == 2 * costs["all"][1]
     assert 33.3e12 < costs["all"][1] < 33.4e12
     assert "1,564 patches, 391 tokens" in command("graph", "VL-28B-A3B", "--graph", "vision").out
+    assert "640x480, resized to 112x84: 48 patches, 12" in command("graph", "demo-vl", "--graph", "vision").out
 
 
 def test_the_text_of_a_model_that_sees() -> None:

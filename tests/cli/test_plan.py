@@ -66,6 +66,8 @@ def test_a_plan_with_pictures_in_the_prompt(tmp_path: Path) -> None:
     assert "<td>1932x1092</td>" in (tmp_path / "plan.html").read_text("utf-8")
     here = json.loads(command("plan", "VL-28B-A3B", *shown[:2], "--context", "4k", "--storage", "int4", "--json").out)
     assert [each["tokens"] for each in here["vision"]["shown"]] == [1008]  # on a CPU
+    own = command("plan", "demo-vl", "--image", "640x480", "--image", "20x20", "--json").out  # by a file of its own
+    assert [each["tokens"] for each in json.loads(own)["vision"]["shown"]] == [12, 16]
     page = (Path(__file__).parents[2] / "docs/planning.md").read_text("utf-8")
     written = [*here["vision"], *here["vision"]["shown"][0]]
     assert [key for key in written if f"`{key}`" not in page] == []

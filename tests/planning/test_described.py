@@ -9,6 +9,7 @@ import pytest
 
 from ernie_rt.errors import ErnieRtError, ModelNotFoundError
 from ernie_rt.modeling.families import MOE_300B_A47B, find
+from ernie_rt.modeling.vision_language import PreprocessorConfig
 from ernie_rt.planning.described import describe
 from ernie_rt.weights.hub import DEMO
 
@@ -59,6 +60,11 @@ def test_a_folder_with_weights() -> None:
     for ref in ("demo", str(DEMO)):
         described = describe(ref)
         assert described.stored is not None and "embed.weight" in described.stored
+
+
+def test_how_large_a_picture_may_be() -> None:
+    assert describe("VL-28B-A3B").pixels == PreprocessorConfig()
+    assert describe("demo-vl").pixels == PreprocessorConfig(9_408, 13_328)
 
 
 def test_a_config_alone(tmp_path: Path) -> None:
