@@ -29,6 +29,8 @@ Array = npt.NDArray[Any]
 Prompt = tuple[int, ...]
 
 NEW_TOKENS: Final = 8
+PICTURES: Final = ((3, 5, 6), (3, 20, 8), (4, 10, 9))
+"""In which prompts of a checkpoint that sees there are placeholders, from which place on, and how many."""
 MAX_LOGITS: Final = 1 << 26
 """How many logits of the oracle are kept at a time: half a gigabyte, and a few times that with what is made of them."""
 
@@ -61,14 +63,16 @@ class Specimen:
 
     @classmethod
     def of_checkpoint(cls, name: str, config: ModelConfig, open: Callable[[], WeightSource], full: bool) -> Specimen:
-        """A checkpoint, on prompts of random ids, no more of them than whose logits fit into memory."""
+        """A checkpoint, on prompts of random ids and pictures, no more of them than whose logits fit into memory."""
         longest = config.max_position_embeddings - NEW_TOKENS
         more = min(64, MAX_LOGITS // (256 * config.vocab_size)) if full else 0
         lengths = [min(n, longest) for n in (1, 2, 17, 40, 33) + (248,) * more]
-        prompts = tuple(
-            tuple((words(f"checkpoint/prompt.{i}", n) % np.uint32(config.vocab_size)).tolist())
-            for i, n in enumerate(lengths)
-        )
+        vocabulary = np.uint32(config.vocab_size)
+        drawn = [words(f"checkpoint/prompt.{i}", n) % vocabulary for i, n in enumerate(lengths)]
+        if config.sees is not None:
+            for prompt, start, count in PICTURES:
+                drawn[prompt][start : start + count] = config.sees.image_token_id
+        prompts = tuple(tuple(ids.tolist()) for ids in drawn)
         needs = ("moe",) * (config.moe is not None) + ("biases",) * config.use_bias
         needs += ("vision",) * (config.sees is not None)
         return cls(name, config, prompts, NEW_TOKENS, open, needs)

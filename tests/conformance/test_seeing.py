@@ -29,6 +29,13 @@ def test_pictures_encoded_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a picture is encoded whose rows are in the cache" in failed("L3/vl/pictures")
 
 
+def test_a_checkpoint_is_shown_pictures_too() -> None:
+    found = {str(each): each for each in Suite("reference", model="demo-vl").checks(["L3"])}
+    for name in ("pictures", "text"):
+        result = found[f"L3/demo-vl/{name}"].run()
+        assert result.status == "passed", result.reason
+
+
 @pytest.mark.parametrize("name", ["L3/vl/chunks", "L3/vl/steps"])
 def test_features_cut_wrong(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cut: Callable[..., dict[str, Any]] = Encoder.cut
