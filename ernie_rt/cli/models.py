@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def models(as_json: Json = False) -> None:
-    """List the known models with their figures, and whether they take in pictures and videos.
+    """List the known models, their figures, and which of them see.
 
     A second table says which of Baidu's own files were compared with them.
     """

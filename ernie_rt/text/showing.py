@@ -50,7 +50,7 @@ def check_reader(media: Sequence[Media], reader: MediaReader | None) -> None:
         raise PromptError(
             "the model reads text alone",
             found=_counted([part.kind for part in media]),
-            hint=f"Use a vision-language model ({with_vision}), and not text_only",
+            hint=f"Use a vision-language model (demo-vl, {with_vision}), and not text_only",
         )
 
 

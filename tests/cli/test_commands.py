@@ -42,7 +42,7 @@ def test_commands_of_other_programs_lead_on(word: str) -> None:
     ("arguments", "message"),
     [
         (("rnu", "demo"), "No such command 'rnu'. Did you mean 'run'?"),
-        (("run", "Dmo", "hi"), "Did you mean 'demo'? Check the spelling"),
+        (("run", "Dmo", "hi"), "Did you mean 'demo' or 'demo-vl'? Check the spelling"),
         (("run", "0.3b-bas", "hi"), "Did you mean '0.3B-Base'"),
         (("run", "demo", "hi", "--backend", "egaer"), "Did you mean 'eager'? `ernie-rt backends` lists them"),
         (("conform", "refrence"), "Did you mean 'reference'?"),
@@ -70,7 +70,7 @@ def test_what_a_shell_offers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for folder in ("models/ERNIE", "models/.hidden", "drafts"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "data.txt").touch()
-    assert completion.models("d") == ["demo", "drafts/"]
+    assert completion.models("d") == ["demo", "demo-vl", "drafts/"]
     assert completion.models("models/") == ["models/ERNIE/"] and completion.models("nowhere/x") == []
     assert f"{tmp_path}/models/" in completion.models(f"{tmp_path}/mo")
     assert {"0.3B", "0.3B-Base", "21B-A3B", "demo"} <= set(completion.models(""))
