@@ -104,7 +104,7 @@ def test_what_cannot_be_shown(sees: Path, pictures: Path, arguments: list[str], 
 def test_a_model_of_text_is_told_apart(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = write_chat_checkpoint(tmp_path / "plain", PLAIN)
     Says(plain, monkeypatch)
-    assert "Use a vision-language model (VL-28B-A3B" in run(plain, "x", "--image", pictures / "one.png").err
+    assert "Use a vision-language model (demo-vl, VL-28B-A3B" in run(plain, "x", "--image", pictures / "one.png").err
     ran = chat(plain, f"/image {pictures / 'one.png'}\n")
     assert ran.code == 2 and "reads text alone" in ran.err
 
