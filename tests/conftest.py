@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from browser import Browser, browser, chromium
 from ernie_rt.text import sandbox
 from support.figures import worst
 from support.untrained import write_untrained
@@ -28,6 +29,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def program() -> Iterator[Browser]:
+    """A Chromium without a window, for tests that `needs_browser` lets run."""
+    path = chromium()
+    assert path is not None
+    with browser(path) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ MAX_PIXELS: Final = 6177 * TOKEN**2
 """What Baidu's code hands its processor, whatever preprocessor_config.json says (6144 * 28 * 28)."""
 CPU_PIXELS: Final = 1024 * TOKEN**2
 """About 0.8 megapixels: what a caller may take for `max_pixels` where a model runs on a CPU, unless somebody asks for
-more. The tower takes half a minute there for a picture of 1920x1080 at its full size, about 8 s at this one; a picture
+more. A picture of 1920x1080 is 33 TFLOPs of VL-28B's tower and resampler at its full size, and 8 at this one. A picture
 that was made smaller says so in its `note`."""
 VIDEO_MIN_PIXELS: Final = 299 * TOKEN**2
 VIDEO_MAX_PIXELS: Final = 1196 * TOKEN**2

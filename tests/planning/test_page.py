@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from browser import Browser, Page, browser, chromium
+from browser import Browser, Page
 from ernie_rt.planning.device import GIB, Device, find_device, known_devices, room
 from ernie_rt.planning.page import SEQUENCES, Bar, Picture, context_stops, plan_html, write_html
 from ernie_rt.planning.speed import Decode
@@ -95,14 +95,6 @@ def test_nothing_is_loaded_and_nothing_else_runs() -> None:
     assert not re.search(r'\b(src|href|style|on\w+)\s*=\s*"', text[text.index("<body>") : text.index("<script")])
     assert "</script><b>" not in text
     assert "&amp; &lt;more&gt;" in text
-
-
-@pytest.fixture(scope="module")
-def program() -> Iterator[Browser]:
-    path = chromium()
-    assert path is not None
-    with browser(path) as running:
-        yield running
 
 
 @pytest.fixture

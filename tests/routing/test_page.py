@@ -6,13 +6,12 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from browser import Browser, browser, chromium
+from browser import Browser
 from ernie_rt.errors import WriteError
 from ernie_rt.routing.page import MOST_TOKENS, routing_html, write_html
 from ernie_rt.routing.report import Report
@@ -71,14 +70,6 @@ def test_a_long_text_is_cut_and_that_is_said() -> None:
 def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(WriteError):
         write_html(tmp_path / "absent" / "page.html", made())
-
-
-@pytest.fixture(scope="module")
-def program() -> Iterator[Browser]:
-    path = chromium()
-    assert path is not None
-    with browser(path) as running:
-        yield running
 
 
 @needs_browser

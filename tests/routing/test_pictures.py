@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from browser import Browser, browser, chromium
+from browser import Browser
 from ernie_rt.routing.page import routing_html, write_html
 from ernie_rt.routing.pictures import LONGEST_SIDE, MOST_FRAMES, Picture
 from ernie_rt.routing.report import Report
@@ -105,14 +104,6 @@ def test_of_a_video_the_first_frames_are_shown() -> None:
     assert len(shown.shown) == MOST_FRAMES and "2 pairs of frames are not shown" in shown.caption
     starts = [int(found) for svg in shown.svgs() for found in re.findall(r'data-start="(\d+)"', svg)]
     assert starts == [3 + 2 * pair for pair in range(MOST_FRAMES)]
-
-
-@pytest.fixture(scope="module")
-def program() -> Iterator[Browser]:
-    path = chromium()
-    assert path is not None
-    with browser(path) as running:
-        yield running
 
 
 @needs_browser

@@ -12,6 +12,7 @@ from statistics import mean
 from typing import Any, Final, Literal, Protocol
 
 import torch
+from torch import nn
 
 from ernie_rt.errors import FileFormatError, OptionError
 from ernie_rt.files import write_atomic
@@ -71,6 +72,8 @@ class Training(Protocol):
     recipe: Recipe
     device: str
     step_number: int
+    model: nn.Module
+    optimizers: list[torch.optim.Optimizer]
 
     def step(self) -> dict[str, Any]:
         """Take one step, and say how it went."""
@@ -78,12 +81,23 @@ class Training(Protocol):
     def examine(self) -> dict[str, dict[str, float]]:
         """The share of right answers by task, in each examination."""
 
-    def state(self) -> dict[str, Any]: ...
-
-    def restore(self, state: Mapping[str, Any]) -> None: ...
-
     def publish(self, out: Path) -> None:
         """Write what was learned so far, for people and runtimes."""
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` goes on from, in the same bits."""
+        return {
+            "recipe": asdict(self.recipe),
+            "step": self.step_number,
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.step_number = state["step"]
+        self.model.load_state_dict(state["model"])
+        for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
 
 
 def make_folder(folder: Path, device: str) -> None:

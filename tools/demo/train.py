@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -19,7 +18,7 @@ from demo.export import export
 from demo.model import Ernie, Experts, Pool, Routing, demo_config, experts_of
 from demo.optimizer import optimizers
 from demo.plot import write_plot
-from demo.recipe import MTP_FROM, Dtype, Recipe, follow, make_folder
+from demo.recipe import MTP_FROM, Dtype, Recipe, Training, follow, make_folder
 from demo.surface import written_in_new_ways
 from demo.tokenizer import write_tokenizer
 from ernie_rt.errors import ErnieRtError
@@ -35,7 +34,7 @@ EXAM_ITEMS: Final = 32
 """Held-out items of each task in the examinations on the way."""
 
 
-class Trainer:
+class Trainer(Training):
     """A model in training. Two trainers that took the same steps hold the same numbers, bit for bit on one machine."""
 
     def __init__(self, recipe: Recipe, encoder: Encoder, device: str = "cpu") -> None:
@@ -92,20 +91,6 @@ class Trainer:
         """Of the tokens `ahead` of flat positions, predicted from there."""
         row, column = at // targets.shape[1], at % targets.shape[1]
         return F.cross_entropy(self.model.logits(hidden[row, column]).float(), targets[row, column + ahead])
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "recipe": asdict(self.recipe),
-            "step": self.step_number,
-            "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.step_number = state["step"]
-        self.model.load_state_dict(state["model"])
-        for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(stored)
 
     @torch.no_grad()
     def examine(self) -> dict[str, dict[str, float]]:

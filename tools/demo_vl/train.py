@@ -7,9 +7,8 @@ import collections
 import itertools
 import multiprocessing
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 from typing import Any, ClassVar, Final, get_args
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from demo.optimizer import optimizers
-from demo.recipe import Dtype, Recipe, follow, make_folder
+from demo.recipe import Dtype, Recipe, Training, follow, make_folder
 from demo.train import balance, z_loss
 from demo_vl.batches import Batch, Encoder, Sights, assemble, prepared_size, show, training_batch, training_sights
 from demo_vl.examination import EXAMINED, Item, held_out_items
@@ -46,7 +45,7 @@ AHEAD: Final = 3
 """Batches that are drawn before they are needed."""
 
 
-class Trainer:
+class Trainer(Training):
     """A model in training. Two trainers that took the same steps hold the same numbers, bit for bit on one machine."""
 
     device = "cpu"
@@ -139,20 +138,6 @@ class Trainer:
         """Of the words that the states of blocks are to foresee, `[P, S/4, H]`, as a word in their place would."""
         logits = self.model.logits(states).float().log_softmax(-1)
         return (-(names * logits).sum(-1) / names.sum(-1)).mean()
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "recipe": asdict(self.recipe),
-            "step": self.step_number,
-            "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.step_number = state["step"]
-        self.model.load_state_dict(state["model"])
-        for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(stored)
 
     def examine(self) -> dict[str, dict[str, float]]:
         """The share of held-out questions of each task whose answer greedy decoding would write."""

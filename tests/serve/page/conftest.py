@@ -7,17 +7,9 @@ from typing import Any
 
 import pytest
 
-from browser import Browser, Page, browser, chromium
+from browser import Browser, Page
 from page_server import ScriptedServer
 from support.browsing import Open
-
-
-@pytest.fixture(scope="session")
-def program() -> Iterator[Browser]:
-    path = chromium()
-    assert path is not None
-    with browser(path) as running:
-        yield running
 
 
 @pytest.fixture
