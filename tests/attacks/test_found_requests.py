@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,9 @@ import pytest
 
 from ernie_rt.errors import OptionError
 from ernie_rt.generation.options import check_options
+from fuzz.served import KEY, Server
+from fuzz.targets.http_bytes import Wires
+from support.serving import ask
 
 HUGE = 10**5000
 """An integer that Python does not print."""
@@ -29,3 +35,58 @@ HUGE = 10**5000
 def test_options_of_any_type_are_judged(options: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError, match=words):
         check_options([2], 100, **options)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with closing(Server("demo")) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("pieces", "begins"),
+    [
+        ([b"GET /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"z\r\n"], b"HTTP/1.1 200 "),
+        (
+            [b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n"],
+            b"HTTP/1.1 400 ",
+        ),
+        ([b"HEAD /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n"], b"HTTP/1.1 400 "),
+        ([b"HEAD /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"z\r\n"], b"HTTP/1.1 200 "),
+    ],
+    ids=[
+        "within its answer",
+        "the last one",
+        "without a body",
+        "without a body, within its answer",
+    ],
+)
+def test_a_body_that_breaks_beside_its_answer_is_no_failure_of_the_server(
+    server: Server, pieces: list[bytes], begins: bytes
+) -> None:
+    """A chunk without a size: who asked is told, or the connection closed, and nothing goes to the log of failures."""
+    wires = Wires(server)
+    try:
+        said, closed = server.run(wires.talk(pieces))
+    finally:
+        logging.getLogger("uvicorn.error").handlers.remove(wires.failures)
+    assert said.startswith(begins) and closed and not wires.failures.said
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/responses", {"input": "x", "tools": [{"type": "function", "name": "f"}]}, "tools"),
+        ("/v1/responses", {"input": [{"type": "function_call", "name": "f"}]}, "input"),
+        ("/v1/chat/completions", {"messages": [{"role": "user"}]}, "messages"),
+        ("/v1/completions", {"prompt": [2**31]}, "prompt"),
+    ],
+)
+def test_a_prompt_that_cannot_be_is_named_by_its_field(server: Server, path: str, body: object, param: str) -> None:
+    reply = server.run(ask(server.apps[1], "POST", path, body, {"authorization": f"Bearer {KEY}"}))
+    assert reply.status == 400 and reply.error["param"] == param, reply.body
+
+
+def test_a_path_that_has_no_such_method_is_told_in_its_protocols_shape(server: Server) -> None:
+    reply = server.run(ask(server.apps[1], "PUT", "/v1/messages", {}, {"authorization": f"Bearer {KEY}"}))
+    assert reply.status == 405 and reply.json["type"] == "error"
