@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -214,7 +215,14 @@ Field = tuple[int, int, Any]
 
 def fields(data: bytes) -> list[Field]:
     """The fields of a message; ValueError or IndexError where it is none."""
+    return list(_parsed(data)[0])
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(data: bytes) -> tuple[tuple[Field, ...], tuple[int, ...]]:
+    """The fields, and where each begins and the last one ends."""
     found: list[Field] = []
+    places = [0]
     at = 0
     while at < len(data):
         tag, at = _read_varint(data, at)
@@ -222,15 +230,16 @@ def fields(data: bytes) -> list[Field]:
         if wire == 0:
             content, at = _read_varint(data, at)
             found.append((number, wire, content))
-            continue
-        size = {1: 8, 5: 4}.get(wire, -1)
-        if wire == 2:
-            size, at = _read_varint(data, at)
-        if size < 0 or at + size > len(data) or number == 0:
-            raise ValueError
-        found.append((number, wire, data[at : at + size]))
-        at += size
-    return found
+        else:
+            size = {1: 8, 5: 4}.get(wire, -1)
+            if wire == 2:
+                size, at = _read_varint(data, at)
+            if size < 0 or at + size > len(data) or number == 0:
+                raise ValueError
+            found.append((number, wire, data[at : at + size]))
+            at += size
+        places.append(at)
+    return tuple(found), tuple(places)
 
 
 def message(found: Sequence[Field]) -> bytes:
@@ -248,42 +257,45 @@ def message(found: Sequence[Field]) -> bytes:
 def changed_message(rng: Random, data: bytes, depth: int = 0) -> bytes:
     """A protobuf message with one change, somewhere in its fields or those of a message within."""
     try:
-        found = fields(data)
+        found, places = _parsed(data)
     except (ValueError, IndexError):
-        found = []
+        found = ()
     if not found:
         return damaged(rng, data) if rng.random() < 0.5 else rng.choice(TEXTS).encode(errors="surrogatepass")
     # By kind first, since a list of thousands would hide the other fields.
     kind = rng.choice(sorted({number for number, _, _ in found}))
     at = rng.choice([index for index, each in enumerate(found) if each[0] == kind])
+    begin, end = places[at : at + 2]
+    return data[:begin] + _changed_field(rng, found, at, data[begin:end], depth) + data[end:]
+
+
+def _changed_field(rng: Random, found: Sequence[Field], at: int, written: bytes, depth: int) -> bytes:
+    """What stands in the place of a field, which is `written` so."""
     number, wire, content = found[at]
     if wire == 2 and depth < 12 and rng.random() < 0.75:
-        found[at] = (number, wire, changed_message(rng, content, depth + 1))
-        return message(found)
+        return message([(number, wire, changed_message(rng, content, depth + 1))])
+    other = rng.choice(found)
     match rng.randrange(9):
         case 0:
-            del found[at]
+            return b""
         case 1:
-            found[at:at] = [found[at]] * rng.choice((1, 1, 2, 50))
+            return written * rng.choice((2, 2, 3, 50))
         case 2:
-            other = rng.randrange(len(found))
-            found[at], found[other] = found[other], found[at]
+            return written + message([other])
         case 3:
-            found[at] = (rng.choice((number + 1, rng.randrange(1, 30), (1 << 29) - 1)), wire, content)
+            return message([(rng.choice((number + 1, rng.randrange(1, 30), (1 << 29) - 1)), wire, content)])
         case 4:
-            found[at] = (number, 0, rng.choice(BORDERS))
+            return message([(number, 0, rng.choice(BORDERS))])
         case 5:
-            return message(found[:at]) + varint(number << 3 | 2) + varint(rng.choice(BORDERS)) + message(found[at:])
+            return varint(number << 3 | 2) + varint(rng.choice(BORDERS)) + written
         case 6:
-            other = rng.randrange(len(found))
-            found[at] = (number, found[other][1], found[other][2])
+            return message([(number, other[1], other[2])])
         case 7 if wire == 2:
-            found[at] = (number, 2, rng.choice(TEXTS).encode(errors="surrogatepass"))
+            return message([(number, 2, rng.choice(TEXTS).encode(errors="surrogatepass"))])
         case _ if wire == 0:
-            found[at] = (number, 0, rng.choice((*BORDERS, content + 1, content - 1, rng.randrange(64))))
+            return message([(number, 0, rng.choice((*BORDERS, content + 1, content - 1, rng.randrange(64))))])
         case _:
-            found[at] = (number, wire, rng.randbytes(len(content)) if wire != 2 else damaged(rng, content))
-    return message(found)
+            return message([(number, wire, rng.randbytes(len(content)) if wire != 2 else damaged(rng, content))])
 
 
 def changed_text(rng: Random, text: str) -> str:

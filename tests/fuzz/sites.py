@@ -103,11 +103,10 @@ def _raises(
 
 
 def _is_told(error: ast.expr, function: Function) -> bool:
-    """Whether what an error says first is an argument of the function that raises it."""
+    """Whether what an error says is an argument of the function that raises it."""
     if not isinstance(error, ast.Call) or not error.args or not isinstance(error.args[0], ast.Name):
         return False
-    arguments = function.args
-    return error.args[0].id in {each.arg for each in (*arguments.args, *arguments.posonlyargs, *arguments.kwonlyargs)}
+    return error.args[0].id == "what" and "what" in {each.arg for each in function.args.args}
 
 
 def _name(node: ast.expr) -> str:
