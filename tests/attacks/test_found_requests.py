@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ernie_rt.errors import OptionError
+from ernie_rt.errors import FileFormatError, OptionError
 from ernie_rt.generation.options import check_options
+from ernie_rt_serve.batch.answers import AnswerFile, answer_of
+from ernie_rt_serve.batch.requests import Ledger
 from fuzz.served import KEY, Server
 from fuzz.targets.http_bytes import Wires
 from support.serving import ask
@@ -35,6 +38,18 @@ HUGE = 10**5000
 def test_options_of_any_type_are_judged(options: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError, match=words):
         check_options([2], 100, **options)
+
+
+@pytest.mark.parametrize("line", [b'{"id":"\xff"}\n', b"[" * 5000 + b"\n"], ids=["not UTF-8", "nested"])
+def test_a_file_that_holds_something_else_is_no_file_of_answers(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "answers.jsonl").write_bytes(line)
+    with Ledger() as ledger, pytest.raises(FileFormatError, match="not a file of answers to these requests"):
+        AnswerFile(tmp_path / "answers.jsonl", ledger).__enter__()
+    assert (tmp_path / "answers.jsonl").read_bytes() == line
+
+
+def test_an_answer_that_is_no_json_is_written_as_text() -> None:
+    assert answer_of("a", "b", (200, b"[" * 5000)).response is not None
 
 
 @pytest.fixture(scope="module")
