@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ernie_rt.errors import FileFormatError, OptionError
+from ernie_rt.errors import FileFormatError, OptionError, PromptError
 from ernie_rt.generation.options import check_options
+from ernie_rt.generation.prompt import check_ids
+from ernie_rt.modeling.config import parse_config
 from ernie_rt_serve.batch.answers import AnswerFile, answer_of
 from ernie_rt_serve.batch.requests import Ledger
 from fuzz.served import KEY, Server
 from fuzz.targets.http_bytes import Wires
+from support.configs import DENSE
 from support.serving import ask
 
 HUGE = 10**5000
@@ -38,6 +41,13 @@ HUGE = 10**5000
 def test_options_of_any_type_are_judged(options: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError, match=words):
         check_options([2], 100, **options)
+
+
+def test_an_error_can_be_made_of_an_integer_that_python_does_not_print() -> None:
+    with pytest.raises(
+        PromptError, match=r"a token id outside the vocabulary; .* found a value of type int that is too"
+    ):
+        check_ids(parse_config(DENSE, "config.json"), [HUGE])
 
 
 @pytest.mark.parametrize("line", [b'{"id":"\xff"}\n', b"[" * 5000 + b"\n"], ids=["not UTF-8", "nested"])

@@ -1,8 +1,7 @@
-"""What a caller asks of the sampler, in Python's values, and what a checkpoint's generation_config.json asks of it."""
+"""What a caller asks of the sampler, in Python's values."""
 
 from __future__ import annotations
 
-import json
 from fractions import Fraction
 from pathlib import Path
 from random import Random
@@ -10,35 +9,26 @@ from typing import Any, Final, get_type_hints
 
 import numpy as np
 
-from ernie_rt.generation.defaults import MEANINGLESS, NAME, OTHERS, SAMPLING, read_defaults
 from ernie_rt.generation.options import GenerateOptions, check_options
 from ernie_rt.modeling.config import parse_config
 from ernie_rt.sampling.params import RANGES, WHOLE, SamplingParams
-from fuzz.mutations import TEXTS, damaged, value
+from fuzz.mutations import TEXTS, value
 from fuzz.target import Attempt, Target
 from support.configs import DENSE
 
 CONFIG: Final = parse_config(DENSE, "config.json")
 NAMES: Final = tuple(get_type_hints(GenerateOptions))
 LISTS: Final = ("logit_bias", "bad_words", "allowed_ids", "stop", "stop_ids")
-FIELDS: Final = (*SAMPLING, *OTHERS, *sorted(MEANINGLESS), "no_repeat_ngram_size", "")
 
 
 def start(folder: Path) -> Attempt:
     def attempt(rng: Random) -> None:
-        if rng.random() < 0.7:
-            given: dict[str, Any] = {name: option(name, rng) for name in rng.sample(NAMES, rng.randrange(6))}
-            if rng.random() < 0.05:
-                given[rng.choice(("beam", "", "é", "max_tokens"))] = 1
-            checked = check_options(CONFIG.eos_token_id, CONFIG.vocab_size, **given)
-            assert checked.max_new_tokens >= 1 and all(0 <= id < 2**31 for id in checked.stop_ids)
-            check_sampling(checked.sampling)
-        else:
-            written = {name: option(name, rng) for name in rng.sample(FIELDS, rng.randrange(6))}
-            (folder / NAME).write_bytes(text(written, rng))
-            defaults = read_defaults(folder, CONFIG)
-            settled = defaults.settle({}, room=rng.randrange(50), new_tokens=9)
-            check_sampling(check_options(CONFIG.eos_token_id, CONFIG.vocab_size, **settled).sampling)
+        given: dict[str, Any] = {name: option(name, rng) for name in rng.sample(NAMES, rng.randrange(6))}
+        if rng.random() < 0.05:
+            given[rng.choice(("beam", "", "é", "max_tokens"))] = 1
+        checked = check_options(CONFIG.eos_token_id, CONFIG.vocab_size, **given)
+        assert checked.max_new_tokens >= 1 and all(0 <= id < 2**31 for id in checked.stop_ids)
+        check_sampling(checked.sampling)
 
     return attempt
 
@@ -82,26 +72,9 @@ def option(name: str, rng: Random) -> Any:
     return rng.choice((True, False, None, 0, "yes"))
 
 
-def text(fields: dict[str, Any], rng: Random) -> bytes:
-    data = (
-        json.dumps(fields, default=lambda value: 5, skipkeys=True).encode()
-        if not huge(fields)
-        else b'{"top_k": 1' + b"0" * 5000 + b"}"
-    )
-    return damaged(rng, data) if rng.random() < 0.2 else data
-
-
-def huge(value: Any) -> bool:
-    """Whether a number in it is too long to be written."""
-    if isinstance(value, int):
-        return value.bit_length() > 10_000
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
-    return any(huge(key) or huge(each) for key, each in inner)
-
-
 TARGET = Target(
     "options",
-    ("ernie_rt.generation.options", "ernie_rt.generation.defaults", "ernie_rt.sampling.params"),
+    ("ernie_rt.generation.options", "ernie_rt.sampling.params", "ernie_rt.text.stops"),
     start,
     share=10_000,
 )
