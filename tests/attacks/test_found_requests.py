@@ -14,9 +14,13 @@ import pytest
 from ernie_rt.errors import FileFormatError, OptionError, PromptError
 from ernie_rt.generation.options import check_options
 from ernie_rt.generation.prompt import check_ids
+from ernie_rt.location import locate
 from ernie_rt.modeling.config import parse_config
 from ernie_rt_serve.batch.answers import AnswerFile, answer_of
 from ernie_rt_serve.batch.requests import Ledger
+from ernie_rt_serve.grammars import Grammars
+from ernie_rt_serve.structured import constraint
+from ernie_rt_serve.task import Format, Task
 from fuzz.served import KEY, Server
 from fuzz.targets.http_bytes import Wires
 from support.configs import DENSE
@@ -60,6 +64,44 @@ def test_a_file_that_holds_something_else_is_no_file_of_answers(tmp_path: Path, 
 
 def test_an_answer_that_is_no_json_is_written_as_text() -> None:
     assert answer_of("a", "b", (200, b"[" * 5000)).response is not None
+
+
+class Slow:
+    """Takes 0.4 s to find something else wrong with each grammar."""
+
+    asked = 0
+
+    def compiled(self, lark: str) -> Any:
+        self.asked += 1
+        raise OptionError("the format cannot be used", found=f"fault {self.asked}")
+
+    def seconds(self) -> float:
+        return self.asked * 0.4
+
+
+SLOW = {"properties": {f"p{n}": {"multipleOf": 99_999_989} for n in range(60)}}
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Task((), format=Format("json_schema", SLOW)),
+        Task((), tools=tuple({"name": f"f{n}", "parameters": SLOW} for n in range(100)), tool_choice="required"),
+    ],
+    ids=["schema", "tools"],
+)
+def test_what_is_wrong_is_looked_for_no_longer_than_a_second(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each schema within a wrong one takes up to a second to try, in which nobody else's is tried."""
+    slow: Any = Slow()
+    monkeypatch.setattr("ernie_rt_serve.structured.time.monotonic", slow.seconds)
+    with pytest.raises(OptionError, match="the format cannot be used"):
+        constraint(task, slow)
+    assert slow.asked <= 4
+
+
+def test_a_format_that_is_no_unicode_text_is_none() -> None:
+    with Grammars(locate("demo").tokenizer) as grammars, pytest.raises(OptionError, match="lone surrogate"):
+        grammars.compiled('start: "\ud800"')
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from random import Random
 from typing import Any, Final
 
 import ernie_rt
-from ernie_rt.errors import ErnieRtError
 from ernie_rt.host import PluginHost
 from ernie_rt_serve.access import Keys
 from ernie_rt_serve.app import make_app
 from ernie_rt_serve.faults import Fault
 from ernie_rt_serve.settings import Settings
+from fuzz.chains import one_of
 from support import scripted
 from support.serving import said, scripted_app
 
@@ -85,17 +85,10 @@ class Server:
 
     def refuse(self, rng: Random) -> None:
         """Raise what the last request was refused with, or what that was made of; nothing if it was not."""
-        chain: list[Fault | ErnieRtError] = []
-        error: BaseException | None = self._faults[-1] if self._faults else None
+        error = one_of(self._faults[-1] if self._faults else None, rng)
         self._faults.clear()
-        while error is not None:
-            if isinstance(error, Fault | ErnieRtError):
-                chain.append(error)
-            error = error.__context__
-        if chain:
-            chosen = rng.choice(chain)
-            told = ErnieRtError(chosen.message) if isinstance(chosen, Fault) else chosen
-            raise told.with_traceback(chosen.__traceback__)
+        if error is not None:
+            raise error
 
     def _noting(self, fault: Any) -> Any:
         def noted(id: str, error: Exception, prompt: str | None = None) -> Fault:
