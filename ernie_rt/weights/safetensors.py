@@ -90,7 +90,12 @@ class SafetensorsFile:
             )
         # Not np.ndarray(buffer=...), which would let the file be unmapped under it.
         flat = np.frombuffer(self._map, dtype, count=math.prod(tensor.shape), offset=tensor.offset)
-        return flat.reshape(tensor.shape)
+        try:
+            return flat.reshape(tensor.shape)
+        except ValueError:  # no numbers, along an axis that is longer than memory
+            raise FileFormatError(
+                f"tensor {name!r} has a shape that no array can have", where=str(self.path), found=tensor.shape
+            ) from None
 
     def release(self, name: str) -> None:
         """Let the system drop the pages that hold only this tensor; they are read again when touched again."""

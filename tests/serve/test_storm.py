@@ -60,7 +60,7 @@ class Drawn:
 
     def __init__(self, seed: int) -> None:
         self._document = describe(ENTRIES)
-        self._bodies = Bodies(self._document, seed)
+        self._bodies = Bodies(self._document, random.Random(seed))
 
     def body(self, path: str) -> bytes:
         content = self._document["paths"][path]["post"]["requestBody"]["content"]
