@@ -58,12 +58,15 @@ def call(target: str, *arguments: str, seconds: float, doing: str) -> tuple[Any,
         raise PluginError(f"{doing} is answered with more than {ANSWER_BYTES >> 20} MiB")
     try:
         told = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         end = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         raise PluginError(f"{doing} ends the process with {end}") from None
-    if "error" in told:
-        raise PluginError(told["error"])
-    return told["value"], told["noise"]
+    match told:  # a stranger's code may have written it
+        case {"error": str(cause)}:
+            raise PluginError(printable(cause))
+        case {"value": value, "noise": str(noise)}:
+            return value, printable(noise)
+    raise PluginError(f"{doing} writes an answer of its own")
 
 
 def _unnamed() -> IO[bytes]:

@@ -15,6 +15,7 @@ from ernie_rt import files
 from ernie_rt.display import shown
 from ernie_rt.errors import FileFormatError, WriteError
 from ernie_rt_serve.batch.requests import LINE_LIMIT, Ledger
+from ernie_rt_serve.structs import decode
 
 SYNC_SECONDS: Final = 2.0
 """How often what was written is made to last: a machine that loses its power may lose the answers of so long."""
@@ -139,7 +140,7 @@ class AnswerFile:
 
     def _note(self, number: int, line: bytes) -> None:
         try:
-            answer = _decode(line)
+            answer = decode(line, Answer)
         except msgspec.MsgspecError as error:
             raise self._foreign(number, str(error)) from None
         if answer.custom_id not in self._ledger:
@@ -154,6 +155,3 @@ class AnswerFile:
             "not a file of answers to these requests", where=f"{self._path}, line {number}", found=found,
             hint="Name another file, or move this one away",
         )  # fmt: skip
-
-
-_decode = msgspec.json.Decoder(Answer).decode

@@ -150,6 +150,8 @@ OTHERS = {
     "twice": (BEGINNING + b'1","custom_id":"r1","response":null,"error":null}\n') * 2,
     "torn within": BEGINNING + b'1","cus\n' + BEGINNING + b'1","custom_id":"r1","response":null,"error":null}\n',
     "requests": json.dumps(request(0)).encode() + b"\n",
+    "nested": BEGINNING + b'1","custom_id":"r1","response":' + b"[" * 99_999 + b"\n",
+    "not UTF-8": BEGINNING + b'1","custom_id":"r\xff","response":null,"error":null}\n',
 }
 
 
