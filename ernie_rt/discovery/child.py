@@ -9,12 +9,12 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from typing import IO, Any, Final
 
 from ernie_rt.display import printable
 from ernie_rt.errors import ErnieRtError, PluginError
+from ernie_rt.files import temporary_file
 
 ANSWER_BYTES: Final = 1 << 20
 NOISE_BYTES: Final = 200
@@ -73,7 +73,7 @@ def _unnamed() -> IO[bytes]:
     """A file without a name: in memory where the system has such, since a container may have no folder to write to."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("answer"), "w+b")
-    return tempfile.TemporaryFile()
+    return temporary_file()
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
