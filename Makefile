@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-long fuzz check bench docs wheels dist clean
+.PHONY: demo test test-optimized test-hashes test-long fuzz check audit sbom bench docs wheels dist clean
 
 .venv/.ready: pyproject.toml constraints.txt tools/source_paths.py $(wildcard backends/ernie_rt_onnx/ops/*)
 	@echo "Setting up .venv: this downloads PyTorch and more, which takes minutes"
@@ -20,6 +20,12 @@ demo: .venv/.ready  ## ask the models that come along
 test: .venv/.ready  ## the default suite, in two processes of one thread each, file by file
 	$(PYTEST)
 
+test-optimized: .venv/.ready  ## the default suite as python -O runs it: asserts count in tests alone
+	PYTHONOPTIMIZE=1 $(PYTEST)
+
+test-hashes: .venv/.ready  ## the default suite with sets and dictionaries of other orders
+	for seed in 0 1 42; do PYTHONHASHSEED=$$seed $(PYTEST) || exit; done
+
 test-long: .venv/.ready  ## what takes minutes
 	$(PYTEST) -m long
 
@@ -32,6 +38,17 @@ check: .venv/.ready  ## lint, formatting, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+build/audit/.ready: constraints.txt
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt pip-audit cyclonedx-bom
+	touch $@
+
+audit: .venv/.ready build/audit/.ready  ## known vulnerabilities of what constraints.txt pins
+	$(BIN)/python tools/audit.py build/audit/bin/pip-audit
+
+sbom: .venv/.ready build/audit/.ready  ## what is installed, as CycloneDX, into build/sbom.json
+	$(BIN)/python tools/sbom.py build/audit/bin/cyclonedx-py build/sbom.json
 
 bench: .venv/.ready  ## speed and memory beside transformers
 	$(BIN)/ernie-rt bench 0.3B --backend eager --backend onnx --vs transformers --new 64

@@ -9,9 +9,10 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import IO, Any, BinaryIO, Final, TypeVar
 
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import FileFormatError, InputError, JsonError, UnsafePathError, WriteError
@@ -21,6 +22,8 @@ MIB: Final = 1 << 20
 
 WRITTEN_AT_ONCE: Final = 8 * MIB
 """A multiple of a huge page: what is written in smaller pieces lies in small pages until it is read anew."""
+
+T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
 """Told, as work goes on, the bytes done so far and in all."""
@@ -213,13 +216,15 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
 
     A path that exists is refused, an empty folder included.
     """
+    for name in contents:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UnsafePathError("a file name that leads out of its folder", where=str(path), found=ascii(name[:80]))
     temporary = _beside(path, f".{path.name}.{os.urandom(8).hex()}.tmp")
     try:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         temporary.mkdir()
         for name, data in contents.items():
-            assert not Path(name).is_absolute() and ".." not in Path(name).parts
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             (temporary / name).write_bytes(data)
         temporary.rename(path)
@@ -260,6 +265,28 @@ def build_folder(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.rmdir()
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder of this process alone, gone when a `with` block ends; WriteError where none can be made."""
+    return _temporary(lambda: tempfile.TemporaryDirectory(prefix="ernie-rt-"))
+
+
+def temporary_file() -> IO[bytes]:
+    """A file without a name, gone when it is closed; WriteError where none can be made."""
+    return _temporary(tempfile.TemporaryFile)
+
+
+def _temporary(make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except OSError as error:
+        raise WriteError(
+            "nothing can be written for the time being",
+            where=tempfile.tempdir,
+            found=error.strerror,
+            hint="Make room there, or set TMPDIR to a folder that can be written",
+        ) from error
 
 
 def _beside(path: Path, name: str) -> Path:

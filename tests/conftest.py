@@ -11,6 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+# Before anything imports them: `python -O` would leave their asserts out, and with them what tests hold.
+pytest.register_assert_rewrite("fuzz", "support")
+
 from safetensors.numpy import load_file, save_file
 
 from browser import Browser, browser, chromium

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import socket
+import tempfile
 import threading
 import time
 import tracemalloc
@@ -338,3 +339,19 @@ def test_what_is_no_name_of_something_new(name: str, tmp_path: Path, monkeypatch
         with pytest.raises(WriteError, match="names no file or folder that could be written"), write(Path(name)):
             pass
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["../a", "/tmp/a", "a/../../b"])
+def test_a_folder_is_written_within_itself(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsafePathError, match="a file name that leads out of its folder"):
+        files.write_folder(tmp_path / "new", {"a": b"", name: b""})
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("make", [files.temporary_folder, files.temporary_file])
+def test_where_nothing_can_be_written_for_the_time_being(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with make():
+        pass
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(WriteError, match=r"absent: nothing can be written .*; found No such file .* set TMPDIR"):
+        make()

@@ -9,7 +9,6 @@ import argparse
 import json
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from triton.compiler import ASTSource
 from ernie_rt.build import build
 from ernie_rt.contract import Interpreter, Target
 from ernie_rt.display import columns
+from ernie_rt.files import temporary_folder, write_atomic
 from ernie_rt.graph.types import DType
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.families import find
@@ -193,9 +193,10 @@ def _assembled(ptx: str, number: int) -> str:
     programs = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     program = programs / ("ptxas-blackwell" if number >= 100 else "ptxas")
     suffix = "a" if number >= 90 else ""
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         source = Path(folder) / "kernel.ptx"
-        source.write_text(ptx)
+        with write_atomic(source) as file:
+            file.write(ptx.encode())
         command = [str(program), "-v", f"--gpu-name=sm_{number}{suffix}", str(source), "-o", f"{folder}/kernel.cubin"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stderr
 

@@ -4,7 +4,6 @@ checks the folder."""
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Collection
 from fnmatch import fnmatch
 from pathlib import Path
@@ -126,7 +125,7 @@ def write_beside(located: Located, folder: Path) -> tuple[str, ...]:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in GENAI if (folder / name).exists()}
+    return {name: files.read_bytes(folder / name, BESIDE_LIMIT) for name in GENAI if (folder / name).exists()}
 
 
 def check_names(names: Collection[str], manifest: Manifest, where: Path) -> None:
@@ -149,7 +148,7 @@ def check_beside(located: Located, names: Collection[str], hint: str) -> None:
                 where=str(folder / name),
                 hint=hint,
             )
-    with tempfile.TemporaryDirectory() as place:
+    with files.temporary_folder() as place:
         made = Path(place)
         try:
             write_genai_files(located, made, MODEL)

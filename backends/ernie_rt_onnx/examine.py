@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import distribution
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import onnxruntime as ort
@@ -18,6 +17,7 @@ from ernie_rt.contract import Executed, Finding
 from ernie_rt.contract.drivers import nvidia_gpus
 from ernie_rt.discovery.installed import OWN
 from ernie_rt.discovery.requirements import reinstall
+from ernie_rt.files import temporary_folder
 from ernie_rt_onnx import cuda
 from ernie_rt_onnx.functions import DOMAIN
 from ernie_rt_onnx.library import KERNELS, kernels, library_path
@@ -60,7 +60,7 @@ class Profiles:
     """A folder for what ONNX Runtime writes of sessions that are watched."""
 
     def __init__(self) -> None:
-        self._folder = TemporaryDirectory(prefix="ernie-rt-")
+        self._folder = temporary_folder()
 
     def watch(self, options: ort.SessionOptions) -> None:
         options.enable_profiling = True

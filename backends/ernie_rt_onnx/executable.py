@@ -9,7 +9,6 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +35,7 @@ from ernie_rt.contract import (
     check_memory,
     graphs_of,
 )
+from ernie_rt.files import temporary_folder
 from ernie_rt_onnx.attention import BATCHED, LAST, TOTAL, past_name, present_name
 from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.examine import Profiles
@@ -217,7 +217,7 @@ class Program:
 
     def timed(self, step: Step, caches: Mapping[str, Buffer]) -> tuple[StepResult, StepTimes]:
         """The last of several runs in a session of its own, of which the first ones find its memory."""
-        with TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             options = self._options()
             options.enable_profiling, options.profile_file_prefix = True, str(Path(folder, "step"))
             opened = copy(self)

@@ -136,12 +136,13 @@ def _check_rebuilt(
     for key, value in facts(manifest).items():
         if card.get(key) != value:
             raise IntegrityError(f"the card says something else of the model in {key!r}", where=MODEL, hint=again)
-    size = (folder / TABLES).stat().st_size
+    path = own_file(folder, TABLES)
+    size = path.stat().st_size
     if size != portable.table_bytes:  # before any is made: how long they are, the config says, who may say anything
         raise IntegrityError(
             "the tables of rope have another size", where=TABLES, expected=portable.table_bytes, found=size, hint=again
         )
-    with (folder / TABLES).open("rb") as file:
+    with files.open_readonly(path) as file:
         for table in portable.tables:
             # Machines whose cosine differs in the last bit of float64 may round a number of the table to its neighbour.
             near = 2.0 ** -{2: 7, 4: 22}[np.dtype(table.dtype).itemsize]

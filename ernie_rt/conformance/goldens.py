@@ -23,6 +23,7 @@ from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.subject import Outcome
 from ernie_rt.contract.protocols import Executable, Numerics, OpNumerics
 from ernie_rt.errors import ConformanceError
+from ernie_rt.files import open_readonly
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import DType
 from ernie_rt.runtime.engine import Engine
@@ -151,7 +152,7 @@ def weights_digest(folder: Path) -> str:
     """The SHA-256 of a checkpoint's config and weights."""
     total = hashlib.sha256()
     for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
-        with path.open("rb") as file:
+        with open_readonly(path) as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
 

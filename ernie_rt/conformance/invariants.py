@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
@@ -18,6 +17,7 @@ from ernie_rt.conformance.sampler import ROWS, Watched
 from ernie_rt.conformance.subject import Around, Outcome, Skip, Subject
 from ernie_rt.contract.bases import BackendBase, ExecutableBase
 from ernie_rt.contract.protocols import CacheShape, Executable
+from ernie_rt.files import temporary_folder
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.kept_rows import KeptRows, bytes_of_row
 from ernie_rt.runtime.row_store import RowStore
@@ -175,7 +175,7 @@ def restart(setting: Setting) -> Outcome:
         found.extend(sequence.reused for sequence in sequences)
         return sequences
 
-    with TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
 
         def kept(executable: Executable) -> KeptRows:
             row_bytes = bytes_of_row(executable)

@@ -9,12 +9,12 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from typing import IO, Any, Final
 
 from ernie_rt.display import printable
 from ernie_rt.errors import ErnieRtError, PluginError
+from ernie_rt.files import temporary_file
 
 ANSWER_BYTES: Final = 1 << 20
 NOISE_BYTES: Final = 200
@@ -58,19 +58,22 @@ def call(target: str, *arguments: str, seconds: float, doing: str) -> tuple[Any,
         raise PluginError(f"{doing} is answered with more than {ANSWER_BYTES >> 20} MiB")
     try:
         told = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         end = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         raise PluginError(f"{doing} ends the process with {end}") from None
-    if "error" in told:
-        raise PluginError(told["error"])
-    return told["value"], told["noise"]
+    match told:  # a stranger's code may have written it
+        case {"error": str(cause)}:
+            raise PluginError(printable(cause))
+        case {"value": value, "noise": str(noise)}:
+            return value, printable(noise)
+    raise PluginError(f"{doing} writes an answer of its own")
 
 
 def _unnamed() -> IO[bytes]:
     """A file without a name: in memory where the system has such, since a container may have no folder to write to."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("answer"), "w+b")
-    return tempfile.TemporaryFile()
+    return temporary_file()
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

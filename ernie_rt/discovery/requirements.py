@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
-import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from ernie_rt.discovery.announcement import alternatives
+from ernie_rt.errors import JsonError
 from ernie_rt.hooks import BackendInfo
+from ernie_rt.untrusted_json import parse_json
 
 
 def requirements(info: BackendInfo) -> list[Requirement]:
@@ -180,9 +181,9 @@ def _uninstall(text: str) -> str:
 def _source(found: Distribution) -> str:
     """Where a distribution came from, as an argument of `pip install`: a folder or a file, or a version of an index."""
     try:
-        origin = json.loads(found.read_text("direct_url.json") or "{}")
+        origin = parse_json((found.read_text("direct_url.json") or "{}").encode(), where="direct_url.json")
         url, editable = origin.get("url", ""), origin.get("dir_info", {}).get("editable", False)
-    except (ValueError, AttributeError):
+    except (JsonError, ValueError, AttributeError):
         url, editable = "", False
     public = found.version.partition("+")[0]  # what follows is of one index, and no other has it
     source = unquote(url.removeprefix("file://")) if url.startswith("file://") else url

@@ -22,7 +22,7 @@ from ernie_rt.errors import ErnieRtError, UnsafePathError, WriteError
 from ernie_rt.home import is_private
 
 MAGIC: Final = b"ernie-rt rows 1\n"
-SECRET: Final = "secret"
+SECRET: Final = "secret"  # noqa: S105  the name of a file
 SECRET_BYTES: Final = 32
 DIGEST_BYTES: Final = 32
 

@@ -6,6 +6,8 @@ import threading
 from collections import deque
 from types import TracebackType
 
+from ernie_rt.errors import ErnieRtError
+
 
 class Turns:
     """Use it in a `with` block. A thread that has the lock must not take it again."""
@@ -28,7 +30,8 @@ class Turns:
             self._guard.release()
 
     def __enter__(self) -> None:
-        assert self._owner != threading.get_ident(), "an engine is not used from within its own step"
+        if self._owner == threading.get_ident():
+            raise ErnieRtError("an engine is not used from within its own step", hint="Ask it when the step has ended")
         with self._guard:
             if self._owner is None:
                 self._owner = threading.get_ident()

@@ -85,17 +85,24 @@ class MediaReader:
             raise PromptError(
                 "too many pictures and videos", expected=f"at most {MOST_MEDIA} in a prompt", found=len(media)
             )
+        placeholders = set(self._ids.values())
+        found = sum(id in placeholders for id in ids)
+        if found != len(media):
+            raise TokenizerError(
+                "the tokenizer encodes text as what stands for a picture",
+                expected=f"{len(media)} such tokens",
+                found=found,
+                hint="Use the tokenizer that came with the model",
+            )
         items = iter(self._all(media, len(ids) - len(media), most))
         expanded: list[int] = []
         placed: list[Placed] = []
-        placeholders = set(self._ids.values())
         for id in ids:
             count = 1
             if id in placeholders:
                 placed.append((len(expanded), next(items)))
                 count = placed[-1][1].tokens
             expanded += [id] * count
-        assert len(placed) == len(media), "no text is encoded to a placeholder"
         return tuple(expanded), tuple(placed)
 
     def _all(self, media: Sequence[Media], others: int, most: int | None) -> list[Item]:

@@ -12,8 +12,9 @@ from pathlib import Path
 from pkgutil import get_data
 from typing import Any, Final, cast
 
-from ernie_rt.errors import ErnieRtError, TemplateError, TemplateLimitError
+from ernie_rt.errors import ErnieRtError, JsonError, TemplateError, TemplateLimitError
 from ernie_rt.files import MIB
+from ernie_rt.untrusted_json import parse_json
 from ernie_rt.worker import Worker, folders_of
 
 CPU_SECONDS: Final = 1.0
@@ -68,12 +69,12 @@ class Renderer:
             "output_bytes": OUTPUT_BYTES,
         }
         answer = self._ask(json.dumps(request).encode(), where)
-        texts, errors = answer.get("texts"), answer.get("errors")
-        if not isinstance(texts, list) or not isinstance(errors, list) or (not texts and not errors):
-            raise TemplateError("the chat template's process gave no answer", where=where, hint=HINT)
-        if not texts or texts[0] is None:
-            raise TemplateError("the chat template fails", where=where, found=str(errors[0])[:300])
-        return texts
+        match answer:  # of a process that the template may have taken over
+            case {"texts": [str(), *others] as texts} if all(text is None or isinstance(text, str) for text in others):
+                return cast(list[str | None], texts)
+            case {"errors": [str(reason), *_]}:
+                raise TemplateError("the chat template fails", where=where, found=reason[:300])
+        raise TemplateError("the chat template's process gave no answer", where=where, hint=HINT)
 
     def close(self) -> None:
         """End the process now rather than with this object; another rendering would start another."""
@@ -111,8 +112,8 @@ class Renderer:
             self._stop()
             _, data = self._running().ask(request, WALL_SECONDS, ANSWER_BYTES)
         try:
-            answer = json.loads(data or b"")
-        except ValueError:
+            answer = parse_json(data or b"", where="its answer", strict=False)
+        except JsonError:
             return None
         return answer if isinstance(answer, dict) else None
 

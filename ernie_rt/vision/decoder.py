@@ -60,7 +60,7 @@ class Picture:
             ImageOps.exif_transpose(self._image, in_place=True)
         except MemoryError:
             raise
-        except Exception:  # EXIF data may be anything
+        except Exception:  # noqa: S110  EXIF data may be anything
             pass
         if self._image.size != stored:
             width, height = height, width

@@ -8,13 +8,15 @@ import time
 from contextlib import suppress
 from importlib.util import find_spec
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ernie_rt.errors import ErnieRtError, MediaError
+from ernie_rt.display import printable
+from ernie_rt.errors import ErnieRtError, JsonError, MediaError
 from ernie_rt.files import MIB
+from ernie_rt.untrusted_json import parse_json
 from ernie_rt.vision.formats import Kind
 from ernie_rt.worker import Worker, folders_of
 
@@ -70,6 +72,8 @@ class Decoding:
         exchanged."""
         told, data = self._ask({"size": size, **asked}, b"", 3 * size[0] * size[1] + MIB)
         width, height = told["size"]
+        if {width, height} != set(size) or len(data) != 3 * width * height:
+            raise self._nonsense()
         return np.frombuffer(data, np.uint8).reshape(height, width, 3)
 
     def __enter__(self) -> Decoding:
@@ -88,14 +92,33 @@ class Decoding:
             if answer is None:
                 raise self._stopped(*self._end())
             line, _, _ = answer[:MIB].partition(b"\n")
-            told = json.loads(line)
+            return self._told(line), memoryview(answer)[len(line) + 1 :]
         except BaseException:
             self._end()
             raise
-        if "error" in told:
-            self._end()
-            raise MediaError(f"the {self._kind} cannot be read", where=self._where, found=told["error"])
-        return told, memoryview(answer)[len(line) + 1 :]
+
+    def _told(self, line: bytes) -> dict[str, Any]:
+        """What it says of the medium, believed in nothing: what it decodes may have taken it over."""
+        try:
+            told = parse_json(line, where="its answer", depth=2)
+        except JsonError:
+            raise self._nonsense() from None
+        match told:
+            case {"error": str(error)}:
+                raise MediaError(f"the {self._kind} cannot be read", where=self._where, found=printable(error))
+            case {"size": [int(width), int(height)]} if width > 0 and height > 0:
+                frames, fps = told.get("frames", 1), told.get("fps", 1.0)
+                if isinstance(frames, int) and isinstance(fps, float) and frames > 0 and fps > 0:
+                    return cast(dict[str, Any], told)
+        raise self._nonsense()
+
+    def _nonsense(self) -> MediaError:
+        self._end()
+        return MediaError(
+            f"the process that decodes the {self._kind} answers nonsense",
+            where=self._where,
+            hint="It is broken, or made to break what reads it",
+        )
 
     def _end(self) -> tuple[bool, int]:
         worker, self._worker = self._worker, None

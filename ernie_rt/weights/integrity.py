@@ -23,7 +23,7 @@ def digest_of(path: Path, report: Callable[[int], None] = lambda count: None) ->
     """The sha256 of a file, in hexadecimal; `report` is told the bytes read. IntegrityError when it cannot be read."""
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with files.open_readonly(path) as file:
             while piece := file.read(files.MIB):
                 digest.update(piece)
                 report(len(piece))

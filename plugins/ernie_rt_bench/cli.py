@@ -95,7 +95,6 @@ def bench(
     """
     if ctx.invoked_subcommand is not None:
         return
-    import tempfile
 
     from ernie_rt import files
     from ernie_rt.cli.output import write
@@ -126,7 +125,7 @@ def bench(
         _, rows, columns = Shown.of("image", image).grid
         size = columns * PATCH, rows * PATCH
     workload = Workload(contexts, new, rounds, threads or usable_cores(), size)
-    with tempfile.TemporaryDirectory() as scratch:
+    with files.temporary_folder() as scratch:
         given = Given(
             ref, layers, weights, work or Path(scratch), {"device": device, "dtype": dtype, "threads": threads},
             llama_bench, gguf or (), exported,

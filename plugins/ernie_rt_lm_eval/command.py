@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
 from ernie_rt.cli import options as opt
+from ernie_rt.files import temporary_folder, write_atomic
 
 
 def lm_eval(
@@ -92,8 +92,8 @@ def _specified(tasks: list[str], data: list[str], manager: Any) -> Iterator[list
     if not pairs:
         yield tasks
         return
-    files = {"data_files": {split: str(Path(file).resolve()) for split, _, file in pairs}}
-    with TemporaryDirectory() as folder:
+    given = {"data_files": {split: str(Path(file).resolve()) for split, _, file in pairs}}
+    with temporary_folder() as folder:
         specs = []
         for task in tasks:
             home = manager.task_index[task].yaml_path
@@ -101,5 +101,6 @@ def _specified(tasks: list[str], data: list[str], manager: Any) -> Iterator[list
                 raise OptionError("--data is for tasks that are YAML", found=task)
             specs.append(Path(folder) / f"{task}.yaml")
             # JSON is YAML.
-            specs[-1].write_text(json.dumps({"include": str(home), "task": task, "dataset_kwargs": files}), "utf-8")
+            with write_atomic(specs[-1]) as file:
+                file.write(json.dumps({"include": str(home), "task": task, "dataset_kwargs": given}).encode())
         yield list(map(str, specs))

@@ -30,6 +30,11 @@ def leaves(): sys.exit(0)
 def ends(): os._exit(7)
 def crashes(): os.kill(os.getpid(), 9)
 def interrupts(): raise KeyboardInterrupt
+def answers(text):
+    for descriptor in range(3, 9):  # one of them is where its answer goes
+        try: os.write(descriptor, text.encode())
+        except OSError: pass
+    os._exit(0)
 def endless():
     while True: pass
 def reads(): return sys.stdin.read()
@@ -75,6 +80,22 @@ def test_failures_in_one_line(name: str, cause: str, call) -> None:
     with pytest.raises(PluginError) as caught:
         call(name)
     assert caught.value.what.startswith(cause) and len(caught.value.what) <= 400
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        ("1", "writes an answer of its own"),
+        ('{"value": 1, "noise": 2}', "writes an answer of its own"),
+        ('{"error": ["a"]}', "writes an answer of its own"),
+        ('{"error": "\\u001b[2J"}', "\\x1b[2J"),
+        ("[" * 99_999, "ends the process"),
+    ],
+)
+def test_an_answer_that_a_stranger_wrote(answer: str, cause: str, call) -> None:
+    with pytest.raises(PluginError) as caught:
+        call("answers", answer)
+    assert cause in caught.value.what
 
 
 def test_an_answer_that_is_too_long(call, monkeypatch: pytest.MonkeyPatch) -> None:

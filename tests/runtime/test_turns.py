@@ -11,7 +11,7 @@ import pytest
 
 import ernie_rt
 from ernie_rt.contract import CacheShape, StepLimits
-from ernie_rt.errors import ForkError, OptionError
+from ernie_rt.errors import ErnieRtError, ForkError, OptionError
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request
 from ernie_rt.runtime.turns import Turns
@@ -48,7 +48,7 @@ def test_turns_are_taken_in_the_order_of_coming() -> None:
     threads = []
     with turns:
         assert not turns.taken_if_free()
-        with pytest.raises(AssertionError, match="from within its own step"), turns:
+        with pytest.raises(ErnieRtError, match="from within its own step"), turns:
             pass
         for number in range(5):
             threads.append(threading.Thread(target=wait, args=(number,)))

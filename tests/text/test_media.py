@@ -186,6 +186,16 @@ def test_a_template_that_looks_into_its_texts_forges_none(tokenizer: Tokenizer) 
 DROPPED = VISION_LANGUAGE.replace("part.type == 'video'", "part.type == 'film'") + " "
 TWICE = VISION_LANGUAGE.replace("~ image ~", "~ image ~ image ~") + " "
 REVERSED = VISION_LANGUAGE.replace("for part in content", "for part in content | reverse") + " "
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_tokenizer_that_encodes_text_as_a_picture(count: int) -> None:
+    assert VISION is not None
+    media = (Media("image", np.zeros((56, 56, 3), np.uint8)),)
+    with pytest.raises(TokenizerError, match="text as what stands for a picture; expected 1 such tokens; found"):
+        reader().expand((1, *[VISION.image_token_id] * count), media)
+
+
 INVENTED = VISION_LANGUAGE + "<|image@placeholder|>"
 
 

@@ -169,3 +169,20 @@ def test_nothing_is_left_to_the_next(renderer: Renderer) -> None:
         assert texts[0][0] == texts[0][-1]
         assert renderer.render(LOOK, [CONTEXT], "x") == seen
     assert process(renderer) == first
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"", b"[" * 99_999, b"1", b"[]", b"{}", b'{"texts": [], "errors": []}', b'{"texts": [null], "errors": []}',
+        b'{"texts": [1], "errors": []}', b'{"texts": ["a", 1], "errors": []}', b'{"texts": "a", "errors": []}',
+        b'{"texts": ["\\ud800"], "errors": []}', b'{"texts": [], "errors": [1]}', b'{"texts": NaN}',
+    ],
+)  # fmt: skip
+def test_a_process_that_a_template_has_taken_over_is_not_believed(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox.Worker, "ask", lambda self, request, seconds, most: (True, answer))
+    monkeypatch.setattr(sandbox.Worker, "end", lambda self, end=sandbox.Worker.end: (end(self), (False, 0))[1])
+    with pytest.raises(TemplateError, match="the chat template's process gave no answer"):
+        Renderer().render("{{ 1 }}", [CONTEXT], "x")

@@ -95,3 +95,19 @@ def test_what_takes_too_much_memory_is_stopped(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_nonsense_beside_a_picture_is_no_matter(exif: bytes) -> None:
     assert load_image(picture(SOUND, "JPEG", exif=exif)).grid == (1, 4, 6)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"", b"1\n", b"[" * 99_999 + b"\n", b'{"size": 7}\n', b'{"size": [6, -4]}\n', b'{"size": ["6", 4]}\n',
+        b'{"size": [28, 28], "frames": 0}\n', b'{"size": [28, 28], "fps": NaN}\n', b'{"size": [28, 28, 3]}\n',
+        b'{"error": 5}\n', b'{"size": [28, 28]}\n' + bytes(7), b'{"size": [56, 56]}\n' + bytes(3 * 56 * 56),
+    ],
+)  # fmt: skip
+def test_a_process_that_a_picture_has_taken_over_is_not_believed(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding.Worker, "ask", lambda self, request, seconds, most: (True, answer))
+    with pytest.raises(MediaError, match="the process that decodes the picture answers nonsense"):
+        load_image(picture(SOUND), min_pixels=28 * 28, max_pixels=28 * 28)

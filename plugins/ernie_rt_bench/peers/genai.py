@@ -10,6 +10,8 @@ from typing import Any
 
 import onnxruntime_genai as og
 
+from ernie_rt.files import read_json
+
 CONFIG = "genai_config.json"
 
 
@@ -23,7 +25,7 @@ class Genai:
         self._model = og.Model(config)
         self._context = max_context
         self._rest: tuple[Any, int] | None = None
-        said = json.loads(Path(folder, CONFIG).read_text("utf-8"))
+        said = read_json(Path(folder, CONFIG))
         self.vocabulary = int(said["model"]["vocab_size"])
         self.facts: dict[str, Any] = {
             "name": f"onnxruntime-genai {Path(folder).name}",

@@ -14,7 +14,8 @@ import msgspec
 from ernie_rt import files
 from ernie_rt.display import shown
 from ernie_rt.errors import FileFormatError, WriteError
-from ernie_rt_serve.batch.requests import LINE_LIMIT, UNREADABLE, Ledger
+from ernie_rt_serve.batch.requests import LINE_LIMIT, Ledger
+from ernie_rt_serve.structs import decode, on_one_line
 
 SYNC_SECONDS: Final = 2.0
 """How often what was written is made to last: a machine that loses its power may lose the answers of so long."""
@@ -55,8 +56,8 @@ def answer_of(custom_id: str, request_id: str, outcome: tuple[int, bytes] | Erro
         return Answer(id, custom_id, None, outcome)
     status, body = outcome
     try:
-        whole = msgspec.json.format(body, indent=-1)  # on one line
-    except UNREADABLE:
+        whole = on_one_line(body)
+    except msgspec.DecodeError:
         whole = msgspec.json.encode(body.decode("utf-8", "replace"))
     return Answer(id, custom_id, Response(status, request_id, msgspec.Raw(whole)), None)
 
@@ -139,8 +140,8 @@ class AnswerFile:
 
     def _note(self, number: int, line: bytes) -> None:
         try:
-            answer = _decode(line)
-        except UNREADABLE as error:
+            answer = decode(line, Answer)
+        except msgspec.MsgspecError as error:
             raise self._foreign(number, str(error)) from None
         if answer.custom_id not in self._ledger:
             raise self._foreign(number, f"an answer to {shown(answer.custom_id)}, which is not asked")
@@ -154,6 +155,3 @@ class AnswerFile:
             "not a file of answers to these requests", where=f"{self._path}, line {number}", found=found,
             hint="Name another file, or move this one away",
         )  # fmt: skip
-
-
-_decode = msgspec.json.Decoder(Answer).decode

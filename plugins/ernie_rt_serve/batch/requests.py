@@ -12,10 +12,9 @@ import msgspec
 from ernie_rt.display import human_bytes, listed, shown
 from ernie_rt.errors import FileFormatError, OptionError
 from ernie_rt_serve.invalid import explain
+from ernie_rt_serve.structs import decode
 
 LINE_LIMIT: Final = 64 << 20
-UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
-"""What msgspec raises of bytes that are no JSON, or not what is wanted."""
 NAMED: Final = 10
 """How many wrong lines are named; the others are counted."""
 
@@ -98,7 +97,7 @@ def check(file: BinaryIO, where: str, ledger: Ledger, *, skip_bad: bool, say: Ca
                 reason = f"the custom_id {shown(line.custom_id)} is that of line {earlier}"
             else:
                 count += 1
-                name = msgspec.json.decode(line.body, type=_Body).model
+                name = decode(line.body, _Body).model
                 if name and len(models) < NAMED:
                     models.add(name)
         if reason is not None:
@@ -146,20 +145,16 @@ def read(file: BinaryIO) -> Iterator[tuple[int, Request | Bad]]:
             yield number, _request(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
 
 
-_decode = msgspec.json.Decoder(Request).decode
-_decode_body = msgspec.json.Decoder(_Body).decode
-
-
 def _request(line: bytes) -> Request | Bad:
     try:
-        request = _decode(line)
+        request = decode(line, Request)
     except msgspec.ValidationError as error:
         return Bad(": ".join(filter(None, explain(error, Request))))
-    except UNREADABLE as error:
+    except msgspec.MsgspecError as error:
         return Bad(str(error))
     try:
-        body = _decode_body(request.body)
-    except UNREADABLE as error:
+        body = decode(request.body, _Body)
+    except msgspec.MsgspecError as error:
         return Bad(f"body: {error}")
     if not request.custom_id:
         return Bad("the custom_id is empty")

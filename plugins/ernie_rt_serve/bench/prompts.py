@@ -14,6 +14,7 @@ import msgspec
 from ernie_rt import files
 from ernie_rt.display import shown
 from ernie_rt.errors import FileFormatError, OptionError
+from ernie_rt_serve.structs import decode
 
 DATASET_LIMIT: Final = 1 << 30
 
@@ -128,7 +129,6 @@ class Line(msgspec.Struct):
 
 def read_dataset(path: Path, *, chat: bool) -> list[Line]:
     """The lines of a file; FileFormatError names one that cannot be asked."""
-    decode = msgspec.json.Decoder(Line).decode
     lines: list[Line] = []
     for number, text in enumerate(files.read_bytes(path, DATASET_LIMIT).splitlines(), 1):
         if not text.strip():
@@ -136,8 +136,8 @@ def read_dataset(path: Path, *, chat: bool) -> list[Line]:
         where = f"{path}, line {number}"
         expected = '{"prompt": "…"}' + (' or {"messages": […]}' if chat else "") + ', perhaps with "max_tokens"'
         try:
-            line = decode(text)
-        except (msgspec.MsgspecError, RecursionError) as error:
+            line = decode(text, Line)
+        except msgspec.MsgspecError as error:
             raise FileFormatError("cannot be asked", where=where, expected=expected, found=str(error)) from None
         if (line.prompt is None) == (line.messages is None) or (line.messages is not None and not chat):
             raise FileFormatError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 import h11
@@ -12,6 +11,7 @@ import msgspec
 
 from ernie_rt_serve.bench.connection import Client, Response
 from ernie_rt_serve.bench.record import Record
+from ernie_rt_serve.structs import decode
 
 LONGEST_ERROR: Final = 2000
 """Bytes of a refusal that are kept."""
@@ -63,7 +63,6 @@ class Asker:
         self._client = client
         self._path = path
         self._timeout = timeout
-        self._decode: Callable[[bytes], Event] = msgspec.json.Decoder(Event).decode
 
     def now(self) -> float:
         return time.perf_counter() - self.begin
@@ -106,7 +105,7 @@ class Asker:
                 if (text := line[5:].strip()) == b"[DONE]":
                     ended = True
                     continue
-                event = self._decode(text)
+                event = decode(text, Event)
                 if event.error is not None:
                     record.status = "error in the stream"
                     record.error = str(event.error)[:LONGEST_ERROR]

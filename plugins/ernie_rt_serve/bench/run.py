@@ -20,6 +20,7 @@ from ernie_rt_serve.bench.load import Extent, Load, closed_loop, open_loop
 from ernie_rt_serve.bench.prompts import Length, Line, Scale, Shape, dataset_bodies, every_word, unique_bodies, words
 from ernie_rt_serve.bench.record import Record
 from ernie_rt_serve.bench.request import Asker
+from ernie_rt_serve.structs import decode
 
 MODELS_LIMIT: Final = 1 << 20
 MOST_EVENTS: Final = 256
@@ -89,7 +90,7 @@ async def only_model(client: Client) -> str:
                     "the server refuses the key, or that there is none", where=client.url,
                     found=f"HTTP {response.status}", hint="Give it with --api-key-file, or in OPENAI_API_KEY",
                 )  # fmt: skip
-            names = msgspec.json.decode(await response.read(MODELS_LIMIT), type=_Models).data
+            names = decode(await response.read(MODELS_LIMIT), _Models).data
     except (OSError, h11.RemoteProtocolError) as error:
         raise OptionError(
             "no server answers", where=client.url, found=str(error), hint="Start one, or give another --base-url"

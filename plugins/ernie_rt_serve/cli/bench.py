@@ -133,10 +133,11 @@ def _fields(text: str) -> dict[str, Any]:
 
     from ernie_rt.display import shown
     from ernie_rt.errors import OptionError
+    from ernie_rt_serve.structs import decode
 
     try:
-        return msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.MsgspecError, RecursionError):
+        return decode(text, dict[str, Any])
+    except msgspec.MsgspecError:
         raise OptionError(
             "--body is no JSON object", expected='such as {"temperature": 0}', found=shown(text)
         ) from None

@@ -169,7 +169,7 @@ def _name(model: str) -> str:
 def _greeting(address: tuple[Any, ...], keys: bool, chats: bool) -> list[str]:
     """Where the server is, and how to ask it something."""
     host, port = str(address[0]), address[1]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     key = " -H 'Authorization: Bearer YOUR-KEY'" if keys else ""
     path, body = "completions", '{"prompt": "Once upon a time"}'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import json
 import os
 import random
@@ -11,14 +12,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ernie_rt import files
 from ernie_rt.errors import CapacityError, FileFormatError, OptionError, WriteError
 from ernie_rt_serve.batch import answers
 from ernie_rt_serve.batch.answers import BEGINNING
-from ernie_rt_serve.batch.job import Batch, Job
+from ernie_rt_serve.batch.job import STREAM, Batch, Job
 from ernie_rt_serve.batch.run import Tally
 from support import batches
 from support.batches import echo, request, run, write_requests
@@ -150,6 +153,8 @@ OTHERS = {
     "twice": (BEGINNING + b'1","custom_id":"r1","response":null,"error":null}\n') * 2,
     "torn within": BEGINNING + b'1","cus\n' + BEGINNING + b'1","custom_id":"r1","response":null,"error":null}\n',
     "requests": json.dumps(request(0)).encode() + b"\n",
+    "nested": BEGINNING + b'1","custom_id":"r1","response":' + b"[" * 99_999 + b"\n",
+    "not UTF-8": BEGINNING + b'1","custom_id":"r\xff","response":null,"error":null}\n',
 }
 
 
@@ -195,6 +200,13 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path: Path, monkeyp
         with pytest.raises(WriteError, match=r"an answer cannot be written; found No space left .* the same command"):
             run(job(tmp_path))
     assert run(job(tmp_path)).found > 0 and whole(read(tmp_path / "answers.jsonl"), 9)
+
+
+def test_standard_input_that_cannot_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"{}")))
+    monkeypatch.setattr(files, "temporary_file", lambda: open("/dev/full", "w+b"))  # noqa: PTH123, SIM115
+    with pytest.raises(WriteError, match="standard input, which is read twice, cannot be kept; found No space left"):
+        run(Job(requests=STREAM, answers=STREAM))
 
 
 def test_what_writing_raises_ends_all(tmp_path: Path) -> None:

@@ -91,11 +91,15 @@ def test_a_dataset(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", "{}", '{"prompt": 5}', '{"prompt": "a", "messages": []}', '{"messages": []}', "[" * 10_000]
-)
+    "line",
+    [
+        "{", "[]", "{}", '{"prompt": 5}', '{"prompt": "a", "messages": []}', '{"messages": []}', "[" * 10_000,
+        '{"prompt": "\udcff"}',
+    ],
+)  # fmt: skip
 def test_a_dataset_names_the_line_that_is_wrong(line: str, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text(f'{{"prompt": "hi"}}\n{line}\n')
+    path.write_text(f'{{"prompt": "hi"}}\n{line}\n', errors="surrogateescape")
     with pytest.raises(FileFormatError, match="line 2: cannot be asked"):
         read_dataset(path, chat=False)
 

@@ -117,6 +117,8 @@ CASES = {
         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}", "200", "no event stream"
     ),
     "no JSON": Case(chunks(b"data: hello\n\n"), "malformed", "none of OpenAI's"),
+    "nested": Case(chunks(b'data: {"error": ' + b"[" * 99_999 + b"\n\n"), "malformed", "none of OpenAI's"),
+    "not UTF-8": Case(chunks(b'data: {"error": "\xff"}\n\n'), "malformed", "none of OpenAI's"),
     "another shape": Case(chunks(b'data: {"choices": 7}\n\n'), "malformed", "none of OpenAI's"),
     "an error": Case(
         chunks(b'data: {"error": {"message": "out of memory"}}\n\n'), "error in the stream", "out of memory"
