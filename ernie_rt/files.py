@@ -243,7 +243,7 @@ def build_folder(path: Path) -> Iterator[Path]:
     Files that were being written when a run was killed are gone; what else lies in it is for the caller to judge. A
     `path` that exists is refused and left alone. When the block fails, the folder stays as it is, unless it is empty.
     """
-    partial = _beside(path, f"{path.name}.partial")
+    partial = partial_of(path)
     try:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -265,6 +265,11 @@ def build_folder(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.rmdir()
+
+
+def partial_of(path: Path) -> Path:
+    """Where the folder `path` grows; WriteError where none can."""
+    return _beside(path, f"{path.name}.partial")
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:

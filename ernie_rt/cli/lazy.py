@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperCommand
 
+from ernie_rt.display import printable
 from ernie_rt.errors import PluginError
 
 if TYPE_CHECKING:
@@ -108,11 +109,14 @@ def examine(plugin: Plugin) -> Plugin:
             told, noise = child.call("ernie_rt.cli.lazy:tell", *about, seconds=SECONDS, doing="importing it")
     except PluginError as error:
         return replace(plugin, status="broken", cause=error.what)
-    if told["cause"] is not None:
-        status: Status = "unmet" if told["fix"] else "broken"
-        return replace(plugin, status=status, cause=told["cause"], fix=told["fix"] or plugin.fix)
-    cause = f"prints when it is imported: {noise}" if noise else None
-    return replace(plugin, status="ok", cause=cause, fix=None, seconds=told["seconds"])
+    match told:  # a stranger's code ran there, and can have written it
+        case {"seconds": float(seconds), "cause": None}:
+            cause = f"prints when it is imported: {noise}" if noise else None
+            return replace(plugin, status="ok", cause=cause, fix=None, seconds=seconds)
+        case {"cause": str(cause), "fix": str() | None as fix}:
+            status: Status = "unmet" if fix else "broken"
+            return replace(plugin, status=status, cause=printable(cause), fix=printable(fix) if fix else plugin.fix)
+    return replace(plugin, status="broken", cause="importing it is answered by something else")
 
 
 def tell(name: str, module: str, distribution: str) -> dict[str, Any]:
