@@ -14,7 +14,7 @@ from transformers import Ernie4_5_VLMoeConfig
 
 from ernie_rt.errors import ConfigError, ErnieRtError
 from ernie_rt.graph.cost import parameters
-from ernie_rt.modeling.config import ModelConfig, parse_config, read_config
+from ernie_rt.modeling.config import MAX_PARAMETERS, ModelConfig, parse_config, read_config
 from ernie_rt.modeling.ernie45 import build_graph
 from ernie_rt.modeling.graphs import build_graphs
 from ernie_rt.modeling.vision_language import (
@@ -173,9 +173,14 @@ INSIDE = ("vision_config", "text_config", "rope_scaling")
 def test_a_hostile_field_is_a_named_error_or_harmless(name: str, field: str, value: Any, key: str) -> None:
     for changed in (value, {key: value} if field in INSIDE else value):
         try:
-            parse(published(name, **{field: changed}))
+            config = parse(published(name, **{field: changed}))
         except ErnieRtError as error:
             assert len(str(error)) < 1000
+        else:
+            assert config.num_attention_heads % config.num_key_value_heads == 0 == config.head_dim % 2
+            assert all(0 <= id < config.vocab_size for id in config.eos_token_id)
+            assert config.vision is None or config.vision.image_token_id < config.vocab_size
+            assert config.num_hidden_layers * config.hidden_size * config.intermediate_size <= MAX_PARAMETERS
 
 
 def test_there_is_a_text_model_inside(tmp_path: Path) -> None:

@@ -191,8 +191,12 @@ def test_a_damaged_file_is_read_or_refused_by_name(
         damaged[data.draw(st.integers(0, len(GOOD) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     path.write_bytes(bytes(damaged[: data.draw(st.integers(0, len(GOOD)))] if data.draw(st.booleans()) else damaged))
-    with contextlib.suppress(FileFormatError):
-        SafetensorsFile(path).close()
+    with contextlib.suppress(FileFormatError), contextlib.closing(SafetensorsFile(path)) as file:
+        start = 8 + int.from_bytes(damaged[:8], "little")
+        for tensor in sorted(file.tensors.values(), key=lambda tensor: (tensor.offset, tensor.nbytes)):
+            assert tensor.offset == start and tensor.nbytes >= 0
+            start += tensor.nbytes
+        assert start == path.stat().st_size
 
 
 def test_header_only_and_views(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ SAYING: Final = re.compile(
 """Who is called to say something, or to describe an option: of the arguments no test has to know."""
 NO_MATTER: Final = {
     "strict", "encoding", "stacklevel", "name", "daemon", "copy", "flush", "maxsize", "help", "hint", "expected",
-    "found",
+    "found", "num_warps", "num_stages",
 }  # fmt: skip
 """Keywords that change no result, or nothing but a message."""
 Parameters = tuple[tuple[str, str, bool], ...]
