@@ -68,9 +68,10 @@ def test_what_a_template_raises_is_told(renderer: Renderer) -> None:
 
 
 def test_output_within_the_limits_arrives_whole(renderer: Renderer) -> None:
+    """That of a context that fails, as `bos_token` is missing in the second one, is None."""
     (text, other) = renderer.render("{{ bos_token * n }}\0\u2028é", [{**CONTEXT, "n": 1_000_000}, {"n": 1}], "x")
     assert text == "<s>" * 1_000_000 + "\0\u2028é"
-    assert other is None or other == "\0\u2028é"
+    assert other is None
 
 
 def test_what_chat_templates_use(renderer: Renderer) -> None:

@@ -206,11 +206,16 @@ def test_mutated_models_load_or_are_refused(tmp_path: Path, cuts: list[tuple[int
     data = bytearray(MODEL)
     for position, byte in cuts:
         data[position] = byte
+    text = "hello 你好 🙂"
     try:
         tokenizer = Tokenizer.load(folder(tmp_path, bytes(data)), config())
-        tokenizer.decode(tokenizer.encode("hello 你好 🙂"))
-    except TokenizerError:
-        pass
+        ids = tokenizer.encode(text)
+        told = tokenizer.decode(ids)
+    except TokenizerError as error:
+        assert str(tmp_path) in str(error)
+    else:
+        assert ids and all(0 <= id < config().vocab_size for id in ids)
+        assert len(ids) <= 2 * len(text.encode()) and len(told) < 1000
 
 
 LLAMA = {"tokenizer_class": "LlamaTokenizer", "legacy": True}
