@@ -16,7 +16,7 @@ import msgspec
 from ernie_rt import files
 from ernie_rt.errors import OptionError
 from ernie_rt_serve.batch.answers import Answer, AnswerFile
-from ernie_rt_serve.batch.requests import Ledger, check, waiting
+from ernie_rt_serve.batch.requests import Ledger, check, unkept, waiting
 from ernie_rt_serve.batch.run import Respond, Tally, answer_all
 
 Write = Callable[[bytes], None]
@@ -109,6 +109,12 @@ def _opened(path: Path) -> BinaryIO:
     """A file of requests, which is read twice: standard input is kept in a file meanwhile."""
     if path != STREAM:
         return files.open_readonly(path)
-    kept = tempfile.TemporaryFile()  # noqa: SIM115
-    shutil.copyfileobj(sys.stdin.buffer, kept)
-    return kept
+    try:
+        with ExitStack() as opened:
+            kept = opened.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(sys.stdin.buffer, kept)
+            kept.flush()
+            opened.pop_all()
+            return kept
+    except OSError as error:
+        raise unkept(error.strerror) from error
