@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-long check bench docs wheels dist clean
+.PHONY: demo test test-long faults check bench docs wheels dist clean
 
 .venv/.ready: pyproject.toml constraints.txt tools/source_paths.py $(wildcard backends/ernie_rt_onnx/ops/*)
 	@echo "Setting up .venv: this downloads PyTorch and more, which takes minutes"
@@ -22,6 +22,9 @@ test: .venv/.ready  ## the default suite, in two processes of one thread each, f
 
 test-long: .venv/.ready  ## what takes minutes
 	$(PYTEST) -m long
+
+faults: .venv/.ready  ## kills, calls that fail, full disks, losses of power: all of it, and the figures as JSON
+	PYTHONPATH=tests $(BIN)/python -m faults
 
 check: .venv/.ready  ## lint, formatting, types, import contracts
 	$(BIN)/ruff check .

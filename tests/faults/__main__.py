@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +20,9 @@ from faults.full import full
 from faults.killing import killing
 from faults.power import power
 from faults.racing import racing
-from faults.writers import prepare
+from faults.writers import WRITERS, Writer, prepare
 
-Part = Callable[[Path, int | None], dict[str, Any]]
+Part = Callable[[Path, Sequence[Writer], int | None], dict[str, Any]]
 PARTS: Final[dict[str, Part]] = {
     "killing": killing, "racing": racing, "bits": bits, "full": full, "failing": failing, "power": power,
 }  # fmt: skip
@@ -35,11 +35,14 @@ APART: Final = ("unshare", "--mount", "--map-root-user")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
     parser.add_argument("--part", action="append", choices=PARTS, help="may be given several times; all when not given")
-    parser.add_argument("--share", type=int, help="about one trial in so many alone")
+    parser.add_argument("--writer", action="append", choices=[each.name for each in WRITERS], help="likewise")
+    parser.add_argument("--share", type=int, help="about one trial in so many, and quick writers, alone")
     parser.add_argument("--json", type=Path, help="write the figures to a file")
     given = parser.parse_args()
     if "FAULTS" not in os.environ:
         sys.exit(_again())
+    quick = [each for each in WRITERS if given.share is None or not each.slow]
+    writers = [each for each in WRITERS if each.name in given.writer] if given.writer else quick
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder).resolve()
@@ -49,7 +52,7 @@ def main() -> None:
             if (needed := NEEDS.get(part)) and needed not in os.environ:
                 found[part] = {"faults": [], "skipped": "not possible here"}
                 continue
-            found[part] = PARTS[part](base, given.share)
+            found[part] = PARTS[part](base, writers, given.share)
             found[part]["seconds"] = round(time.perf_counter() - began, 1)
     text = json.dumps(found, indent=1)
     print(text)

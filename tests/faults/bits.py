@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from ernie_rt.errors import ErnieRtError
 from ernie_rt.export import verify
 from faults.trials import Bench
-from faults.writers import WRITERS
+from faults.writers import Writer
 
 FLIPS: Final = 500
 """Of each folder."""
 
 
-def bits(base: Path, share: int | None) -> dict[str, Any]:
+def bits(base: Path, writers: Sequence[Writer], share: int | None) -> dict[str, Any]:
     """Figures, and faults in words; with a `share`, one flip in so many."""
     rng, faults = random.Random(2), []
     figures = {"folders": 0, "files": 0, "flips": 0, "found": 0}
-    for writer in WRITERS:
-        if writer.name not in ("quantize", "convert", "export onnx") or (share is not None and writer.slow):
+    for writer in writers:
+        if writer.name not in ("quantize", "convert", "export onnx"):
             continue
         bench = Bench(writer, base)
         assert bench.run().code == 0

@@ -11,13 +11,13 @@ import errno
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from faults.calls import SHORT, Calls
 from faults.trials import Bench, Told
-from faults.writers import WRITERS, contents
+from faults.writers import Writer, contents
 
 ERRORS: Final = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EACCES": errno.EACCES, "EINTR": errno.EINTR, "short": SHORT}
 UNDONE: Final = ("unlink", "close", "stat", "list", "open", "flock", "fsync")
@@ -29,13 +29,12 @@ SLOW: Final = 5
 """Of slow writers, whose files are written by what others test, one call in so many fails."""
 
 
-def failing(base: Path, share: int | None) -> dict[str, Any]:
+def failing(base: Path, writers: Sequence[Writer], share: int | None) -> dict[str, Any]:
     """Figures, and faults in words: each call fails with one of the errors, those of writers of one file with all; with
     a `share` one call in so many."""
     figures: Counter[str] = Counter()
     faults: list[str] = []
     before = contents(base / "given")
-    writers = [writer for writer in WRITERS if share is None or not writer.slow]
     for writer in writers:
         bench = Bench(writer, base)
         with Calls(base) as calls:

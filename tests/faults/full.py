@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from faults.trials import Bench
-from faults.writers import WRITERS
+from faults.writers import Writer
 
 SHARES: Final = (0.1, 0.5, 0.99, 0.9999)
 PAGE: Final = 4096
 
 
-def full(base: Path, share: int | None) -> dict[str, Any]:
+def full(base: Path, writers: Sequence[Writer], share: int | None) -> dict[str, Any]:
     """Figures, and faults in words. The process must be one that may mount."""
     figures = {"disks": 0, "refused before anything was written": 0, "too full for what is beside the weights": 0}
     faults: list[str] = []
-    for writer in WRITERS:
-        if share is not None and writer.slow:
-            continue
+    for writer in writers:
         bench = Bench(writer, base)
         assert bench.run().code == 0
         pages = sum(-(-path.stat().st_size // PAGE) for path in bench.work.rglob("*") if path.is_file())

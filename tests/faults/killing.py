@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.folder import PROGRESS
 from ernie_rt.weights.opening import open_weights
 from faults.trials import Bench, start, told
-from faults.writers import WRITERS, contents
+from faults.writers import Writer, contents
 
 KILLED: Final = {"quantize": 100, "export onnx": 100, "convert": 20, "run --weights int4": 20, "backends new": 20,
                  "a file": 20, "kept rows": 20, "batch": 20}  # fmt: skip
@@ -26,14 +26,14 @@ INTERRUPTED: Final = ("quantize", "export onnx")
 INTERRUPTS: Final = 25
 
 
-def killing(base: Path, share: int | None) -> dict[str, Any]:
+def killing(base: Path, writers: Sequence[Writer], share: int | None) -> dict[str, Any]:
     """Figures, and faults in words; with a `share`, one kill in so many of writers that are quick."""
     rng = random.Random(1)
     figures = {"kills": 0, "old": 0, "new": 0, "files taken over": 0, "interrupts": 0}
     faults: list[str] = []
-    for writer in WRITERS:
+    for writer in writers:
         count = -(-KILLED.get(writer.name, 0) // (share or 1))
-        if not count or (share is not None and writer.slow):
+        if not count:
             continue
         bench = Bench(writer, base)
         seconds = min(_seconds(bench) for _ in range(1 if share else 3))
@@ -81,7 +81,8 @@ def _stop(bench: Bench, moment: float, figures: dict[str, int]) -> Iterator[str]
     if ended.code == 0 and bench.is_new():
         return
     figures["interrupts"] += 1
-    if ended.code != 130 or ended.escaped or not ended.said.endswith("ernie-rt: interrupted\n"):
+    begun = bool(ended.said or list(bench.work.iterdir()))
+    if ended.code != 130 or ended.escaped or (begun and not ended.said.endswith("ernie-rt: interrupted\n")):
         yield f"exit code {ended.code}: {ended.said or ended.escaped}"
     yield from _judge(bench, figures)
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from faults.calls import Calls
 from faults.trials import Bench
-from faults.writers import WRITERS
+from faults.writers import Writer
 
 LOST: Final[tuple[Callable[[bytes], bytes], ...]] = (
     lambda data: data,
@@ -130,13 +130,11 @@ def _choices(numbers: list[int]) -> list[tuple[int, ...]]:
     return list(dict.fromkeys([*firsts, *(tuple(each for each in numbers if each != one) for one in numbers)]))
 
 
-def power(base: Path, share: int | None) -> dict[str, Any]:
+def power(base: Path, writers: Sequence[Writer], share: int | None) -> dict[str, Any]:
     """Figures, and faults in words; with a `share`, the next run is tried after one state in so many alone."""
     faults: list[str] = []
     figures = {"writers": 0, "changes": 0, "states": 0, "new": 0, "old": 0, "runs after it": 0}
-    for writer in WRITERS:
-        if share is not None and writer.slow:
-            continue
+    for writer in writers:
         bench = Bench(writer, base)
         figures["writers"] += 1
         with Calls(base) as calls:

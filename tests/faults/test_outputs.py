@@ -101,6 +101,27 @@ def test_a_link_is_replaced_and_what_it_leads_to_is_not(writer: Writer, base: Pa
     assert (tmp_path / "elsewhere").read_text() == "mine" and not (tmp_path / writer.out).is_symlink()
 
 
+@pytest.mark.parametrize("arguments", [
+    ("plan", "demo", "--html"), ("conform", "reference", "--html"), ("diff", "eager", "onnx", "-m", "demo", "--html"),
+    ("routing", "demo", "x", "--html"), ("routing", "demo", "x", "--svg"), ("run", "demo", "x", "--receipt"),
+    ("bench", "demo", "--markdown"), ("bench", "demo", "--plot"), ("bench", "serve", "--plot"),
+    ("bench", "serve", "--json"),
+], ids=" ".join)  # fmt: skip
+def test_a_report_that_cannot_be_written_is_refused_before_it_is_made(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("it was begun")
+
+    for begins in ("location.locate", "conformance.suite.Suite", "planning.described.describe"):
+        monkeypatch.setattr(f"ernie_rt.{begins}", never)
+    for path, reason in (("absent/out.svg", "Make its folder first"), ("folder.svg", "found a folder. Name a file")):
+        (tmp_path / "folder.svg").mkdir(exist_ok=True)
+        done = command(*arguments, tmp_path / path)
+        assert done.code == 1 and reason in done.err and not done.out
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.svg"]
+
+
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("writer", FOLDERS)
 def test_the_same_bytes_elsewhere_and_on_another_day(
