@@ -20,7 +20,7 @@ from ernie_rt.location import Located, locate
 from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.folder import BESIDE
 from ernie_rt.weights.integrity import check_digests, check_others, digest_of, own_file
-from ernie_rt.weights.manifest import MANIFEST, Manifest, read_manifest
+from ernie_rt.weights.manifest import MANIFEST, Manifest, check_undamaged, read_manifest
 from ernie_rt.weights.quantize import Quantization
 from ernie_rt.weights.quantized import QuantizedSource
 
@@ -146,6 +146,7 @@ def _verify_quantized(folder: Path, manifest: Manifest, progress: Progress | Non
     notes = check_others(folder, {MANIFEST, *manifest.digests, *unknown})
     check_digests(folder, manifest.digests, again, progress)
     QuantizedSource(folder, read_config(folder), manifest, reread=True).close()
+    check_undamaged(own_file(folder, MANIFEST))
     digests = {MANIFEST: digest_of(own_file(folder, MANIFEST)), **manifest.digests}
     return Verified(digests, notes=notes, unchecked=unknown)
 

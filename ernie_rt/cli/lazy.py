@@ -17,7 +17,7 @@ from ernie_rt.display import printable
 from ernie_rt.errors import PluginError
 
 if TYPE_CHECKING:
-    from ernie_rt.discovery.installed import Plugin, Status
+    from ernie_rt.discovery.installed import Plugin
 
 
 class Lazy(TyperCommand):
@@ -113,9 +113,10 @@ def examine(plugin: Plugin) -> Plugin:
         case {"seconds": float(seconds), "cause": None}:
             cause = f"prints when it is imported: {noise}" if noise else None
             return replace(plugin, status="ok", cause=cause, fix=None, seconds=seconds)
-        case {"cause": str(cause), "fix": str() | None as fix}:
-            status: Status = "unmet" if fix else "broken"
-            return replace(plugin, status=status, cause=printable(cause), fix=printable(fix) if fix else plugin.fix)
+        case {"cause": str(cause), "fix": None}:
+            return replace(plugin, status="broken", cause=printable(cause))
+        case {"cause": str(cause), "fix": str(fix)}:
+            return replace(plugin, status="unmet", cause=printable(cause), fix=printable(fix))
     return replace(plugin, status="broken", cause="importing it is answered by something else")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 def decode(data: bytes | str | msgspec.Raw, kind: type[T]) -> T:
     """What JSON says, as this type; msgspec.DecodeError for what cannot be parsed, ValidationError for other types."""
     with _of_one_kind():
-        decoded: T = _decoder(kind).decode(data)
+        decoded: T = _decoder(cast(Any, kind)).decode(data)
     return decoded
 
 
