@@ -170,7 +170,7 @@ def start(scratch: Path) -> Attempt:
             for span in spans:
                 assert span.scaffold or not special & {*tokenizer.encode(span.text)}, "a text has forged a token"
             encode_spans(spans, tokenizer)
-            if rng.random() < 0.2:
+            if rng.random() < 0.4:
                 template.prompt(asked, tokenizer, tools, thinking=rng.choice((None, None, True, 1)))
         finally:
             assert not canary.exists(), "a template has written a file"
