@@ -18,7 +18,7 @@ from fuzz.mutations import BORDERS, TEXTS, Raw, damaged, dumped, value
 from fuzz.sites import ROOT
 from fuzz.target import Attempt, Target
 from support.configs import DENSE, MOE
-from support.vision_language import IMAGE, MARKERS, TEXT, TOWER, VIDEO
+from support.vision_language import FLAT, NESTED
 
 WHOLE = (0, 1, 2, 3, 4, 5, 7, 8, 16, 20, 24, 1024, 1025, 1 << 12, 1 << 16, 1 << 20, *BORDERS, -1, -2, 2.0, 2.5, True)
 PLAIN = {
@@ -83,15 +83,6 @@ KNOWN_BELOW["rope_scaling"] = KNOWN_BELOW["rope_parameters"]
 ALIASES = {**spellings.ALIASES, "embed_dim": "hidden_size", "spatial_patch_size": "patch_size"}
 ANOTHER_MODEL = frozenset({"model_type", "architectures", "text_config"})
 """Fields that say which others there are: with another one, all of these may be wrong."""
-NESTED = {
-    "model_type": "ernie4_5_vl_moe", "image_token_id": IMAGE, "video_token_id": VIDEO, "tie_word_embeddings": True,
-    "text_config": TEXT | {"mlp_layer_types": ["dense", "sparse", "sparse"]}, "vision_config": TOWER, **MARKERS,
-}  # fmt: skip
-FLAT = {
-    **TEXT, **MARKERS, "model_type": "ernie4_5_moe_vl", "moe_num_experts": [8, 8], "im_patch_id": IMAGE,
-    "vision_config": TOWER, "moe_layer_start_index": [1, 1], "moe_layer_end_index": [4, 3], "pixel_hidden_size": 32,
-    "freq_allocation": 2,
-}  # fmt: skip
 LARGE = DENSE | {"hidden_size": 1 << 13, "intermediate_size": 1 << 20, "num_hidden_layers": 128}
 LARGE_FLAT = FLAT | {
     "hidden_size": 8192, "moe_intermediate_size": [8, 65536], "moe_num_experts": [1024, 1024], "num_hidden_layers": 2,

@@ -29,7 +29,7 @@ from fuzz.target import Attempt, Target
 from support.drawn import MOE, write_drawn
 from support.exports import forge, graph, node
 from support.templates import PLAIN
-from support.toy_tokenizers import toy_model
+from support.toy_tokenizers import FIRST, toy_model
 
 SETTINGS = {"chat_template": PLAIN, "bos_token": "<s>", "tokenizer_class": "LlamaTokenizer"}
 PLACES = ("../secret", "/etc/passwd", "", ".", "model.onnx", "config.json", "x" * 300, "a/b", *TEXTS[:20])
@@ -40,7 +40,7 @@ DTYPES = (*range(24), 1 << 30)
 
 def made(folder: Path) -> dict[str, bytes]:
     """The files of a whole one."""
-    checkpoint = write_drawn(folder / "checkpoint", MOE | {"vocab_size": 300, "max_position_embeddings": 250})
+    checkpoint = write_drawn(folder / "checkpoint", MOE | {"vocab_size": FIRST, "max_position_embeddings": 250})
     (checkpoint / "tokenizer.model").write_bytes(toy_model())
     (checkpoint / "tokenizer_config.json").write_text(json.dumps(SETTINGS))
     (checkpoint / "generation_config.json").write_text('{"do_sample": false}')
