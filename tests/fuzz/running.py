@@ -139,7 +139,7 @@ class Run:
         def left(outcome: Outcome) -> int:
             name, done = outcome.target.name, self._next[outcome.target.name] - self._first
             most = wanted[name]
-            usual = min(self._batch, max(50, outcome.target.share // 4))
+            usual = min(self._batch, outcome.target.share)
             return 0 if outcome.abandoned else usual if most is None else min(usual, most - done)
 
         open_ = [outcome for outcome in self.outcomes if left(outcome) > 0]
