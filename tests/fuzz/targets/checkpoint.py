@@ -201,7 +201,7 @@ def start(scratch: Path) -> Attempt:
                     source.close()
         finally:
             inside = (str(folder), str(linked))
-            strange = [path for path in opened.paths if not path.startswith(inside) and path != str(scratch / "HOME")]
+            strange = [path for path in opened.paths if not path.startswith(inside)]
             assert not strange, f"opened outside of the folder: {strange}"
 
     return attempt
