@@ -1,4 +1,4 @@
-"""A folder that a quantisation has left half-written, and that was changed since: it is finished as usual, or refused."""
+"""A quantisation that was interrupted, in a folder that was changed since: it is finished as usual, or refused."""
 
 from __future__ import annotations
 
