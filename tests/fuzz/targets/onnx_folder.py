@@ -143,7 +143,7 @@ class Folder:
                 forge(self.path)
             case 11:
                 path.write_bytes(damaged(rng, self.whole[name]))
-                if name != MODEL and rng.random() < 0.5:
+                if name not in (MODEL, MANIFEST) and rng.random() < 0.5:
                     forge(self.path)
             case 12:
                 (self.path / rng.choice(ADDED)).write_bytes(b"{}")
@@ -217,7 +217,7 @@ class Folder:
             case 2:
                 said["files"][rng.choice((*PLACES, TABLES, MANIFEST))] = rng.choice(("0" * 64, value(rng)))
             case 3:
-                del said["files"][rng.choice(sorted(said["files"]))]
+                del said["files"][rng.choice([name for name in sorted(said["files"]) if name not in JSONS])]
             case 4 | 5:
                 facts = sorted(said.keys() - {"files", "graph", "format", "minimum_onnxruntime"})
                 said[rng.choice(facts)] = value(rng)
