@@ -29,7 +29,7 @@ test-hashes: .venv/.ready  ## the default suite with sets and dictionaries of ot
 test-long: .venv/.ready  ## what takes minutes
 	$(PYTEST) -m long
 
-INPUTS ?= 3000000
+INPUTS ?= 4000000
 fuzz: .venv/.ready  ## hostile inputs for every reader: an hour of two cores, or as many as INPUTS says
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --jobs 2 --inputs $(INPUTS) --json build/fuzz.json
 

@@ -23,6 +23,7 @@ from ernie_rt_serve.structured import constraint
 from ernie_rt_serve.task import Format, Task
 from fuzz.served import KEY, Server
 from fuzz.targets.http_bytes import Wires
+from support.commands import command
 from support.configs import DENSE
 from support.serving import ask
 
@@ -64,6 +65,15 @@ def test_a_file_that_holds_something_else_is_no_file_of_answers(tmp_path: Path, 
 
 def test_an_answer_that_is_no_json_is_written_as_text() -> None:
     assert answer_of("a", "b", (200, b"[" * 5000)).response is not None
+
+
+def test_a_command_without_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_: object) -> float:
+        raise MemoryError("Unable to allocate 256. MiB")
+
+    monkeypatch.setattr("ernie_rt.planning.measuring.product_flops", nothing)
+    outcome = command("plan", "demo")
+    assert (outcome.code, outcome.err) == (1, "ernie-rt: there is not enough memory: Unable to allocate 256. MiB\n")
 
 
 class Slow:

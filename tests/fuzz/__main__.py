@@ -8,9 +8,10 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
-from fuzz.running import OFTEN, Fault, Outcome, Run
+from fuzz.running import OFTEN, Fault, Outcome, Run, reached
 from fuzz.target import known, named
 
 
@@ -36,27 +37,30 @@ def main() -> int:
         inputs = sum(target.share for target in targets)
     started = time.monotonic()
     outcomes = Run(targets, jobs=asked.jobs, first=asked.first).until(inputs=inputs, seconds=asked.seconds)
+    checks = reached(outcomes)
     for outcome in outcomes:
-        show(outcome)
+        show(outcome, checks)
     faults = sum(len(outcome.faults) for outcome in outcomes)
     total = sum(outcome.inputs for outcome in outcomes)
     print(f"{total:,} inputs, {faults} faults, {time.monotonic() - started:.0f} s")
     if asked.json:
         asked.json.parent.mkdir(parents=True, exist_ok=True)
-        asked.json.write_text(json.dumps([outcome.to_json() for outcome in outcomes], indent=1, ensure_ascii=False))
+        asked.json.write_text(
+            json.dumps([outcome.to_json(checks) for outcome in outcomes], indent=1, ensure_ascii=False)
+        )
     return 1 if faults else 0
 
 
-def show(outcome: Outcome) -> None:
+def show(outcome: Outcome, checks: Mapping[str, int]) -> None:
     each = 1000 * outcome.seconds / max(outcome.inputs, 1)
-    rarely = outcome.rarely(OFTEN)
+    rarely = outcome.rarely(checks, OFTEN)
     print(
         f"{outcome.target.name}: {outcome.inputs:,} inputs, {outcome.accepted:,} accepted, {each:.2f} ms each, "
         f"at most {outcome.longest:.2f} s; {len(outcome.checks) - len(rarely)} of {len(outcome.checks)} checks reached "
         f"{OFTEN} times{', given up' if outcome.abandoned else ''}"
     )
     for name, text in rarely.items():
-        print(f"    {outcome.sites[name]:4} times  {name}  {text:.110}")
+        print(f"    {checks.get(name, 0):4} times  {name}  {text:.110}")
     alike: defaultdict[tuple[str, str], list[Fault]] = defaultdict(list)
     for fault in outcome.faults:
         alike[fault.kind, fault.what.split(": ")[0]].append(fault)

@@ -24,7 +24,7 @@ HANGS: Final = 10.0
 """Seconds on the clock after which an input is said to hang, and its process ends."""
 SLOW: Final = 1.0
 """Seconds of the processor that an input may take."""
-MEMORY: Final = 200 << 20
+MEMORY: Final = 100 << 20
 """Bytes of address space that a batch may take beyond what it has when its target has started."""
 HANDLES: Final = 16
 """How many files more may be open after a batch than before it."""

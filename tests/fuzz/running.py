@@ -11,7 +11,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -59,11 +59,11 @@ class Outcome:
         every = {site: text for module in self.target.modules for site, text in checks(module).items()}
         return {s: text for s, text in every.items() if not any(words in text for words in self.target.excused)}
 
-    def rarely(self, often: int = 1) -> dict[str, str]:
-        """The checks that were reached less often than that, and their source."""
-        return {str(site): text for site, text in self.checks.items() if self.sites[str(site)] < often}
+    def rarely(self, reached: Mapping[str, int], often: int) -> dict[str, str]:
+        """Its checks that were reached less often than that, whichever target it was, and their source."""
+        return {str(site): text for site, text in self.checks.items() if reached.get(str(site), 0) < often}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, reached: Mapping[str, int]) -> dict[str, Any]:
         return {
             "target": self.target.name,
             "inputs": self.inputs,
@@ -73,11 +73,16 @@ class Outcome:
             "longest_cpu_seconds": round(self.longest, 3),
             "checks": len(self.checks),
             "reached": dict(sorted(self.sites.items())),
-            "rarely": {name: [self.sites[name], text] for name, text in self.rarely(OFTEN).items()},
+            "rarely": {name: [reached.get(name, 0), text] for name, text in self.rarely(reached, OFTEN).items()},
             "excused": dict(self.target.excused),
             "abandoned": self.abandoned,
             "faults": [{"seed": fault.seed, "kind": fault.kind, "what": fault.what} for fault in self.faults],
         }
+
+
+def reached(outcomes: Iterable[Outcome]) -> collections.Counter[str]:
+    """How often each check was reached, whichever target it was."""
+    return sum((outcome.sites for outcome in outcomes), collections.Counter())
 
 
 @dataclass
@@ -134,7 +139,7 @@ class Run:
         def left(outcome: Outcome) -> int:
             name, done = outcome.target.name, self._next[outcome.target.name] - self._first
             most = wanted[name]
-            usual = min(self._batch, max(50, outcome.target.share // 4))
+            usual = min(self._batch, outcome.target.share)
             return 0 if outcome.abandoned else usual if most is None else min(usual, most - done)
 
         open_ = [outcome for outcome in self.outcomes if left(outcome) > 0]

@@ -71,8 +71,13 @@ def _analysed(file: str) -> _Module:
     tree = ast.parse(source)
     sites: dict[int, str] = {}
     passing: dict[int, str] = {}
+    others = OTHERS | {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and any(_name(base) in OTHERS for base in node.bases)
+    }
     for raising, function, caught in _raises(tree, None, frozenset()):
-        if raising.exc is None or _name(raising.exc) in OTHERS | caught:
+        if raising.exc is None or _name(raising.exc) in others | caught:
             continue
         if function is not None and _is_told(raising.exc, function):
             passing[raising.lineno] = function.name

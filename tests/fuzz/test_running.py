@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ernie_rt.errors import ConfigError, ErnieRtError
-from fuzz.running import Run
+from fuzz.running import Run, reached
 from fuzz.sites import ROOT, checks
 from fuzz.target import Attempt, Target, known, named
 
@@ -66,7 +66,7 @@ def report() -> None:
 
     fuzz.child.HANGS, fuzz.child.SLOW = 2.0, 0.1  # type: ignore[misc]
     outcomes = Run([TARGET, BROKEN], jobs=2).until(inputs=80)
-    print(json.dumps([outcome.to_json() for outcome in outcomes]))
+    print(json.dumps([outcome.to_json(reached(outcomes)) for outcome in outcomes]))
 
 
 @pytest.fixture(scope="module")

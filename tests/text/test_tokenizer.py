@@ -200,24 +200,6 @@ def test_links_out_of_the_folder(tmp_path: Path) -> None:
         Tokenizer.load(inside, config())
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cuts=st.lists(st.tuples(st.integers(0, len(MODEL) - 1), st.integers(0, 255)), min_size=1, max_size=4))
-def test_mutated_models_load_or_are_refused(tmp_path: Path, cuts: list[tuple[int, int]]) -> None:
-    data = bytearray(MODEL)
-    for position, byte in cuts:
-        data[position] = byte
-    text = "hello 你好 🙂"
-    try:
-        tokenizer = Tokenizer.load(folder(tmp_path, bytes(data)), config())
-        ids = tokenizer.encode(text)
-        told = tokenizer.decode(ids)
-    except TokenizerError as error:
-        assert str(tmp_path) in str(error)
-    else:
-        assert ids and all(0 <= id < config().vocab_size for id in ids)
-        assert len(ids) <= 2 * len(text.encode()) and len(told) < 1000
-
-
 LLAMA = {"tokenizer_class": "LlamaTokenizer", "legacy": True}
 
 

@@ -18,7 +18,7 @@ from fuzz.mutations import BORDERS, TEXTS, Raw, damaged, dumped, value
 from fuzz.sites import ROOT
 from fuzz.target import Attempt, Target
 from support.configs import DENSE, MOE
-from support.vision_language import IMAGE, MARKERS, TEXT, TOWER, VIDEO
+from support.vision_language import FLAT, NESTED
 
 WHOLE = (0, 1, 2, 3, 4, 5, 7, 8, 16, 20, 24, 1024, 1025, 1 << 12, 1 << 16, 1 << 20, *BORDERS, -1, -2, 2.0, 2.5, True)
 PLAIN = {
@@ -48,7 +48,7 @@ PLAIN = {
                         ["sparse"] * 1025, "x"),
     "pixel_hidden_size": (32, 33),
     "freq_allocation": (2, 3, 4, 5, 20),
-    "num_hidden_layers": (1, 2, 3, 4, 17, 129, 256, 1024),
+    "num_hidden_layers": (1, 2, 3, 4, 5, 6, 7, 8, 17, 129, 256, 1024),
     "moe_k": (1, 2, 7, 9, 65, 1024),
     "head_dim": (2, 7, 8, 9, 15, 17, 16, 1023),
     "text_config": (None, {}, "x", [], {"hidden_size": 8}),
@@ -83,15 +83,14 @@ KNOWN_BELOW["rope_scaling"] = KNOWN_BELOW["rope_parameters"]
 ALIASES = {**spellings.ALIASES, "embed_dim": "hidden_size", "spatial_patch_size": "patch_size"}
 ANOTHER_MODEL = frozenset({"model_type", "architectures", "text_config"})
 """Fields that say which others there are: with another one, all of these may be wrong."""
-NESTED = {
-    "model_type": "ernie4_5_vl_moe", "image_token_id": IMAGE, "video_token_id": VIDEO, "tie_word_embeddings": True,
-    "text_config": TEXT | {"mlp_layer_types": ["dense", "sparse", "sparse"]}, "vision_config": TOWER, **MARKERS,
-}  # fmt: skip
-FLAT = {
-    **TEXT, **MARKERS, "model_type": "ernie4_5_moe_vl", "moe_num_experts": [8, 8], "im_patch_id": IMAGE,
-    "vision_config": TOWER, "moe_layer_start_index": [1, 1], "moe_layer_end_index": [4, 3], "pixel_hidden_size": 32,
-    "freq_allocation": 2,
-}  # fmt: skip
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "moe_intermediate_size",
+    "moe_num_experts",
+    "vocab_size",
+)
 LARGE = DENSE | {"hidden_size": 1 << 13, "intermediate_size": 1 << 20, "num_hidden_layers": 128}
 LARGE_FLAT = FLAT | {
     "hidden_size": 8192, "moe_intermediate_size": [8, 65536], "moe_num_experts": [1024, 1024], "num_hidden_layers": 2,
@@ -149,6 +148,8 @@ def broken(rng: Random, base: Mapping[str, Any]) -> tuple[dict[str, Any], set[st
         name = rng.choice(KNOWN_BELOW.get(inside, KNOWN))
         if rng.random() < 0.5 and section:
             name = rng.choice(sorted(section))
+        if len(str(base.get("hidden_size"))) > 3 and rng.random() < 0.3:
+            section, inside, name = config, "", rng.choice(SIZES)
         names.add(name)
         match rng.randrange(12):
             case 0:

@@ -30,7 +30,7 @@ def generation(rng: Random) -> dict[str, Any]:
     for name in rng.sample(sorted(tree), rng.randrange(6)):
         del tree[name]
     for _ in range(rng.choice((1, 1, 2, 3))):
-        name = rng.choice(FIELDS)
+        name = rng.choice((*FIELDS, "eos_token_id", "eos_token_id"))
         match name:
             case "do_sample":
                 tree[name] = rng.choice((True, False, None, 0, 1, "true"))
@@ -80,5 +80,5 @@ TARGET = Target(
     "side_configs",
     ("ernie_rt.generation.defaults",),
     start,
-    share=5_000,
+    share=3_000,
 )

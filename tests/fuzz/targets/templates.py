@@ -121,9 +121,9 @@ def drawn(rng: Random, canary: Path) -> str:
             return changed_text(rng, rng.choice(KNOWN))
         case 4:
             return rng.choice(CODE).replace("CANARY", str(canary)) + (statement(rng) if rng.random() < 0.5 else "")
-        case 5 if rng.random() < 0.02:
+        case 5 if rng.random() < 0.06:
             return "x" * (sandbox.TEMPLATE_BYTES + 1)
-        case 6 if rng.random() < 0.015:  # seldom: it takes a second and another process
+        case 6 if rng.random() < 0.045:  # seldom: it takes a second and another process
             return rng.choice(BOMBS)
     return "".join(statement(rng) for _ in range(rng.randrange(1, 4)))
 
@@ -162,7 +162,7 @@ def start(scratch: Path) -> Attempt:
         asked: Any = talks.plain_messages(rng)
         if rng.random() < 0.2:
             asked = talks.messages(rng)
-        elif rng.random() < 0.003:
+        elif rng.random() < 0.008:
             asked[0]["content"] = "x" * (MAX_BYTES + 1)
         tools = talks.tools(rng) if rng.random() < 0.3 else None
         try:
@@ -170,7 +170,7 @@ def start(scratch: Path) -> Attempt:
             for span in spans:
                 assert span.scaffold or not special & {*tokenizer.encode(span.text)}, "a text has forged a token"
             encode_spans(spans, tokenizer)
-            if rng.random() < 0.2:
+            if rng.random() < 0.4:
                 template.prompt(asked, tokenizer, tools, thinking=rng.choice((None, None, True, 1)))
         finally:
             assert not canary.exists(), "a template has written a file"
@@ -182,7 +182,7 @@ TARGET = Target(
     "templates",
     ("ernie_rt.text.chat", "ernie_rt.text.foreign", "ernie_rt.text.sandbox", "ernie_rt.text.showing"),
     start,
-    share=1_500,
+    share=1_000,
     excused={
         "process gave no answer": "whatever a template does ends as a limit or an error; this is for a broken process",
         "renders chat templates is not there": "the file is there; tests/test_worker.py takes it away",

@@ -89,6 +89,8 @@ def stored(rng: Random) -> Json:
                 tree["pre_tokenizer"] = rng.choice((None, METASPACE, *FORMS["pre_tokenizer"]))
             if rng.random() < 0.1 and steps:
                 steps[0][rng.choice(sorted(steps[0]))] = value(rng)
+        case 8 if rng.random() < 0.3:
+            tree["normalizer"] = rng.choice((None, dict(STEPS["normalizer"][1])))
         case 3:
             vocab = tree["model"]["vocab"]
             name = rng.choice(sorted(vocab))
@@ -212,7 +214,7 @@ TARGET = Target(
         "ernie_rt.text.added_tokens",
     ),
     start,
-    share=6_000,
+    share=2_000,
     excused={
         'not a usable tokenizer"': "what the package refuses is refused before; this is for what a later one may",
         "which is not installed": "the package `tokenizers` is installed",

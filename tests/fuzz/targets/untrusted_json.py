@@ -47,4 +47,4 @@ def start(scratch: Path) -> Attempt:
     return attempt
 
 
-TARGET = Target("untrusted_json", ("ernie_rt.untrusted_json",), start, share=20_000)
+TARGET = Target("untrusted_json", ("ernie_rt.untrusted_json",), start, share=10_000)
