@@ -28,8 +28,8 @@ from typing import IO, Any, Final
 ALONE: Final = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 WARM: Final = (
     "pytest", "_pytest.assertion.rewrite", "hypothesis", "hypothesis.strategies", "numpy", "numpy.testing", "ml_dtypes",
-    "torch", "onnx", "safetensors.numpy", "starlette.applications", "uvicorn", "msgspec", "jinja2", "typer",
-    "huggingface_hub",
+    "torch", "onnx", "onnxruntime", "safetensors.numpy", "transformers", "starlette.applications", "uvicorn", "msgspec",
+    "openai", "anthropic", "jinja2", "typer", "huggingface_hub",
 )  # fmt: skip
 OPTIONS: Final = (
     "-x",

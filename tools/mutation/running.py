@@ -46,6 +46,9 @@ class Knowledge:
     sound: set[str] = field(default_factory=set)
     left_out: set[str] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self.sound = set(self.sound)  # in a file it is a list
+
 
 class Apart:
     """A process that runs tests in its own copy of the tree."""
