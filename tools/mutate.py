@@ -123,8 +123,8 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
         return 0
 
     out: Path = asked.json or root / "build" / "mutants.json"
-    times = out.with_name("seconds.json")
-    knowledge = Knowledge(json.loads(times.read_text()) if times.exists() else {})
+    times = out.with_name("tests.json")
+    knowledge = Knowledge(**json.loads(times.read_text())) if times.exists() else Knowledge()
     package_of = {mutant: package for package, mutant in chosen}
     verdicts: list[Verdict] = []
 
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
         said = f"{len(verdicts):4} {took} {mutant.operator:11} {mutant.path}:{mutant.line} {verdict.by}"
         print(said, file=sys.stderr, flush=True)
         report.write(out, verdicts, [package_of[each.mutant] for each in verdicts], sources)
-        times.write_text(json.dumps(knowledge.seconds, indent=1))
+        times.write_text(json.dumps({"seconds": knowledge.seconds, "sound": sorted(knowledge.sound)}, indent=1))
 
     trial = Trial(root, sources, Nearness(root, code, root / "tests"), knowledge, asked.budget, asked.patience)
     judged(trial, files, [mutant for _, mutant in chosen], asked.jobs, tell)

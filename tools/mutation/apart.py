@@ -28,8 +28,8 @@ from typing import IO, Any, Final
 ALONE: Final = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 WARM: Final = (
     "pytest", "_pytest.assertion.rewrite", "hypothesis", "hypothesis.strategies", "numpy", "numpy.testing", "ml_dtypes",
-    "torch", "onnx", "safetensors.numpy", "starlette.applications", "uvicorn", "msgspec", "jinja2", "typer",
-    "huggingface_hub",
+    "torch", "onnx", "onnxruntime", "safetensors.numpy", "transformers", "starlette.applications", "uvicorn", "msgspec",
+    "openai", "anthropic", "jinja2", "typer", "huggingface_hub",
 )  # fmt: skip
 OPTIONS: Final = (
     "-x",
@@ -174,9 +174,21 @@ def test(tests: list[str], left_out: list[str], out: int, said: int) -> None:
         os._exit(0)
 
 
-def watched(tests: list[str], left_out: list[str], patience: float, orders: IO[bytes]) -> dict[str, Any]:
-    """Run tests until one fails, or nothing has happened for `patience` seconds: what became of it."""
-    begun, running, failed = time.monotonic(), "", None
+def worked() -> float:
+    """Seconds that processors have spent on what runs here, but for this process."""
+    total = 0
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if place.parent.name != "1":
+                total += sum(map(int, place.read_text().rpartition(")")[2].split()[11:15]))
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def watched(tests: list[str], left_out: list[str], patience: float, budget: float, orders: IO[bytes]) -> dict[str, Any]:
+    """Run tests until one fails, nothing has happened for `patience` seconds, or the budget of work is spent: what
+    became of it."""
+    running, failed = "", None
+    heard, work = time.monotonic(), 0.0
     end, out = os.pipe()
     said = os.memfd_create("said")
     if not os.fork():
@@ -186,12 +198,19 @@ def watched(tests: list[str], left_out: list[str], patience: float, orders: IO[b
     told: dict[str, Any] = {"outcome": "crash", "test": ""}
     waiting = b""
     while True:
-        ready, _, _ = select.select([end, orders.fileno()], [], [], patience)
+        ready, _, _ = select.select([end, orders.fileno()], [], [], 1)
         if orders.fileno() in ready:  # nobody asks while this runs: whoever asked is gone
             sys.exit(PARENT_DIED)
+        work = max(work, worked())
         if not ready:
-            told = {"outcome": "hang", "test": running}
+            if time.monotonic() - heard > patience:
+                told = {"outcome": "hang", "test": running}
+                break
+            continue
+        if work > budget:
+            told = {"outcome": "over budget", "test": ""}
             break
+        heard = time.monotonic()
         data = os.read(end, 65536)
         if not data:
             break
@@ -215,7 +234,7 @@ def watched(tests: list[str], left_out: list[str], patience: float, orders: IO[b
             os.wait()
     with os.fdopen(said, "rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
-        return told | {"seconds": time.monotonic() - begun, "said": file.read().decode(errors="replace")}
+        return told | {"work": work, "said": file.read().decode(errors="replace")}
 
 
 def _look(path: Path) -> tuple[int, int, int] | None:
@@ -247,7 +266,7 @@ def main() -> None:
         asked = json.loads(line)
         if "path" in asked:
             tree.put(asked["path"], asked["before"], asked["after"])
-        told = watched(asked["tests"], asked["left_out"], asked["patience"], orders)
+        told = watched(asked["tests"], asked["left_out"], asked["patience"], asked["budget"], orders)
         tree.restore()
         print(json.dumps(told), file=answers, flush=True)
 

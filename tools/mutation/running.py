@@ -46,6 +46,9 @@ class Knowledge:
     sound: set[str] = field(default_factory=set)
     left_out: set[str] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self.sound = set(self.sound)  # in a file it is a list
+
 
 class Apart:
     """A process that runs tests in its own copy of the tree."""
@@ -58,8 +61,11 @@ class Apart:
         )
         self._ask({"root": str(root), "scratch": str(scratch), "files": files, "warm": warm})
 
-    def run(self, tests: Sequence[str], left_out: set[str], patience: float, **change: str) -> dict[str, Any]:
-        return self._ask({"tests": tests, "left_out": sorted(left_out), "patience": patience} | change)
+    def run(
+        self, tests: Sequence[str], left_out: set[str], patience: float, budget: float, **change: str
+    ) -> dict[str, Any]:
+        limits = {"patience": patience, "budget": budget}
+        return self._ask({"tests": tests, "left_out": sorted(left_out)} | limits | change)
 
     def _ask(self, what: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -89,11 +95,14 @@ class Trial:
         source = self.sources[mutant.path]
         change = {"path": mutant.path, "before": source.decode(), "after": mutant.of(source).decode()}
         ran: list[str] = []
-        begun = time.monotonic()
+        begun, left = time.monotonic(), self.budget
         for tests in self._rounds(mutant.path):
             ran += tests
             while True:
-                told = apart.run(tests, self.known.left_out, self.patience, **change)
+                told = apart.run(tests, self.known.left_out, self.patience, left, **change)
+                left -= told["work"]
+                if told["outcome"] == "over budget":
+                    return Verdict(mutant, "survived", "", time.monotonic() - begun, ran)
                 if told["outcome"] == "passed":
                     self.known.seconds.update(told["files"])
                     break
@@ -114,13 +123,13 @@ class Trial:
             left -= self.known.seconds.get(test, UNKNOWN)
             if left > 0:
                 more.append(test)
-        rounds = [near, more[:6], more[6:]]
-        return [[test for test in each if test not in self.known.left_out] for each in rounds if each]
+        rounds = [[test for test in each if test not in self.known.left_out] for each in (near, more[:6], more[6:])]
+        return [tests for tests in rounds if tests]
 
     def _sound(self, apart: Apart, test: str) -> bool:
         """Whether a test passes without a mutant: if not, it is left out from now on."""
         if test not in self.known.sound | self.known.left_out:
-            fine = apart.run([test], set(), self.patience)["outcome"] == "passed"
+            fine = apart.run([test], set(), self.patience, self.budget)["outcome"] == "passed"
             (self.known.sound if fine else self.known.left_out).add(test)
         return test in self.known.sound
 
