@@ -13,7 +13,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar, cast
 
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import FileFormatError, InputError, JsonError, UnsafePathError, WriteError
@@ -273,9 +273,9 @@ def temporary_folder() -> tempfile.TemporaryDirectory[str]:
     return _temporary(lambda: tempfile.TemporaryDirectory(prefix="ernie-rt-"))
 
 
-def temporary_file() -> IO[bytes]:
+def temporary_file() -> BinaryIO:
     """A file without a name, gone when it is closed; WriteError where none can be made."""
-    return _temporary(tempfile.TemporaryFile)
+    return cast(BinaryIO, _temporary(tempfile.TemporaryFile))
 
 
 def _temporary(make: Callable[[], T]) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -16,7 +16,7 @@ def decode(data: bytes | str | msgspec.Raw, kind: type[T]) -> T:
     The former also where msgspec raises errors of Python's: nested too deeply, text that is not UTF-8.
     """
     try:
-        decoded: T = _decoder(kind).decode(data)
+        decoded: T = _decoder(cast(Any, kind)).decode(data)
     except (RecursionError, UnicodeDecodeError) as error:
         raise msgspec.DecodeError(str(error)) from None
     return decoded
