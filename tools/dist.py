@@ -31,7 +31,7 @@ from wheels import ROOT, committed, pack, run, unpacked
 ROOTS: Final = ("", "backends/", "plugins/")
 """Where the packages of the wheel are in the tree."""
 PACKAGES: Final = ("ernie_rt/", "backends/", "plugins/")
-BESIDE: Final = {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"}
+BESIDE: Final = {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "SECURITY.md", "pyproject.toml"}
 """What an sdist has of the tree beside the packages."""
 SDIST_ONLY: Final = "backends/ernie_rt_onnx/ops/"
 """The sources of the library of operators."""

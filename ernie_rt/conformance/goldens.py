@@ -23,11 +23,11 @@ from ernie_rt.conformance.rounding import EPSILON
 from ernie_rt.conformance.subject import Outcome
 from ernie_rt.contract.protocols import Executable, Numerics, OpNumerics
 from ernie_rt.errors import ConformanceError
-from ernie_rt.files import open_readonly
 from ernie_rt.graph.ops import OPS
 from ernie_rt.graph.types import DType
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.sequence import Request, SequenceState
+from ernie_rt.weights.integrity import digest_of
 
 Array = npt.NDArray[Any]
 
@@ -152,8 +152,7 @@ def weights_digest(folder: Path) -> str:
     """The SHA-256 of a checkpoint's config and weights."""
     total = hashlib.sha256()
     for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
-        with open_readonly(path) as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        total.update(bytes.fromhex(digest_of(path)))
     return total.hexdigest()
 
 

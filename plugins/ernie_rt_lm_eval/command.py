@@ -101,6 +101,6 @@ def _specified(tasks: list[str], data: list[str], manager: Any) -> Iterator[list
                 raise OptionError("--data is for tasks that are YAML", found=task)
             specs.append(Path(folder) / f"{task}.yaml")
             # JSON is YAML.
-            with write_atomic(specs[-1]) as written:
-                written.write(json.dumps({"include": str(home), "task": task, "dataset_kwargs": given}).encode())
+            with write_atomic(specs[-1]) as spec:
+                spec.write(json.dumps({"include": str(home), "task": task, "dataset_kwargs": given}).encode())
         yield list(map(str, specs))

@@ -14,7 +14,7 @@ from support.commands import command
 from support.shown import PAGES, ROOT
 
 DOCS = ROOT / "docs"
-AROUND = (*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md")
+AROUND = (*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md")
 EXAMPLES = ("likely", "yours")
 """Commands that pages make up."""
 LINK = re.compile(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
