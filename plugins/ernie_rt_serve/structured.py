@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -25,8 +26,8 @@ MANY, SEVERAL, ONE = (
 """Where schemas lie within a schema: in an object, in a list, by themselves."""
 FAILED: Final = "at 1(8): failed to compile JSON schema: "
 """What llguidance says before it says what is wrong."""
-MOST_LOOKED_AT: Final = 64
-"""So many schemas within one are tried in search of the wrong one."""
+LOOKED_FOR_SECONDS: Final = 1.0
+"""So long the wrong one is looked for among the schemas within one, or among those of tools."""
 
 
 def constraint(task: Task, grammars: Grammars) -> Constraint | ToolCalls | None:
@@ -68,7 +69,7 @@ def format_constraint(format: Format, grammars: Grammars) -> Constraint:
 
 def _calls(task: Task, tools: tuple[Mapping[str, Any], ...], grammars: Grammars, text: Constraint | None) -> ToolCalls:
     """Calls of these tools, by the schemas of their arguments."""
-    calls = []
+    named: list[tuple[str, str, Mapping[str, Any]]] = []
     for number, tool in enumerate(tools, 1):
         function = _function(tool)
         name, parameters = function.get("name"), function.get("parameters") or {}
@@ -77,11 +78,22 @@ def _calls(task: Task, tools: tuple[Mapping[str, Any], ...], grammars: Grammars,
             raise OptionError("a tool without a name", where=where)
         if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
             raise OptionError("the parameters of a tool are no object", where=f"{where}, {name!a:.80}")
-        parameters = {**parameters, **OBJECT}
-        _of_schema(parameters, grammars, f"{where}, {name!a:.80}")
-        head = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": '
-        calls.append(f'({json.dumps(head, ensure_ascii=False)} {_json(parameters)} "}}")')
-    return ToolCalls(grammars.compiled(f"start: {' | '.join(calls)}"), task.parallel_tool_calls, text)
+        named.append((f"{where}, {name!a:.80}", name, {**parameters, **OBJECT}))
+    try:
+        whole = grammars.compiled(f"start: {' | '.join(_call(name, parameters) for _, name, parameters in named)}")
+    except OptionError as error:
+        until = _soon()
+        for where, _, parameters in named:
+            if time.monotonic() < until:
+                _of_schema(parameters, grammars, where, until)
+        raise _at("tools", error) from None
+    return ToolCalls(whole, task.parallel_tool_calls, text)
+
+
+def _call(name: str, parameters: Mapping[str, Any]) -> str:
+    """A call of a tool, in a grammar."""
+    head = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": '
+    return f'({json.dumps(head, ensure_ascii=False)} {_json(parameters)} "}}")'
 
 
 def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -89,11 +101,17 @@ def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
     return function if isinstance(function, Mapping) else {}
 
 
-def _of_schema(schema: Mapping[str, Any], grammars: Grammars, where: str) -> Constraint:
+def _of_schema(schema: Mapping[str, Any], grammars: Grammars, where: str, until: float | None = None) -> Constraint:
+    """A constraint of a schema; OptionError with the place of what is wrong, which is looked for `until` then."""
     try:
         return grammars.compiled(f"start: {_json(schema)}")
     except OptionError as error:
-        raise _at(where + _place_of(error.found, schema, grammars, [MOST_LOOKED_AT]), error) from None
+        place = _place_of(error.found, schema, grammars, until or _soon())
+        raise _at(where + place, error) from None
+
+
+def _soon() -> float:
+    return time.monotonic() + LOOKED_FOR_SECONDS
 
 
 def _compiled(lark: str, grammars: Grammars, where: str) -> Constraint:
@@ -109,17 +127,17 @@ def _at(where: str, error: OptionError) -> OptionError:
     return OptionError(error.what, where=where, expected=error.expected, found=found, hint=error.hint)
 
 
-def _place_of(fault: str | None, schema: Mapping[str, Any], grammars: Grammars, left: list[int]) -> str:
-    """The path of the innermost schema within a schema that has the same fault by itself; at most `left` are tried."""
+def _place_of(fault: str | None, schema: Mapping[str, Any], grammars: Grammars, until: float) -> str:
+    """The path of the innermost schema within a schema that has the same fault by itself, as far as it is found in
+    time: each that is tried may take a second."""
     for path, inner in _within(schema):
-        if fault is None or left[0] == 0:
+        if fault is None or time.monotonic() > until:
             break
-        left[0] -= 1
         try:
             grammars.compiled(f"start: {_json(inner)}")
         except OptionError as error:
             if error.found == fault:
-                return path + _place_of(fault, inner, grammars, left)
+                return path + _place_of(fault, inner, grammars, until)
     return ""
 
 
