@@ -174,7 +174,7 @@ def test_prompts_of_one_key_do_not_hold_up_those_of_another(demo: Model, monkeyp
     run(body)
 
 
-@pytest.mark.parametrize("requests", [16, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("requests", [24, pytest.param(1000, marks=pytest.mark.long)])
 def test_rows_that_others_had_are_never_read(monkeypatch: pytest.MonkeyPatch, requests: int) -> None:
     """Pages are filled with NaN when they change hands: what reads one number of them fails, or says something else."""
     dice = np.random.default_rng(1)
@@ -182,13 +182,13 @@ def test_rows_that_others_had_are_never_read(monkeypatch: pytest.MonkeyPatch, re
         f"How many {'grams' if n % 2 else 'metres'} are in {n % 9} kilo? " * dice.integers(1, 9)
         for n in range(requests)
     ]
-    options: dict[str, Any] = {"max_new_tokens": 12, "ignore_eos": True, "temperature": 0.8, "seed": 3}
+    options: dict[str, Any] = {"max_new_tokens": 8, "ignore_eos": True, "temperature": 0.8, "seed": 3}
 
     def answers(model: Model) -> list[list[int]]:
-        return [*model.generate_batch(asked, **options), *model.generate_batch(asked[::-1], **options)]
+        return model.generate_batch(asked, **options)
 
     def load() -> Model:
-        return ernie_rt.load("demo", backend="eager", max_context=256, cache_tokens=600, max_sequences=6, threads=1)
+        return ernie_rt.load("demo", backend="eager", max_context=256, cache_tokens=400, max_sequences=6, threads=1)
 
     pytest.importorskip("torch")
     with load() as model:
@@ -208,7 +208,7 @@ def test_rows_that_others_had_are_never_read(monkeypatch: pytest.MonkeyPatch, re
 
         monkeypatch.setattr(PagePool, "take", poisoned)
         assert answers(model) == clean
-        assert len(taken) > 2 * len(set(taken)), "pages changed hands"
+        assert len(taken) > 3 * len(set(taken)), "pages changed hands"
 
 
 @pytest.mark.long
