@@ -73,9 +73,8 @@ def parse_json(data: bytes, *, where: str, depth: int = 64, strict: bool = True)
             below: list[Any] = []
             for container in level:
                 for key, value in list(container.items() if isinstance(container, dict) else enumerate(container)):
-                    broken = [text for text in (key, value) if isinstance(text, str) and not is_text(text)]
-                    if broken:
-                        value = container[key] = unusable(f"a lone surrogate in {broken[0]!a:.80}")
+                    if any(isinstance(text, str) and not is_text(text) for text in (key, value)):
+                        value = container[key] = unusable(f"a lone surrogate in the text at {key!a:.80}")
                     if isinstance(value, Unusable) and isinstance(key, str):
                         value.where = f"{where}: {key[:80]}"
                     elif isinstance(value, dict | list):

@@ -33,7 +33,7 @@ UNUSABLE = {
     "Infinity": (b'{"a": -Infinity}', "-Infinity is not a JSON number"),
     "overflow": (b'{"a": 1e999}', "the number 1e999 is beyond float64"),
     "duplicate": (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' occurs twice"),
-    "surrogate": (b'{"a": "\\ud800"}', r"a lone surrogate in '\\ud800'"),
+    "surrogate": (b'{"a": "\\ud800"}', "a lone surrogate in the text at 'a'"),
 }
 ELSEWHERE = {
     "in a list": (b'{"x": [1, NaN]}', "NaN"),

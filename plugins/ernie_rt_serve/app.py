@@ -71,5 +71,5 @@ async def _no_route(request: Request, error: Exception) -> Response:
     path = ascii(request.scope["path"])[1:-1][:200]
     message = f"There is nothing at {path}"
     if error.status_code == 405:
-        message = f"{path} cannot be asked with {request.method}; the header Allow says with what it can"
+        message = f"{path} cannot be asked with {request.method[:20]}; the header Allow says with what it can"
     return failure(Fault(error.status_code, message, headers=error.headers or {}), shape)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import Final
+from typing import Any, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ernie_rt_serve.reading import Reading
 from ernie_rt_serve.settings import Settings
+
+MOST_INCOMPLETE: Final = 128 << 10
+"""Bytes of headers that h11 reads before it refuses them itself; below, the gate does, and says why."""
 
 LEAST_RATE: Final = 1024
 """Bytes a second that a client reads at least, once it has left its connection full."""
@@ -29,6 +33,10 @@ class Connection(H11Protocol):
     settings: Settings
     _headers_due: asyncio.TimerHandle | None = None
     _reading_due: asyncio.TimerHandle | None = None
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.conn = Reading(h11.SERVER, MOST_INCOMPLETE)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

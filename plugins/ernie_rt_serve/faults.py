@@ -66,7 +66,8 @@ def fault_of(error: BaseException, prompt: str | None = None) -> Fault:
 
 def openai_error(fault: Fault) -> dict[str, Any]:
     """`{"error": {"message", "type", "param", "code"}}`."""
-    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 500: "server_error"}
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 500: "server_error",
+             505: "invalid_request_error"}  # fmt: skip
     kind = kinds.get(fault.status, "service_unavailable" if fault.status > 500 else "invalid_request_error")
     return {"error": {"message": fault.message, "type": kind, "param": fault.param, "code": fault.code}}
 
