@@ -57,7 +57,11 @@ class SentencePieceEncoder:
         self._processor = processor
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded: list[list[int]] = self._processor.encode(list(texts), num_threads=1)
+        encoded: list[list[int]]
+        try:
+            encoded = self._processor.encode(list(texts), num_threads=1)
+        except RuntimeError:  # for a list it starts a thread, which the system may not grant
+            encoded = [self._processor.encode(text) for text in texts]
         return encoded
 
 
