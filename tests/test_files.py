@@ -405,5 +405,5 @@ def test_where_nothing_can_be_written_for_the_time_being(make, tmp_path: Path, m
     with make():
         pass
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
-    with pytest.raises(WriteError, match=r"absent: nothing can be written .*; found No such file .* set TMPDIR"):
+    with pytest.raises(WriteError, match=r"absent: nothing can be kept in .*; found No such file .* set TMPDIR"):
         make()

@@ -103,7 +103,7 @@ def test_failures_in_one_line(name: str, cause: str, call) -> None:
         ("1", "is answered by something else"),
         ('{"value": 1, "noise": 2}', "is answered by something else"),
         ('{"error": ["a"]}', "is answered by something else"),
-        ('{"error": "\\u001b[2J"}', "\\x1b[2J"),
+        ('{"error": "\\u001b[2J", "noise": ""}', "\\x1b[2J"),
         ("[" * 99_999, "ends the process"),
     ],
 )
