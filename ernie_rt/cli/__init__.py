@@ -104,6 +104,9 @@ def main() -> None:
         parts = [str(part) for part in (error.filename, error.strerror) if part]
         say(f"ernie-rt: {printable(': '.join(parts) or str(error))}")
         sys.exit(1)
+    except MemoryError as error:
+        say(f"ernie-rt: there is not enough memory: {printable(str(error)) or 'none is left'}")
+        sys.exit(1)
     except KeyboardInterrupt:
         say("ernie-rt: interrupted")
         sys.exit(130)

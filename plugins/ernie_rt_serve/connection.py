@@ -7,6 +7,7 @@ import socket
 import struct
 from typing import Final
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ernie_rt_serve.settings import Settings
@@ -53,6 +54,15 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
         _cancel(self._headers_due)
         _cancel(self._reading_due)
+
+    def send_400_response(self, msg: str) -> None:
+        """Say that what came is not HTTP, and close; without a word where another answer has begun, or was the last."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # whoever is about to answer it need not
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:
+            self.transport.close()
 
     def _expect_headers(self) -> None:
         self._headers_due = self.loop.call_later(self.settings.header_seconds, self.transport.abort)

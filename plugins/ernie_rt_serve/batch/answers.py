@@ -14,7 +14,7 @@ import msgspec
 from ernie_rt import files
 from ernie_rt.display import shown
 from ernie_rt.errors import FileFormatError, WriteError
-from ernie_rt_serve.batch.requests import LINE_LIMIT, Ledger
+from ernie_rt_serve.batch.requests import LINE_LIMIT, UNREADABLE, Ledger
 
 SYNC_SECONDS: Final = 2.0
 """How often what was written is made to last: a machine that loses its power may lose the answers of so long."""
@@ -56,7 +56,7 @@ def answer_of(custom_id: str, request_id: str, outcome: tuple[int, bytes] | Erro
     status, body = outcome
     try:
         whole = msgspec.json.format(body, indent=-1)  # on one line
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         whole = msgspec.json.encode(body.decode("utf-8", "replace"))
     return Answer(id, custom_id, Response(status, request_id, msgspec.Raw(whole)), None)
 
@@ -140,7 +140,7 @@ class AnswerFile:
     def _note(self, number: int, line: bytes) -> None:
         try:
             answer = _decode(line)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise self._foreign(number, str(error)) from None
         if answer.custom_id not in self._ledger:
             raise self._foreign(number, f"an answer to {shown(answer.custom_id)}, which is not asked")

@@ -14,6 +14,8 @@ from ernie_rt.errors import FileFormatError, OptionError
 from ernie_rt_serve.invalid import explain
 
 LINE_LIMIT: Final = 64 << 20
+UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+"""What msgspec raises of bytes that are no JSON, or not what is wanted."""
 NAMED: Final = 10
 """How many wrong lines are named; the others are counted."""
 
@@ -153,11 +155,11 @@ def _request(line: bytes) -> Request | Bad:
         request = _decode(line)
     except msgspec.ValidationError as error:
         return Bad(": ".join(filter(None, explain(error, Request))))
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         return Bad(str(error))
     try:
         body = _decode_body(request.body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         return Bad(f"body: {error}")
     if not request.custom_id:
         return Bad("the custom_id is empty")

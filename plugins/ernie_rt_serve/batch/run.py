@@ -12,7 +12,7 @@ import msgspec
 
 from ernie_rt.errors import ErnieRtError
 from ernie_rt_serve.batch.answers import Answer, Error, answer_of
-from ernie_rt_serve.batch.requests import Request
+from ernie_rt_serve.batch.requests import UNREADABLE, Request
 
 Respond = Callable[[str, bytes, str], Awaitable[tuple[int, bytes]]]
 """Path, body and an id for the log, to a status of HTTP and a body."""
@@ -54,7 +54,7 @@ def _usage(body: msgspec.Raw) -> _Usage:
     """In the words of either protocol; zeros where there is none."""
     try:
         return msgspec.json.decode(body, type=_Used).usage or _Usage()
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return _Usage()
 
 
