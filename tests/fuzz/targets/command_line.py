@@ -1,4 +1,4 @@
-"""Commands with options and arguments of any kind. No backend runs, nobody is reached, and nothing is written outside."""
+"""Commands with options and arguments of any kind. No backend runs, nobody is reached, nothing is written outside."""
 
 from __future__ import annotations
 
