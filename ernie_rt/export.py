@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -139,13 +140,14 @@ def verify(
 
 
 def _verify_quantized(folder: Path, manifest: Manifest, progress: Progress | None) -> Verified:
-    """Names, shapes, sizes and every digest; and that nothing else lies there."""
+    """Names, shapes, sizes, every digest and every number; and that nothing else lies there."""
     again = "Fetch the folder again, or quantise the model again"
     beside = [path.name for path in sorted(folder.iterdir()) if any(fnmatch(path.name, each) for each in BESIDE)]
     unknown = () if manifest.beside is not None else tuple(beside)
     notes = check_others(folder, {MANIFEST, *manifest.digests, *unknown})
-    check_digests(folder, manifest.digests, again, progress)
-    QuantizedSource(folder, read_config(folder), manifest, reread=True).close()
+    check_digests(folder, manifest.digests, manifest.sizes, again, progress)
+    with closing(QuantizedSource(folder, read_config(folder), manifest, reread=True)) as source:
+        source.check_finite()
     digests = {MANIFEST: digest_of(own_file(folder, MANIFEST)), **manifest.digests}
     return Verified(digests, notes=notes, unchecked=unknown)
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import FileFormatError, InputError, JsonError, UnsafePathError, WriteError
-from ernie_rt.untrusted_json import parse_json
+from ernie_rt.untrusted_json import MOST_SIGNS, parse_json
 
 MIB: Final = 1 << 20
 
@@ -75,14 +75,21 @@ def member(folder: Path, name: str, *, missing: type[InputError] = FileFormatErr
             found=ascii(name[:80]),
         )
     path = folder / name
+    if own:
+        _check_own(folder, path)
     os.close(_open_regular(path, missing))
-    if not own:
-        return path
-    home = folder.resolve()
+    return path
+
+
+def _check_own(folder: Path, path: Path) -> None:
+    """UnsafePathError for a link that leaves its folder: what it leads to is not so much as opened."""
+    try:
+        home, target = folder.resolve(), path.resolve()
+    except (OSError, RuntimeError):  # of which opening it says more
+        return
     homes = [home]
     if home.parent.name == "snapshots" and home.parent.parent.name.startswith("models--"):
         homes.append(home.parent.parent / "blobs")
-    target = path.resolve()
     if not any(target.is_relative_to(allowed) for allowed in homes):
         raise UnsafePathError(
             "a link that leaves its folder",
@@ -90,7 +97,6 @@ def member(folder: Path, name: str, *, missing: type[InputError] = FileFormatErr
             found=f"a link to {target}",
             hint="Copy the folder with what its links lead to, `cp -rL FOLDER COPY`, and take the copy",
         )
-    return path
 
 
 def open_readonly(path: Path) -> BinaryIO:
@@ -103,9 +109,9 @@ def read_bytes(path: Path, limit: int) -> bytes:
     with os.fdopen(_open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         try:
-            data = file.read(size + 1) if size <= limit else b""
+            data = (file.read(size + 1) or b"") if size <= limit else b""  # None where a read would block
             if len(data) > size:  # it grows, or lies in /proc, where files have no size
-                data += file.read(limit + 1 - size)
+                data += file.read(limit + 1 - size) or b""
         except OSError as error:
             raise FileFormatError("cannot be read", where=str(path), found=error.strerror) from error
         size = max(size, len(data))
@@ -114,16 +120,19 @@ def read_bytes(path: Path, limit: int) -> bytes:
         return data
 
 
-def read_json(path: Path, *, limit: int = MIB, depth: int = 64, strict: bool = False) -> dict[str, Any]:
+def read_json(
+    path: Path, *, limit: int = MIB, depth: int = 64, strict: bool = False, signs: int | None = MOST_SIGNS
+) -> dict[str, Any]:
     """Return the JSON object in a file, read by the rules of `parse_json`.
 
-    What nobody reads may be anything that JSON libraries write, unless the file is to be `strict`.
+    What nobody reads may be anything that JSON libraries write, unless the file is to be `strict`. `signs` None is for
+    a file that holds people's text, in which there may be any number of commas.
     """
     data = read_bytes(path, limit)
     kind = recognise(data)
     if kind is not None:
         raise JsonError("not JSON", where=str(path), found=kind, hint=FOREIGN[kind])
-    value = parse_json(data, where=str(path), depth=depth, strict=strict)
+    value = parse_json(data, where=str(path), depth=depth, strict=strict, signs=signs)
     if not isinstance(value, dict):
         raise JsonError("the top level is not an object", where=str(path), found=type(value).__name__)
     return value

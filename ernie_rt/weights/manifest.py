@@ -67,6 +67,11 @@ class Manifest:
         """Of all files that it has one of."""
         return {**{name: shard.sha256 for name, shard in self.shards.items()}, **(self.beside or {})}
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of the files of weights, in bytes."""
+        return {name: shard.nbytes for name, shard in self.shards.items()}
+
     def to_json(self) -> dict[str, Any]:
         shards = {
             name: {
@@ -117,8 +122,10 @@ def _shard(entry: Mapping[str, Any], known: Storages) -> Shard:
     storages = {name: storage_from_json(weight["storage"], known) for name, weight in entry["weights"].items()}
     if not all(storage.stored for storage in storages.values()):
         raise ValueError("tables are not stored")
-    errors = {name: float(weight["error"]) for name, weight in entry["weights"].items() if "error" in weight}
-    return Shard(nbytes, sha256, storages, errors)
+    errors = {name: weight["error"] for name, weight in entry["weights"].items() if "error" in weight}
+    if not all(type(error) in (int, float) and error >= 0 for error in errors.values()):
+        raise ValueError("an impossible error")
+    return Shard(nbytes, sha256, storages, {name: float(error) for name, error in errors.items()})
 
 
 def _digest(text: str) -> str:
