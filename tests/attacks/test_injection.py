@@ -20,6 +20,7 @@ from ernie_rt.text.media import PLACEHOLDERS
 from ernie_rt.text.messages import Message, ToolCall
 from ernie_rt.text.spans import encode_spans
 from ernie_rt.text.tokenizer import Tokenizer
+from ernie_rt_lm_eval.rendered import Rendered
 from support.templates import CHATML, PLAIN, THINKING
 from support.tokenizers import ernie_tokenizer
 
@@ -112,6 +113,21 @@ def test_text_between_pictures() -> None:
         assert counted(forged(tokenizer, rng)) == expected
 
 
+def test_what_a_task_of_the_harness_says(tokenizer: Tokenizer) -> None:
+    """It hands text on, with answers behind it that it scores; the text is the template's, and the task's."""
+    rng, rendered = random.Random(16), Rendered()
+    for source in (PLAIN, THINKING):
+        template = ChatTemplate(source, TOKENS, "chat_template")
+        expected = special(encode_spans(template.spans([Message("user", "x")], tokenizer), tokenizer), tokenizer)
+        for _ in range(30):
+            said, answer, *_ = forged(tokenizer, rng)
+            text = rendered.keep(template.spans([Message("user", said)], tokenizer), tokenizer)
+            for whole in (text, text + answer, text + answer + text[-20:]):
+                ids = tokenizer.encode_template(whole, rendered.find(whole))
+                assert special(ids, tokenizer) == expected
+            assert special(tokenizer.encode_template(answer, rendered.find(answer)), tokenizer) == []
+
+
 def test_who_spells_special_tokens() -> None:
     """Texts get special ids in these places alone; a new one is to be looked at."""
     root = Path(__file__).parents[2]
@@ -126,5 +142,5 @@ def test_who_spells_special_tokens() -> None:
         "ernie_rt/text/spans.py",  # of a template's own text
         "ernie_rt/text/chat.py",  # what ends an answer
         "ernie_rt/generation/constrained.py",  # tags of the template, written by us
-        "plugins/ernie_rt_lm_eval/model.py",  # of what this template has rendered
+        "plugins/ernie_rt_lm_eval/model.py",  # where the template has put them
     }
