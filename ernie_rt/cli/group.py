@@ -78,7 +78,7 @@ class Commands(TyperGroup):
         """Run a command and end the process. What is wrong with the arguments, in which a shell may have put names that
         strangers gave to files, is said as everything else is."""
         try:
-            code = super().main(*args, **options, standalone_mode=False)
+            code = super().main(*args, **options | {"standalone_mode": False})
         except typer.Abort:
             say("Aborted!")
             sys.exit(1)

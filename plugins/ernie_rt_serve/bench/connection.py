@@ -23,7 +23,8 @@ class Client:
     """A server by its address, at `/v1` where that says no path, and the connections to it that are open and idle."""
 
     def __init__(self, base_url: str, key: str | None = None) -> None:
-        url, port = urlsplit(""), -1
+        url = urlsplit("")
+        port: int | None = -1
         with suppress(ValueError):  # brackets without end, a name that none can have, a port beyond all
             url = urlsplit(base_url)
             (url.hostname or "").encode("idna")
