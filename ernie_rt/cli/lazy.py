@@ -114,8 +114,8 @@ def examine(plugin: Plugin) -> Plugin:
             cause = f"prints when it is imported: {noise}" if noise else None
             return replace(plugin, status="ok", cause=cause, fix=None, seconds=seconds)
         case {"cause": str(why), "fix": str() | None as helps}:
-            status: Status = "unmet" if helps else "broken"
-            return replace(plugin, status=status, cause=printable(why), fix=printable(helps) if helps else plugin.fix)
+            plugin = replace(plugin, cause=printable(why), fix=printable(helps) if helps else plugin.fix)
+            return replace(plugin, status="unmet" if helps else "broken")
     return replace(plugin, status="broken", cause="importing it is answered by something else")
 
 

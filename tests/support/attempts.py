@@ -28,7 +28,7 @@ ACTS: Final = frozenset(
 )  # fmt: skip
 """What no file of a model leads to, as Python's audit events call it."""
 ROOTS: Final = (sys.prefix, sys.base_prefix, *site.getsitepackages(), Path(__file__).parents[2])
-OURS: Final = (*map(os.path.realpath, ROOTS), "/proc", "/sys", os.devnull)
+OURS: Final = (*map(os.path.realpath, ROOTS), "/proc", "/sys", "/usr/lib/os-release", os.devnull)
 """Where Python, its packages and the system's own figures lie."""
 
 
@@ -50,7 +50,7 @@ class Fate:
         return [path for path in self.opened if not any(path == home or path.startswith(home + "/") for home in homes)]
 
 
-def attempt(call: Callable[[Path], object], path: Path) -> Fate:
+def attempt(call: Callable[[Path], object], path: Path, patience: int = PATIENCE) -> Fate:
     """Call with a path in a fork of this process. A call that crashes it, or hangs, fails the test."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
@@ -59,7 +59,7 @@ def attempt(call: Callable[[Path], object], path: Path) -> Fate:
     if child == 0:
         try:
             os.close(reading)
-            told = _watched(call, path)
+            told = _watched(call, path, patience)
             with os.fdopen(writing, "wb") as pipe:
                 pipe.write(json.dumps(told).encode())
             os._exit(0)
@@ -99,9 +99,9 @@ def accepted(call: Callable[[Path], object], path: Path, home: Path | None = Non
     return fate
 
 
-def _watched(call: Callable[[Path], object], path: Path) -> dict[str, Any]:
+def _watched(call: Callable[[Path], object], path: Path, patience: int) -> dict[str, Any]:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(PATIENCE)
+    signal.alarm(patience)
     resource.setrlimit(resource.RLIMIT_DATA, (_memory("VmData") + ROOM, resource.RLIM_INFINITY))
     opened: dict[str, None] = {}
     acts: dict[str, None] = {}
