@@ -200,8 +200,8 @@ def write_atomic(path: Path, *, overwrite: bool = True, mode: int = 0o666) -> It
     _check_name(path)
     check_target(path)
     try:
-        if not overwrite and os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        if not overwrite:
+            _check_free(path)
         with _temporary(path, lambda place: os.open(place, _CREATE, mode)) as (temporary, descriptor):
             with os.fdopen(descriptor, "wb", WRITTEN_AT_ONCE) as file:
                 yield file
@@ -223,8 +223,7 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
     """
     _check_name(path)
     try:
-        if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        _check_free(path)
         with _temporary(path, _make_folder) as (temporary, _):
             folders = {temporary}
             for name, data in contents.items():
@@ -252,27 +251,33 @@ def build_folder(path: Path) -> Iterator[Path]:
     _check_name(path)
     partial = path.with_name(f"{path.name}.partial")
     try:
-        if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        _check_free(path)
         if not (partial.is_dir() and not partial.is_symlink()):
             partial.mkdir()
     except (OSError, ValueError) as error:
         raise _unwritten(path, error, "Choose another name, or move it away") from error
     try:
         with locked(partial):
-            for leftover in partial.glob(".*.tmp"):
-                leftover.unlink()
-            yield partial
-            if os.path.lexists(path):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-            _sync_folder(partial)  # what was renamed in it last, before it has the name by which it is believed
-            partial.rename(path)
+            try:
+                _check_free(path)  # now that nobody else can be about to make it
+                for leftover in partial.glob(".*.tmp"):
+                    leftover.unlink()
+                yield partial
+                _check_free(path)
+                _sync_folder(partial)  # what was renamed in it last, before it has the name by which it is believed
+                partial.rename(path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    partial.rmdir()  # by who has the lock alone: one that is empty may be another's that has just begun
+                raise
     except OSError as error:
         raise _unwritten(path, error, "Choose another name, or move it away") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.rmdir()
     _make_last(path)
+
+
+def _check_free(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
 def _check_name(path: Path) -> None:
@@ -469,8 +474,7 @@ def _rename_new(temporary: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links
-        if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        _check_free(path)
         temporary.replace(path)
 
 
