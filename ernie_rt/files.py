@@ -7,7 +7,6 @@ import errno
 import mmap
 import os
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO, Final
 
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import FileFormatError, InputError, JsonError, UnsafePathError, WriteError
+from ernie_rt.temporary import NOFOLLOW, NOTHING, READ, close, temporary_beside
 from ernie_rt.untrusted_json import parse_json
 
 MIB: Final = 1 << 20
@@ -40,13 +40,7 @@ NOT_FOR_FOLDERS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOSYS, err
 NO_LOCKS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 """What systems say that have no locks for folders: NFS among them."""
 
-NOTHING: Final = -1
-"""In place of a descriptor."""
-
-# Not on every system, and zero where absent.
-_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_READ: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _NOFOLLOW
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOFOLLOW
 
 
 def recognise(first_bytes: bytes) -> str | None:
@@ -81,7 +75,7 @@ def member(folder: Path, name: str, *, missing: type[InputError] = FileFormatErr
             found=ascii(name[:80]),
         )
     path = folder / name
-    _close(_open_regular(path, missing))
+    close(_open_regular(path, missing))
     if not own:
         return path
     home = folder.resolve()
@@ -155,7 +149,7 @@ def map_readonly(path: Path) -> tuple[mmap.mmap, os.stat_result]:
         reason = getattr(error, "strerror", None) or str(error)
         raise FileFormatError("cannot be mapped", where=str(path), found=reason) from error
     finally:
-        _close(descriptor)
+        close(descriptor)
 
 
 def check_target(path: Path) -> None:
@@ -202,7 +196,7 @@ def write_atomic(path: Path, *, overwrite: bool = True, mode: int = 0o666) -> It
     try:
         if not overwrite:
             _check_free(path)
-        with _temporary(path, lambda place: os.open(place, _CREATE, mode)) as (temporary, descriptor):
+        with temporary_beside(path, lambda place: os.open(place, _CREATE, mode)) as (temporary, descriptor):
             with os.fdopen(descriptor, "wb", WRITTEN_AT_ONCE) as file:
                 yield file
                 file.flush()
@@ -224,7 +218,7 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
     _check_name(path)
     try:
         _check_free(path)
-        with _temporary(path, _make_folder) as (temporary, _):
+        with temporary_beside(path, _make_folder) as (temporary, _):
             folders = {temporary}
             for name, data in contents.items():
                 assert not Path(name).is_absolute() and ".." not in Path(name).parts
@@ -293,87 +287,9 @@ def _unwritten(path: Path, error: OSError | ValueError, instead: str) -> WriteEr
     return WriteError("cannot be written", where=str(path), found=reason, hint=hint)
 
 
-@contextlib.contextmanager
-def _temporary(path: Path, create: Callable[[Path], int]) -> Iterator[tuple[Path, int]]:
-    """Something new beside `path`, and what `create` says of it; what the block leaves of it is removed.
-
-    As long as it is there it is locked, by which others know that who writes it lives. What nobody has locked was left
-    by one that was killed, and is removed first.
-    """
-    for leftover in _leftovers(path):
-        held = _hold(leftover)
-        if held is not None and held != NOTHING:
-            _remove(leftover)
-            _close(held)
-    while True:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-        try:
-            created = create(temporary)
-            held = _hold(temporary)
-            if held is not None:
-                break
-            _close(created)  # taken for dead before it was locked
-        except BaseException:
-            _remove(temporary)
-            raise
-    try:
-        yield temporary, created
-    finally:
-        _remove(temporary)
-        _close(held)
-
-
-def _leftovers(path: Path) -> list[Path]:
-    """What others write, or have left, in the place of `path`."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
-    try:
-        with os.scandir(path.parent) as entries:
-            return [path.with_name(entry.name) for entry in entries if name.fullmatch(entry.name)]
-    except OSError:  # a folder that one may write to and not look into
-        return []
-
-
-def _hold(temporary: Path) -> int | None:
-    """Lock it, until this descriptor is closed: NOTHING where that is not possible; None when another one has it, or it
-    has gone."""
-    try:
-        import fcntl
-
-        descriptor = os.open(temporary, _READ)
-    except FileNotFoundError:
-        return None
-    except (ImportError, OSError):
-        return NOTHING
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), temporary.stat()):
-            return descriptor
-        held = None
-    except (BlockingIOError, FileNotFoundError):
-        held = None
-    except OSError:
-        held = NOTHING
-    _close(descriptor)
-    return held
-
-
-def _remove(temporary: Path) -> None:
-    try:
-        temporary.unlink()
-    except OSError:  # a folder
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def _make_folder(path: Path) -> int:
     path.mkdir()
     return NOTHING
-
-
-def _close(descriptor: int) -> None:
-    """Close what nothing was written to, so that nothing is lost where that fails."""
-    if descriptor != NOTHING:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -403,7 +319,7 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
         yield
     finally:
-        _close(descriptor)
+        close(descriptor)
 
 
 def free_bytes(folder: Path) -> int:
@@ -433,7 +349,7 @@ def _open_regular(path: Path, missing: type[InputError] = FileFormatError) -> in
         target = path.resolve(strict=True)
         mode = target.lstat().st_mode
         if stat.S_ISREG(mode):
-            descriptor = os.open(target, _READ)
+            descriptor = os.open(target, READ)
             mode = os.fstat(descriptor).st_mode
             if stat.S_ISREG(mode):
                 return descriptor
@@ -500,4 +416,4 @@ def _sync_folder(folder: Path) -> None:
         if error.errno not in NOT_FOR_FOLDERS:
             raise
     finally:
-        _close(descriptor)
+        close(descriptor)
