@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Final, TypeVar, cast
 
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import FileFormatError, InputError, JsonError, UnsafePathError, WriteError
+from ernie_rt.temporary import NOFOLLOW, NOTHING, READ, close, temporary_beside
 from ernie_rt.untrusted_json import MOST_SIGNS, parse_json
 
 MIB: Final = 1 << 20
@@ -43,13 +44,7 @@ NOT_FOR_FOLDERS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOSYS, err
 NO_LOCKS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 """What systems say that have no locks for folders: NFS among them."""
 
-NOTHING: Final = -1
-"""In place of a descriptor."""
-
-# Not on every system, and zero where absent.
-_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_READ: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _NOFOLLOW
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOFOLLOW
 
 
 def recognise(first_bytes: bytes) -> str | None:
@@ -86,7 +81,7 @@ def member(folder: Path, name: str, *, missing: type[InputError] = FileFormatErr
     path = folder / name
     if own:
         _check_own(folder, path)
-    _close(_open_regular(path, missing))
+    close(_open_regular(path, missing))
     return path
 
 
@@ -167,7 +162,7 @@ def map_readonly(path: Path) -> tuple[mmap.mmap, os.stat_result]:
         reason = getattr(error, "strerror", None) or str(error)
         raise FileFormatError("cannot be mapped", where=str(path), found=reason) from error
     finally:
-        _close(descriptor)
+        close(descriptor)
 
 
 def check_target(path: Path) -> None:
@@ -212,9 +207,9 @@ def write_atomic(path: Path, *, overwrite: bool = True, mode: int = 0o666) -> It
     _check_name(path)
     check_target(path)
     try:
-        if not overwrite and os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        with _temporary(path, lambda place: os.open(place, _CREATE, mode)) as (temporary, descriptor):
+        if not overwrite:
+            _check_free(path)
+        with temporary_beside(path, lambda place: os.open(place, _CREATE, mode)) as (temporary, descriptor):
             with os.fdopen(descriptor, "wb", WRITTEN_AT_ONCE) as file:
                 yield file
                 file.flush()
@@ -238,9 +233,8 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
             raise UnsafePathError("a file name that leads out of its folder", where=str(path), found=ascii(name[:80]))
     _check_name(path)
     try:
-        if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        with _temporary(path, _make_folder) as (temporary, _):
+        _check_free(path)
+        with temporary_beside(path, _make_folder) as (temporary, _):
             folders = {temporary}
             for name, data in contents.items():
                 folder = (temporary / name).parent
@@ -265,26 +259,27 @@ def build_folder(path: Path) -> Iterator[Path]:
     """
     partial = partial_of(path)
     try:
-        if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        _check_free(path)
         if not (partial.is_dir() and not partial.is_symlink()):
             partial.mkdir()
     except (OSError, ValueError) as error:
         raise _unwritten(path, error, "Choose another name, or move it away") from error
     try:
         with locked(partial):
-            for leftover in partial.glob(".*.tmp"):
-                leftover.unlink()
-            yield partial
-            if os.path.lexists(path):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-            _sync_folder(partial)  # what was renamed in it last, before it has the name by which it is believed
-            partial.rename(path)
+            try:
+                _check_free(path)  # now that nobody else can be about to make it
+                for leftover in partial.glob(".*.tmp"):
+                    leftover.unlink()
+                yield partial
+                _check_free(path)
+                _sync_folder(partial)  # what was renamed in it last, before it has the name by which it is believed
+                partial.rename(path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    partial.rmdir()  # by who has the lock alone: one that is empty may be another's that has just begun
+                raise
     except OSError as error:
         raise _unwritten(path, error, "Choose another name, or move it away") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.rmdir()
     _make_last(path)
 
 
@@ -321,6 +316,11 @@ def unkept(reason: str | None) -> WriteError:
     )
 
 
+def _check_free(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+
 def _check_name(path: Path) -> None:
     """WriteError for a path beside which nothing could be written, such as `.` or `/`."""
     if path.name in ("", ".."):
@@ -334,87 +334,9 @@ def _unwritten(path: Path, error: OSError | ValueError, instead: str) -> WriteEr
     return WriteError("cannot be written", where=str(path), found=reason, hint=hint)
 
 
-@contextlib.contextmanager
-def _temporary(path: Path, create: Callable[[Path], int]) -> Iterator[tuple[Path, int]]:
-    """Something new beside `path`, and what `create` says of it; what the block leaves of it is removed.
-
-    As long as it is there it is locked, by which others know that who writes it lives. What nobody has locked was left
-    by one that was killed, and is removed first.
-    """
-    for leftover in _leftovers(path):
-        held = _hold(leftover)
-        if held is not None and held != NOTHING:
-            _remove(leftover)
-            _close(held)
-    while True:
-        temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
-        try:
-            created = create(temporary)
-            held = _hold(temporary)
-            if held is not None:
-                break
-            _close(created)  # taken for dead before it was locked
-        except BaseException:
-            _remove(temporary)
-            raise
-    try:
-        yield temporary, created
-    finally:
-        _remove(temporary)
-        _close(held)
-
-
-def _leftovers(path: Path) -> list[Path]:
-    """What others write, or have left, in the place of `path`."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
-    try:
-        with os.scandir(path.parent) as entries:
-            return [path.with_name(entry.name) for entry in entries if name.fullmatch(entry.name)]
-    except OSError:  # a folder that one may write to and not look into
-        return []
-
-
-def _hold(temporary: Path) -> int | None:
-    """Lock it, until this descriptor is closed: NOTHING where that is not possible; None when another one has it, or it
-    has gone."""
-    try:
-        import fcntl
-
-        descriptor = os.open(temporary, _READ)
-    except FileNotFoundError:
-        return None
-    except (ImportError, OSError):
-        return NOTHING
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), temporary.stat()):
-            return descriptor
-        held = None
-    except (BlockingIOError, FileNotFoundError):
-        held = None
-    except OSError:
-        held = NOTHING
-    _close(descriptor)
-    return held
-
-
-def _remove(temporary: Path) -> None:
-    try:
-        temporary.unlink()
-    except OSError:  # a folder
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def _make_folder(path: Path) -> int:
     path.mkdir()
     return NOTHING
-
-
-def _close(descriptor: int) -> None:
-    """Close what nothing was written to, so that nothing is lost where that fails."""
-    if descriptor != NOTHING:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -444,7 +366,7 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
         yield
     finally:
-        _close(descriptor)
+        close(descriptor)
 
 
 def free_bytes(folder: Path) -> int:
@@ -474,7 +396,7 @@ def _open_regular(path: Path, missing: type[InputError] = FileFormatError) -> in
         target = path.resolve(strict=True)
         mode = target.lstat().st_mode
         if stat.S_ISREG(mode):
-            descriptor = os.open(target, _READ)
+            descriptor = os.open(target, READ)
             mode = os.fstat(descriptor).st_mode
             if stat.S_ISREG(mode):
                 return descriptor
@@ -515,8 +437,7 @@ def _rename_new(temporary: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links
-        if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        _check_free(path)
         temporary.replace(path)
 
 
@@ -542,4 +463,4 @@ def _sync_folder(folder: Path) -> None:
         if error.errno not in NOT_FOR_FOLDERS:
             raise
     finally:
-        _close(descriptor)
+        close(descriptor)

@@ -350,6 +350,14 @@ def test_locks(tmp_path: Path) -> None:
     assert got.is_set()
 
 
+def test_who_comes_second_takes_nothing_from_who_has_just_begun(tmp_path: Path) -> None:
+    with files.build_folder(tmp_path / "new") as folder:
+        with pytest.raises(WriteError, match="another process is writing it"), files.build_folder(tmp_path / "new"):
+            pass
+        (folder / "file").touch()
+    assert (tmp_path / "new" / "file").exists()
+
+
 def test_a_lock_on_what_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another folder may have its name by the time that it is locked."""
     folder = tmp_path / "folder"

@@ -268,7 +268,7 @@ KINDS: Mapping[str, Kind] = {
         {
             "ernie_rt/cli/doctor.py": "names of its own commands",
             "ernie_rt/discovery/announcement.py": "constants of this module",
-            "ernie_rt/files.py": "a file's own name, escaped",
+            "ernie_rt/temporary.py": "a file's own name, escaped",
             "ernie_rt/hooks.py": "a constant of this module",
             "ernie_rt/planning/seeing.py": "constants of this module",
             "ernie_rt/text/finding.py": "one class of letters, escaped",

@@ -92,7 +92,7 @@ def _new(given: Path, work: Path) -> object:
 def _file(overwrite: bool) -> Callable[[Path, Path], object]:
     def run(given: Path, work: Path) -> None:
         with files.write_atomic(work / "out", overwrite=overwrite) as file:
-            file.write(b"new" * files.WRITTEN_AT_ONCE)
+            file.write(b"new" * (files.WRITTEN_AT_ONCE // 2))
             file.write(b"and more")
 
     return run

@@ -6,15 +6,18 @@ import os
 import time
 import uuid
 from contextlib import ExitStack
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
 from ernie_rt import files
 from ernie_rt.display import shown
 from ernie_rt.errors import FileFormatError, WriteError
+from ernie_rt.files import MIB
 from ernie_rt_serve.batch.requests import LINE_LIMIT, Ledger
 from ernie_rt_serve.structs import decode, on_one_line
 
@@ -123,6 +126,12 @@ class AnswerFile:
         end = 0
         with self._path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT), b""), 1):
+                if b"\0" in line:  # as after a loss of power: what was not synced may have become zeros
+                    begun = line.partition(b"\0")[0]
+                    torn = BEGINNING.startswith(begun) and _zeros(line[len(begun) :], file)
+                    if not (end or begun.startswith(BEGINNING) or torn):
+                        raise self._foreign(number, "null characters")
+                    return end
                 if line.endswith(b"\n"):
                     self._note(number, line)
                     end += len(line)
@@ -147,3 +156,8 @@ class AnswerFile:
             "not a file of answers to these requests", where=f"{self._path}, line {number}", found=found,
             hint="Name another file, or move this one away",
         )  # fmt: skip
+
+
+def _zeros(line: bytes, file: BinaryIO) -> bool:
+    """Whether a line and all that comes after it are nothing but zeros."""
+    return not any(piece.strip(b"\0") for piece in chain([line], iter(partial(file.read, MIB), b"")))

@@ -146,12 +146,26 @@ def test_a_torn_line_is_dropped_and_answered_again(cut: int, tmp_path: Path) -> 
     assert (again.found, again.tally.answered) == (4, 1) and whole(read(path), 5)
 
 
+@pytest.mark.parametrize("kept", [0, 5, 40, 1])
+def test_zeros_after_a_loss_of_power_are_dropped(kept: int, tmp_path: Path) -> None:
+    """A file system may have a file's new length, and not what was to fill it."""
+    write_requests(tmp_path / "asked.jsonl", 5)
+    run(job(tmp_path))
+    path = tmp_path / "answers.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    data = lines[0] if kept == 1 else lines[0][:kept]
+    path.write_bytes(data + bytes(9000) + (lines[-1] if kept == 1 else b""))
+    again = run(job(tmp_path))
+    assert (again.found, again.tally.answered) == (kept == 1, 5 - (kept == 1)) and whole(read(path), 5)
+
+
 OTHERS = {
     "notes": b"buy milk\nand bread\n",
     "one line": b"buy milk",
     "another batch": BEGINNING + b'1","custom_id":"other","response":null,"error":null}\n',
     "twice": (BEGINNING + b'1","custom_id":"r1","response":null,"error":null}\n') * 2,
     "torn within": BEGINNING + b'1","cus\n' + BEGINNING + b'1","custom_id":"r1","response":null,"error":null}\n',
+    "a picture": bytes(3) + b"\1\0" * 20 + b"\n",
     "requests": json.dumps(request(0)).encode() + b"\n",
     "nested": BEGINNING + b'1","custom_id":"r1","response":' + b"[" * 99_999 + b"\n",
     "not UTF-8": BEGINNING + b'1","custom_id":"r\xff","response":null,"error":null}\n',
