@@ -159,6 +159,23 @@ def test_the_forms_that_converters_have_written(converted: Json, sentencepiece: 
         assert older.encode(text) == sentencepiece.encode(text)
 
 
+@pytest.mark.parametrize(
+    ("said", "spaced"),
+    [
+        ({"prepend_scheme": "never"}, False),
+        ({"prepend_scheme": "first", "add_prefix_space": False}, True),
+        ({"add_prefix_space": False}, False),
+        ({"add_prefix_space": True}, True),
+        ({}, True),
+    ],
+)
+def test_whether_a_space_is_put_in_front(said: Json, spaced: bool, converted: Json, tmp_path: Path) -> None:
+    """Files from before `prepend_scheme` have a flag, which the package takes to be true where it is not there."""
+    step = {"type": "Metaspace", "replacement": "\u2581", "split": False} | said
+    tokenizer = read(converted | {"pre_tokenizer": step}, tmp_path)
+    assert tokenizer.pieces[tokenizer.encode("the")[0]] == (b" the" if spaced else b"the")
+
+
 def test_matched_pieces_and_named_ones(converted: Json, tmp_path: Path) -> None:
     """An added token that is a piece and not special is matched in text; what a file names special is not."""
     data = copy.deepcopy(converted)

@@ -153,14 +153,27 @@ def test_the_template_is_asked_once(tokenizer: Tokenizer, monkeypatch: pytest.Mo
     assert len(asked) == 2, "what kind it is, and what it makes of an answer"
 
 
-@pytest.mark.parametrize("name", ["<|LOC_0|>", "[/INST]", "<end of turn>"])
-def test_a_token_that_decodes_to_text_is_not_shown_where_it_ends_an_answer(name: str, tmp_path: Path) -> None:
-    write_ernie_tokenizer(tmp_path, turns())
-    path = tmp_path / "tokenizer_config.json"
+def with_added(name: str, folder: Path) -> Tokenizer:
+    """ERNIE's tokenizer with a token that is added as text."""
+    write_ernie_tokenizer(folder, turns())
+    path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text())
     settings["added_tokens_decoder"]["100297"] = {"content": name, "special": False}
     path.write_text(json.dumps(settings))
-    tokenizer = Tokenizer.load(tmp_path, ernie_config())
+    return Tokenizer.load(folder, ernie_config())
+
+
+@pytest.mark.parametrize("name", ["User", "***", "<a", "[]"])
+def test_a_word_that_was_added_as_text_ends_no_answer(name: str, tmp_path: Path) -> None:
+    tokenizer = with_added(name, tmp_path)
+    assert 100297 in tokenizer.encode(f"x {name}")
+    ends = ChatTemplate(turns().replace("<mask:7>", name), TOKENS, "x").stop_ids(tokenizer)
+    assert ends == (tokenizer.encode_special("<mask:6>"),)  # what begins the next turn
+
+
+@pytest.mark.parametrize("name", ["<|LOC_0|>", "[/INST]", "<end of turn>"])
+def test_a_token_that_decodes_to_text_is_not_shown_where_it_ends_an_answer(name: str, tmp_path: Path) -> None:
+    tokenizer = with_added(name, tmp_path)
     (end,) = ChatTemplate(turns().replace("<mask:7>", name), TOKENS, "x").stop_ids(tokenizer)
     assert end == 100297 and tokenizer.decode([end]) == name
     text = TextStream(tokenizer, (), [end])

@@ -48,6 +48,17 @@ def test_the_frames_that_were_chosen(form: str, codec: str) -> None:
     assert (item.kind, item.grid, item.tokens, item.note) == ("video", (16, 30, 40), 2400, "")
 
 
+def test_a_broken_frame_is_left_out() -> None:
+    """One beside it is shown in its place, as players do, and what follows as ever."""
+    data = bytearray(video(8, "avi", "mjpeg", rate=2))
+    assert shown(load_video(bytes(data), min_pixels=0).frames) == [*range(8)]
+    begins = [place for place in range(len(data)) if data.startswith(b"\xff\xd8\xff", place)]
+    assert len(begins) == 8
+    data[begins[3] : begins[4] - 8] = bytes(begins[4] - 8 - begins[3])
+    found = shown(load_video(bytes(data), min_pixels=0).frames)
+    assert found[:3] == [0, 1, 2] and found[3] in (2, 4) and found[4:] == [4, 5, 6, 7]
+
+
 def test_they_are_pixel_by_pixel_what_decoding_all_gives(tmp_path: Path) -> None:
     """With seeking from key frame to key frame, which a high rate and few wanted frames make."""
     pixels = [noise(6, 8, seed=n).repeat(16, 0).repeat(16, 1) for n in range(100)]

@@ -52,6 +52,8 @@ STRANGERS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "ONNX in a folder of its own": (touch("onnx/model.onnx", "tokenizer.json"), "an ONNX model", "ernie-rt export"),
     "Paddle's graph": (touch("model.pdmodel", "model.pdiparams"), "a static graph of Paddle", "Take the checkpoint"),
     "MLX of old": (touch("weights.npz"), "weights of MLX", "Take the checkpoint"),
+    "Core ML": (touch("model.mlpackage/Manifest.json"), "a Core ML model", "Take the checkpoint"),
+    "TensorRT": (touch("rank0.engine", "config.txt"), "a TensorRT engine", "Take the checkpoint"),
     "OpenVINO": (touch("openvino_model.xml"), "an OpenVINO model", "Take the checkpoint"),
     "a trainer's parts": (touch("global_step500/x.pt", "latest"), "a trainer's own state, in parts", "save_pretrained"),
     "a trainer's shards": (touch("__0_0.distcp", ".metadata"), "a trainer's own state, in parts", "save_pretrained"),

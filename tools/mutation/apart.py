@@ -11,6 +11,7 @@ What takes long to import is imported once. Each run is a fork of that.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -29,7 +30,7 @@ ALONE: Final = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--moun
 WARM: Final = (
     "pytest", "_pytest.assertion.rewrite", "hypothesis", "hypothesis.strategies", "numpy", "numpy.testing", "ml_dtypes",
     "torch", "onnx", "onnxruntime", "safetensors.numpy", "transformers", "starlette.applications", "uvicorn", "msgspec",
-    "openai", "anthropic", "jinja2", "typer", "huggingface_hub",
+    "openai", "anthropic", "jinja2", "typer", "huggingface_hub", "anyio.pytest_plugin",
 )  # fmt: skip
 OPTIONS: Final = (
     "-x",
@@ -257,10 +258,13 @@ def main() -> None:
     os.chdir(tree.root)
     os.environ |= {"HOME": str(tree.scratch / "home"), "TMPDIR": str(tree.scratch / "tmp"), "OMP_NUM_THREADS": "1"}
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     tree.restore()
     for name in told["warm"]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    gc.freeze()  # or each run would look through all of it for garbage
     print(json.dumps({"ready": True}), file=answers, flush=True)
     while line := orders.readline():
         asked = json.loads(line)
