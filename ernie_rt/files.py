@@ -7,24 +7,23 @@ import errno
 import mmap
 import os
 import re
-import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import FileFormatError, InputError, JsonError, UnsafePathError, WriteError
 from ernie_rt.untrusted_json import parse_json
 
+if TYPE_CHECKING:
+    import tempfile
+
 MIB: Final = 1 << 20
 
 WRITTEN_AT_ONCE: Final = 8 * MIB
 """A multiple of a huge page: what is written in smaller pieces lies in small pages until it is read anew."""
-
-T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
 """Told, as work goes on, the bytes done so far and in all."""
@@ -189,7 +188,7 @@ def write_atomic(path: Path, *, overwrite: bool = True, mode: int = 0o666) -> It
     `overwrite=False` refuses a path that exists, even one that appears meanwhile. A folder, a device or a pipe is never
     replaced. `mode` is subject to the umask.
     """
-    temporary = _beside(path, f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = _beside(path, f".{path.name}.{os.urandom(8).hex()}.tmp")
     check_target(path)
     try:
         if not overwrite and os.path.lexists(path):
@@ -220,7 +219,7 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
     for name in contents:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UnsafePathError("a file name that leads out of its folder", where=str(path), found=ascii(name[:80]))
-    temporary = _beside(path, f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = _beside(path, f".{path.name}.{os.urandom(8).hex()}.tmp")
     try:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -270,17 +269,21 @@ def build_folder(path: Path) -> Iterator[Path]:
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
     """A folder of this process alone, gone when a `with` block ends; WriteError where none can be made."""
-    return _temporary(lambda: tempfile.TemporaryDirectory(prefix="ernie-rt-"))
+    return cast(
+        "tempfile.TemporaryDirectory[str]", _temporary(lambda module: module.TemporaryDirectory(prefix="ernie-rt-"))
+    )
 
 
 def temporary_file() -> BinaryIO:
     """A file without a name, gone when it is closed; WriteError where none can be made."""
-    return cast(BinaryIO, _temporary(tempfile.TemporaryFile))
+    return cast(BinaryIO, _temporary(lambda module: module.TemporaryFile()))
 
 
-def _temporary(make: Callable[[], T]) -> T:
+def _temporary(make: Callable[[Any], Any]) -> Any:
+    import tempfile  # which few commands need
+
     try:
-        return make()
+        return make(tempfile)
     except OSError as error:
         raise WriteError(
             "nothing can be written for the time being",
