@@ -11,7 +11,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import FileFormatError, InputError, JsonError, UnsafePathError, WriteError
@@ -269,14 +269,14 @@ def build_folder(path: Path) -> Iterator[Path]:
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
     """A folder of this process alone, gone when a `with` block ends; WriteError where none can be made."""
-    return cast(
-        "tempfile.TemporaryDirectory[str]", _temporary(lambda module: module.TemporaryDirectory(prefix="ernie-rt-"))
-    )
+    folder: tempfile.TemporaryDirectory[str] = _temporary(lambda kinds: kinds.TemporaryDirectory(prefix="ernie-rt-"))
+    return folder
 
 
 def temporary_file() -> BinaryIO:
     """A file without a name, gone when it is closed; WriteError where none can be made."""
-    return cast(BinaryIO, _temporary(lambda module: module.TemporaryFile()))
+    file: BinaryIO = _temporary(lambda kinds: kinds.TemporaryFile())
+    return file
 
 
 def _temporary(make: Callable[[Any], Any]) -> Any:
