@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-optimized test-hashes test-long check audit sbom bench docs wheels dist clean
+.PHONY: demo test test-optimized test-hashes test-long fuzz faults check audit sbom bench docs wheels dist clean
 
 .venv/.ready: pyproject.toml constraints.txt tools/source_paths.py $(wildcard backends/ernie_rt_onnx/ops/*)
 	@echo "Setting up .venv: this downloads PyTorch and more, which takes minutes"
@@ -28,6 +28,13 @@ test-hashes: .venv/.ready  ## the default suite with sets and dictionaries of ot
 
 test-long: .venv/.ready  ## what takes minutes
 	$(PYTEST) -m long
+
+INPUTS ?= 4000000
+fuzz: .venv/.ready  ## hostile inputs for every reader: an hour of two cores, or as many as INPUTS says
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --jobs 2 --inputs $(INPUTS) --json build/fuzz.json
+
+faults: .venv/.ready  ## kills, calls that fail, full disks, losses of power: all of it, and the figures as JSON
+	PYTHONPATH=tests $(BIN)/python -m faults
 
 check: .venv/.ready  ## lint, formatting, types, import contracts
 	$(BIN)/ruff check .

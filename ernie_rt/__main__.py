@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import _thread
 import sys
+import threading
+from typing import Final
+
+AGAIN_SECONDS: Final = 0.01
 
 
 def main() -> None:
     """Run the command line; Ctrl-C counts from here, before anything large is imported."""
+    sys.unraisablehook = _unraisable
     try:
         from ernie_rt.cli import main as run
     except KeyboardInterrupt:
         sys.exit(130)
     run()
+
+
+def _unraisable(told: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C that came where nothing can be raised, as within an import: it comes once more in a moment."""
+    if isinstance(told.exc_value, KeyboardInterrupt):
+        threading.Timer(AGAIN_SECONDS, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(told)
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ class ErnieRtError(Exception):
     ) -> None:
         self.what = _shortened(what)
         self.where = None if where is None else _shortened(where)
-        self.expected = None if expected is None else _shortened(str(expected))
-        self.found = None if found is None else _shortened(str(found))
+        self.expected = None if expected is None else _shortened(_printed(expected))
+        self.found = None if found is None else _shortened(_printed(found))
         self.hint = hint
         super().__init__(self.what)
 
@@ -69,6 +69,13 @@ class ErnieRtError(Exception):
         if self.hint is not None:
             text += f". {self.hint}"
         return text
+
+
+def _printed(value: object) -> str:
+    try:
+        return str(value)
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        return f"a value of type {type(value).__name__} that is too long to print"
 
 
 def _shortened(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,7 +21,7 @@ from ernie_rt.location import Located, locate
 from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.folder import BESIDE
 from ernie_rt.weights.integrity import check_digests, check_others, digest_of, own_file
-from ernie_rt.weights.manifest import MANIFEST, Manifest, read_manifest
+from ernie_rt.weights.manifest import MANIFEST, Manifest, check_undamaged, read_manifest
 from ernie_rt.weights.quantize import Quantization
 from ernie_rt.weights.quantized import QuantizedSource
 
@@ -139,13 +140,15 @@ def verify(
 
 
 def _verify_quantized(folder: Path, manifest: Manifest, progress: Progress | None) -> Verified:
-    """Names, shapes, sizes and every digest; and that nothing else lies there."""
+    """Names, shapes, sizes, every digest and every number; and that nothing else lies there."""
     again = "Fetch the folder again, or quantise the model again"
     beside = [path.name for path in sorted(folder.iterdir()) if any(fnmatch(path.name, each) for each in BESIDE)]
     unknown = () if manifest.beside is not None else tuple(beside)
     notes = check_others(folder, {MANIFEST, *manifest.digests, *unknown})
-    check_digests(folder, manifest.digests, again, progress)
-    QuantizedSource(folder, read_config(folder), manifest, reread=True).close()
+    check_digests(folder, manifest.digests, manifest.sizes, again, progress)
+    with closing(QuantizedSource(folder, read_config(folder), manifest, reread=True)) as source:
+        source.check_finite()
+    check_undamaged(own_file(folder, MANIFEST))
     digests = {MANIFEST: digest_of(own_file(folder, MANIFEST)), **manifest.digests}
     return Verified(digests, notes=notes, unchecked=unknown)
 

@@ -10,12 +10,13 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar, cast
 
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import FileFormatError, InputError, JsonError, UnsafePathError, WriteError
-from ernie_rt.untrusted_json import parse_json
+from ernie_rt.untrusted_json import MOST_SIGNS, parse_json
 
 if TYPE_CHECKING:
     import tempfile
@@ -24,6 +25,8 @@ MIB: Final = 1 << 20
 
 WRITTEN_AT_ONCE: Final = 8 * MIB
 """A multiple of a huge page: what is written in smaller pieces lies in small pages until it is read anew."""
+
+T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
 """Told, as work goes on, the bytes done so far and in all."""
@@ -36,8 +39,14 @@ FOREIGN: Final[Mapping[str, str]] = {
 }
 """What `recognise` can tell, and what to do about each."""
 
+NOT_FOR_FOLDERS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""What file systems say that sync no folders, those of other machines among them."""
+
 NO_LOCKS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 """What systems say that have no locks for folders: NFS among them."""
+
+NOTHING: Final = -1
+"""In place of a descriptor."""
 
 # Not on every system, and zero where absent.
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -77,7 +86,7 @@ def member(folder: Path, name: str, *, missing: type[InputError] = FileFormatErr
             found=ascii(name[:80]),
         )
     path = folder / name
-    os.close(_open_regular(path, missing))
+    _close(_open_regular(path, missing))
     if not own:
         return path
     home = folder.resolve()
@@ -95,7 +104,7 @@ def member(folder: Path, name: str, *, missing: type[InputError] = FileFormatErr
     return path
 
 
-def open_readonly(path: Path) -> BinaryIO:
+def open_readonly(path: Path) -> BufferedReader:
     """A regular file, to be read piece by piece."""
     return os.fdopen(_open_regular(path), "rb")
 
@@ -105,9 +114,9 @@ def read_bytes(path: Path, limit: int) -> bytes:
     with os.fdopen(_open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         try:
-            data = file.read(size + 1) if size <= limit else b""
+            data = (file.read(size + 1) or b"") if size <= limit else b""  # None where a read would block
             if len(data) > size:  # it grows, or lies in /proc, where files have no size
-                data += file.read(limit + 1 - size)
+                data += file.read(limit + 1 - size) or b""
         except OSError as error:
             raise FileFormatError("cannot be read", where=str(path), found=error.strerror) from error
         size = max(size, len(data))
@@ -116,16 +125,19 @@ def read_bytes(path: Path, limit: int) -> bytes:
         return data
 
 
-def read_json(path: Path, *, limit: int = MIB, depth: int = 64, strict: bool = False) -> dict[str, Any]:
+def read_json(
+    path: Path, *, limit: int = MIB, depth: int = 64, strict: bool = False, signs: int | None = MOST_SIGNS
+) -> dict[str, Any]:
     """Return the JSON object in a file, read by the rules of `parse_json`.
 
-    What nobody reads may be anything that JSON libraries write, unless the file is to be `strict`.
+    What nobody reads may be anything that JSON libraries write, unless the file is to be `strict`. `signs` None is for
+    a file that holds people's text, in which there may be any number of commas.
     """
     data = read_bytes(path, limit)
     kind = recognise(data)
     if kind is not None:
         raise JsonError("not JSON", where=str(path), found=kind, hint=FOREIGN[kind])
-    value = parse_json(data, where=str(path), depth=depth, strict=strict)
+    value = parse_json(data, where=str(path), depth=depth, strict=strict, signs=signs)
     if not isinstance(value, dict):
         raise JsonError("the top level is not an object", where=str(path), found=type(value).__name__)
     return value
@@ -151,7 +163,7 @@ def map_readonly(path: Path) -> tuple[mmap.mmap, os.stat_result]:
         reason = getattr(error, "strerror", None) or str(error)
         raise FileFormatError("cannot be mapped", where=str(path), found=reason) from error
     finally:
-        os.close(descriptor)
+        _close(descriptor)
 
 
 def check_target(path: Path) -> None:
@@ -171,6 +183,10 @@ def check_target(path: Path) -> None:
     else:
         if not stat.S_ISREG(mode):
             raise WriteError("cannot be written", where=str(path), found=_kind(mode), hint="Name a file")
+        if not os.access(path, os.W_OK):
+            raise WriteError(
+                "cannot be written", where=str(path), found="a file that you may not write to", hint="Name another one"
+            )
     if not os.access(path.parent, os.W_OK):
         raise WriteError(
             "cannot be written",
@@ -186,29 +202,26 @@ def write_atomic(path: Path, *, overwrite: bool = True, mode: int = 0o666) -> It
 
     Until the final rename the old file stays as it is. An OSError, the block's own included, becomes a WriteError;
     `overwrite=False` refuses a path that exists, even one that appears meanwhile. A folder, a device or a pipe is never
-    replaced. `mode` is subject to the umask.
+    replaced, nor a file that one may not write to. `mode` is subject to the umask. What a writer of this path has left
+    that was killed goes.
     """
-    temporary = _beside(path, f".{path.name}.{os.urandom(8).hex()}.tmp")
+    _check_name(path)
     check_target(path)
     try:
         if not overwrite and os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        with os.fdopen(os.open(temporary, _CREATE, mode), "wb", WRITTEN_AT_ONCE) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if overwrite:
-            temporary.replace(path)
-        else:
-            _rename_new(temporary, path)
-        _sync_folder(path.parent)
+        with _temporary(path, lambda place: os.open(place, _CREATE, mode)) as (temporary, descriptor):
+            with os.fdopen(descriptor, "wb", WRITTEN_AT_ONCE) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if overwrite:
+                temporary.replace(path)
+            else:
+                _rename_new(temporary, path)
     except OSError as error:
-        reason = error.strerror or str(error)
-        hint = "Choose another path, or allow overwriting" if isinstance(error, FileExistsError) else None
-        raise WriteError("cannot be written", where=str(path), found=reason, hint=hint) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        raise _unwritten(path, error, "Choose another path, or allow overwriting") from error
+    _make_last(path)
 
 
 def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
@@ -219,21 +232,24 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
     for name in contents:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UnsafePathError("a file name that leads out of its folder", where=str(path), found=ascii(name[:80]))
-    temporary = _beside(path, f".{path.name}.{os.urandom(8).hex()}.tmp")
+    _check_name(path)
     try:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        temporary.mkdir()
-        for name, data in contents.items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            (temporary / name).write_bytes(data)
-        temporary.rename(path)
-        _sync_folder(path.parent)
+        with _temporary(path, _make_folder) as (temporary, _):
+            folders = {temporary}
+            for name, data in contents.items():
+                folder = (temporary / name).parent
+                folder.mkdir(parents=True, exist_ok=True)
+                folders.update(each for each in folder.parents if each.is_relative_to(temporary))
+                with write_atomic(temporary / name) as file:
+                    file.write(data)
+            for folder in folders:
+                _sync_folder(folder)
+            temporary.rename(path)
     except OSError as error:
-        hint = "Choose another name, or move it away" if isinstance(error, FileExistsError) else None
-        raise WriteError("cannot be written", where=str(path), found=error.strerror or str(error), hint=hint) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise _unwritten(path, error, "Choose another name, or move it away") from error
+    _make_last(path)
 
 
 @contextlib.contextmanager
@@ -243,14 +259,14 @@ def build_folder(path: Path) -> Iterator[Path]:
     Files that were being written when a run was killed are gone; what else lies in it is for the caller to judge. A
     `path` that exists is refused and left alone. When the block fails, the folder stays as it is, unless it is empty.
     """
-    partial = _beside(path, f"{path.name}.partial")
+    partial = partial_of(path)
     try:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         if not (partial.is_dir() and not partial.is_symlink()):
             partial.mkdir()
     except (OSError, ValueError) as error:
-        raise _unwritable(path, error) from error
+        raise _unwritten(path, error, "Choose another name, or move it away") from error
     try:
         with locked(partial):
             for leftover in partial.glob(".*.tmp"):
@@ -258,52 +274,149 @@ def build_folder(path: Path) -> Iterator[Path]:
             yield partial
             if os.path.lexists(path):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            _sync_folder(partial)  # what was renamed in it last, before it has the name by which it is believed
             partial.rename(path)
-            _sync_folder(path.parent)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritten(path, error, "Choose another name, or move it away") from error
     finally:
         with contextlib.suppress(OSError):
             partial.rmdir()
+    _make_last(path)
+
+
+def partial_of(path: Path) -> Path:
+    """Where the folder `path` grows; WriteError where none can."""
+    _check_name(path)
+    return path.with_name(f"{path.name}.partial")
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
     """A folder of this process alone, gone when a `with` block ends; WriteError where none can be made."""
-    folder: tempfile.TemporaryDirectory[str] = _temporary(lambda kinds: kinds.TemporaryDirectory(prefix="ernie-rt-"))
-    return folder
+    import tempfile  # which few commands need
+
+    return _made(lambda: tempfile.TemporaryDirectory(prefix="ernie-rt-"))
 
 
 def temporary_file() -> BinaryIO:
     """A file without a name, gone when it is closed; WriteError where none can be made."""
-    file: BinaryIO = _temporary(lambda kinds: kinds.TemporaryFile())
-    return file
+    import tempfile
+
+    return cast(BinaryIO, _made(tempfile.TemporaryFile))
 
 
-def _temporary(make: Callable[[Any], Any]) -> Any:
-    import tempfile  # which few commands need
-
+def _made(make: Callable[[], T]) -> T:
     try:
-        return make(tempfile)
+        return make()
     except OSError as error:
-        raise WriteError(
-            "nothing can be written for the time being",
-            where=tempfile.tempdir,
-            found=error.strerror,
-            hint="Make room there, or set TMPDIR to a folder that can be written",
-        ) from error
+        raise unkept(error.strerror) from error
 
 
-def _beside(path: Path, name: str) -> Path:
-    """A path of this name beside `path`; WriteError where that is none that could be written, such as `.` or `/`."""
+def unkept(reason: str | None) -> WriteError:
+    """What is kept for the time being, in the folder for temporary files, could not be."""
+    import tempfile
+
+    return WriteError(
+        "nothing can be kept in the folder for temporary files",
+        where=tempfile.tempdir,
+        found=reason,
+        hint="Make room there, or set TMPDIR to another folder",
+    )
+
+
+def _check_name(path: Path) -> None:
+    """WriteError for a path beside which nothing could be written, such as `.` or `/`."""
     if path.name in ("", ".."):
         raise WriteError("names no file or folder that could be written", where=repr(str(path)))
-    return path.with_name(name)
 
 
-def _unwritable(path: Path, error: OSError | ValueError) -> WriteError:
-    hint = "Choose another name, or move it away" if isinstance(error, FileExistsError) else None
+def _unwritten(path: Path, error: OSError | ValueError, instead: str) -> WriteError:
+    """`instead` is what helps where something is there already."""
+    hint = instead if isinstance(error, FileExistsError) else None
     reason = getattr(error, "strerror", None) or str(error)
     return WriteError("cannot be written", where=str(path), found=reason, hint=hint)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, create: Callable[[Path], int]) -> Iterator[tuple[Path, int]]:
+    """Something new beside `path`, and what `create` says of it; what the block leaves of it is removed.
+
+    As long as it is there it is locked, by which others know that who writes it lives. What nobody has locked was left
+    by one that was killed, and is removed first.
+    """
+    for leftover in _leftovers(path):
+        held = _hold(leftover)
+        if held is not None and held != NOTHING:
+            _remove(leftover)
+            _close(held)
+    while True:
+        temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
+        try:
+            created = create(temporary)
+            held = _hold(temporary)
+            if held is not None:
+                break
+            _close(created)  # taken for dead before it was locked
+        except BaseException:
+            _remove(temporary)
+            raise
+    try:
+        yield temporary, created
+    finally:
+        _remove(temporary)
+        _close(held)
+
+
+def _leftovers(path: Path) -> list[Path]:
+    """What others write, or have left, in the place of `path`."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
+    try:
+        with os.scandir(path.parent) as entries:
+            return [path.with_name(entry.name) for entry in entries if name.fullmatch(entry.name)]
+    except OSError:  # a folder that one may write to and not look into
+        return []
+
+
+def _hold(temporary: Path) -> int | None:
+    """Lock it, until this descriptor is closed: NOTHING where that is not possible; None when another one has it, or it
+    has gone."""
+    try:
+        import fcntl
+
+        descriptor = os.open(temporary, _READ)
+    except FileNotFoundError:
+        return None
+    except (ImportError, OSError):
+        return NOTHING
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), temporary.stat()):
+            return descriptor
+        held = None
+    except (BlockingIOError, FileNotFoundError):
+        held = None
+    except OSError:
+        held = NOTHING
+    _close(descriptor)
+    return held
+
+
+def _remove(temporary: Path) -> None:
+    try:
+        temporary.unlink()
+    except OSError:  # a folder
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make_folder(path: Path) -> int:
+    path.mkdir()
+    return NOTHING
+
+
+def _close(descriptor: int) -> None:
+    """Close what nothing was written to, so that nothing is lost where that fails."""
+    if descriptor != NOTHING:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -333,7 +446,7 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
         yield
     finally:
-        os.close(descriptor)
+        _close(descriptor)
 
 
 def free_bytes(folder: Path) -> int:
@@ -409,11 +522,26 @@ def _rename_new(temporary: Path, path: Path) -> None:
         temporary.replace(path)
 
 
+def _make_last(path: Path) -> None:
+    """Have the disk know the name that something new has got; WriteError where it may forget it."""
+    try:
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise WriteError(
+            "it is written, but a loss of power may undo that: its folder cannot be synced",
+            where=str(path),
+            found=error.strerror,
+        ) from error
+
+
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":  # elsewhere a folder cannot be opened
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_FOR_FOLDERS:
+            raise
     finally:
-        os.close(descriptor)
+        _close(descriptor)

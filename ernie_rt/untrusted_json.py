@@ -10,6 +10,10 @@ from ernie_rt.errors import JsonError
 
 UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 
+MOST_SIGNS: Final = 1 << 18
+"""Commas and opening brackets in a file of a model: each value takes one. The largest ERNIE's header, were it one file,
+would have 170,000; and what takes three bytes here, such as `[],`, takes two hundred in memory."""
+
 
 class Unusable:
     """Stands for a value that JSON libraries write and that no reader takes.
@@ -34,16 +38,18 @@ class Unusable:
     __eq__ = __contains__ = __getitem__ = refuse
 
 
-def parse_json(data: bytes, *, where: str, depth: int = 64, strict: bool = True) -> Any:
+def parse_json(data: bytes, *, where: str, depth: int = 64, strict: bool = True, signs: int | None = None) -> Any:
     """Parse UTF-8 JSON that a stranger wrote, a byte order mark or none; JsonError names `where` and the reason.
 
-    Nesting goes no deeper than `depth`; the caller bounds the size. What is `Unusable` is refused when `strict`, and
-    else where somebody reads it.
+    Nesting goes no deeper than `depth`; the caller bounds the size, and how many `signs` there are, commas and opening
+    brackets, those within strings too. What is `Unusable` is refused when `strict`, and else where somebody reads it.
     """
     if data.startswith(UTF_16) or b"\0" in data[:2]:
         raise JsonError(
             "not UTF-8", where=where, found="UTF-16, as Windows PowerShell writes it", hint="Save it as UTF-8"
         )
+    if signs is not None and (count := sum(map(data.count, (b",", b"[", b"{")))) > signs:
+        raise JsonError("too many values", where=where, expected=f"at most {signs} commas and brackets", found=count)
 
     def unusable(what: str) -> Unusable:
         if strict:
@@ -73,9 +79,8 @@ def parse_json(data: bytes, *, where: str, depth: int = 64, strict: bool = True)
             below: list[Any] = []
             for container in level:
                 for key, value in list(container.items() if isinstance(container, dict) else enumerate(container)):
-                    broken = [text for text in (key, value) if isinstance(text, str) and not is_text(text)]
-                    if broken:
-                        value = container[key] = unusable(f"a lone surrogate in {broken[0]!a:.80}")
+                    if any(isinstance(text, str) and not text.isascii() and not is_text(text) for text in (key, value)):
+                        value = container[key] = unusable(f"a lone surrogate in the text at {key!a:.80}")
                     if isinstance(value, Unusable) and isinstance(key, str):
                         value.where = f"{where}: {key[:80]}"
                     elif isinstance(value, dict | list):

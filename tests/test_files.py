@@ -208,6 +208,58 @@ def test_any_failing_call_leaves_the_old_state(
     assert names(tmp_path) == (["out"] if overwrite else [])
 
 
+def test_what_a_killed_writer_has_left_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    left = f".out.{'0' * 16}.tmp"
+    kept = [f".out.{'0' * 15}.tmp", f".out2.{'0' * 16}.tmp", "0.tmp"]
+    for name in (left, *kept):
+        (tmp_path / name).write_text("half")
+    (tmp_path / f".out.{'1' * 16}.tmp").mkdir()
+    with files.write_atomic(tmp_path / "out") as file:
+        (mine,) = set(names(tmp_path)) - set(kept)
+        with files.write_atomic(tmp_path / "out") as other:
+            other.write(b"second")
+        assert set(names(tmp_path)) == {mine, "out", *kept}
+        file.write(b"first, and last to end")
+    assert set(names(tmp_path)) == {"out", *kept}
+    assert (tmp_path / "out").read_bytes() == b"first, and last to end"
+
+
+def test_without_locks_nothing_is_taken_for_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    (tmp_path / f".out.{'0' * 16}.tmp").write_text("")
+    with files.write_atomic(tmp_path / "out"):
+        pass
+    assert names(tmp_path) == [f".out.{'0' * 16}.tmp", "out"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EINVAL])
+def test_a_folder_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """That is said of what is written all the same; and not where a file system never does it."""
+    sync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").is_dir():
+            raise OSError(number, os.strerror(number))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    said = pytest.raises(WriteError, match=r"out: it is written, but a loss of power may undo that.*Input/output error")
+    with said if number == errno.EIO else contextlib.nullcontext(), files.write_atomic(tmp_path / "out") as file:
+        file.write(b"new")
+    assert (tmp_path / "out").read_bytes() == b"new" and names(tmp_path) == ["out"]
+
+
+def test_a_file_that_is_to_be_read_alone_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").write_text("old")
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (tmp_path / "out", os.W_OK))  # root always may
+    with pytest.raises(WriteError, match="a file that you may not write to"), files.write_atomic(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out").read_text() == "old"
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_an_exception_in_the_block_passes_and_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "out"
@@ -353,5 +405,5 @@ def test_where_nothing_can_be_written_for_the_time_being(make, tmp_path: Path, m
     with make():
         pass
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
-    with pytest.raises(WriteError, match=r"absent: nothing can be written .*; found No such file .* set TMPDIR"):
+    with pytest.raises(WriteError, match=r"absent: nothing can be kept in .*; found No such file .* set TMPDIR"):
         make()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ UNUSABLE = {
     "Infinity": (b'{"a": -Infinity}', "-Infinity is not a JSON number"),
     "overflow": (b'{"a": 1e999}', "the number 1e999 is beyond float64"),
     "duplicate": (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' occurs twice"),
-    "surrogate": (b'{"a": "\\ud800"}', r"a lone surrogate in '\\ud800'"),
+    "surrogate": (b'{"a": "\\ud800"}', "a lone surrogate in the text at 'a'"),
 }
 ELSEWHERE = {
     "in a list": (b'{"x": [1, NaN]}', "NaN"),
@@ -103,12 +102,10 @@ def test_good_json_is_read_as_it_is(tmp_path: Path) -> None:
         parse_json(b"[" * 11 + b"1" + b"]" * 11, where="x", depth=10)
 
 
-@given(st.binary(max_size=60), st.booleans())
-def test_any_bytes_are_json_or_a_named_error(data: bytes, strict: bool) -> None:
-    with contextlib.suppress(JsonError):
-        parse_json(data, where="x", strict=strict)
-
-
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=20))
 def test_whatever_python_writes_is_read(value: Any) -> None:
-    parse_json(json.dumps({"x": value, "\ud800": "\ud800"}).encode(), where="x", strict=False)
+    written = json.dumps({"x": value, "\ud800": "\ud800"})
+    read = parse_json(written.encode(), where="x", strict=False)
+    assert read.keys() == {"x", "\ud800"}
+    if "NaN" not in written and "Infinity" not in written:
+        assert read["x"] == value

@@ -14,8 +14,8 @@ from ernie_rt.errors import BackendError, IntegrityError, TokenizerError
 from ernie_rt.location import Located
 from ernie_rt.text.added_files import TOKENIZER_CONFIG
 from ernie_rt.untrusted_json import usable
-from ernie_rt.weights.folder import BESIDE, BESIDE_LIMIT
-from ernie_rt.weights.integrity import own_file
+from ernie_rt.weights.folder import BESIDE
+from ernie_rt.weights.integrity import BESIDE_LIMIT, own_file
 from ernie_rt.weights.manifest import MANIFEST, Manifest
 from ernie_rt_onnx.genai import write_genai_files
 from ernie_rt_onnx.portable import MODEL, TABLES

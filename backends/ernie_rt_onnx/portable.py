@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
+from ernie_rt import files
 from ernie_rt.build import build as ready
 from ernie_rt.contract import DType, Graph, Target, Weight
 from ernie_rt.errors import ErnieRtError, IntegrityError
@@ -88,7 +89,7 @@ def _place_constants(model: onnx.ModelProto, emitter: Emitter, folder: Path, man
     """Point each constant to its bytes; the tables, which no file of weights has, come one after the other."""
     found: dict[str, tuple[str, int, int]] = {}
     for name in manifest.shards:
-        file = SafetensorsFile(folder / name)
+        file = SafetensorsFile(files.member(folder, name))
         found |= {key: (name, tensor.offset, tensor.nbytes) for key, tensor in file.tensors.items()}
         file.close()
     tables: list[Table] = []

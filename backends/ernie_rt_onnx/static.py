@@ -25,8 +25,12 @@ from ernie_rt_onnx.emitter import ELEMENT_TYPES, OPSETS
 from ernie_rt_onnx.functions import DOMAIN
 from ernie_rt_onnx.portable import AGAIN, MODEL
 
-LIMIT: Final = 4 * files.MIB
+LIMIT: Final = files.MIB
 """That of the 300B has 257 kB."""
+MOST_MESSAGES: Final = 1 << 16
+"""That of the 300B has 8,000. An empty one takes two bytes of the file, and five hundred of memory."""
+DEEPEST: Final = 32
+"""Levels of messages; in an exported model there are five."""
 INITIALIZER: Final = r"graph\.initializer\[\d+\]"
 """The only tensors that may lie in other files."""
 READS_FILES: Final = frozenset({"EPContext"})
@@ -42,7 +46,7 @@ def read_model(folder: Path) -> tuple[onnx.ModelProto, str]:
         model.ParseFromString(data)
     except DecodeError as error:
         raise IntegrityError("not an ONNX model", where=MODEL, found=str(error)[:200], hint=AGAIN) from None
-    messages = list(walk(model))
+    messages = list(_bounded(model))
     functions = {function.name for function in model.functions}
     for place, message in messages:
         _check(place, message, functions)
@@ -63,6 +67,19 @@ def walk(message: Message, place: str = "") -> Iterator[tuple[str, Message]]:
         elif field.type == field.TYPE_MESSAGE:
             for number, child in enumerate(value):
                 yield from walk(child, f"{name}[{number}]")
+
+
+def _bounded(model: onnx.ModelProto) -> Iterator[tuple[str, Message]]:
+    """`walk`, as far as a model of ours can go."""
+    for number, (place, message) in enumerate(walk(model)):
+        if number >= MOST_MESSAGES or place.count(".") >= DEEPEST:
+            raise IntegrityError(
+                "larger, or deeper, than any exported model",
+                where=MODEL,
+                expected=f"at most {MOST_MESSAGES} messages, {DEEPEST} levels deep",
+                hint=AGAIN,
+            )
+        yield place, message
 
 
 def _check(place: str, message: Message, functions: set[str]) -> None:

@@ -19,7 +19,7 @@ from ernie_rt.location import Located
 from ernie_rt.text.added_tokens import AddedToken, Spacing
 from ernie_rt.text.pieces import SPACE
 from ernie_rt.text.sentencepiece_model import read_merges
-from ernie_rt.text.tokenizer_json import MAX_BYTES
+from ernie_rt.text.tokenizer_json import MAX_BYTES, MOST_SIGNS
 
 Merge = tuple[str, str]
 
@@ -137,7 +137,7 @@ def _read(folder: Path, reserved: Mapping[str, int]) -> tuple[dict[int, str], li
             )
         matched = [name for name in model.matched if SPACE in name and name not in reserved]
         return dict(enumerate(model.names)), merges_of(scores), matched
-    data = read_json(member(folder, "tokenizer.json", missing=TokenizerError), limit=MAX_BYTES)
+    data = read_json(member(folder, "tokenizer.json", missing=TokenizerError), limit=MAX_BYTES, signs=MOST_SIGNS)
     return _from_json(data, reserved)
 
 

@@ -45,8 +45,8 @@ def verify_with(folder: Path, manifest_name: str, numbers: bool, progress: Progr
     """Check a folder whose manifest has this name so far.
 
     First model.onnx by itself, then every digest, then the graph and the files for its runtimes are made anew and
-    compared. Last, with `numbers`, a child process lets ONNX Runtime run it, and compares each layer with the float64
-    reference.
+    compared: the tables of rope, as long as a config says, are not read before. Last, with `numbers`, a child process
+    lets ONNX Runtime run it, and compares each layer with the float64 reference.
     """
     model, digest = read_model(folder)
     card = read_card(model)
@@ -55,7 +55,10 @@ def verify_with(folder: Path, manifest_name: str, numbers: bool, progress: Progr
     check_names(card["files"], manifest, folder)
     notes = check_others(folder, {MODEL, manifest_name, *card["files"], *_our_readme(folder, manifest)})
     stored = {name: sha256 for name, sha256 in card["files"].items() if name != MANIFEST}
-    check_digests(folder, stored | {manifest_name: card["files"].get(MANIFEST, "")}, AGAIN, progress)
+    tables = {name: sha256 for name, sha256 in stored.items() if name == TABLES}
+    digests = {name: sha256 for name, sha256 in stored.items() if name != TABLES}
+    sealed = {manifest_name: card["files"].get(MANIFEST, "")}
+    check_digests(folder, digests | sealed, manifest.sizes, AGAIN, progress)
     known = manifest.digests
     if any(card["files"].get(name) != sha256 for name, sha256 in known.items()):
         raise IntegrityError("the card and the manifest differ in the digests of files", where=MANIFEST, hint=AGAIN)
@@ -64,7 +67,10 @@ def verify_with(folder: Path, manifest_name: str, numbers: bool, progress: Progr
         check_runnable(dtype)
     source = QuantizedSource(folder, located.config, manifest, reread=True)
     try:
-        _check_rebuilt(model, card, build(located, dtype, manifest, folder), manifest, folder, again)
+        portable = build(located, dtype, manifest, folder)
+        _check_rebuilt(model, card, portable, manifest, folder, again)
+        check_digests(folder, tables, {TABLES: portable.table_bytes}, AGAIN, progress)
+        source.check_finite()
     finally:
         source.close()
     check_beside(located, stored, again)
@@ -136,13 +142,12 @@ def _check_rebuilt(
     for key, value in facts(manifest).items():
         if card.get(key) != value:
             raise IntegrityError(f"the card says something else of the model in {key!r}", where=MODEL, hint=again)
-    path = own_file(folder, TABLES)
-    size = path.stat().st_size
+    size = own_file(folder, TABLES).stat().st_size
     if size != portable.table_bytes:  # before any is made: how long they are, the config says, who may say anything
         raise IntegrityError(
             "the tables of rope have another size", where=TABLES, expected=portable.table_bytes, found=size, hint=again
         )
-    with files.open_readonly(path) as file:
+    with files.open_readonly(folder / TABLES) as file:
         for table in portable.tables:
             # Machines whose cosine differs in the last bit of float64 may round a number of the table to its neighbour.
             near = 2.0 ** -{2: 7, 4: 22}[np.dtype(table.dtype).itemsize]

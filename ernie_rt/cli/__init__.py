@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -12,6 +12,9 @@ from ernie_rt.cli.group import Commands
 from ernie_rt.cli.output import abandon, say, settle_streams
 from ernie_rt.display import printable
 from ernie_rt.errors import ErnieRtError
+
+NO_THREAD: Final = "can't start new thread"
+"""What Python says then, in an error that has no type of its own."""
 
 app = typer.Typer(
     name="ernie-rt",
@@ -72,6 +75,12 @@ def main() -> None:
         abandon(sys.stdout)
         parts = [str(part) for part in (error.filename, error.strerror) if part]
         say(f"ernie-rt: {printable(': '.join(parts) or str(error))}")
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:  # a machine, or a user's share of one, that has no more to give
+        if isinstance(error, RuntimeError) and str(error) != NO_THREAD:
+            raise
+        lack = f"no more memory: {error}".removesuffix(": ") if isinstance(error, MemoryError) else "no more threads"
+        say(f"ernie-rt: the system gives {printable(lack)}. Raise its limits (`ulimit -a`), or end other programs")
         sys.exit(1)
     except KeyboardInterrupt:
         say("ernie-rt: interrupted")

@@ -69,7 +69,10 @@ def conform(
     failed, or passed that was declared to fail.
     """
     from ernie_rt.conformance.suite import Suite
+    from ernie_rt.files import check_target
 
+    if html is not None:
+        check_target(html)
     suite = Suite(backend, None, device, dtype, storage, full, expect, model)
     levels = tuple(level or suite.levels)
     suite.checks(levels)

@@ -61,9 +61,12 @@ def diff(
     from ernie_rt.conformance.plot import drift_text
     from ernie_rt.conformance.trace import most_tokens
     from ernie_rt.contract.protocols import MAX_PATCHES
+    from ernie_rt.files import check_target
     from ernie_rt.location import locate
     from ernie_rt.text.chat import ChatPrompt, encode_parts
 
+    if html is not None:
+        check_target(html)
     contenders = Contender.parse(a), Contender.parse(b)
     media = Sight(max_pixels, fps, max_frames).media(images, videos)
     text = read_prompt(prompt, file)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -86,9 +88,26 @@ class Commands(TyperGroup):
             ctx.fail(f"No such command {name!r}. {hint}".strip())
         return super().resolve_command(ctx, args)
 
-    def invoke(self, ctx: Any) -> Any:
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command and end the process. What is wrong with the arguments, in which a shell may have put names that
+        strangers gave to files, is said as everything else is."""
         try:
-            return super().invoke(ctx)
+            code = super().main(*args, **options | {"standalone_mode": False})
+        except typer.Abort:
+            say("Aborted!")
+            sys.exit(1)
+        except Exception as error:
+            if not hasattr(error, "show"):
+                raise
+            text = io.StringIO()
+            error.show(text)
+            say(text.getvalue().rstrip("\n"))
+            sys.exit(error.exit_code)  # type: ignore[attr-defined]
+        sys.exit(code or 0)
+
+    def invoke(self, ctx: Any) -> None:
+        try:
+            super().invoke(ctx)  # what a command returns is no exit code
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # as pydantic begins them
             raise

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperCommand
 
+from ernie_rt.display import printable
 from ernie_rt.errors import PluginError
 
 if TYPE_CHECKING:
-    from ernie_rt.discovery.installed import Plugin, Status
+    from ernie_rt.discovery.installed import Plugin
 
 
 class Lazy(TyperCommand):
@@ -108,11 +109,15 @@ def examine(plugin: Plugin) -> Plugin:
             told, noise = child.call("ernie_rt.cli.lazy:tell", *about, seconds=SECONDS, doing="importing it")
     except PluginError as error:
         return replace(plugin, status="broken", cause=error.what)
-    if told["cause"] is not None:
-        status: Status = "unmet" if told["fix"] else "broken"
-        return replace(plugin, status=status, cause=told["cause"], fix=told["fix"] or plugin.fix)
-    cause = f"prints when it is imported: {noise}" if noise else None
-    return replace(plugin, status="ok", cause=cause, fix=None, seconds=told["seconds"])
+    match told:  # a stranger's code ran there, and can have written it
+        case {"seconds": float(seconds), "cause": None}:
+            cause = f"prints when it is imported: {noise}" if noise else None
+            return replace(plugin, status="ok", cause=cause, fix=None, seconds=seconds)
+        case {"cause": str(cause), "fix": None}:
+            return replace(plugin, status="broken", cause=printable(cause))
+        case {"cause": str(cause), "fix": str(fix)}:
+            return replace(plugin, status="unmet", cause=printable(cause), fix=printable(fix))
+    return replace(plugin, status="broken", cause="importing it is answered by something else")
 
 
 def tell(name: str, module: str, distribution: str) -> dict[str, Any]:

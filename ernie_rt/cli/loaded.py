@@ -88,11 +88,14 @@ def quantized(
     def announce(nbytes: int, seconds: float) -> None:
         say(f"quantising to {weights}: {human_bytes(nbytes)}, about {max(seconds, 1):.0f} s, once")
 
+    def waiting() -> None:
+        say("another process is quantising it: waiting for that one")
+
     how = quantization(weights, located, backend=backend, device=device, dtype=dtype, deterministic=deterministic)
     with progress_bar("hashing") as hashing, progress_bar("quantising") as quantizing:
         return cached_weights(
             located.folder, located.config, how, threads=threads or os.cpu_count() or 1, announce=announce,
-            hashing=hashing, quantizing=quantizing, sources=located.sources,
+            waiting=waiting, hashing=hashing, quantizing=quantizing, sources=located.sources,
         )  # fmt: skip
 
 

@@ -21,11 +21,15 @@ def next_text(read: Callable[[str], str | None]) -> str | None:
         text = read(">>> ")
         if text is None:
             return None
-        while text.startswith(QUOTES) and (len(text.rstrip()) < 2 * len(QUOTES) or not text.rstrip().endswith(QUOTES)):
-            more = read("... ")
-            if more is None:
-                raise PromptError(f"the input ended before the closing {QUOTES}", hint="What was begun is not sent")
-            text = f"{text}\n{more}"
+        quoted = text.rstrip()
+        if text.startswith(QUOTES) and (len(quoted) < 2 * len(QUOTES) or not quoted.endswith(QUOTES)):
+            lines = [text]
+            while len(lines) == 1 or not lines[-1].rstrip().endswith(QUOTES):
+                more = read("... ")
+                if more is None:
+                    raise PromptError(f"the input ended before the closing {QUOTES}", hint="What was begun is not sent")
+                lines.append(more)
+            text = "\n".join(lines)
         try:
             text.encode()
         except UnicodeEncodeError:

@@ -102,7 +102,7 @@ class Expectations:
             raise FileFormatError(f"unknown field {unknown[0]!r}", where=where)
         known = {field.name for field in fields(Features)}
         promised = read.get("features", [])
-        if not isinstance(promised, list) or not set(promised) <= known:
+        if not isinstance(promised, list) or not all(isinstance(name, str) and name in known for name in promised):
             raise FileFormatError(
                 "features is no list of features", where=where, expected=f"some of {', '.join(sorted(known))}",
                 found=str(promised)[:80],

@@ -101,8 +101,7 @@ def _examine_in_child(plugin: Plugin) -> Plugin:
     told, noise = child.call(
         "ernie_rt.discovery.announcement:tell", plugin.name, plugin.module, seconds=SECONDS, doing="importing it"
     )
-    backends = tuple(_unpack(fields) for fields in told["backends"])
-    heard = _heard(plugin, Announcement(told["api"], tuple(told["hooks"]), backends), told["seconds"])
+    heard = _heard(plugin, *_read(told))
     return replace(heard, cause=f"prints when it is imported: {noise}") if noise and heard.status == "ok" else heard
 
 
@@ -127,10 +126,28 @@ def _heard(plugin: Plugin, heard: Announcement, seconds: float | None) -> Plugin
     )
 
 
+def _read(told: Any) -> tuple[Announcement, float]:
+    """What the child answers, checked once more: the plugin ran there, and can have written it itself."""
+    try:
+        backends = tuple(_unpack(fields) for fields in told["backends"])
+        api, implemented, seconds = told["api"], tuple(told["hooks"]), told["seconds"]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise PluginError("announces something else than plugins do") from None
+    for info in backends:
+        check(info)
+    if (
+        not (api is None or type(api) is int)
+        or not all(isinstance(hook, str) and hook in vars(hooks) for hook in implemented)
+        or not isinstance(seconds, float)
+        or not 0 <= seconds <= SECONDS
+    ):
+        raise PluginError("announces something else than plugins do")
+    return Announcement(api, implemented, backends), seconds
+
+
 def _unpack(fields: dict[str, Any]) -> BackendInfo:
-    fields["dtypes"] = {kind: tuple(dtypes) for kind, dtypes in fields["dtypes"].items()}
-    fields["requires"] = tuple(fields["requires"])
-    return BackendInfo(**fields)
+    dtypes = {kind: tuple(dtypes) for kind, dtypes in fields["dtypes"].items()}
+    return BackendInfo(**fields | {"dtypes": dtypes, "requires": tuple(fields["requires"])})
 
 
 def _matches(pattern: str) -> Callable[[object], bool]:

@@ -31,13 +31,13 @@ def try_out(plugin: Plugin, info: BackendInfo, seconds: float) -> tuple[Backend,
         try:
             about = (info.name, plugin.module, device)
             told, _ = child.call("ernie_rt.doctor.trial:run", *about, seconds=seconds, doing="running a small model")
+            one = unpack(told)
         except PluginError as error:
             where = f" on {device}" if device else ""
             findings.append(_failure(plugin, info, f"{info.name}{where}: {error.what}", f"{info.name} cannot be used"))
             # What failed may have been a GPU.
             waiting += ["cpu"] if device == "" and accelerators() and "cpu" in info.dtypes else []
             continue
-        one = unpack(told)
         tried.append(one)
         waiting += [each for each in one.devices if device == "" and each != one.device]
         findings += one.findings

@@ -26,6 +26,7 @@ from ernie_rt.contract.bases import BackendBase, ExecutableBase
 from ernie_rt.contract.findings import Executed, Finding
 from ernie_rt.contract.protocols import Executable, Target
 from ernie_rt.discovery.child import one_line
+from ernie_rt.errors import PluginError
 from ernie_rt.graph.types import DType
 from ernie_rt.host import PluginHost, blame
 from ernie_rt.modeling.ernie45 import build_graph
@@ -74,10 +75,13 @@ def run(name: str, module: str, device: str) -> dict[str, Any]:
 
 
 def unpack(told: dict[str, Any]) -> Tried:
-    """A `Tried` out of what the child answered."""
-    trials = [Trial(**{**trial, "executed": _executed(trial["executed"])}) for trial in told["trials"]]
-    findings = tuple(Finding(**finding) for finding in told["findings"])
-    return Tried(told["device"], tuple(told["devices"]), told["lacking"], findings, tuple(trials))
+    """A `Tried` out of what the child answered; PluginError for what is none, since a stranger's code ran there."""
+    try:
+        trials = [Trial(**{**trial, "executed": _executed(trial["executed"])}) for trial in told["trials"]]
+        findings = tuple(Finding(**finding) for finding in told["findings"])
+        return Tried(told["device"], tuple(told["devices"]), told["lacking"], findings, tuple(trials))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise PluginError("running a small model is answered by something else") from None
 
 
 def attempt(host: PluginHost, name: str, device: str) -> Tried:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
+from ernie_rt.display import shown
 from ernie_rt.errors import ConfigError, OptionError
 from ernie_rt.files import member, read_json
 from ernie_rt.generation.options import GenerateOptions, check_options
@@ -60,7 +61,7 @@ def read_defaults(folder: Path, config: ModelConfig) -> Defaults:
     fields = {name: _plain(name, value) for name, value in read_json(path).items() if value is not None}
     sampling = fields.get("do_sample")
     if sampling is not None and not isinstance(sampling, bool):
-        raise ConfigError("do_sample is neither true nor false", where=str(path), found=repr(sampling)[:40])
+        raise ConfigError("do_sample is neither true nor false", where=str(path), found=shown(sampling))
     wanted = OTHERS if sampling is False else (*SAMPLING, *OTHERS)
     options: dict[str, Any] = {name: fields[name] for name in wanted if name in fields}
     if sampling:

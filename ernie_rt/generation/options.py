@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final, SupportsIndex, TypedDict, Unpack
+from typing import Any, Final, TypedDict, Unpack
 
 from ernie_rt.display import shown
 from ernie_rt.errors import OptionError
 from ernie_rt.generation.constrained import ToolCalls, answer_constraint, plain_constraint
 from ernie_rt.runtime.sequence import Request
 from ernie_rt.sampling.constraint import Constraint
-from ernie_rt.sampling.params import SamplingParams, check_ids
+from ernie_rt.sampling.params import SamplingParams, check_ids, whole_number
 from ernie_rt.text.chat import ChatPrompt
 from ernie_rt.text.stops import check_stops
 from ernie_rt.text.tokenizer import Tokenizer
@@ -88,11 +87,16 @@ class CheckedOptions:
 
 def positive(name: str, value: object) -> int:
     """The option as an int of at least 1; OptionError for anything else."""
-    # NumPy's integers have an index too; a bool has one and is none.
-    number = 0 if isinstance(value, bool) or not isinstance(value, SupportsIndex) else operator.index(value)
-    if number < 1:
+    number = whole_number(value)
+    if number is None or number < 1:
         raise OptionError(f"{name} must be a whole number above 0", found=shown(value))
     return number
+
+
+def _switch(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise OptionError(f"{name} is not possible", expected="True or False", found=shown(value))
+    return value
 
 
 def check_options(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[GenerateOptions]) -> CheckedOptions:
@@ -103,7 +107,7 @@ def check_options(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[Gen
     given: dict[str, Any] = dict(options)
     max_new_tokens = given.pop("max_new_tokens", NEW_TOKENS)
     max_new_tokens = positive("max_new_tokens", max_new_tokens)
-    eos = () if given.pop("ignore_eos", False) else eos_ids
+    eos = () if _switch("ignore_eos", given.pop("ignore_eos", False)) else eos_ids
     stop = check_stops(given.pop("stop", ()))
     stop_ids = check_ids("stop_ids", given.pop("stop_ids", ()))
     constraint = given.pop("constraint", None)
@@ -116,13 +120,9 @@ def check_options(eos_ids: Iterable[int], vocab_size: int, **options: Unpack[Gen
             "thinking is for conversations that are not rendered yet", hint="Give it to `chat` with messages"
         )
     budget = given.pop("thinking_budget", None)
-    if budget is not None and budget != 0:
+    if budget is not None and whole_number(budget) != 0:
         budget = positive("thinking_budget", budget)
-    reuse_after_change = given.pop("reuse_after_change", False)
-    if not isinstance(reuse_after_change, bool):
-        raise OptionError(
-            "reuse_after_change is not possible", expected="True or False", found=shown(reuse_after_change)
-        )
+    reuse_after_change = _switch("reuse_after_change", given.pop("reuse_after_change", False))
     unknown = given.keys() - SAMPLING
     if unknown:
         raise OptionError(

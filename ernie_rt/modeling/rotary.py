@@ -35,11 +35,12 @@ def rotary_in(read: Fields, *, sections: bool = False) -> Rotary:
     name = "rope_parameters" if read.value("rope_scaling") in (None, {}) else "rope_scaling"
     nested = read.section(name)
     inner = Fields(nested, f"{read.where}: {name}")
-    kind = next((nested[key] for key in ("rope_type", "type") if nested.get(key) is not None), "default")
+    spelt = next((key for key in ("rope_type", "type") if nested.get(key) is not None), "rope_type")
+    kind = "default" if inner.absent(spelt) else nested[spelt]
     none = isinstance(kind, str) and kind in SCALES_BY_FACTOR and is_one_of(nested.get("factor"), (1,))
     if not none and not is_one_of(kind, ("default",)):
         hint = "Remove the scaling to run the model at the context length that it was trained for"
-        raise read.refusal(f"{name}.rope_type", "not supported", "default", kind, hint)
+        raise read.refusal(f"{name}.{spelt}", "not supported", "default", kind, hint)
     inner.refuse_unless(NEUTRAL)
     known = {"rope_type", "type", "rope_theta", *NEUTRAL, *UNUSED} | ({"mrope_section"} if sections else set())
     for key, value in nested.items():

@@ -177,16 +177,19 @@ def _flat(fields: Mapping[str, object], where: str) -> ModelConfig:
     width = tower.hidden_size
     if not read.absent("pixel_hidden_size") and read.integer("pixel_hidden_size", 1, 8192) != width:
         raise read.refusal(
-            "pixel_hidden_size", "differs from the tower's width", str(width), read.value("pixel_hidden_size")
+            "pixel_hidden_size",
+            "differs from the tower's width",
+            f"hidden_size of vision_config = {width}",
+            read.value("pixel_hidden_size"),
         )
     text = parse_text(read, "ernie4_5_moe", sections=True)
     last = text.num_hidden_layers - 1
     for name, low, high in (("moe_layer_start_index", 0, 1023), ("moe_layer_end_index", -1, 1 << 16)):
         first, second = (0, 0) if read.absent(name) else read.pair(name, low, high)
         if first != second and min(first % (1 << 17), last) != min(second % (1 << 17), last):  # -1 is the last one
-            raise read.refusal(name, "not supported", "the same layers for vision as for text", read.value(name))
-    image = read.integer("im_patch_id", 0, MAX_VOCAB - 1)
-    config = _config(read, read, text, tower, image, image)
+            expected = f"the same of the layers for vision as for text, up to num_hidden_layers = {last + 1}"
+            raise read.refusal(name, "not supported", expected, read.value(name))
+    config = _config(read, read, text, tower, "im_patch_id", "im_patch_id")
     frequencies = read.value("freq_allocation")
     assert config.vision is not None
     time = config.vision.mrope_section[2]
@@ -209,8 +212,7 @@ def _nested(fields: Mapping[str, object], where: str) -> ModelConfig:
             NESTED_TEXT,
         )
     text = parse_text(read, "ernie4_5_moe", sections=True)
-    image, video = (top.integer(name, 0, MAX_VOCAB - 1) for name in ("image_token_id", "video_token_id"))
-    return _config(top, read, text, _tower(top, {}), image, video)
+    return _config(top, read, text, _tower(top, {}), "image_token_id", "video_token_id")
 
 
 def _sparse(read: Fields, kinds: object) -> tuple[int, int]:
@@ -244,7 +246,10 @@ def _tower(read: Fields, outside: Mapping[str, str]) -> VisionConfig:
     heads = tower.integer("num_heads", 1, 256)
     if width % (4 * heads):
         raise tower.refusal(
-            "num_heads", "impossible value", f"a divisor of {width} / 4: heads turn in two halves", heads
+            "num_heads",
+            "impossible value",
+            f"a divisor of hidden_size / 4, {width} / 4: heads turn in two halves",
+            heads,
         )
     return VisionConfig(
         depth=tower.integer("depth", 1, 256),
@@ -259,8 +264,8 @@ def _tower(read: Fields, outside: Mapping[str, str]) -> VisionConfig:
     )
 
 
-def _config(top: Fields, read: Fields, text: ModelConfig, tower: VisionConfig, image: int, video: int) -> ModelConfig:
-    """Both spellings from here on: tokens are fields of `top`, the rest of `read`."""
+def _config(top: Fields, read: Fields, text: ModelConfig, tower: VisionConfig, image: str, video: str) -> ModelConfig:
+    """Both spellings from here on: tokens, by these names, are fields of `top`, the rest of `read`."""
     experts = read.pair("moe_num_experts", 1, 1024)
     if experts[0] != experts[1]:
         raise read.refusal("moe_num_experts", "not supported", "as many for vision as for text", list(experts))
@@ -268,23 +273,32 @@ def _config(top: Fields, read: Fields, text: ModelConfig, tower: VisionConfig, i
     sections = rotary_in(read, sections=True).sections or SECTIONS
     if sum(sections) * 2 != text.head_dim:
         raise read.refusal(
-            "mrope_section", "impossible value", f"a sum of head_dim / 2 = {text.head_dim // 2}", sum(sections)
+            "mrope_section, head_dim (hidden_size / num_attention_heads)",
+            "impossible value",
+            f"a sum of head_dim / 2 = {text.head_dim // 2}",
+            sum(sections),
         )
-    ids = {"image token": image, **{name: top.integer(name, 0, MAX_VOCAB - 1) for name in MARKERS}}
-    if max(*ids.values(), video) >= text.vocab_size or len(set(ids.values())) < len(ids):
+    ids = {name: top.integer(name, 0, MAX_VOCAB - 1) for name in (image, video, *MARKERS)}
+    apart = {ids[name] for name in (image, *MARKERS)}  # a video may have the picture's
+    if max(ids.values()) >= text.vocab_size or len(apart) <= len(MARKERS):
         raise top.refusal(
-            "im_patch_id", "impossible value", f"different ids below {text.vocab_size}", sorted(ids.values())
+            ", ".join((*ids, "vocab_size")),
+            "impossible value",
+            f"different ids below {text.vocab_size}",
+            [*ids.values()],
         )
     layers = text.num_hidden_layers
     pool = 3 * text.hidden_size * width * experts[1]
     if layers * pool + tower.parameters > MAX_PARAMETERS or layers * sum(experts) > MAX_EXPERTS:
-        raise read.refusal("num_hidden_layers", "the model is impossibly large", f"{MAX_PARAMETERS} parameters", layers)
+        names = "num_hidden_layers, hidden_size, moe_intermediate_size, moe_num_experts, vision_config"
+        expected = f"at most {MAX_PARAMETERS} parameters, and {MAX_EXPERTS} experts in all layers"
+        raise read.refusal(names, "the model is impossibly large", expected, layers * max(pool, sum(experts)))
     vision = VisionLanguageConfig(
         tower=tower,
         moe_intermediate_size=width,
         mrope_section=sections,
-        image_token_id=image,
-        video_token_id=video,
+        image_token_id=ids[image],
+        video_token_id=ids[video],
         moe_capacity=None if read.absent("moe_capacity") else read.integers("moe_capacity", 0, 1 << 20),
         image_start_token_id=ids["image_start_token_id"],
         image_end_token_id=ids["image_end_token_id"],

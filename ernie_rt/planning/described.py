@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ernie_rt.errors import ErnieRtError
+from ernie_rt.files import member
 from ernie_rt.graph.types import Storage
 from ernie_rt.modeling.config import ModelConfig, read_config
 from ernie_rt.modeling.families import FAMILIES, find
 from ernie_rt.modeling.vision_language import PreprocessorConfig, read_preprocessor
-from ernie_rt.weights.checkpoint import has_weights
+from ernie_rt.weights.checkpoint import Checkpoint, has_weights
 from ernie_rt.weights.hub import model_name, resolve
+from ernie_rt.weights.manifest import MANIFEST, read_manifest
 from ernie_rt.weights.opening import open_weights
+from ernie_rt.weights.quantized import QuantizedSource
+from ernie_rt.weights.source import CheckpointSource, StoredSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +57,16 @@ def describe(ref: str) -> Described:
 
 
 def _by_headers(folder: Path) -> Described:
-    """By the shapes of its tensors, which one known model alone may have."""
-    for config in {id(family.config): family.config for family in FAMILIES}.values():
-        try:
-            return Described(model_name(folder), config, _stored(folder, config))
-        except ErnieRtError:
-            continue
+    """By the shapes of its tensors, which one known model alone may have: they are read once, whatever they are."""
+    fit: Callable[..., StoredSource]
+    with contextlib.suppress(ErnieRtError), contextlib.ExitStack() as cleanup:
+        if (folder / MANIFEST).exists():
+            fit = partial(QuantizedSource, folder, manifest=read_manifest(member(folder, MANIFEST)))
+        else:
+            fit = partial(CheckpointSource, cleanup.enter_context(Checkpoint.open(folder)))
+        for config in {id(family.config): family.config for family in FAMILIES}.values():
+            with contextlib.suppress(ErnieRtError), contextlib.closing(fit(config=config)) as source:
+                return Described(model_name(folder), config, dict(source.storages))
     config = read_config(resolve(str(folder), fetch=False))  # one of which says what the folder is
     return Described(str(folder), config)
 

@@ -40,7 +40,7 @@ S = TypeVar("S", bound=str)
 
 def read_receipt(path: str | Path) -> Receipt:
     """The receipt in a file. JsonError or FileFormatError, which names the field, for anything else."""
-    data = files.read_json(Path(path), limit=LIMIT, depth=DEPTH, strict=True)
+    data = files.read_json(Path(path), limit=LIMIT, depth=DEPTH, strict=True, signs=None)
     number = data.get("receipt")
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise FileFormatError("not a receipt", where=str(path), hint="`ernie-rt run … --receipt FILE` writes one")

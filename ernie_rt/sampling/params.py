@@ -133,12 +133,17 @@ def _real(name: str, value: Any, low: float, high: float) -> float:
     return float(value)
 
 
-def _whole(name: str, value: Any, high: int) -> int:
+def whole_number(value: Any) -> int | None:
+    """A whole number as an int; None for anything else. NumPy's have an index too; a bool has one and is none."""
     try:
-        number = -1 if isinstance(value, bool) else operator.index(value)
+        return None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        number = -1
-    if not 0 <= number <= high:
+        return None
+
+
+def _whole(name: str, value: Any, high: int) -> int:
+    number = whole_number(value)
+    if number is None or not 0 <= number <= high:
         raise OptionError(f"{name} is out of range", expected=f"a whole number from 0 to {high}", found=shown(value))
     return number
 
@@ -156,8 +161,9 @@ def _biases(given: Any) -> Mapping[int, float]:
             "logit_bias is no mapping of token ids to numbers", expected=f"at most {MAX_BIASES} of them",
             found=shown(given),
         )  # fmt: skip
-    values = [_real(f"logit_bias of {id}", value, -100, 100) for id, value in given.items()]
-    return MappingProxyType(dict(zip(check_ids("logit_bias", given), values, strict=True)))
+    ids = check_ids("logit_bias", given)
+    values = [_real(f"logit_bias of {id}", value, -100, 100) for id, value in zip(ids, given.values(), strict=True)]
+    return MappingProxyType(dict(zip(ids, values, strict=True)))
 
 
 def _bad_words(given: Any) -> tuple[tuple[int, ...], ...]:

@@ -142,7 +142,11 @@ def _answer(message: Message, thinking: bool) -> Iterator[Span]:
 
 def _refuse_tools(chat: Conversation) -> None:
     if chat.tools or any(message.role == "tool" or message.tool_calls for message in chat.messages):
-        raise PromptError("the model's chat template has no tools", hint="Use a model that was trained to call tools")
+        raise PromptError(
+            "the model's chat template has no tools",
+            where="tools" if chat.tools else None,
+            hint="Use a model that was trained to call tools",
+        )
 
 
 def _text(message: Message) -> Span:

@@ -17,6 +17,10 @@ from ernie_rt.text.pieces import CONTROL_FORM, Pieces
 
 MAX_MODEL_BYTES: Final = 8 * MIB
 """ERNIE's own has 1.6 MB."""
+MOST_FIELDS: Final = 1 << 18
+"""Of the model's message, of which each piece is one. ERNIE's own has 103,426."""
+LONGEST_VARINT: Final = 63
+"""Bits in front of the last group of seven."""
 
 TEXT_AS_IT_IS: Final = b"\x1a\x04\x18\x00\x20\x00"
 """`normalizer_spec { add_dummy_prefix: false remove_extra_whitespaces: false }` as protobuf: field 3, 4 bytes long.
@@ -57,7 +61,11 @@ class SentencePieceEncoder:
         self._processor = processor
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded: list[list[int]] = self._processor.encode(list(texts), num_threads=1)
+        encoded: list[list[int]]
+        try:
+            encoded = self._processor.encode(list(texts), num_threads=1)
+        except RuntimeError:  # for a list it starts a thread, which the system may not grant
+            encoded = [self._processor.encode(text) for text in texts]
         return encoded
 
 
@@ -69,6 +77,10 @@ def read_sentencepiece(path: Path, named: Collection[str], plain: Collection[str
     """
     where = str(path)
     data = read_bytes(path, MAX_MODEL_BYTES)
+    try:
+        places, dummy_prefix = _scan(data, where)
+    except (IndexError, KeyError, OverflowError) as error:
+        raise _unusable(data, where, error) from error
     processor = _load(data, where)
     try:
         ids = list(range(processor.GetPieceSize()))
@@ -77,10 +89,6 @@ def read_sentencepiece(path: Path, named: Collection[str], plain: Collection[str
         reserved = {id for id in ids if processor.IsControl(id) or processor.IsUnknown(id)}
     except Exception as error:  # an id or a name that C++ gives and Python cannot take
         raise _unusable(data, where, error) from error
-    try:
-        places, dummy_prefix = _scan(data)
-    except (IndexError, KeyError) as error:
-        raise TokenizerError("not a usable SentencePiece model", where=where, hint="Fetch the file again") from error
     user_defined = {id for id, (_, body, end) in enumerate(places) if _is_user_defined(data, body, end)}
     controls = {id for id in user_defined if re.fullmatch(CONTROL_FORM, names[id]) and names[id] not in plain}
     controls |= {id for id, name in enumerate(names) if name in named}
@@ -180,11 +188,18 @@ def _unusable(data: bytes, where: str, error: Exception) -> TokenizerError:
     )
 
 
-def _scan(data: bytes) -> tuple[list[tuple[int, int, int]], bool]:
-    """Where each piece's field, its message and the next field begin; and whether a space is put in front of text."""
+def _scan(data: bytes, where: str) -> tuple[list[tuple[int, int, int]], bool]:
+    """Where each piece's field, its message and the next field begin; and whether a space is put in front of text.
+
+    Before the library makes pieces of them: TokenizerError for more than any model here has.
+    """
     places: list[tuple[int, int, int]] = []
     dummy_prefix = True
-    for tag, start, body, end in _fields(data, 0, len(data)):
+    for number, (tag, start, body, end) in enumerate(_fields(data, 0, len(data))):
+        if number >= MOST_FIELDS:
+            raise TokenizerError(
+                "a SentencePiece model of too many pieces", where=where, expected=f"at most {MOST_FIELDS}"
+            )
         if tag == PIECES:
             places.append((start, body, end))
         elif tag == NORMALIZER:
@@ -237,9 +252,11 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
-        shift += 7
         if byte < 0x80:
             return value, position
+        if shift == LONGEST_VARINT:
+            raise OverflowError("a number of more than 64 bits")
+        shift += 7
 
 
 def _varint(value: int) -> bytes:

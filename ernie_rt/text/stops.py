@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
+from ernie_rt.display import shown
 from ernie_rt.errors import OptionError
 from ernie_rt.text.tokenizer import Detokenizer, Tokenizer
 
@@ -95,7 +96,7 @@ class TextStream:
 def check_stops(given: object) -> tuple[str, ...]:
     """The stop strings, when they are some; raises OptionError."""
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise OptionError("stop is no list of strings", found=repr(given)[:80], hint="Put a single one into a list")
+        raise OptionError("stop is no list of strings", found=shown(given), hint="Put a single one into a list")
     stops = tuple(given)
     if len(stops) > MAX_STOPS:
         raise OptionError("too many stop strings", expected=f"at most {MAX_STOPS}", found=len(stops))
@@ -104,7 +105,7 @@ def check_stops(given: object) -> tuple[str, ...]:
             raise OptionError(
                 "an impossible stop string",
                 expected=f"1 to {MAX_STOP_LENGTH} characters of Unicode text",
-                found=ascii(stop)[:80],
+                found=shown(stop),
             )
     return stops
 

@@ -18,6 +18,8 @@ from ernie_rt.text.pieces import SPACE, Pieces
 
 MAX_BYTES: Final = 24 * MIB
 """A file with 100,000 pieces has some 9 MB."""
+MOST_SIGNS: Final = 1 << 21
+"""Commas and brackets: one with 100,000 pieces has a million."""
 HINT: Final = "Put the checkpoint's tokenizer.model in its place"
 
 MODEL: Final[Mapping[str, tuple[object, ...]]] = {
@@ -69,7 +71,7 @@ class TokenizerJson:
 def read_tokenizer_json(path: Path) -> TokenizerJson:
     """Read tokenizer.json: byte-fallback BPE with spaces spelled as U+2581. TokenizerError for any other, by name."""
     where = str(path)
-    data = read_json(path, limit=MAX_BYTES)
+    data = read_json(path, limit=MAX_BYTES, signs=MOST_SIGNS)
     model, spacing = _check_steps(data, where)
     names = _vocabulary(model.get("vocab"), where)
     ids = {name: id for id, name in names.items()}

@@ -12,7 +12,8 @@ from ernie_rt.text.messages import ToolCall
 from ernie_rt.untrusted_json import parse_json
 
 WHERE: Final = "a tool call"
-STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+"""Also one that never ends: looked for again behind each of its quotes, it would take square time."""
 SPACE: Final = re.compile(r"[ \t\r\n]*")
 CONTROL: Final = re.compile(r"[\x00-\x1f]")
 

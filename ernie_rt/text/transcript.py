@@ -31,7 +31,7 @@ def write_transcript(path: Path, model: str, messages: Iterable[Message], *, ove
 
 def read_transcript(path: Path) -> tuple[Message, ...]:
     """The messages of a conversation; FileFormatError for a file that holds none."""
-    content = read_json(path, limit=MAX_BYTES, depth=DEPTH, strict=True)
+    content = read_json(path, limit=MAX_BYTES, depth=DEPTH, strict=True, signs=None)
     if content.get("format") != FORMAT:
         raise FileFormatError(
             "not a saved conversation",

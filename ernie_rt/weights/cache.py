@@ -115,6 +115,7 @@ def cached_weights(
     *,
     threads: int = 1,
     announce: Announce = lambda nbytes, seconds: None,
+    waiting: Callable[[], None] = lambda: None,
     hashing: Progress | None = None,
     quantizing: Progress | None = None,
     sources: Sources = SOURCES,
@@ -122,8 +123,9 @@ def cached_weights(
     """The weights of a checkpoint's quantised twin in the cache, which is made when it is missing; the caller closes
     them. A folder that is quantised so is its own twin.
 
-    `hashing` and `quantizing` are told how far the checkpoint has been hashed and the twin written. Raises what
-    `quantize_model` does; OptionError for a folder that is quantised otherwise.
+    One that another process is making is waited for, which `waiting` is told. `hashing` and `quantizing` are told how
+    far the checkpoint has been hashed and the twin written. Raises what `quantize_model` does; OptionError for a folder
+    that is quantised otherwise.
     """
     source = open_weights(folder, config, sources)
     if any(storage.packed for storage in source.storages.values()):
@@ -141,6 +143,10 @@ def cached_weights(
         while (found := _opened(twin, config, weights)) is None:
             numbers = sum(weight.type.elements() for weight in weights)
             nbytes = sum(file_bytes(group) for group in shard_weights(weights).values())
+            if _is_being_made(twin):
+                waiting()
+                _wait(twin)
+                continue
             announce(nbytes, numbers * _seconds_a_number(how) / threads)
             _make(twin, source, plan, folder, config, how, threads, quantizing)
         return found
@@ -181,9 +187,28 @@ def _make(
     except WriteError as error:
         if twin.exists():  # another process was faster
             return
-        if not isinstance(error.__cause__, BlockingIOError):
-            error.hint = ROOM
+        if isinstance(error.__cause__, BlockingIOError):  # it was faster to begin
+            return
+        error.hint = ROOM
         raise
+
+
+def _is_being_made(twin: Path) -> bool:
+    """Whether another process is writing it now, rather than was interrupted."""
+    partial = files.partial_of(twin)
+    try:
+        with files.locked(partial):
+            return False
+    except WriteError:
+        return True
+    except OSError:  # none is there, or none that can be opened, which whoever makes it says
+        return False
+
+
+def _wait(twin: Path) -> None:
+    """Until whoever writes it has ended."""
+    with contextlib.suppress(OSError), files.locked(files.partial_of(twin), shared=True):
+        pass
 
 
 def _seconds_a_number(how: Quantization) -> float:

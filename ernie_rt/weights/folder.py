@@ -18,12 +18,13 @@ from typing import Final
 import numpy as np
 
 from ernie_rt import files
-from ernie_rt.errors import WriteError
+from ernie_rt.errors import CheckpointError, WriteError
 from ernie_rt.files import Progress
 from ernie_rt.graph.json import Storages
 from ernie_rt.graph.types import Weight
+from ernie_rt.weights.finite import all_finite
 from ernie_rt.weights.hub import FILES
-from ernie_rt.weights.integrity import digest_of, shared_with
+from ernie_rt.weights.integrity import BESIDE_LIMIT, digest_of, shared_with
 from ernie_rt.weights.manifest import (
     MANIFEST,
     STORAGES,
@@ -44,7 +45,7 @@ PROGRESS: Final = "ernie_rt.partial.json"
 BESIDE: Final = tuple(pattern for pattern in FILES if "safetensors" not in pattern and pattern != MANIFEST)
 """What else of a model's folder is taken along."""
 
-BESIDE_LIMIT: Final = 64 * files.MIB
+OTHER: Final = "No answer comes of such a model. If another dtype was asked for, keep its own"
 LESS: Final = "Choose another disk, fewer bits, or larger blocks"
 
 Put = Callable[[Array], None]
@@ -80,8 +81,8 @@ def write_quantized(
     and the manifest, which calls it a `model` of that name. `check` is asked when all of it is there. Links that lead
     out of `beside` are followed when `links` says so: for a folder that nobody else is given.
 
-    Raises UnsafePathError for such a link, and WriteError when `out` exists, `out.partial` is of another plan or not
-    ours alone, or the disk has too little room.
+    Raises UnsafePathError for such a link, CheckpointError for numbers that are none, and WriteError when `out` exists,
+    `out.partial` is of another plan or not ours alone, or the disk has too little room.
     """
     origin = {"version": version("ernie-rt")} | ({} if model is None else {"model": model})
     taken = [] if beside is None else _beside(beside, links)
@@ -206,6 +207,7 @@ class _Writer:
         with files.write_atomic(path) as self._file:
             self._write(header_of(self._weights))
             for weight in self._weights:
+                self._weight = weight
                 self._lengths = [type.nbytes() for type in parts_of([weight]).values()]
                 error = self._produce(weight, self._put)
                 assert not self._lengths, f"{weight.name} is not whole"
@@ -215,8 +217,13 @@ class _Writer:
         return Shard(self._written, self._digest.hexdigest(), storages, errors)
 
     def _put(self, array: Array) -> None:
-        """The next bytes of the weight; a part that they end is padded."""
-        self._write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        """The next bytes of the weight; a part that they end is padded. CheckpointError for what is no number."""
+        array = np.ascontiguousarray(array).reshape(-1)
+        if not all_finite(array):
+            raise CheckpointError(
+                f"numbers that are NaN or infinite, or too large for {array.dtype}", where=self._weight.name, hint=OTHER
+            )
+        self._write(array.view(np.uint8).data)
         self._lengths[0] -= array.nbytes
         if self._lengths[0] == 0:
             del self._lengths[0]

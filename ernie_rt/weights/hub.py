@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ernie_rt import files
 from ernie_rt.display import did_you_mean, human_bytes
-from ernie_rt.errors import FileFormatError, InputError, ModelNotFoundError, OptionError, WriteError
+from ernie_rt.errors import ErnieRtError, FileFormatError, InputError, ModelNotFoundError, OptionError, WriteError
 from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.checkpoint import INDEX, INDEX_LIMIT, SINGLE, numbered_shards
+from ernie_rt.weights.hub_answers import COMMIT, judge_answers
 from ernie_rt.weights.manifest import MANIFEST, read_manifest
 from ernie_rt.weights.strangers import cached_id, stranger_file, stranger_folder, stranger_repository
 
@@ -183,7 +184,7 @@ def _check_reference(repo: str, revision: str, cache: Path) -> None:
     except InputError as error:
         error.hint = hint
         raise
-    if not re.fullmatch(rb"[0-9a-f]{40}", data):
+    if not COMMIT.fullmatch(data.decode("latin-1")):
         raise FileFormatError(
             "not the name of a commit",
             where=str(path),
@@ -230,6 +231,7 @@ def _download(repo: str, revision: str | None) -> Path:
             found=f"cache {hub.constants.HF_HUB_CACHE}",
             hint="Set HF_HOME to the path of a folder with space, or give the path of a model's folder",
         )
+    judge_answers(hub)
     with _named(name):
         first = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=["config.json"]))
         listing = hub.snapshot_download(repo, revision=revision, dry_run=True)
@@ -254,6 +256,8 @@ def _named(name: str) -> Iterator[None]:
     constants = hub.constants
     try:
         yield
+    except ErnieRtError:  # of an answer that was judged
+        raise
     except errors.HFValidationError as error:
         raise ModelNotFoundError("neither a folder nor a valid Hugging Face id", where=name) from error
     except errors.RevisionNotFoundError as error:

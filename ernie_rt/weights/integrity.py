@@ -19,16 +19,27 @@ INERT: Final = ("README.md", "LICENSE*", "NOTICE*", ".gitattributes", ".cache")
 """What hubs and people put beside a model, and no program reads as a part of it."""
 
 
-def digest_of(path: Path, report: Callable[[int], None] = lambda count: None) -> str:
-    """The sha256 of a file, in hexadecimal; `report` is told the bytes read. IntegrityError when it cannot be read."""
+BESIDE_LIMIT: Final = 64 * files.MIB
+"""Of each file of a model that holds no weights."""
+
+
+def digest_of(path: Path, report: Callable[[int], None] = lambda count: None, limit: int | None = None) -> str:
+    """The sha256 of a regular file of at most `limit` bytes, in hexadecimal; `report` is told the bytes read.
+
+    IntegrityError when it cannot be read; UnsafePathError.
+    """
     digest = hashlib.sha256()
-    try:
-        with files.open_readonly(path) as file:
-            while piece := file.read(files.MIB):
+    with files.open_readonly(path) as file:
+        size = left = os.fstat(file.fileno()).st_size
+        if limit is not None and size > limit:
+            raise IntegrityError("too large", where=str(path), expected=f"at most {limit} bytes", found=size)
+        try:
+            while piece := file.read(min(left, files.MIB)):  # what it grows by meanwhile is no part of it
                 digest.update(piece)
+                left -= len(piece)
                 report(len(piece))
-    except OSError as error:
-        raise IntegrityError("cannot be read", where=str(path), found=error.strerror) from error
+        except OSError as error:
+            raise IntegrityError("cannot be read", where=str(path), found=error.strerror) from error
     return digest.hexdigest()
 
 
@@ -59,13 +70,31 @@ def shared_with(path: Path) -> str:
     return f"everybody may write it: mode {stat.S_IMODE(status.st_mode):o}" if status.st_mode & stat.S_IWOTH else ""
 
 
-def check_digests(folder: Path, digests: Mapping[str, str], again: str, progress: Progress | None = None) -> None:
+def check_digests(
+    folder: Path,
+    digests: Mapping[str, str],
+    sizes: Mapping[str, int],
+    again: str,
+    progress: Progress | None = None,
+) -> None:
     """IntegrityError unless the files of a folder have these digests; `again` is what helps then.
 
-    `progress` is told bytes. Every byte is read: no digest is believed because it is remembered.
+    `sizes` are those of files of weights; others have `BESIDE_LIMIT`. All are compared before a byte is read, since a
+    file without a byte on the disk may be terabytes long. `progress` is told bytes. Every byte is read: no digest is
+    believed because it is remembered.
     """
     paths = {name: own_file(folder, name) for name in digests}
-    done, total = 0, sum(path.stat().st_size for path in paths.values())
+    found_sizes = {name: path.stat().st_size for name, path in paths.items()}
+    for name, found in found_sizes.items():
+        if found != sizes.get(name, found) or (name not in sizes and found > BESIDE_LIMIT):
+            raise IntegrityError(
+                "the file has another size than when it was written",
+                where=str(paths[name]),
+                expected=f"{sizes[name]} bytes" if name in sizes else f"at most {BESIDE_LIMIT} bytes",
+                found=found,
+                hint=again,
+            )
+    done, total = 0, sum(found_sizes.values())
 
     def report(count: int) -> None:
         nonlocal done
@@ -74,13 +103,13 @@ def check_digests(folder: Path, digests: Mapping[str, str], again: str, progress
             progress(done, total)
 
     for name, path in paths.items():
-        found = digest_of(path, report)
-        if found != digests[name]:
+        digest = digest_of(path, report)
+        if digest != digests[name]:
             raise IntegrityError(
                 "the file is not the one that was written: its digest differs",
                 where=str(path),
                 expected=f"sha256 {digests[name]}",
-                found=found,
+                found=digest,
                 hint=again,
             )
 

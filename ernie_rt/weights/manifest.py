@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ernie_rt import files
-from ernie_rt.errors import ErnieRtError, JsonError
+from ernie_rt.errors import ErnieRtError, IntegrityError, JsonError
 from ernie_rt.graph.json import Storages, storage_from_json
 from ernie_rt.graph.types import DTYPES, Plain, Storage, TensorType, Weight
 from ernie_rt.storage.block_quantized import BlockQuantized
@@ -19,6 +20,11 @@ from ernie_rt.storage.rope import RopeTable
 MANIFEST: Final = "ernie_rt.json"
 FORMAT: Final = 1
 LIMIT: Final = 4 * files.MIB
+
+OWN: Final = "sha256"
+"""The field with a digest of all others."""
+
+FIELDS: Final = frozenset({"format", "origin", "plan", "shards", "beside"})
 
 ALIGNMENT: Final = 4096
 """Where a tensor may begin in a file, so that it can be mapped by itself: a multiple of a page."""
@@ -67,6 +73,11 @@ class Manifest:
         """Of all files that it has one of."""
         return {**{name: shard.sha256 for name, shard in self.shards.items()}, **(self.beside or {})}
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of the files of weights, in bytes."""
+        return {name: shard.nbytes for name, shard in self.shards.items()}
+
     def to_json(self) -> dict[str, Any]:
         shards = {
             name: {
@@ -84,8 +95,28 @@ class Manifest:
         return {"format": FORMAT, "origin": dict(self.origin), "plan": dict(self.plan), "shards": shards, **beside}
 
     def write(self, path: Path) -> None:
+        content = self.to_json()
         with files.write_atomic(path) as file:
-            file.write(json.dumps(self.to_json(), indent=1).encode() + b"\n")
+            file.write(json.dumps(content | {OWN: _own_digest(content)}, indent=1).encode() + b"\n")
+
+
+def check_undamaged(path: Path) -> None:
+    """IntegrityError for a manifest that is not what its own digest is of; earlier versions wrote none.
+
+    That tells of damage. Whoever changes the manifest on purpose can change the digest too, or take it out.
+    """
+    data = files.read_json(path, limit=LIMIT, strict=True)
+    said = data.pop(OWN, None)
+    if not data.keys() <= FIELDS or said not in (None, _own_digest(data)):
+        raise IntegrityError(
+            "the manifest is not the one that was written: its own digest differs",
+            where=str(path),
+            hint=f'Fetch the folder again; if you have changed it on purpose, take the line "{OWN}" out of it',
+        )
+
+
+def _own_digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(path: Path, storages: Storages = STORAGES) -> Manifest:
@@ -117,8 +148,10 @@ def _shard(entry: Mapping[str, Any], known: Storages) -> Shard:
     storages = {name: storage_from_json(weight["storage"], known) for name, weight in entry["weights"].items()}
     if not all(storage.stored for storage in storages.values()):
         raise ValueError("tables are not stored")
-    errors = {name: float(weight["error"]) for name, weight in entry["weights"].items() if "error" in weight}
-    return Shard(nbytes, sha256, storages, errors)
+    errors = {name: weight["error"] for name, weight in entry["weights"].items() if "error" in weight}
+    if not all(type(error) in (int, float) and error >= 0 for error in errors.values()):
+        raise ValueError("an impossible error")
+    return Shard(nbytes, sha256, storages, {name: float(error) for name, error in errors.items()})
 
 
 def _digest(text: str) -> str:

@@ -37,7 +37,12 @@ class SourceKind:
 
 
 def _checkpoint(folder: Path, config: ModelConfig, *, reread: bool) -> CheckpointSource:
-    return CheckpointSource(Checkpoint.open(folder), config, reread=reread)
+    checkpoint = Checkpoint.open(folder)
+    try:
+        return CheckpointSource(checkpoint, config, reread=reread)
+    except BaseException:
+        checkpoint.close()
+        raise
 
 
 def _is_quantized(folder: Path) -> bool:

@@ -21,7 +21,8 @@ from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.ernie45 import HEAD
 from ernie_rt.modeling.graphs import build_graphs, weights_of
 from ernie_rt.weights.digests import Digests, are_still, combined
-from ernie_rt.weights.integrity import digest_of
+from ernie_rt.weights.finite import all_finite
+from ernie_rt.weights.integrity import BESIDE_LIMIT, digest_of
 from ernie_rt.weights.manifest import (
     MANIFEST,
     PADDING,
@@ -125,6 +126,19 @@ class QuantizedSource:
         """A read-only view of a part in the mapped file, whose digest holds; CheckpointError when it does not."""
         return self._verified_file(name).array(f"{name}.{part}")
 
+    def check_finite(self) -> None:
+        """Read all numbers, scales among them, of files whose digests are known to hold; CheckpointError for a weight
+        with NaN or infinity."""
+        for name, weight in self._weights.items():
+            file = self._files[self._homes[name]]
+            if not all(all_finite(file.array(f"{name}.{part}")) for part in weight.parts):
+                raise CheckpointError(
+                    "numbers that are NaN or infinite",
+                    where=f"{file.path}, {name}",
+                    hint="Fetch the folder again, or quantise the model again",
+                )
+            self.release(name)
+
     def release(self, name: str) -> None:
         """Let the system drop the file pages of a weight."""
         for part in self._weights[name].parts:
@@ -182,7 +196,7 @@ def _check_beside(folder: Path, manifest: Manifest) -> None:
     for name, wanted in (manifest.beside or {}).items():
         if READ.fullmatch(name) is None:
             continue
-        found = digest_of(files.member(folder, name, missing=CheckpointError))
+        found = digest_of(files.member(folder, name, missing=CheckpointError), limit=BESIDE_LIMIT)
         if found != wanted:
             raise CheckpointError(
                 "the file is not the one that was written: its digest differs",

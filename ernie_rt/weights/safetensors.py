@@ -20,7 +20,7 @@ import numpy as np
 from ernie_rt import files
 from ernie_rt.errors import FileFormatError, UnsafeCheckpointError
 from ernie_rt.graph.types import DTYPES
-from ernie_rt.untrusted_json import parse_json
+from ernie_rt.untrusted_json import MOST_SIGNS, parse_json
 from ernie_rt.weights.stamps import Stamp
 
 HEADER_LIMIT: Final = 4 * files.MIB
@@ -88,9 +88,15 @@ class SafetensorsFile:
                 expected=", ".join(NUMPY_DTYPE),
                 found=tensor.dtype,
             )
+        self._check_whole()
         # Not np.ndarray(buffer=...), which would let the file be unmapped under it.
         flat = np.frombuffer(self._map, dtype, count=math.prod(tensor.shape), offset=tensor.offset)
-        return flat.reshape(tensor.shape)
+        try:
+            return flat.reshape(tensor.shape)
+        except ValueError:  # no numbers, along an axis that is longer than memory
+            raise FileFormatError(
+                f"tensor {name!r} has a shape that no array can have", where=str(self.path), found=tensor.shape
+            ) from None
 
     def release(self, name: str) -> None:
         """Let the system drop the pages that hold only this tensor; they are read again when touched again."""
@@ -114,12 +120,24 @@ class SafetensorsFile:
         digest = hashlib.sha256()
         with memoryview(self._map) as whole:
             for start in range(0, len(whole), HASHED_AT_ONCE):
+                self._check_whole()
                 with whole[start : start + HASHED_AT_ONCE] as piece:
                     report(len(piece))
                     digest.update(piece)
                     if hasattr(self._map, "madvise"):
                         self._map.madvise(mmap.MADV_DONTNEED, start, len(piece))
         return digest.hexdigest()
+
+    def _check_whole(self) -> None:
+        """FileFormatError where somebody has cut the file meanwhile: the system kills who reads beyond its end."""
+        if self._map.size() < len(self._map):
+            raise FileFormatError(
+                "the file became shorter while it was read",
+                where=str(self.path),
+                expected=f"{len(self._map)} bytes",
+                found=self._map.size(),
+                hint="Whatever writes it should write another, and rename that",
+            )
 
     def close(self) -> None:
         """Unmap the file, or leave that to the last array that still shows it."""
@@ -144,7 +162,7 @@ def _read_header(path: Path, data: mmap.mmap) -> dict[str, StoredTensor]:
     if data[8:9] != b"{":
         raise _foreign(path, data[:64]) or FileFormatError("the header does not start with '{'", where=str(path))
     where, start = f"{path}, header", 8 + length
-    header = parse_json(data[8:start], where=where, depth=4, strict=False)
+    header = parse_json(data[8:start], where=where, depth=4, strict=False, signs=MOST_SIGNS)
     header.pop("__metadata__", None)  # says nothing that the tensors do not say better
     tensors = [_tensor(name, entry, start, where) for name, entry in header.items()]
     end = start

@@ -133,28 +133,24 @@ class CheckpointSource:
     """
 
     def __init__(self, checkpoint: Checkpoint, config: ModelConfig, *, reread: bool = False) -> None:
-        """To `reread` is to believe no remembered digest. Raises CheckpointError, having closed the checkpoint."""
+        """To `reread` is to believe no remembered digest. Raises CheckpointError; whose the checkpoint is, it stays."""
         self._checkpoint = checkpoint
         self._stamps = None if reread else Stamps.of_user()
-        try:
-            dialect = dialect_of(checkpoint.tensors.keys(), str(checkpoint.folder))
-            tower = tower_in(checkpoint.names)
-            if tower is None:
-                config = config.text_alone
-            self._recipe = recipe(config, dialect, tower=tower)
-            apart = False
-            if config.tie_word_embeddings and STORED_HEAD in checkpoint.tensors:
-                (embedding,) = stored_in(self._recipe.weights["embed.weight"])
-                if embedding.name not in checkpoint.tensors:
-                    checkpoint.check_shards([embedding.name])
-                    self._recipe = recipe(config, dialect, head_alone=True, tower=tower)
-                elif apart := self._differ(STORED_HEAD, embedding.name):
-                    self._recipe = recipe(replace(config, tie_word_embeddings=False), dialect, tower=tower)
-            checkpoint.check_shards(stored.name for made in self._recipe.weights.values() for stored in stored_in(made))
-            self.unused = self._recipe.check(checkpoint.tensors, str(checkpoint.folder))
-        except BaseException:
-            checkpoint.close()
-            raise
+        dialect = dialect_of(checkpoint.tensors.keys(), str(checkpoint.folder))
+        tower = tower_in(checkpoint.names)
+        if tower is None:
+            config = config.text_alone
+        self._recipe = recipe(config, dialect, tower=tower)
+        apart = False
+        if config.tie_word_embeddings and STORED_HEAD in checkpoint.tensors:
+            (embedding,) = stored_in(self._recipe.weights["embed.weight"])
+            if embedding.name not in checkpoint.tensors:
+                checkpoint.check_shards([embedding.name])
+                self._recipe = recipe(config, dialect, head_alone=True, tower=tower)
+            elif apart := self._differ(STORED_HEAD, embedding.name):
+                self._recipe = recipe(replace(config, tie_word_embeddings=False), dialect, tower=tower)
+        checkpoint.check_shards(stored.name for made in self._recipe.weights.values() for stored in stored_in(made))
+        self.unused = self._recipe.check(checkpoint.tensors, str(checkpoint.folder))
         self.notes = (*checkpoint.notes, *([HEAD_APART] if apart else []))
         self.storages = {name: self._storage(made) for name, made in self._recipe.weights.items()}
 

@@ -117,6 +117,9 @@ def bench(
         )
     if plot is not None and plot.suffix != ".svg":
         raise OptionError("--plot has no known ending", expected="a .svg file", found=plot.name)
+    for path in (markdown, plot):
+        if path is not None:
+            files.check_target(path)
     contexts = (prompt,) if depth is None else tuple(dict.fromkeys((prompt, depth)))
     if image is not None and vs:
         raise OptionError("--image measures ernie-rt alone", hint="Leave --vs out")

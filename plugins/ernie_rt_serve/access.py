@@ -14,6 +14,7 @@ from starlette.requests import Request
 from ernie_rt import Caller
 from ernie_rt.errors import OptionError
 from ernie_rt.files import read_bytes
+from ernie_rt_serve.faults import Fault
 
 Access = Literal["public", "key"]
 """Who may use a route: anybody, or who has a key. There is no default: each route says it."""
@@ -64,7 +65,7 @@ class Keys:
         key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         given = hashlib.sha256(key.encode("latin-1")).digest()
         equal = [digest for digest in self.digests if hmac.compare_digest(digest, given)]
-        return equal[0].hex()[:8] if equal else None
+        return equal[0].hex() if equal else None
 
 
 NO_KEYS: Final = Keys()
@@ -72,7 +73,12 @@ NO_KEYS: Final = Keys()
 
 
 def caller(request: Request, priority: int = 0, cache_salt: str | None = None) -> Caller:
-    """Who asks. Prompts share what is cached with those of the same key or, where a salt is given, of the same salt."""
+    """Who asks. Prompts share what is cached with those of the same key or, where a salt is given, of the same salt.
+
+    A Fault for who would overtake other keys by a `priority` of his own: they take turns.
+    """
     tenant: str = request.state.tenant
+    if tenant and priority < 0:
+        raise Fault(400, "priority is less than 0, and keys take turns: nobody goes before others", "priority")
     salt = f"key {tenant}" if cache_salt is None else f"salt {cache_salt}"
     return Caller(tenant, priority, salt.encode())

@@ -67,8 +67,9 @@ def make_app(served: AsyncModel | None, settings: Settings) -> Starlette:
 async def _no_route(request: Request, error: Exception) -> Response:
     """There is no such path, or none with that method."""
     assert isinstance(error, HTTPException)
+    shape = next((entry.shape for entry in ENTRIES if entry.path == request.scope["path"]), openai_error)
     path = ascii(request.scope["path"])[1:-1][:200]
     message = f"There is nothing at {path}"
     if error.status_code == 405:
-        message = f"{path} cannot be asked with {request.method}; the header Allow says with what it can"
-    return failure(Fault(error.status_code, message, headers=error.headers or {}), openai_error)
+        message = f"{path} cannot be asked with {request.method[:20]}; the header Allow says with what it can"
+    return failure(Fault(error.status_code, message, headers=error.headers or {}), shape)

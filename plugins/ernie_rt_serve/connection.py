@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import Final
+from typing import Any, Final
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ernie_rt_serve.reading import Reading
 from ernie_rt_serve.settings import Settings
+
+MOST_INCOMPLETE: Final = 128 << 10
+"""Bytes of headers that h11 reads before it refuses them itself; below, the gate does, and says why."""
 
 LEAST_RATE: Final = 1024
 """Bytes a second that a client reads at least, once it has left its connection full."""
@@ -28,6 +33,10 @@ class Connection(H11Protocol):
     settings: Settings
     _headers_due: asyncio.TimerHandle | None = None
     _reading_due: asyncio.TimerHandle | None = None
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.conn = Reading(h11.SERVER, MOST_INCOMPLETE)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -53,6 +62,15 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
         _cancel(self._headers_due)
         _cancel(self._reading_due)
+
+    def send_400_response(self, msg: str) -> None:
+        """Say that what came is not HTTP, and close; without a word where another answer has begun, or was the last."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # whoever is about to answer it need not
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:
+            self.transport.close()
 
     def _expect_headers(self) -> None:
         self._headers_due = self.loop.call_later(self.settings.header_seconds, self.transport.abort)

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
-from weakref import WeakValueDictionary
 
 from ernie_rt import Caller
 from ernie_rt.errors import MediaError
@@ -17,6 +16,7 @@ from ernie_rt.text.media_reader import Announce, MediaReader
 from ernie_rt.vision.item import Item
 from ernie_rt_serve.attachments import Attachment
 from ernie_rt_serve.faults import Fault
+from ernie_rt_serve.turns import Turns
 
 THREADS: Final = 3
 """So many are decoded at once, which bounds the memory of those that are larger than they look."""
@@ -31,7 +31,7 @@ class Decoders:
         """Without a `reader` the model takes in none, and nobody asks for any."""
         self._reader = reader
         self._pool = ThreadPoolExecutor(THREADS, "pictures")
-        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._turns = Turns(EACH)
         self._kept: OrderedDict[tuple[object, ...], Item] = OrderedDict()  # what was asked for last comes last
         self._lock = threading.Lock()
 
@@ -45,8 +45,7 @@ class Decoders:
         `announce` is told in a thread how many tokens it has, before it is decoded, and may raise. What is kept is for
         who shares what is cached: how long it takes tells nobody what others have shown.
         """
-        turn = self._turns.setdefault(caller.tenant, asyncio.Semaphore(EACH))
-        async with turn:
+        async with self._turns.of(caller.tenant):
             find = partial(self._find, given, caller.salt, announce)
             return await asyncio.get_running_loop().run_in_executor(self._pool, find)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -17,6 +17,7 @@ from ernie_rt.text.media import Media
 from ernie_rt_serve.answers import Answer, Answers, Observer
 from ernie_rt_serve.decoding import Decoders
 from ernie_rt_serve.task import Task
+from ernie_rt_serve.turns import Turns
 
 if TYPE_CHECKING:
     from ernie_rt.generation.constrained import ToolCalls
@@ -30,6 +31,11 @@ Hold = Callable[[int], None]
 
 COMPILERS: Final = 2
 """Threads that compile grammars: what a stranger's takes holds up others, and no request without one."""
+COMPILED_OF_EACH: Final = 1
+PREPARED_OF_EACH: Final = 2
+"""Grammars that are compiled, and prompts that are encoded, at once of one tenant."""
+SPARE: Final = 4
+"""What so many times the context could not hold is not encoded to find that out. A template may leave out some text."""
 
 
 class Dispatcher:
@@ -41,6 +47,8 @@ class Dispatcher:
         self._coming = 0  # answers that were asked for, and are not queued yet
         self._compilers = ThreadPoolExecutor(COMPILERS, "grammars")
         self._decoders = Decoders(served.model.reader)
+        self._compiling, self._preparing = Turns(COMPILED_OF_EACH), Turns(PREPARED_OF_EACH)
+        self._longest_piece = max(map(len, served.model.tokenizer.pieces))
         self._lock = threading.Lock()
         self._made: Grammars | None = None
 
@@ -57,7 +65,9 @@ class Dispatcher:
 
     async def prompt(self, task: Task, caller: Caller, hold: Hold) -> Prompt:
         """The prompt of a task as a model takes it. PromptError, or what a chat template raises."""
-        return await asyncio.to_thread(self._prompt, await self._decoded(task, caller, hold))
+        task = await self._decoded(task, caller, hold)
+        async with self._preparing.of(caller.tenant):
+            return await asyncio.to_thread(self._prompt, task)
 
     async def start(self, *tasks: Task, caller: Caller, hold: Hold) -> Answers:
         """Queue tasks: `n` answers to each, in order. Use what it gives in a `with` block.
@@ -71,10 +81,12 @@ class Dispatcher:
         try:
             for task in tasks:
                 task = await self._decoded(task, caller, hold)
-                prompt, options = await asyncio.to_thread(self._prepare, task)
+                async with self._preparing.of(caller.tenant):
+                    prompt, options = await asyncio.to_thread(self._prepare, task)
                 if task.format is not None or task.tool_choice not in ("auto", "none"):
                     loop = asyncio.get_running_loop()
-                    options["constraint"] = await loop.run_in_executor(self._compilers, self._constraint, task)
+                    async with self._compiling.of(caller.tenant):
+                        options["constraint"] = await loop.run_in_executor(self._compilers, self._constraint, task)
                 first: AsyncStream | None = None
                 for number in range(task.n):
                     stream = self._queue(prompt, _nth(options, number), caller, first)
@@ -113,7 +125,17 @@ class Dispatcher:
                 hint="Send fewer, or smaller ones",
             )  # fmt: skip
 
+    def _check_length(self, task: Task) -> None:
+        """Long text takes seconds to encode: what is hopeless is refused before."""
+        room, characters = self._served.model.capacity, task.characters
+        if max(characters / self._longest_piece, len(task.messages)) > SPARE * room:
+            raise ContextError(
+                "the prompt is far longer than the context", expected=f"at most {room:,} tokens",
+                found=f"{characters:,} characters", hint="Shorten the prompt, or raise max_context",
+            )  # fmt: skip
+
     def _prepare(self, task: Task) -> tuple[Prompt, GenerateOptions]:
+        self._check_length(task)
         options, prompt = GenerateOptions(**task.options), self._prompt(task)
         if task.up_to is not None:
             ids = prompt.ids if isinstance(prompt, ChatPrompt) else prompt
@@ -142,7 +164,7 @@ class Dispatcher:
         model = self._served.model
         if isinstance(task.prompt, str):
             return tuple(model.tokenizer.encode(task.prompt))
-        messages = [message for message in task.prompt if isinstance(message, Mapping)]
+        messages = task.messages
         if not messages:
             return tuple(id for id in task.prompt if isinstance(id, int))
         if model.template is None:

@@ -41,8 +41,8 @@ Shape = Callable[[Fault], dict[str, Any]]
 """Spells a fault as the body of a protocol's errors."""
 
 
-def fault_of(error: BaseException) -> Fault:
-    """The fault that an error is to whoever made the request.
+def fault_of(error: BaseException, prompt: str | None = None) -> Fault:
+    """The fault that an error is to whoever made the request, whose prompt is in the field `prompt`.
 
     What a caller can put right is said in full. All else is the server's own and stays in its log: its text may name
     files.
@@ -58,20 +58,23 @@ def fault_of(error: BaseException) -> Fault:
     if isinstance(error, ContextError):
         return Fault(400, str(error), code="context_length_exceeded")
     if isinstance(error, OptionError | PromptError | JsonError | CapacityError):
-        return Fault(400, str(error), param=_param(error))
+        return Fault(400, str(error), param=_param(error, prompt))
     if isinstance(error, TemplateError):  # `where` is a path
-        return Fault(400, error.what if error.found is None else f"{error.what}; found {error.found}", "messages")
+        return Fault(400, error.what if error.found is None else f"{error.what}; found {error.found}", prompt)
     return Fault(500, BROKEN, code="internal_error")
 
 
 def openai_error(fault: Fault) -> dict[str, Any]:
     """`{"error": {"message", "type", "param", "code"}}`."""
-    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 500: "server_error"}
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 500: "server_error",
+             505: "invalid_request_error"}  # fmt: skip
     kind = kinds.get(fault.status, "service_unavailable" if fault.status > 500 else "invalid_request_error")
     return {"error": {"message": fault.message, "type": kind, "param": fault.param, "code": fault.code}}
 
 
-def _param(error: ErnieRtError) -> str | None:
-    """The option that an OptionError begins with, as many do."""
+def _param(error: ErnieRtError, prompt: str | None) -> str | None:
+    """The field that an error is about: of an OptionError the option that it begins with, as many do."""
+    if isinstance(error, PromptError):
+        return "tools" if (error.where or "").startswith("tool") else prompt
     name = error.what.partition(" ")[0]
     return name if isinstance(error, OptionError) and name in GenerateOptions.__annotations__ else None

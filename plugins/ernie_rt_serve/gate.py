@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
@@ -18,6 +19,8 @@ from ernie_rt_serve.routing import Entry, failure
 from ernie_rt_serve.service import Service
 
 CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
+OWN_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[0-9.]+|([a-z0-9-]+\.)*localhost)?(:[0-9]*)?", re.IGNORECASE)
+"""A `Host` that no page of the web has: an address, or this machine's own name for itself."""
 
 
 class Gate:
@@ -65,8 +68,14 @@ class Gate:
         if sum(len(name) + len(value) for name, value in scope["headers"]) > most:
             raise Fault(431, f"The headers are longer than {most:,} bytes", headers=body.CLOSE)
         headers = Headers(scope=scope)
-        if "content-length" in headers and "transfer-encoding" in headers:
-            raise Fault(400, "Content-Length and Transfer-Encoding exclude each other", headers=body.CLOSE)
+        if scope["http_version"] not in ("1.0", "1.1"):
+            raise Fault(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here", headers=body.CLOSE)
+        if "transfer-encoding" in headers and ("content-length" in headers or scope["http_version"] == "1.0"):
+            message = "Transfer-Encoding excludes Content-Length, and HTTP/1.0 has none"
+            raise Fault(400, message, headers=body.CLOSE)
+        if self._settings.own_hosts and not OWN_HOST.fullmatch(headers.get("host", "")):
+            message = "Without keys this server answers to localhost and to addresses, not to other names of it"
+            raise Fault(403, f"{message}: give it keys, or say --insecure", code="wrong_host", headers=body.CLOSE)
         tenant = self._settings.keys.tenant(headers)
         if tenant is None and scope["path"] not in self._public:
             message = "No valid API key: send `Authorization: Bearer KEY`, or `x-api-key: KEY`"

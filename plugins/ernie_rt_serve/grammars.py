@@ -19,6 +19,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from ernie_rt.errors import CapacityError, OptionError
 from ernie_rt.sampling.constraint import ConstraintState, Mask
 from ernie_rt.text.tokenizer import Tokenizer
+from ernie_rt.untrusted_json import is_text
 from ernie_rt.worker import Worker, folders_of
 
 LIMITS: Final[dict[str, Any]] = {
@@ -62,7 +63,9 @@ class Grammars:
         self.close()
 
     def _compile(self, lark: str) -> Grammar:
-        if len(lark.encode(errors="surrogatepass")) > MAX_BYTES:
+        if not is_text(lark):
+            raise OptionError("the format is not Unicode text", found="a lone surrogate")
+        if len(lark.encode()) > MAX_BYTES:
             raise OptionError("the format is too large", expected=f"at most {MAX_BYTES:,} bytes as a grammar")
         self._trials.check(lark)
         # Tokens are chosen by the model alone, also where there is one spelling of what must come: no tokenizer asked.

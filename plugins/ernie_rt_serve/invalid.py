@@ -13,7 +13,7 @@ PLACE: Final = re.compile(r" - at `\$\.?([^`]*)`$")
 """Where msgspec puts a fault: at `$.messages[0].role`."""
 ENUM: Final = re.compile(r"^Invalid enum value .*", re.DOTALL)
 """What msgspec says of a value that is none of several, with a stranger's own text in it."""
-STEP: Final = re.compile(r"\.?(\w+)|\[[^]]*\]")
+STEP: Final = re.compile(r"\.?(\w+)|\[[^][]*\]")
 """A field's name, or an item of a list."""
 
 

@@ -17,6 +17,9 @@ GONE: Final = 499
 ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 """Ids of clients that are taken over; for others one is drawn."""
 
+KEY_DIGITS: Final = 8
+"""Of a key's digest, by which people know it again."""
+
 log = logging.getLogger("ernie_rt_serve.requests")
 
 
@@ -48,5 +51,5 @@ class RequestLog:
             log.info(
                 "%s %s %s %d %.3f s, key %s",
                 id, scope["method"], ascii(scope["path"])[1:-1][:200], GONE if state.get("gone") else status,
-                time.perf_counter() - began, state.get("tenant") or "none",
+                time.perf_counter() - began, state.get("tenant", "")[:KEY_DIGITS] or "none",
             )  # fmt: skip

@@ -34,6 +34,12 @@ class Entry:
     body: type[msgspec.Struct] | None = None
     queued: bool = False
 
+    @property
+    def prompt(self) -> str | None:
+        """The field of the body that the prompt is in, if it has one."""
+        fields = () if self.body is None else self.body.__struct_encode_fields__
+        return next((name for name in ("messages", "input", "prompt") if name in fields), None)
+
     def route(self, service: Service) -> Route:
         async def endpoint(request: Request) -> Response:
             try:
@@ -41,7 +47,7 @@ class Entry:
             except ClientGone:  # a status for the log
                 return Response(status_code=499)
             except Exception as error:
-                return failure(service.fault(request.state.id, error), self.shape)
+                return failure(service.fault(request.state.id, error, self.prompt), self.shape)
             finally:
                 service.let_go(request)
 

@@ -28,8 +28,6 @@ IDLE_SECONDS: Final = 75
 FLUSH_SECONDS: Final = 5
 """How long the last bytes of answers may take on their way."""
 MOST_FILES: Final = 1 << 16
-MOST_INCOMPLETE: Final = 256 << 10
-"""Bytes of headers that h11 reads before it refuses them itself; below, the gate does, and says why."""
 ENDING: Final = "ending: %d answers are under way, for at most %g s; a second signal ends them at once"
 
 log = logging.getLogger("ernie_rt_serve")
@@ -77,7 +75,7 @@ def make_server(app: Starlette, settings: Settings) -> uvicorn.Server:
     config = uvicorn.Config(
         app, http=connections(settings), ws="none", lifespan="off", log_config=None, access_log=False,
         server_header=False, proxy_headers=False, timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=FLUSH_SECONDS, h11_max_incomplete_event_size=MOST_INCOMPLETE,
+        timeout_graceful_shutdown=FLUSH_SECONDS,
     )  # fmt: skip
     return _Server(config)
 

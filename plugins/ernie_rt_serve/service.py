@@ -132,9 +132,10 @@ class Service:
         self.held -= getattr(request.state, "held", 0)
         request.state.held = 0
 
-    def fault(self, id: str, error: Exception) -> Fault:
-        """The fault that an error is to the request of that id; what is the server's own is written to its log."""
-        fault = fault_of(error)
+    def fault(self, id: str, error: Exception, prompt: str | None = None) -> Fault:
+        """The fault that an error is to the request of that id, whose prompt is in the field `prompt`; what is the
+        server's own is written to its log."""
+        fault = fault_of(error, prompt)
         if isinstance(error, OverloadError):
             self.metrics.refused(error.reason)
         if fault.status == 500:

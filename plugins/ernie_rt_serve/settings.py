@@ -27,6 +27,9 @@ class Settings:
     """The name in `/v1/models` and in answers. A request may leave it out; another one is not found."""
     keys: Keys = NO_KEYS
     cors_origins: tuple[str, ...] = ()
+    own_hosts: bool = False
+    """Refuse what asks for this server by a name other than localhost. Where no keys are needed because this machine
+    alone can ask, a page of the web could else have a name of its own lead here, and read what is answered."""
 
     header_bytes: int = 32 << 10
     body_bytes: int | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -11,15 +13,25 @@ T = TypeVar("T")
 
 
 def decode(data: bytes | str | msgspec.Raw, kind: type[T]) -> T:
-    """What JSON says, as this type; msgspec.DecodeError for what cannot be parsed, ValidationError for other types.
-
-    The former also where msgspec raises errors of Python's: nested too deeply, text that is not UTF-8.
-    """
-    try:
+    """What JSON says, as this type; msgspec.DecodeError for what cannot be parsed, ValidationError for other types."""
+    with _of_one_kind():
         decoded: T = _decoder(cast(Any, kind)).decode(data)
+    return decoded
+
+
+def on_one_line(data: bytes) -> bytes:
+    """The same JSON without line breaks; msgspec.DecodeError for what is none."""
+    with _of_one_kind():
+        return msgspec.json.format(data, indent=-1)
+
+
+@contextmanager
+def _of_one_kind() -> Iterator[None]:
+    """msgspec raises errors of Python's where JSON is nested too deeply, or its text is not UTF-8."""
+    try:
+        yield
     except (RecursionError, UnicodeDecodeError) as error:
         raise msgspec.DecodeError(str(error)) from None
-    return decoded
 
 
 @cache

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -23,10 +25,11 @@ MANY, SEVERAL, ONE = (
     frozenset({"items", "additionalProperties"}),
 )
 """Where schemas lie within a schema: in an object, in a list, by themselves."""
-FAILED: Final = "at 1(8): failed to compile JSON schema: "
+FAILED: Final = re.compile(r"at \d+\(\d+\): failed to compile JSON schema: ")
 """What llguidance says before it says what is wrong."""
 MOST_LOOKED_AT: Final = 64
-"""So many schemas within one are tried in search of the wrong one."""
+LOOKING_SECONDS: Final = 1.0
+"""So many schemas of a request are tried in search of the wrong one, and for so long."""
 
 
 def constraint(task: Task, grammars: Grammars) -> Constraint | ToolCalls | None:
@@ -68,7 +71,7 @@ def format_constraint(format: Format, grammars: Grammars) -> Constraint:
 
 def _calls(task: Task, tools: tuple[Mapping[str, Any], ...], grammars: Grammars, text: Constraint | None) -> ToolCalls:
     """Calls of these tools, by the schemas of their arguments."""
-    calls = []
+    given: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for number, tool in enumerate(tools, 1):
         function = _function(tool)
         name, parameters = function.get("name"), function.get("parameters") or {}
@@ -77,11 +80,17 @@ def _calls(task: Task, tools: tuple[Mapping[str, Any], ...], grammars: Grammars,
             raise OptionError("a tool without a name", where=where)
         if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
             raise OptionError("the parameters of a tool are no object", where=f"{where}, {name!a:.80}")
-        parameters = {**parameters, **OBJECT}
-        _of_schema(parameters, grammars, f"{where}, {name!a:.80}")
         head = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": '
-        calls.append(f'({json.dumps(head, ensure_ascii=False)} {_json(parameters)} "}}")')
-    return ToolCalls(grammars.compiled(f"start: {' | '.join(calls)}"), task.parallel_tool_calls, text)
+        given[f"{where}, {name!a:.80}"] = json.dumps(head, ensure_ascii=False), {**parameters, **OBJECT}
+    try:
+        calls = " | ".join(f'({head} {_json(schema)} "}}")' for head, schema in given.values())
+        return ToolCalls(grammars.compiled(f"start: {calls}"), task.parallel_tool_calls, text)
+    except OptionError as error:
+        search = _Search()
+        for where, (_, schema) in given.items():
+            if search.goes_on():
+                _of_schema(schema, grammars, where, search)
+        raise _at("tools", error) from None
 
 
 def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -89,11 +98,22 @@ def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
     return function if isinstance(function, Mapping) else {}
 
 
-def _of_schema(schema: Mapping[str, Any], grammars: Grammars, where: str) -> Constraint:
+class _Search:
+    """How much of a request is looked at for what is wrong with it: whoever asks for much is not told all."""
+
+    def __init__(self) -> None:
+        self._left, self._until = MOST_LOOKED_AT, time.monotonic() + LOOKING_SECONDS
+
+    def goes_on(self) -> bool:
+        self._left -= 1
+        return self._left >= 0 and time.monotonic() < self._until
+
+
+def _of_schema(schema: Mapping[str, Any], grammars: Grammars, where: str, search: _Search | None = None) -> Constraint:
     try:
         return grammars.compiled(f"start: {_json(schema)}")
     except OptionError as error:
-        raise _at(where + _place_of(error.found, schema, grammars, [MOST_LOOKED_AT]), error) from None
+        raise _at(where + _place_of(error.found, schema, grammars, search or _Search()), error) from None
 
 
 def _compiled(lark: str, grammars: Grammars, where: str) -> Constraint:
@@ -105,21 +125,21 @@ def _compiled(lark: str, grammars: Grammars, where: str) -> Constraint:
 
 def _at(where: str, error: OptionError) -> OptionError:
     """The same error of this place."""
-    found = None if error.found is None else error.found.removeprefix(FAILED)
+    found = None if error.found is None else FAILED.sub("", error.found, count=1)
     return OptionError(error.what, where=where, expected=error.expected, found=found, hint=error.hint)
 
 
-def _place_of(fault: str | None, schema: Mapping[str, Any], grammars: Grammars, left: list[int]) -> str:
-    """The path of the innermost schema within a schema that has the same fault by itself; at most `left` are tried."""
+def _place_of(fault: str | None, schema: Mapping[str, Any], grammars: Grammars, search: _Search) -> str:
+    """The path of the innermost schema within a schema that has the same fault by itself, as far as that is searched
+    for."""
     for path, inner in _within(schema):
-        if fault is None or left[0] == 0:
+        if fault is None or not search.goes_on():
             break
-        left[0] -= 1
         try:
             grammars.compiled(f"start: {_json(inner)}")
         except OptionError as error:
             if error.found == fault:
-                return path + _place_of(fault, inner, grammars, left)
+                return path + _place_of(fault, inner, grammars, search)
     return ""
 
 

@@ -43,12 +43,21 @@ class Task:
     priority: int = 0
 
     @property
+    def messages(self) -> list[Mapping[str, Any]]:
+        """The conversation, if it is one."""
+        return [] if isinstance(self.prompt, str) else [each for each in self.prompt if isinstance(each, Mapping)]
+
+    @property
     def attachments(self) -> tuple[Attachment, ...]:
         """The pictures and videos of a conversation that nobody has decoded yet, in their order."""
-        messages = () if isinstance(self.prompt, str) else self.prompt
-        contents = [message.get("content") for message in messages if isinstance(message, Mapping)]
+        contents = [message.get("content") for message in self.messages]
         parts = [part for content in contents if isinstance(content, list) for part in content]
         return tuple(part for part in parts if isinstance(part, Attachment))
+
+    @property
+    def characters(self) -> int:
+        """Of all texts that a prompt may be made of; token ids are none."""
+        return len(self.prompt) if isinstance(self.prompt, str) else _characters([*self.messages, *self.tools])
 
     def with_media(self, media: Iterable[object]) -> Task:
         """The task with these parts in the places of its `attachments`."""
@@ -61,4 +70,15 @@ class Task:
             parts = [next(coming) if isinstance(part, Attachment) else part for part in content]
             return {**message, "content": parts}
 
-        return replace(self, prompt=tuple(filled(each) for each in self.prompt if isinstance(each, Mapping)))
+        return replace(self, prompt=tuple(map(filled, self.messages)))
+
+
+def _characters(value: object) -> int:
+    match value:
+        case str():
+            return len(value)
+        case Mapping():
+            return sum(map(_characters, value.values()))
+        case list() | tuple():
+            return sum(map(_characters, value))
+    return 0

@@ -71,6 +71,7 @@ KINDS: Mapping[str, Kind] = {
         {
             "ernie_rt/choice.py": "the driver of the system, for what it says of the GPU",
             "ernie_rt/contract/drivers.py": "the driver of the system, for what it says of the GPU",
+            "ernie_rt/discovery/child.py": "the C library, to keep what a stranger's code starts",
             "ernie_rt/planning/machine.py": "the C library, for what it says of the processor",
             "backends/ernie_rt_onnx/cuda.py": "libraries that installed packages brought, by fixed names",
             "backends/ernie_rt_onnx/library.py": "the operators of this distribution",
@@ -156,6 +157,7 @@ KINDS: Mapping[str, Kind] = {
         {
             "ernie_rt/files.py": "the one reader",
             "ernie_rt/weights/safetensors.py": "the type of what files.py has mapped",
+            "ernie_rt/discovery/child.py": "the system's list of processes",
             "ernie_rt/cli/skeleton.py": OWN_DATA,
             "ernie_rt/conformance/cases.py": OWN_DATA,
             "ernie_rt/conformance/goldens.py": OWN_DATA,
@@ -266,6 +268,7 @@ KINDS: Mapping[str, Kind] = {
         {
             "ernie_rt/cli/doctor.py": "names of its own commands",
             "ernie_rt/discovery/announcement.py": "constants of this module",
+            "ernie_rt/files.py": "a file's own name, escaped",
             "ernie_rt/hooks.py": "a constant of this module",
             "ernie_rt/planning/seeing.py": "constants of this module",
             "ernie_rt/text/finding.py": "one class of letters, escaped",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +11,8 @@ import pluggy
 import pytest
 
 from ernie_rt import hooks
-from ernie_rt.discovery.announcement import FIELDS, announced, check
+from ernie_rt.discovery.announcement import FIELDS, announced, check, examine
+from ernie_rt.discovery.installed import Plugin
 from ernie_rt.errors import PluginError
 from ernie_rt.hooks import BackendInfo
 
@@ -101,3 +102,32 @@ def test_the_docs_have_each_hook_with_its_signature() -> None:
 
 def test_no_field_is_left_out() -> None:
     assert set(FIELDS) == set(BackendInfo.__dataclass_fields__)
+
+
+TOLD = {"api": 2, "hooks": ["ernie_rt_backends"], "backends": [asdict(GOOD)], "seconds": 0.1}
+FORGED = {
+    "nothing": None,
+    "a list": [],
+    "no backends": {name: value for name, value in TOLD.items() if name != "backends"},
+    "backends that are none": TOLD | {"backends": [7]},
+    "a field more": TOLD | {"backends": [asdict(GOOD) | {"more": 1}]},
+    "a target": TOLD | {"backends": [asdict(GOOD) | {"target": "os:system('x')"}]},
+    "a hint that steers": TOLD | {"backends": [asdict(GOOD) | {"hint": "\x1b]52;c;aGk=\x07"}]},
+    "a name": TOLD | {"backends": [asdict(GOOD) | {"name": "../x"}]},
+    "an api that is text": TOLD | {"api": "2"},
+    "a hook": TOLD | {"hooks": ["\x1b[2J"]},
+    "hooks that are none": TOLD | {"hooks": 7},
+    "seconds": TOLD | {"seconds": "1"},
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_a_child_answers_is_checked_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin runs there, and can have written the answer itself."""
+    stranger = Plugin("chip", "chip", distribution="chip-plugin")
+    monkeypatch.setattr("ernie_rt.discovery.child.call", lambda *_, **__: (TOLD, ""))
+    assert (heard := examine(stranger)).status == "ok" and heard.backends == (GOOD,)
+    monkeypatch.setattr("ernie_rt.discovery.child.call", lambda *_, **__: (FORGED[name], ""))
+    heard = examine(stranger)
+    assert heard.status == "broken" and heard.backends == ()
+    assert heard.cause is not None and heard.cause.startswith("announces ") and heard.cause.isprintable()

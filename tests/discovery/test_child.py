@@ -43,6 +43,21 @@ def lingers():
     threading.Thread(target=time.sleep, args=(60,)).start()
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(8)"])
     return "done"
+def forges(text):
+    for name in os.listdir("/proc/self/fd"):
+        if "answer" in os.readlink(f"/proc/self/fd/{name}"):
+            os.write(int(name), text.encode())
+    os._exit(0)
+def daemon(note, stays):
+    if os.fork():
+        os.wait()
+        while stays: time.sleep(1)
+        return
+    os.setsid()
+    if os.fork(): os._exit(0)
+    with open(note, "w") as file: file.write(str(os.getpid()))
+    os.rename(note, note + ".there")
+    time.sleep(60)
 """
 
 
@@ -85,10 +100,10 @@ def test_failures_in_one_line(name: str, cause: str, call) -> None:
 @pytest.mark.parametrize(
     ("answer", "cause"),
     [
-        ("1", "writes an answer of its own"),
-        ('{"value": 1, "noise": 2}', "writes an answer of its own"),
-        ('{"error": ["a"]}', "writes an answer of its own"),
-        ('{"error": "\\u001b[2J"}', "\\x1b[2J"),
+        ("1", "is answered by something else"),
+        ('{"value": 1, "noise": 2}', "is answered by something else"),
+        ('{"error": ["a"]}', "is answered by something else"),
+        ('{"error": "\\u001b[2J", "noise": ""}', "\\x1b[2J"),
         ("[" * 99_999, "ends the process"),
     ],
 )
@@ -146,3 +161,35 @@ def test_what_it_leaves_behind_delays_nobody(call) -> None:
     began = time.monotonic()
     assert call("lingers") == ("done", "")
     assert time.monotonic() - began < 7
+
+
+FORGED = ["[]", "7", "{}", '{"value": 1}', '{"value": 1, "noise": 2}', '{"error": 1, "noise": ""}', "[" * 100_000]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the answer's descriptor in /proc")
+@pytest.mark.parametrize("text", FORGED, ids=lambda text: text[:20])
+def test_an_answer_that_it_wrote_itself(text: str, call) -> None:
+    with pytest.raises(
+        PluginError, match=r"^trying it (is answered by something else|ends the process with exit code 0)$"
+    ):
+        call("forges", text)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="daemons are found on Linux")
+@pytest.mark.parametrize("stays", ["", "yes"])
+def test_a_daemon_that_it_started_ends_with_it(stays: str, call, tmp_path: Path) -> None:
+    note = tmp_path / "daemon"
+    if stays:
+        with pytest.raises(PluginError, match="takes longer than"):
+            call("daemon", str(note), stays, seconds=3)
+    else:
+        call("daemon", str(note), stays)
+    started = note.with_name("daemon.there")
+    deadline = time.monotonic() + 10
+    while started.exists() and Path(f"/proc/{started.read_text()}").exists():
+        state = Path(f"/proc/{started.read_text()}/stat").read_text().rpartition(")")[2].split()[0]
+        if state == "Z":
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert started.exists() or not stays

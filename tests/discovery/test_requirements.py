@@ -51,6 +51,12 @@ def test_one_that_is_too_old(put: Install) -> None:
     assert lack(INFO) == "needs slow-engine>=2 | fast_engine>=2"
 
 
+def test_a_pre_release_is_new_enough(put: Install) -> None:
+    """Whoever installed it meant it."""
+    put("fast_engine", "2.9.0rc1")
+    assert lack(INFO) is None
+
+
 def test_both_over_each_other(put: Install) -> None:
     put("fast_engine")
     put("slow_engine", "1.9")

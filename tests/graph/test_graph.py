@@ -10,7 +10,7 @@ import pytest
 from ernie_rt.contract import Limits, PagedContents
 from ernie_rt.errors import GraphError
 from ernie_rt.graph.builder import Builder
-from ernie_rt.graph.cost import active_parameters, distinct_experts, graph_cost, live_bytes, parameters
+from ernie_rt.graph.cost import active_parameters, distinct_experts, graph_cost, live_bytes, node_cost, parameters
 from ernie_rt.graph.graph import Graph, Node, graph_text
 from ernie_rt.graph.json import graph_from_json, graph_to_json
 from ernie_rt.graph.legalize import Accept, Reject, legalize
@@ -79,6 +79,20 @@ def test_decode_reads_the_active_weights_and_multiplies_each_once() -> None:
     matmuls = 2 * active + 28 * 4 * 4096 * 20 * 128  # two FLOPs a weight, and the scores and sums of attention
     assert cost.flops == pytest.approx(matmuls, rel=0.001)
     assert cost.cache_bytes == 57_344 * 4097  # every row of the context is read and one is written
+
+
+@pytest.mark.parametrize("new", [1, 2, 3, 7])
+def test_attention_counts_the_rows_that_each_token_sees(new: int) -> None:
+    """Two FLOPs a number for the scores, two for the sum: of one causal sequence, here behind 10 rows of context."""
+    config = small(model_type="ernie4_5")
+    kept = {name for name, op in OPS.items() if op.level == "primitive"} | {"attention"}
+    lowered = legalize(build_graph(config), lambda node: Accept() if node.op in kept else Reject("smaller pieces"))
+    nodes = [node for node in lowered.graph.nodes if node.op == "attention"]
+    seen = sum(10 + token for token in range(1, new + 1))
+    assert len(nodes) == config.num_hidden_layers
+    for node in nodes:
+        counted = node_cost(node, {"N": new, "C": 10 + new, "L": 1}).flops
+        assert counted == 4 * seen * config.num_attention_heads * config.head_dim
 
 
 def test_experts_touched_by_a_batch() -> None:

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import Ernie4_5_VLMoeConfig
 
-from ernie_rt.errors import ConfigError, ErnieRtError
+from ernie_rt.errors import ConfigError
 from ernie_rt.graph.cost import parameters
 from ernie_rt.modeling.config import ModelConfig, parse_config, read_config
 from ernie_rt.modeling.ernie45 import build_graph
@@ -116,20 +114,23 @@ def test_transformers_spelling_means_the_same() -> None:
         ({"moe_num_experts": [64, 64, 64]}, "moe_num_experts: impossible value; expected one integer or two"),
         ({"moe_num_experts": [64, "64"]}, "moe_num_experts: impossible value"),
         ({"moe_intermediate_size": [1536, -1]}, "moe_intermediate_size: impossible value"),
-        ({"moe_layer_start_index": [1, 2]}, "moe_layer_start_index: not supported; expected the same layers for"),
+        (
+            {"moe_layer_start_index": [1, 2]},
+            "moe_layer_start_index: not supported; expected the same of the layers",
+        ),
         ({"moe_layer_end_index": [20, 28]}, "moe_layer_end_index: not supported"),
         ({"moe_layer_end_index": ["x", 1]}, "moe_layer_end_index: impossible value"),
         ({"rope_scaling": {"type": "default", "mrope_section": [22, 22, 21]}}, "a sum of head_dim / 2 = 64; found 65"),
         ({"rope_scaling": {"type": "default", "mrope_section": [20, 24, 20]}}, "mrope_section: not supported"),
         ({"rope_scaling": {"type": "default", "mrope_section": [22, 22]}}, "mrope_section: not supported"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4}}, "rope_scaling.rope_type: not supported"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4}}, "rope_scaling.type: not supported"),
         ({"rope_3d": False}, "rope_3d: not supported"),
         ({"freq_allocation": 24}, "freq_allocation: not supported; expected 20; found 24"),
         ({"spatial_conv_size": 4}, "spatial_conv_size: not supported; expected null or 2; found 4"),
         ({"temporal_conv_size": 1}, "temporal_conv_size: not supported"),
-        ({"pixel_hidden_size": 1024}, "pixel_hidden_size: differs from the tower's width; expected 1280"),
+        ({"pixel_hidden_size": 1024}, "differs from the tower's width; expected hidden_size of vision_config = 1280"),
         ({"im_patch_id": 1 << 20}, "im_patch_id: impossible value"),
-        ({"im_patch_id": 101304}, "im_patch_id: impossible value; expected different ids below 103424"),
+        ({"im_patch_id": 101304}, "vocab_size: impossible value; expected different ids below 103424"),
         ({"vision_config": [1]}, "vision_config: impossible value; expected an object"),
         ({"vision_config": {"hidden_act": "gelu"}}, "vision_config: hidden_act: not supported; expected quick_gelu"),
         ({"vision_config": {"depth": 10**9}}, "vision_config: depth: impossible value"),
@@ -157,25 +158,6 @@ def test_layers_that_are_no_run_of_sparse_ones(kinds: Any) -> None:
     else:
         with pytest.raises(ConfigError, match="mlp_layer_types"):
             parse(nested)
-
-
-hostile = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
-FIELDS = sorted({*published(NAMES[0]), "freq_allocation", "text_config", "rope_parameters", "use_temporal_conv"})
-INSIDE = ("vision_config", "text_config", "rope_scaling")
-
-
-@settings(max_examples=300, deadline=None)
-@given(name=st.sampled_from(NAMES), field=st.sampled_from(FIELDS), value=hostile, key=st.text(max_size=5))
-def test_a_hostile_field_is_a_named_error_or_harmless(name: str, field: str, value: Any, key: str) -> None:
-    for changed in (value, {key: value} if field in INSIDE else value):
-        try:
-            parse(published(name, **{field: changed}))
-        except ErnieRtError as error:
-            assert len(str(error)) < 1000
 
 
 def test_there_is_a_text_model_inside(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
+import ernie_rt
 from ernie_rt.errors import BackendError, InputError, IntegrityError, OptionError, UnsafePathError
 from ernie_rt.export import ExportOptions, Verified, export, verify
 from ernie_rt.location import locate
@@ -98,6 +99,23 @@ def link_hard(path: Path) -> None:
 def make_pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
+
+
+@pytest.mark.parametrize("name", [MODEL, WEIGHTS, TABLES, "config.json", MANIFEST])
+def test_no_session_is_made_of_what_is_damaged(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One changed bit is found before ONNX Runtime is asked to run anything, and when a model is loaded."""
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    asked: list[str] = []
+    monkeypatch.setattr("ernie_rt_onnx.verify.compare_apart", lambda *_: asked.append("verify"))
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: asked.append("load"))
+    with pytest.raises(InputError):
+        verify(folder, numbers=True)
+    if name in (WEIGHTS, "config.json"):  # ernie-rt makes its own graph and tables
+        with pytest.raises(InputError):
+            ernie_rt.load(folder, backend="onnx").close()
+    assert not asked
 
 
 @pytest.mark.parametrize("name", [MODEL, WEIGHTS, TABLES, "config.json", MANIFEST])

@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from ernie_rt.errors import FileFormatError, InputError
 from ernie_rt.receipts.reading import read_receipt
 from support.commands import command
-
-GOOD: dict[str, Any] = {
-    "receipt": 1,
-    "ernie_rt": "0.1.0",
-    "date": "2026-01-01T00:00:00+00:00",
-    "model": {"name": "demo", "weights": "a" * 64, "graph": "b" * 64, "tokenizer": "c" * 64, "made_from": None},
-    "ran": {
-        "backend": "eager", "device": "cpu", "dtype": "float32", "deterministic": False, "threads": 1, "versions": [],
-    },
-    "options": {
-        "max_new_tokens": 4, "ignore_eos": True, "stop": [], "stop_ids": [2], "temperature": 0.0, "top_k": 0,
-        "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
-        "logit_bias": [[3, 1.5]], "bad_words": [], "allowed_ids": None, "min_new_tokens": 0, "seed": None,
-    },
-    "prompt": [5, 6],
-    "finish": "length",
-    "answer": [{"id": 7, "logprob": -1.0, "top": [[7, -1.0]], "runner_up": [8, 0.5]}],
-}  # fmt: skip
+from support.receipts import GOOD, ITEM, SHOWING, changed
 
 
 def written(folder: Path, value: object) -> Path:
     path = folder / "r.json"
     path.write_text(value if isinstance(value, str) else json.dumps(value))
     return path
-
-
-def changed(place: str, value: object) -> dict[str, Any]:
-    """The good one with another value at `a.b.0.c`, or without it where that is ...; a new key is added."""
-    tree = copy.deepcopy(GOOD)
-    *way, last = [int(part) if part.isdigit() else part for part in place.split(".")]
-    at: Any = tree
-    for part in way:
-        at = at[part]
-    if value is ...:
-        del at[last]
-    else:
-        at[last] = value
-    return tree
-
-
-ITEM: dict[str, Any] = {
-    "kind": "image", "start": 1, "file": "d" * 64, "given": [60, 30], "asked": {"max_pixels": 9000},
-    "by": ["pillow 13.0.0"], "frames": 1, "size": [56, 28], "pixels": "e" * 64,
-}  # fmt: skip
-SHOWING: dict[str, Any] = GOOD | {"receipt": 2, "prompt": [5, 60, 60, 6, 60, 60, 60, 60], "items": [ITEM]}
 
 
 def test_one_with_a_picture_and_a_video(tmp_path: Path) -> None:
@@ -156,24 +114,3 @@ def test_whatever_is_wrong_is_named(tmp_path: Path, place: str, value: object, s
 def test_what_is_no_json(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match=r"r\.json: "):
         read_receipt(written(tmp_path, text))
-
-
-PLACES = [
-    *GOOD, *(f"model.{name}" for name in GOOD["model"]), *(f"ran.{name}" for name in GOOD["ran"]),
-    *(f"options.{name}" for name in GOOD["options"]), *(f"answer.0.{name}" for name in GOOD["answer"][0]),
-]  # fmt: skip
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.sampled_from(PLACES), value=VALUES)
-def test_no_value_is_a_fault_of_ours(tmp_path: Path, place: str, value: object) -> None:
-    path = written(tmp_path, changed(place, value))
-    try:
-        read_receipt(path)
-    except InputError as error:
-        assert str(path) in str(error)

@@ -70,6 +70,25 @@ def test_a_stop_token_ends_a_sequence_and_is_its_last() -> None:
     assert [event.finish for event in events] == [None] * first + ["stop"]
 
 
+def test_who_lost_its_rows_keeps_logits_and_values_once() -> None:
+    """What it has kept of tokens that are computed anew goes first."""
+
+    class Tapped(ToyExecutable):
+        def submit(self, step: Step) -> ToyPending:
+            pending = super().submit(step)
+            return replace(pending, value=replace(pending.value, taps={"ids": step.ids}))
+
+    engine = Engine(Tapped(CacheShape("paged", 4, 8), StepLimits(16, 4)), CONTEXT)
+    sequences = [engine.submit(Request(ids, 12, all_logits=True, taps=True)) for ids in PROMPTS]
+    list(engine.run(*sequences))
+    assert engine.stats().preemptions
+    for sequence, ids in zip(sequences, PROMPTS, strict=True):
+        entered = [*ids, *answer(ids, 11)]
+        assert np.concatenate([taps["ids"] for taps in sequence.taps]).tolist() == entered
+        assert np.concatenate(sequence.logits).argmax(1)[len(ids) - 1 :].tolist() == answer(ids, 12)
+        assert sum(map(len, sequence.logits)) == len(entered)
+
+
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_runs_take_turns(ahead: int) -> None:
     """Whoever makes the step, each run yields the events of its own sequences."""

@@ -266,6 +266,15 @@ def test_a_prompt_fed_token_by_token_is_decoded() -> None:
     assert play(scheduler) == [(first, 1), (second, 1)]
 
 
+def test_without_mixing_a_prefill_that_is_cut_brings_no_single_token() -> None:
+    """It would be a decode among prefills."""
+    first, second = sequence(5), sequence(4)
+    scheduler = scheduled(StepLimits(6, 2, mixed=False), first, second)
+    assert play(scheduler) == [(first, 5)]
+    assert play(scheduler) == [(first, 1)]
+    assert play(scheduler) == [(second, 4)]
+
+
 def test_no_more_sequences_run_than_a_step_has_tokens() -> None:
     """Or one of them would stop in the middle of its answer until another one ends."""
     first, second, third = sequence(2), sequence(2), sequence(2)

@@ -14,65 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.bodies import RIGHT
 from support.scripted import write_chat_checkpoint
 from support.scripted_server import serving, spell
 from support.templates import THINKING
 
-TOOL = {"name": "look_up", "description": "Looks it up"}
-BODIES: dict[str, Any] = {
-    "/v1/responses": {
-        "instructions": "Be brief.",
-        "input": [
-            {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
-            {"type": "reasoning", "id": "rs", "summary": [{"type": "summary_text", "text": "Hm."}]},
-            {"type": "function_call", "call_id": "a", "name": "look_up", "arguments": "{}"},
-            {"type": "function_call_output", "call_id": "a", "output": "one"},
-        ],
-        "tools": [{**TOOL, "type": "function", "parameters": {"type": "object"}, "strict": True}],
-        "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "look_up"}]},
-        "text": {"format": {"type": "text"}, "verbosity": "medium"},
-        "max_output_tokens": 5,
-        "temperature": 0.5,
-        "top_p": 0.9,
-        "top_logprobs": 2,
-        "include": ["message.output_text.logprobs"],
-        "metadata": {"a": "b"},
-        "stream": False,
-        "store": False,
-        "truncation": "disabled",
-        "parallel_tool_calls": False,
-    },
-    "/v1/messages": {
-        "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
-        "messages": [
-            {"role": "user", "content": "Hi"},
-            {
-                "role": "assistant",
-                "content": [
-                    {"type": "thinking", "thinking": "Hm.", "signature": "s"},
-                    {"type": "text", "text": "I look."},
-                    {"type": "tool_use", "id": "a", "name": "look_up", "input": {"n": 1}},
-                ],
-            },
-            {
-                "role": "user",
-                "content": [{"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "one"}]}],
-            },
-        ],
-        "tools": [{**TOOL, "input_schema": {"type": "object"}}],
-        "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
-        "max_tokens": 5,
-        "temperature": 0.5,
-        "top_k": 3,
-        "top_p": 0.9,
-        "stop_sequences": ["x"],
-        "stream": False,
-        "metadata": {"user_id": "u"},
-    },
-}
-BODIES["/v1/messages/count_tokens"] = {
-    key: BODIES["/v1/messages"][key] for key in ("system", "messages", "tools", "tool_choice")
-}
+BODIES = {path: RIGHT[path] for path in ("/v1/responses", "/v1/messages", "/v1/messages/count_tokens")}
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from([10**30, "\ud800"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "text", "name"]), inner),

@@ -182,10 +182,10 @@ def test_models(client: openai.OpenAI) -> None:
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
             "messages[0].content[0]",
         ),
-        ({"messages": [{"role": "user", "content": None}]}, None),
+        ({"messages": [{"role": "user", "content": None}]}, "messages"),
         ({"messages": [{"role": "user", "content": "long " * 1000}]}, None),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, None),  # the demo model's template has none
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),  # the demo model's template has none
         ({"tool_choice": "required"}, "tool_choice"),
     ],
     ids=lambda value: json.dumps(value)[:40] if isinstance(value, dict) else "",

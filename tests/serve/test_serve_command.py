@@ -88,6 +88,7 @@ def test_nobody_else_gets_in_unless_that_is_said(
     assert caught.value.exit_code == 2 and not ran
     invoke("demo", "--port", "0", "--host", "0.0.0.0", "--insecure")
     invoke("demo", "--port", "0")
+    assert [settings.own_hosts for settings, _ in ran] == [False, True], "pages of the web are others as well"
     monkeypatch.setenv("ERNIE_RT_API_KEY", "sk-a")
     invoke("demo", "--port", "0", "--host", "0.0.0.0")
     assert [bool(settings.keys) for settings, _ in ran] == [False, False, True]

@@ -21,6 +21,7 @@ from ernie_rt_serve.cli.serve import _greeting, serve
 from ernie_rt_serve.metrics import PREFIX, Metrics
 from ernie_rt_serve.protocols.openai_chat import ChatBody
 from ernie_rt_serve.protocols.openai_completions import CompletionBody
+from ernie_rt_serve.reading import FREE_CHUNKS, LEAST_CHUNK, MOST_LINES
 from ernie_rt_serve.settings import HELD_BODIES, LEAST_HELD_BYTES, MEDIA_BODY_BYTES, TEXT_BODY_BYTES, Settings
 from support.dockerfile import parse
 from support.pictures import picture, seeing_app, seeing_model
@@ -86,7 +87,8 @@ def test_the_table_of_routes() -> None:
 
 def test_the_limits() -> None:
     for told in (
-        f"headers | {SETTINGS.header_bytes >> 10} KiB, and {SETTINGS.header_seconds:g} s",
+        f"headers | {SETTINGS.header_bytes >> 10} KiB, {MOST_LINES} lines, and {SETTINGS.header_seconds:g} s",
+        f"chunks of a body | {FREE_CHUNKS:,}, or more that have {LEAST_CHUNK} bytes",
         f"body | {TEXT_BODY_BYTES >> 20} MiB, or {MEDIA_BODY_BYTES >> 20} MiB where the model sees",
         f"{SETTINGS.body_seconds:g} s until it is there, and longer while more than {SETTINGS.body_rate >> 10} KiB a",
         f"{LEAST_HELD_BYTES >> 20} MiB together, or {HELD_BODIES * MEDIA_BODY_BYTES >> 20} MiB where the model sees",

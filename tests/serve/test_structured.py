@@ -237,6 +237,13 @@ def test_hostile_formats_are_turned_away_at_once(which: str, grammars: Grammars)
     assert time.process_time() - began < 2
 
 
+def test_a_grammar_has_at_most_64_kib(grammars: Grammars) -> None:
+    text = 'start: "a"\n//'.ljust(64 << 10, "x")
+    format_constraint(Format("grammar", text), grammars)
+    with pytest.raises(OptionError, match="at most 65,536 bytes as a grammar"):
+        format_constraint(Format("grammar", text + "x"), grammars)
+
+
 @pytest.mark.parametrize(
     "format",
     [

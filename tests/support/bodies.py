@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping
+from random import Random
 from typing import Any, Final
 
 ODD: Final[tuple[Any, ...]] = (
@@ -19,14 +19,129 @@ TEXTS: Final = frozenset(
      "reasoning_content", "stop"}
 )  # fmt: skip
 NAMES: Final = ("text", "", "x", "公斤 🧮")
+TOOL = {"name": "look_up", "description": "Looks it up"}
+RIGHT: Final[dict[str, Any]] = {
+    "/v1/chat/completions": {
+        "messages": [
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "name": "u", "content": [{"type": "text", "text": "Hi"}, {"type": "text", "text": "!"}]},
+            {
+                "role": "assistant",
+                "content": None,
+                "reasoning_content": "Hm.",
+                "tool_calls": [
+                    {"id": "a", "type": "function", "function": {"name": "look_up", "arguments": "{}"}},
+                ],
+            },
+            {"role": "tool", "tool_call_id": "a", "content": "one"},
+        ],
+        "tools": [{"type": "function", "function": {**TOOL, "parameters": {"type": "object"}, "strict": True}}],
+        "tool_choice": {"type": "function", "function": {"name": "look_up"}},
+        "parallel_tool_calls": False,
+        "reasoning_effort": "low",
+        "thinking_budget": 3,
+        "max_completion_tokens": 5,
+        "n": 2,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "logprobs": True,
+        "top_logprobs": 2,
+        "stop": ["x"],
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 3,
+        "min_p": 0.1,
+        "presence_penalty": 0.1,
+        "frequency_penalty": 0.1,
+        "repetition_penalty": 1.1,
+        "logit_bias": {"5": 1},
+        "seed": 1,
+        "min_tokens": 1,
+        "stop_token_ids": [7],
+        "ignore_eos": True,
+        "priority": 1,
+        "cache_salt": "s",
+        "reuse_after_change": False,
+    },
+    "/v1/completions": {
+        "prompt": ["Once", "upon"],
+        "max_tokens": 5,
+        "n": 2,
+        "echo": True,
+        "stream": False,
+        "stop": "x",
+        "seed": -1,
+        "temperature": 0.5,
+        "logit_bias": {"5": -1},
+        "stop_token_ids": [7],
+        "min_tokens": 0,
+        "priority": -1,
+        "response_format": {"type": "text"},
+    },
+    "/tokenize": {"prompt": "Once", "return_token_strs": True},
+    "/detokenize": {"tokens": [5, 6, 7]},
+    "/v1/responses": {
+        "instructions": "Be brief.",
+        "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
+            {"type": "reasoning", "id": "rs", "summary": [{"type": "summary_text", "text": "Hm."}]},
+            {"type": "function_call", "call_id": "a", "name": "look_up", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "a", "output": "one"},
+        ],
+        "tools": [{**TOOL, "type": "function", "parameters": {"type": "object"}, "strict": True}],
+        "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "look_up"}]},
+        "text": {"format": {"type": "text"}, "verbosity": "medium"},
+        "max_output_tokens": 5,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_logprobs": 2,
+        "include": ["message.output_text.logprobs"],
+        "metadata": {"a": "b"},
+        "stream": False,
+        "store": False,
+        "truncation": "disabled",
+        "parallel_tool_calls": False,
+    },
+    "/v1/messages": {
+        "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+                    {"type": "text", "text": "I look."},
+                    {"type": "tool_use", "id": "a", "name": "look_up", "input": {"n": 1}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [{"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "one"}]}],
+            },
+        ],
+        "tools": [{**TOOL, "input_schema": {"type": "object"}}],
+        "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
+        "max_tokens": 5,
+        "temperature": 0.5,
+        "top_k": 3,
+        "top_p": 0.9,
+        "stop_sequences": ["x"],
+        "stream": False,
+        "metadata": {"user_id": "u"},
+    },
+}
+RIGHT["/v1/messages/count_tokens"] = {
+    key: RIGHT["/v1/messages"][key] for key in ("system", "messages", "tools", "tool_choice")
+}
+"""A body for each route of POST that uses most of its fields, and is right."""
 
 
 class Bodies:
     """Draws bodies for the schemas of an OpenAPI document: some right, most wrong in a place or two."""
 
-    def __init__(self, document: Mapping[str, Any], seed: int) -> None:
+    def __init__(self, document: Mapping[str, Any], random: Random) -> None:
         self._schemas = document["components"]["schemas"]
-        self._random = random.Random(seed)
+        self._random = random
 
     def body(self, schema: Mapping[str, Any]) -> bytes:
         """One body: JSON of the schema, with odd values in places, or bytes that are no JSON."""

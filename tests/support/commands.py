@@ -6,7 +6,7 @@ import io
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 from unittest.mock import patch
@@ -28,11 +28,12 @@ START = (sys.executable, "-c", PROGRAM)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The exit code, and what went to standard output and standard error."""
+    """The exit code, and what went to standard output and standard error; and the error that it came to, if any."""
 
     code: object
     out: str
     err: str
+    error: BaseException | None = field(default=None, compare=False)
 
 
 @cache
@@ -56,14 +57,15 @@ def command(*arguments: object, stdin: bytes = b"", encoding: str = "utf-8", clo
         patch.multiple(sys, **streams | ({closed: None} if closed else {})),
     ):
         code: object = 0
+        error: BaseException | None = None
         try:
             cli.main()
         except SystemExit as exit:
-            code = exit.code
+            code, error = exit.code, exit.__context__
         sys.stdout.flush()
         if closed in ("stdout", "stderr"):
             getattr(sys, closed).close()  # what main put in its place
-        return Outcome(code, out.getvalue().decode(), err.getvalue().decode())
+        return Outcome(code, out.getvalue().decode(), err.getvalue().decode(), error)
 
 
 def start(*arguments: object, **options: object) -> subprocess.Popen[bytes]:

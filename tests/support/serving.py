@@ -177,6 +177,11 @@ class ScriptedStream(AsyncIterator[Piece]):
         self.cancelled = True
 
     @property
+    def ended(self) -> bool:
+        """Whether all of it was read."""
+        return not self._script
+
+    @property
     def generation(self) -> Generation:
         came = self._came
         return Generation(

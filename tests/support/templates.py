@@ -138,6 +138,59 @@ CUTTING = """{%- for message in messages -%}
 {% endfor -%}"""
 """Cuts thinking out of contents, as many do."""
 
+CODE = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ ''.__class__ }}",
+    "{{ messages.__class__.__base__ }}",
+    "{{ self.__init__.__globals__ }}",
+    "{{ self._TemplateReference__context.cycler.__init__.__globals__.os.popen('touch CANARY').read() }}",
+    "{{ cycler.__init__.__globals__.os.popen('touch CANARY').read() }}",
+    "{{ joiner.__init__.__globals__.os.system('touch CANARY') }}",
+    "{{ namespace.__init__.__globals__['os'].system('touch CANARY') }}",
+    "{{ lipsum.__globals__['os'].popen('touch CANARY').read() }}",
+    "{{ lipsum.__globals__.__builtins__.open('CANARY', 'w') }}",
+    "{{ range.__class__.__base__.__subclasses__() }}",
+    "{{ dict.__base__.__subclasses__() }}",
+    "{{ raise_exception.__globals__['sys'].modules['os'].system('touch CANARY') }}",
+    "{{ strftime_now.__globals__ }}",
+    "{{ strftime_now.__code__ }}",
+    "{{ ''|attr('__class__')|attr('__mro__') }}",
+    "{{ ''|attr('for' ~ 'mat')('a') }}{{ '{0.__class__.__mro__}'|attr('format')('') }}",
+    "{{ '{0.__class__.__init__.__globals__}'.format(namespace) }}",
+    "{{ '{x.__class__}'.format_map({'x': 1}) }}",
+    "{{ ''['__class__']['__mro__'] }}",
+    "{{ messages.append({'role': 'user'}) }}",
+    "{{ messages[0].update({'content': 'x'}) }}",
+    "{% set x = messages[0].pop('content') %}",
+    "{% include '/etc/passwd' %}",
+    "{% import 'os' as os %}{{ os.system('touch CANARY') }}",
+    "{% extends 'base' %}",
+    "{% for x in [1] %}{{ loop.__init__.__globals__ }}{% endfor %}",
+    "{% macro m() %}{% endmacro %}{{ m.__func__.__globals__ }}",
+    "{{ messages|map(attribute='__class__')|list }}",
+    "{{ (messages|map('attr', '__init__')|first).__globals__ }}",
+    "{{ open('CANARY', 'w') }}",
+    "{{ __import__('os').system('touch CANARY') }}",
+    "{{ ''.join.__self__.__class__ }}",
+]
+"""Templates that reach for code: CANARY is a file that would be made."""
+BOMBS = [
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "{% for a in range(99999) %}{% for b in range(99999) %}{{ 'x' * 999 }}{% endfor %}{% endfor %}",
+    "{{ 'a' * 10000000000 }}",
+    "{{ ('a' * 300000000) | length }}",
+    "{% set ns = namespace(x='aaaaaaaaaa') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+    "{{ 9 ** (messages | length * 99999999) }}",
+    "{{ '%0999999999d' | format(1) }}",
+    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "{{ range(10 ** 9) | list }}",
+    "{{ [[0] * 9999999] * 9999999 | length }}",
+    "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+    "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+    "{{ 'y' * 5000000 }}",
+]
+"""Templates that take more time, memory or output than they may."""
+
 CONTEXT = {"messages": [{"role": "user", "content": "hello"}], "bos_token": "<s>"}
 GREETING = "{{ messages[0].content }}"
 

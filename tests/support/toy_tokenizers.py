@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+from ernie_rt.modeling.config import parse_config
+from ernie_rt.text.tokenizer import Tokenizer
 from support.tokenizers import NORMAL, USER_DEFINED, serialized
 
 Json = dict[str, Any]
@@ -42,3 +46,12 @@ def toy_model() -> bytes:
     bytes_ = [(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
     pieces = ((name, -float(n), USER_DEFINED if name == "1" else NORMAL) for n, name in enumerate(NAMES))
     return serialized([*special, *bytes_, *pieces])
+
+
+def write_toy(folder: Path, **settings: object) -> Tokenizer:
+    """A tokenizer with these pieces, and `settings` in its tokenizer_config.json."""
+    folder.mkdir()
+    (folder / "tokenizer.model").write_bytes(toy_model())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = parse_config({"model_type": "ernie4_5", "vocab_size": FIRST + 9, "eos_token_id": 2}, "config.json")
+    return Tokenizer.load(folder, config)

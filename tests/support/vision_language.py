@@ -41,6 +41,17 @@ TOWER: dict[str, Any] = {
     "rope_parameters": {"rope_type": "axial", "rope_theta": 10000.0},
 }
 
+NESTED = {
+    "model_type": "ernie4_5_vl_moe", "image_token_id": IMAGE, "video_token_id": VIDEO, "tie_word_embeddings": True,
+    "text_config": TEXT | {"mlp_layer_types": ["dense", "sparse", "sparse"]}, "vision_config": TOWER, **MARKERS,
+}  # fmt: skip
+FLAT = {
+    **TEXT, **MARKERS, "model_type": "ernie4_5_moe_vl", "moe_num_experts": [8, 8], "im_patch_id": IMAGE,
+    "vision_config": TOWER, "moe_layer_start_index": [1, 1], "moe_layer_end_index": [4, 3], "pixel_hidden_size": 32,
+    "freq_allocation": 2,
+}  # fmt: skip
+"""A config of these in each of the two spellings."""
+
 
 def make_model(
     *, tied: bool, text: Mapping[str, Any] | None = None, tower: Mapping[str, Any] | None = None, seed: int = 3

@@ -200,19 +200,6 @@ def test_links_out_of_the_folder(tmp_path: Path) -> None:
         Tokenizer.load(inside, config())
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cuts=st.lists(st.tuples(st.integers(0, len(MODEL) - 1), st.integers(0, 255)), min_size=1, max_size=4))
-def test_mutated_models_load_or_are_refused(tmp_path: Path, cuts: list[tuple[int, int]]) -> None:
-    data = bytearray(MODEL)
-    for position, byte in cuts:
-        data[position] = byte
-    try:
-        tokenizer = Tokenizer.load(folder(tmp_path, bytes(data)), config())
-        tokenizer.decode(tokenizer.encode("hello 你好 🙂"))
-    except TokenizerError:
-        pass
-
-
 LLAMA = {"tokenizer_class": "LlamaTokenizer", "legacy": True}
 
 

@@ -9,8 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -44,15 +46,15 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "caches" / "ernie-rt" / "quantized"
 
 
-def opened(folder: Path, bits: int = 4, told: list[tuple[int, float]] | None = None) -> QuantizedSource:
+def opened(folder: Path, bits: int = 4, told: list[tuple[int, float]] | None = None, **options: Any) -> QuantizedSource:
     made = [] if told is None else told
     how = Quantization(bits, clip_search=False)  # type: ignore[arg-type]
-    return cached_weights(folder, locate(folder).config, how, announce=lambda *each: made.append(each))
+    return cached_weights(folder, locate(folder).config, how, announce=lambda *each: made.append(each), **options)
 
 
-def twin(folder: Path, bits: int = 4, told: list[tuple[int, float]] | None = None) -> Path:
+def twin(folder: Path, bits: int = 4, told: list[tuple[int, float]] | None = None, **options: Any) -> Path:
     """Where the weights come from."""
-    with closing(opened(folder, bits, told)) as source:
+    with closing(opened(folder, bits, told, **options)) as source:
         weight = source.weights[0]
         place = source.place(weight, next(iter(weight.parts)))
         assert place is not None
@@ -254,13 +256,21 @@ def test_another_process_makes_it_meanwhile(checkpoint: Path, monkeypatch: pytes
 
 
 def test_another_process_is_making_it(checkpoint: Path) -> None:
+    """It is waited for; should it be killed, what it began is finished."""
     first = twin(checkpoint)
-    first.rename(first.with_name("moved"))
-    with (
-        pytest.raises(WriteError, match=r"another process is writing it or using it\. Wait until it ends"),
-        files.build_folder(first),
-    ):
-        twin(checkpoint)
+    for ends_well in (True, False):
+        moved = first.rename(first.with_name("moved"))
+        partial = files.partial_of(first)
+        partial.mkdir()
+        told, waits = [], threading.Event()
+        with ThreadPoolExecutor() as pool:
+            with files.locked(partial):
+                found = pool.submit(lambda: twin(checkpoint, told=told, waiting=waits.set))  # noqa: B023
+                assert waits.wait(30) and not found.done()
+                if ends_well:
+                    moved.rename(first)
+            assert found.result(30) == first and (told == []) is ends_well
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import ernie_rt
 from ernie_rt.errors import CheckpointError, InputError, IntegrityError, OptionError
 from ernie_rt.export import verify
 from ernie_rt.modeling.config import read_config
-from ernie_rt.weights.manifest import MANIFEST
+from ernie_rt.weights.manifest import MANIFEST, OWN
 from ernie_rt.weights.quantize import Quantization, quantize_model
 from support.commands import command
 
@@ -39,6 +39,7 @@ def folder(quantized: Path, tmp_path: Path) -> Path:
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest[OWN]
     change(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
@@ -102,6 +103,19 @@ def test_of_a_version_that_made_no_digests_of_them(folder: Path) -> None:
     flip(folder / WEIGHTS)
     with pytest.raises(IntegrityError, match="its digest differs"):
         verify(folder)
+
+
+@pytest.mark.parametrize("found, bit", [('"clip_search"', '"clip_searcj"'), ('"sha256": "', '"sha252": "')])
+def test_a_damaged_manifest(folder: Path, found: str, bit: str) -> None:
+    """Where nothing that it says can be held to anything else; who changes it on purpose says so."""
+    whole = (folder / MANIFEST).read_text()
+    head, _, tail = whole.rpartition(found)
+    (folder / MANIFEST).write_text(head + bit + tail)
+    with pytest.raises(IntegrityError, match=r'its own digest differs.*take the line "sha256" out of it'):
+        verify(folder)
+    (folder / MANIFEST).write_text(whole)
+    edit(folder, lambda manifest: manifest["plan"].update(clip_search=False))
+    verify(folder)
 
 
 @pytest.mark.parametrize("name", ["chat_template.jinja", "modeling.py", "model-00009-of-00009.safetensors"])

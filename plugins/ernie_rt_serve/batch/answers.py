@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -15,7 +16,7 @@ from ernie_rt import files
 from ernie_rt.display import shown
 from ernie_rt.errors import FileFormatError, WriteError
 from ernie_rt_serve.batch.requests import LINE_LIMIT, Ledger
-from ernie_rt_serve.structs import decode
+from ernie_rt_serve.structs import decode, on_one_line
 
 SYNC_SECONDS: Final = 2.0
 """How often what was written is made to last: a machine that loses its power may lose the answers of so long."""
@@ -56,8 +57,8 @@ def answer_of(custom_id: str, request_id: str, outcome: tuple[int, bytes] | Erro
         return Answer(id, custom_id, None, outcome)
     status, body = outcome
     try:
-        whole = msgspec.json.format(body, indent=-1)  # on one line
-    except msgspec.MsgspecError:
+        whole = on_one_line(body)
+    except msgspec.DecodeError:
         whole = msgspec.json.encode(body.decode("utf-8", "replace"))
     return Answer(id, custom_id, Response(status, request_id, msgspec.Raw(whole)), None)
 
@@ -81,21 +82,14 @@ class AnswerFile:
         if self._path.exists() and not self._path.is_file():
             raise WriteError("not a regular file", where=str(self._path), hint="Standard output is -")
         try:
-            self._file = self._path.open("ab")
+            with ExitStack() as opened:
+                self._file = opened.enter_context(self._path.open("ab"))
+                opened.enter_context(files.locked(self._path))
+                self._file.truncate(self._recover())
+                self._opened = opened.pop_all()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise WriteError("cannot be written", where=str(self._path), found=reason) from error
-        self._lock = files.locked(self._path)
-        try:
-            self._lock.__enter__()
-            try:
-                self._file.truncate(self._recover())
-            except BaseException:
-                self._lock.__exit__(None, None, None)
-                raise
-        except BaseException:
-            self._file.close()
-            raise
         self._synced = time.monotonic()
         return self
 
@@ -103,13 +97,11 @@ class AnswerFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with self._file:
+            with self._opened:
                 os.fsync(self._file.fileno())
         except OSError as failure:
             if error is None:
                 raise self._unwritten(failure) from failure
-        finally:
-            self._lock.__exit__(None, None, None)
 
     def write(self, line: bytes) -> None:
         """Append a line. Once this returns, no kill of this process can lose it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +13,7 @@ from typing import BinaryIO
 import msgspec
 
 from ernie_rt import files
-from ernie_rt.errors import OptionError, WriteError
+from ernie_rt.errors import OptionError
 from ernie_rt_serve.batch.answers import Answer, AnswerFile
 from ernie_rt_serve.batch.requests import Ledger, check, waiting
 from ernie_rt_serve.batch.run import Respond, Tally, answer_all
@@ -108,15 +108,12 @@ def _opened(path: Path) -> BinaryIO:
     """A file of requests, which is read twice: standard input is kept in a file meanwhile."""
     if path != STREAM:
         return files.open_readonly(path)
-    kept = files.temporary_file()
     try:
-        shutil.copyfileobj(sys.stdin.buffer, kept)
-        kept.flush()
+        with ExitStack() as opened:
+            kept = opened.enter_context(files.temporary_file())
+            shutil.copyfileobj(sys.stdin.buffer, kept)
+            kept.flush()
+            opened.pop_all()
+            return kept
     except OSError as error:
-        with suppress(OSError):
-            kept.close()
-        raise WriteError(
-            "standard input, which is read twice, cannot be kept", found=error.strerror,
-            hint="Name a file of requests, or set TMPDIR to a folder with room",
-        ) from error  # fmt: skip
-    return kept
+        raise files.unkept(error.strerror) from error

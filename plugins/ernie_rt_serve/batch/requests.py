@@ -9,6 +9,7 @@ from typing import BinaryIO, Final, Literal
 
 import msgspec
 
+from ernie_rt import files
 from ernie_rt.display import human_bytes, listed, shown
 from ernie_rt.errors import FileFormatError, OptionError
 from ernie_rt_serve.invalid import explain
@@ -56,21 +57,27 @@ class Ledger:
 
     def add(self, id: str, line: int) -> int | None:
         """Note a request; the line of an earlier one with its id, which stays."""
-        if self._db.execute("INSERT OR IGNORE INTO asked VALUES (?, ?, 0)", (id, line)).rowcount:
+        if self._execute("INSERT OR IGNORE INTO asked VALUES (?, ?, 0)", id, line).rowcount:
             return None
-        return int(self._db.execute("SELECT line FROM asked WHERE id = ?", (id,)).fetchone()[0])
+        return int(self._execute("SELECT line FROM asked WHERE id = ?", id).fetchone()[0])
 
     def answered(self, id: str) -> bool:
         """Note an answer; whether it was still to come."""
-        return self._db.execute("UPDATE asked SET answered = 1 WHERE id = ? AND answered = 0", (id,)).rowcount == 1
+        return self._execute("UPDATE asked SET answered = 1 WHERE id = ? AND answered = 0", id).rowcount == 1
 
     def waits(self, id: str, line: int) -> bool:
         """Whether the request of this line is still to be answered."""
         sql = "SELECT 1 FROM asked WHERE id = ? AND line = ? AND answered = 0"
-        return self._db.execute(sql, (id, line)).fetchone() is not None
+        return self._execute(sql, id, line).fetchone() is not None
 
     def __contains__(self, id: str) -> bool:
-        return self._db.execute("SELECT 1 FROM asked WHERE id = ?", (id,)).fetchone() is not None
+        return self._execute("SELECT 1 FROM asked WHERE id = ?", id).fetchone() is not None
+
+    def _execute(self, sql: str, *values: str | int) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(sql, values)
+        except sqlite3.Error as error:
+            raise files.unkept(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +138,21 @@ def waiting(file: BinaryIO, ledger: Ledger) -> Iterator[Request]:
 
 
 def read(file: BinaryIO) -> Iterator[tuple[int, Request | Bad]]:
-    """Every line that is not blank, counted from 1."""
+    """Every line that is not blank, counted from 1; FileFormatError when the file cannot be read."""
+
+    def readline(limit: int) -> bytes:
+        try:
+            return file.readline(limit)
+        except OSError as error:
+            raise FileFormatError("the requests cannot be read", found=error.strerror) from error
+
     file.seek(0)
     number = 0
-    while line := file.readline(LINE_LIMIT + 1):
+    while line := readline(LINE_LIMIT + 1):
         number += 1
         long = len(line) > LINE_LIMIT
         while long and line and not line.endswith(b"\n"):
-            line = file.readline(LINE_LIMIT)
+            line = readline(LINE_LIMIT)
         if long:
             yield number, Bad(f"longer than {human_bytes(LINE_LIMIT)}")
         elif line.strip():

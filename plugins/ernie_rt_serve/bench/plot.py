@@ -29,9 +29,10 @@ Line = tuple[str, Sequence[float | None]]
 
 
 def check_plot(path: Path) -> None:
-    """OptionError for a file that is to be neither SVG nor a page."""
+    """OptionError for a file that is to be neither SVG nor a page, WriteError for one that cannot be written."""
     if path.suffix not in (".svg", ".html"):
         raise OptionError("--plot has no known ending", expected="a .svg or .html file", found=path.name)
+    files.check_target(path)
 
 
 def write_plot(path: Path, report: Report) -> None:

@@ -92,6 +92,8 @@ def serve(
 
     if plot is not None:
         check_plot(plot)
+    if json_file is not None:
+        files.check_target(json_file)
     if seconds is None and requests is None:
         seconds = 30.0
     loads = parse_loads(concurrency, rate)

@@ -35,7 +35,9 @@ def serve(
         Path | None,
         typer.Option(help=f"API keys, one a line, of which a client needs one; else {KEY_VARIABLE} may hold one."),
     ] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines ask without any key.")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let other machines, and pages of the web, ask without any key.")
+    ] = False,
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(
@@ -112,7 +114,7 @@ def serve(
     context = min(longest, CONTEXT) if max_context is None else parse_size(max_context)
     settings = Settings(
         name or _name(model), keys, _origins(cors_origin or ()), drain_seconds=drain_seconds,
-        body_bytes=None if max_body is None else parse_size(max_body),
+        body_bytes=None if max_body is None else parse_size(max_body), own_hosts=not keys and not insecure,
     )  # fmt: skip
     listener = running.bind(host, port)
     running.allow_connections()

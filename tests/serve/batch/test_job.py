@@ -205,7 +205,7 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path: Path, monkeyp
 def test_standard_input_that_cannot_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"{}")))
     monkeypatch.setattr(files, "temporary_file", lambda: open("/dev/full", "w+b"))  # noqa: PTH123, SIM115
-    with pytest.raises(WriteError, match="standard input, which is read twice, cannot be kept; found No space left"):
+    with pytest.raises(WriteError, match="nothing can be kept in the folder for temporary files; found No space left"):
         run(Job(requests=STREAM, answers=STREAM))
 
 

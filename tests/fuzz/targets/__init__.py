@@ -1,0 +1,1 @@
+"""The targets, one a file: its `TARGET` has the file's name."""

@@ -1,0 +1,138 @@
+"""A call in a child process that is watched: what it raised, in how long, with how much memory, and what it opened."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import site
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+SECONDS: Final = 1.0
+BYTES: Final = 100 << 20
+"""What a hostile file may cost in memory beyond its own size."""
+PATIENCE: Final = 20
+"""Seconds until a call that hangs is killed."""
+ROOM: Final = 1 << 30
+"""Of memory of its own, mapped files aside: what a claim makes somebody allocate beyond it fails."""
+ACTS: Final = frozenset(
+    {"pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "ctypes.dlopen",
+     "socket.connect", "socket.getaddrinfo"}
+)  # fmt: skip
+"""What no file of a model leads to, as Python's audit events call it."""
+OURS: Final = tuple(
+    os.path.realpath(path)
+    for path in (sys.prefix, sys.base_prefix, *site.getsitepackages(), Path(__file__).parents[2], "/proc", "/sys")
+) + (os.devnull,)
+"""Where Python, its packages and the system's own figures lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of a call: the error it raised, by its classes from the innermost to the outermost; CPU seconds; the
+    most memory beyond what it began with; paths that it opened, resolved then, and acts of `ACTS`."""
+
+    kinds: tuple[str, ...]
+    message: str
+    seconds: float
+    grown: int
+    opened: tuple[str, ...]
+    acts: tuple[str, ...]
+
+    def strays(self, *allowed: Path) -> list[str]:
+        """What was opened that lies neither in these folders nor where Python does."""
+        homes = (*OURS, *(os.path.realpath(path) for path in (*allowed, os.environ["XDG_CACHE_HOME"])))
+        return [path for path in self.opened if not any(path == home or path.startswith(home + "/") for home in homes)]
+
+
+def attempt(call: Callable[[], object]) -> Fate:
+    """Call in a fork of this process. A call that crashes it, or hangs, fails the test."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, none of which the child needs
+        child = os.fork()
+    if child == 0:
+        try:
+            os.close(reading)
+            told = _watched(call)
+            with os.fdopen(writing, "wb") as pipe:
+                pipe.write(json.dumps(told).encode())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        said = pipe.read()
+    _, status = os.waitpid(child, 0)
+    assert status == 0, f"signal {os.WTERMSIG(status)}, exit code {os.waitstatus_to_exitcode(status)}"
+    told = json.loads(said)
+    return Fate(tuple(told.pop("kinds")), opened=tuple(told.pop("opened")), acts=tuple(told.pop("acts")), **told)
+
+
+def refused(call: Callable[[], object], kind: str, *words: str, size: int = 0, home: Path) -> Fate:
+    """Assert that a call is refused by an error of this kind with these words: at once, with no more memory than the
+    `size` of what it was given allows, and with no file opened outside of the folder `home`."""
+    fate = attempt(call)
+    assert "ErnieRtError" in fate.kinds, fate
+    assert kind in fate.kinds, fate
+    for word in words:
+        assert word in fate.message, fate.message
+    assert fate.message.isprintable() and len(fate.message) < 2000, fate.message
+    assert fate.seconds < SECONDS, fate.seconds
+    assert fate.grown < size + BYTES, fate.grown
+    assert fate.strays(home) == [] and not fate.acts, (fate.strays(home), fate.acts)
+    return fate
+
+
+def accepted(call: Callable[[], object], home: Path) -> Fate:
+    """Assert that a call does its work, and opens no file outside of the folder."""
+    fate = attempt(call)
+    assert not fate.kinds, fate
+    assert fate.strays(home) == [] and not fate.acts, (fate.strays(home), fate.acts)
+    return fate
+
+
+def _watched(call: Callable[[], object]) -> dict[str, Any]:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(PATIENCE)
+    resource.setrlimit(resource.RLIMIT_DATA, (_memory("VmData") + ROOM, resource.RLIM_INFINITY))
+    opened: dict[str, None] = {}
+    acts: dict[str, None] = {}
+
+    def hear(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+            opened[os.path.realpath(os.fsdecode(arguments[0]))] = None
+        elif event in ACTS:
+            acts[f"{event} {arguments}"] = None
+
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark is that of now
+    before = _memory("VmHWM")
+    sys.addaudithook(hear)
+    began = time.process_time()
+    kinds: list[str] = []
+    message = ""
+    try:
+        call()
+    except BaseException as error:
+        kinds = [each.__name__ for each in type(error).__mro__]
+        message = str(error)
+    return {
+        "kinds": kinds,
+        "message": message,
+        "seconds": time.process_time() - began,
+        "grown": _memory("VmHWM") - before,
+        "opened": list(opened),
+        "acts": list(acts),
+    }
+
+
+def _memory(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(field))

@@ -1,0 +1,1 @@
+"""Mutants of one line each, and the tests that should kill them; `tools/mutate.py` is the command."""
