@@ -86,14 +86,21 @@ def member(folder: Path, name: str, *, missing: type[InputError] = FileFormatErr
             found=ascii(name[:80]),
         )
     path = folder / name
+    if own:
+        _check_own(folder, path)
     _close(_open_regular(path, missing))
-    if not own:
-        return path
-    home = folder.resolve()
+    return path
+
+
+def _check_own(folder: Path, path: Path) -> None:
+    """UnsafePathError for a link that leaves its folder: what it leads to is not so much as opened."""
+    try:
+        home, target = folder.resolve(), path.resolve()
+    except (OSError, RuntimeError):  # of which opening it says more
+        return
     homes = [home]
     if home.parent.name == "snapshots" and home.parent.parent.name.startswith("models--"):
         homes.append(home.parent.parent / "blobs")
-    target = path.resolve()
     if not any(target.is_relative_to(allowed) for allowed in homes):
         raise UnsafePathError(
             "a link that leaves its folder",
@@ -101,7 +108,6 @@ def member(folder: Path, name: str, *, missing: type[InputError] = FileFormatErr
             found=f"a link to {target}",
             hint="Copy the folder with what its links lead to, `cp -rL FOLDER COPY`, and take the copy",
         )
-    return path
 
 
 def open_readonly(path: Path) -> BufferedReader:

@@ -37,6 +37,8 @@ KEPT_BYTES: Final = 8 << 30
 """What a cache on disk may take when nobody says."""
 
 MOST_THREADS: Final = 1024
+MOST_AT_ONCE: Final = 1 << 20
+"""Tokens of a step, and sequences: a step's places are counted in 32 bits, and bills are made of what is asked for."""
 
 
 def load(
@@ -245,6 +247,9 @@ def _limits(
         )
     sequences = positive("max_sequences", max_sequences)
     tokens = BATCH_TOKENS if max_batch_tokens is None else positive("max_batch_tokens", max_batch_tokens)
+    for name, number in (("max_batch_tokens", tokens), ("max_sequences", sequences)):
+        if number > MOST_AT_ONCE:
+            raise OptionError(f"{name} is not possible", expected=f"1 to {MOST_AT_ONCE}", found=shown(number))
     memory = None if memory_bytes is None else positive("memory_bytes", memory_bytes)
     if cache_tokens is not None and positive("cache_tokens", cache_tokens) < context:
         raise OptionError(

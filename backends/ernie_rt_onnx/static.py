@@ -25,7 +25,7 @@ from ernie_rt_onnx.emitter import ELEMENT_TYPES, OPSETS
 from ernie_rt_onnx.functions import DOMAIN
 from ernie_rt_onnx.portable import AGAIN, MODEL
 
-LIMIT: Final = files.MIB
+LIMIT: Final = files.MIB // 2
 """That of the 300B has 257 kB."""
 MOST_MESSAGES: Final = 1 << 16
 """That of the 300B has 8,000. An empty one takes two bytes of the file, and five hundred of memory."""

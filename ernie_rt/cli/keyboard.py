@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 from ernie_rt.cli.output import say
 from ernie_rt.errors import PromptError
+from ernie_rt.home import is_private
 
 CANONICAL: Final = 4095
 """Bytes of a line that a terminal of Linux hands over while it edits lines by itself; it drops the rest."""
@@ -35,8 +37,12 @@ def keyboard(history: Path | None = None) -> Iterator[Callable[[str], str | None
         if history is not None:
             with suppress(OSError):
                 history.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                history.touch(mode=0o600)
-                readline.read_history_file(history)
+                history.touch(mode=0o600, exist_ok=False)  # which follows no link
+            if _is_mine(history):
+                with suppress(OSError):
+                    readline.read_history_file(history)
+            else:
+                history = None
 
     def read(prompt: str) -> str | None:
         try:
@@ -54,6 +60,15 @@ def keyboard(history: Path | None = None) -> Iterator[Callable[[str], str | None
 
     with nullcontext() if readline is None else _typed_ahead():
         yield read
+
+
+def _is_mine(history: Path) -> bool:
+    """Whether it is a file of this user alone, that leads nowhere: not a pipe, say, which nobody writes to."""
+    try:
+        status = history.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and is_private(status)
 
 
 @contextmanager

@@ -113,10 +113,9 @@ def examine(plugin: Plugin) -> Plugin:
         case {"seconds": float(seconds), "cause": None}:
             cause = f"prints when it is imported: {noise}" if noise else None
             return replace(plugin, status="ok", cause=cause, fix=None, seconds=seconds)
-        case {"cause": str(cause), "fix": None}:
-            return replace(plugin, status="broken", cause=printable(cause))
-        case {"cause": str(cause), "fix": str(fix)}:
-            return replace(plugin, status="unmet", cause=printable(cause), fix=printable(fix))
+        case {"cause": str(why), "fix": str() | None as helps}:
+            plugin = replace(plugin, cause=printable(why), fix=printable(helps) if helps else plugin.fix)
+            return replace(plugin, status="unmet" if helps else "broken")
     return replace(plugin, status="broken", cause="importing it is answered by something else")
 
 

@@ -33,7 +33,9 @@ def plan(
     context: Annotated[
         str | None, typer.Option(help="Contexts to plan for, such as 4k,32k; 1k, 64k and 128k when not given.")
     ] = None,
-    sequences: Annotated[int, typer.Option(min=1, help="Sequences at once, each with its whole context.")] = 1,
+    sequences: Annotated[
+        int, typer.Option(min=1, max=1 << 20, help="Sequences at once, each with its whole context.")
+    ] = 1,
     device: Annotated[
         str, typer.Option(help="This machine (auto, cpu), or a device by its name, such as 'RTX 4090'; list shows all.")
     ] = "auto",

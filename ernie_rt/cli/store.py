@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ernie_rt.cli.output import say
 from ernie_rt.display import columns, did_you_mean, printable
 from ernie_rt.errors import ErnieRtError, OptionError, WriteError
-from ernie_rt.home import user_state
+from ernie_rt.home import is_private, user_state
 from ernie_rt.text.transcript import read_transcript, write_transcript
 
 if TYPE_CHECKING:
@@ -160,7 +160,15 @@ def _changed(path: Path) -> float:
 def user_store() -> Store:
     """Conversations in the user's own folder; where there is none nothing is kept, which is said."""
     try:
-        return Store(user_state() / "chat")
-    except WriteError as error:
-        say(f"the conversation is not kept: {printable(str(error))}")
-        return Store(None, error)
+        folder = user_state() / "chat"
+        if os.name == "posix" and os.path.lexists(folder) and not is_private(folder.lstat()):
+            raise WriteError(
+                "what is said is not kept in a folder that others can write to",
+                where=str(folder),
+                hint="Make it yours alone (`chmod go-w`), or set XDG_STATE_HOME to another",
+            )
+        return Store(folder)
+    except (WriteError, OSError) as error:
+        reason = error if isinstance(error, WriteError) else WriteError("cannot be opened", found=error.strerror)
+        say(f"the conversation is not kept: {printable(str(reason))}")
+        return Store(None, reason)

@@ -74,7 +74,7 @@ def read_defaults(folder: Path, config: ModelConfig) -> Defaults:
         check_options(config.eos_token_id, config.vocab_size, **options)
     except OptionError as error:
         raise ConfigError(
-            error.what,
+            error.what.replace("stop_ids", "eos_token_id"),  # as the file calls it
             where=str(path),
             expected=error.expected,
             found=error.found,

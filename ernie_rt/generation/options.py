@@ -16,6 +16,8 @@ from ernie_rt.text.chat import ChatPrompt
 from ernie_rt.text.stops import check_stops
 from ernie_rt.text.tokenizer import Tokenizer
 
+MOST: Final = (1 << 63) - 1
+"""The largest whole number that libraries take."""
 NEW_TOKENS: Final = 128
 """How long a continuation may become when nobody says: a base model seldom ends by itself."""
 NEW_CHAT_TOKENS: Final = 2048
@@ -86,10 +88,12 @@ class CheckedOptions:
 
 
 def positive(name: str, value: object) -> int:
-    """The option as an int of at least 1; OptionError for anything else."""
+    """The option as an int from 1 to `MOST`; OptionError for anything else."""
     number = whole_number(value)
     if number is None or number < 1:
         raise OptionError(f"{name} must be a whole number above 0", found=shown(value))
+    if number > MOST:
+        raise OptionError(f"{name} is out of range", expected=f"a whole number from 1 to {MOST}", found=shown(value))
     return number
 
 

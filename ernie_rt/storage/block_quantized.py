@@ -51,7 +51,8 @@ class BlockQuantized(Storage):
     layout: Literal["raw", "tiled"] = "raw"
 
     def __post_init__(self) -> None:
-        sizes = isinstance(self.bits, int) and self.bits in (4, 8) and self.block in (32, 64, 128)
+        whole = type(self.bits) is int and type(self.block) is int  # in a manifest 32.0 may stand
+        sizes = whole and self.bits in (4, 8) and self.block in (32, 64, 128)
         if not sizes or self.layout not in ("raw", "tiled"):
             raise ValueError(f"no storage of {self.bits!r} bits in blocks of {self.block!r}, layout {self.layout!r}")
 

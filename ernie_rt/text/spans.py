@@ -51,7 +51,12 @@ def encode_spans(spans: Iterable[Span], tokenizer: Tokenizer) -> list[int]:
 
     TokenizerError for a `token` that the tokenizer does not have.
     """
-    texts: list[str] = []
+    spans = list(spans)
+    return tokenizer.encode_template(spans_text(spans), find_scaffold(spans, tokenizer))
+
+
+def find_scaffold(spans: Iterable[Span], tokenizer: Tokenizer) -> list[tuple[int, int]]:
+    """Where the text of `spans` has special tokens that the template wrote: beginning and end of each."""
     specials: list[tuple[int, int]] = []
     length = 0
     for span in spans:
@@ -59,6 +64,5 @@ def encode_spans(spans: Iterable[Span], tokenizer: Tokenizer) -> list[int]:
             specials.append((length, length + len(span.text)))
         elif span.scaffold:
             specials += [(length + start, length + end) for start, end in tokenizer.find_special(span.text)]
-        texts.append(span.text)
         length += len(span.text)
-    return tokenizer.encode_template("".join(texts), specials)
+    return specials

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -66,6 +67,7 @@ class Recipe:
         """
         wanted = {stored.name: stored.shape for weight in self.weights.values() for stored in stored_in(weight)}
         dtypes = FLOAT_DTYPES | {"U16"} if self.dialect == "paddle" else FLOAT_DTYPES
+        reasons = [(re.compile(each.pattern).fullmatch, each.reason) for each in self.unused]
         unused, leftover, shapes, kinds = [], [], [], []
         for name, tensor in tensors.items():
             if name in wanted:
@@ -74,7 +76,7 @@ class Recipe:
                 if tensor.dtype not in dtypes:
                     kinds.append(f"{name} {tensor.dtype}")
                 continue
-            reason = next((each.reason for each in self.unused if re.fullmatch(each.pattern, name)), None)
+            reason = next((reason for fits, reason in reasons if fits(name)), None)
             if reason is None:
                 leftover.append(name)
             else:
@@ -95,6 +97,10 @@ class Recipe:
         return unused
 
 
+LOOKED_AT: Final = 1000
+"""Names of tensors: one tells as much as the next."""
+
+
 def dialect_of(names: Collection[str], where: str) -> Dialect:
     """Tell the dialect by the names of the stored tensors; CheckpointError for tensors of another model."""
     if any(name.startswith("ernie.") for name in names):
@@ -113,8 +119,9 @@ def dialect_of(names: Collection[str], where: str) -> Dialect:
 
 def hint_for(names: Collection[str], otherwise: str | None = SAME) -> str | None:
     """What tensors that no recipe has tell about whoever wrote them."""
+    some = [*islice(names, LOOKED_AT)]
     for pattern, hint in TELLING:
-        if any(re.search(pattern, name) for name in names):
+        if any(re.search(pattern, name) for name in some):
             return hint
     return otherwise
 

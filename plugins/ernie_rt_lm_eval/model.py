@@ -20,7 +20,7 @@ from ernie_rt import Model, load
 from ernie_rt.errors import PromptError
 from ernie_rt.evaluation.logprobs import continuations
 from ernie_rt.generation.options import GenerateOptions
-from ernie_rt.text.spans import spans_text
+from ernie_rt_lm_eval.rendered import Rendered
 
 BATCH: Final = 8
 NEW_TOKENS: Final = 256
@@ -50,7 +50,7 @@ class ErnieRtLM(TemplateLM):
             options.pop("max_batch_size", None)
             sequences = BATCH if batch_size == "auto" else int(batch_size)
             self.model = load(pretrained, max_sequences=sequences, max_context=max_length, **options)
-        self._templated = False
+        self._rendered = Rendered()
 
     @property
     def max_length(self) -> int:
@@ -73,15 +73,14 @@ class ErnieRtLM(TemplateLM):
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> Ids:
         """The ids of a text as it stands; those of special tokens where a chat template wrote them."""
-        tokenizer = self.model.tokenizer
-        return tokenizer.encode_template(string, tokenizer.find_special(string) if self._templated else ())
+        return self.model.tokenizer.encode_template(string, self._rendered.find(string))
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         template = self.model.template
         if template is None:
             raise PromptError("the model has no chat template", hint="Leave out --apply-chat-template")
-        self._templated = True
-        return spans_text(template.spans(chat_history, self.model.tokenizer, (), add_generation_prompt))
+        tokenizer = self.model.tokenizer
+        return self._rendered.keep(template.spans(chat_history, tokenizer, (), add_generation_prompt), tokenizer)
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         return None if self.model.template is None else self.model.template.source

@@ -21,7 +21,9 @@ from pathlib import Path
 
 import pytest
 
+import ernie_rt
 from ernie_rt import cli
+from ernie_rt.errors import OptionError
 from support.commands import START, command
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="each case is a fork of this process")
@@ -196,6 +198,20 @@ def test_outputs_that_cannot_be(begin: list[str], out: str, tmp_path: Path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+ADDRESSES = (
+    "http://[", "http://x:99999999", "http://127.0.0.1:1/\x01", "http://127.0.0.1:1/a b", "http://é", "http://a..b",
+    f"http://{'a' * 300}", "ftp://x", "http://\udcff", "", "x" * 10_000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("address", ADDRESSES, ids=lambda address: ascii(address)[:30])
+def test_addresses_that_are_none(address: str) -> None:
+    ran = command("bench", "serve", "--requests", "1", "--base-url", address)
+    assert ran.code == 2 and ran.err.startswith("ernie-rt: --base-url is no address") and len(ran.err) < 300
+    ran = command("serve", "demo", "--backend", "reference", "--insecure", "--host", address)
+    assert ran.code == 2 and ran.err.count("\n") == 1 and ran.err.startswith("ernie-rt: "), ran.err
+
+
 VAST = "1" + "0" * 400
 NUMBERS = (VAST, f"-{VAST}", "1e999", "nan", "99999999", "-1", "")
 
@@ -230,6 +246,21 @@ def test_more_threads_than_a_machine_has(begin: list[str], tmp_path: Path) -> No
     assert ran.err == "ernie-rt: threads is not possible; expected 1 to 1024; found 99999999\n"
 
 
+def test_as_many_sequences_as_nobody_has() -> None:
+    ran = command("plan", "demo", "--sequences", VAST)
+    assert ran.code == 2 and "less than or equal to 1048576" in ran.err
+
+
+@pytest.mark.parametrize(
+    "number", [0, -1, 1 << 31, 1 << 63, 10**400, 1.5, "1", True], ids=lambda number: str(number)[:9]
+)
+@pytest.mark.parametrize("option", ["max_batch_tokens", "max_sequences"])
+def test_limits_that_are_none(option: str, number: object) -> None:
+    with pytest.raises(OptionError, match=option) as caught:
+        ernie_rt.load("demo", backend="reference", **{option: number})
+    assert len(str(caught.value)) < 200
+
+
 @pytest.mark.parametrize("closed", ["0", "1 2", "0 1 2"])
 def test_streams_that_are_closed(closed: str) -> None:
     close = f"import os, sys; [os.close(int(each)) for each in {closed!r}.split()]"
@@ -261,7 +292,9 @@ def test_an_interrupt_where_nothing_can_be_raised() -> None:
     program = """
 import signal, sys, time, weakref
 signal.signal(signal.SIGINT, signal.default_int_handler)
+import ernie_rt
 from ernie_rt import cli
+from ernie_rt.errors import OptionError
 class Thing: pass
 def interrupt(_): signal.default_int_handler(2, None)
 def commands():

@@ -110,9 +110,18 @@ def test_what_is_wrong_is_looked_for_no_longer_than_a_second(task: Task, monkeyp
     assert slow.asked <= 4
 
 
-def test_a_format_that_is_no_unicode_text_is_none() -> None:
+@pytest.mark.parametrize(
+    "task",
+    [
+        Task((), format=Format("regex", "\ud800")),
+        Task((), format=Format("grammar", 'start: "\ud800"')),
+        Task((), tools=({"name": "\ud800"},), tool_choice="required"),
+    ],
+    ids=["regex", "grammar", "tool"],
+)
+def test_a_format_that_is_no_unicode_text_is_none(task: Task) -> None:
     with Grammars(locate("demo").tokenizer) as grammars, pytest.raises(OptionError, match="lone surrogate"):
-        grammars.compiled('start: "\ud800"')
+        constraint(task, grammars)
 
 
 @pytest.fixture(scope="module")

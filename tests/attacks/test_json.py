@@ -56,14 +56,14 @@ def test_bombs(name: str, untrained: Path, tmp_path: Path) -> None:
         if name == "tokenizer.json" and words == "too many values":  # of which there may be more in this one
             words = "a tokenizer.json without a model"
         put(name, data)(folder)
-        refused(lambda: DOORS[FILES[name]](folder), "InputError", f"/{name}", words, size=len(data), home=folder)
+        refused(DOORS[FILES[name]], folder, "InputError", f"/{name}", words, size=len(data))
 
 
 def test_a_tokenizer_json_of_too_many_values(untrained: Path, tmp_path: Path) -> None:
     folder = copied(untrained, tmp_path / "model")
     data = b'{"a":[' + b"[]," * 4_000_000 + b"[]]}"
     put("tokenizer.json", data)(folder)
-    refused(lambda: DOORS["encode"](folder), "JsonError", "too many values", size=len(data), home=folder)
+    refused(DOORS["encode"], folder, "JsonError", "too many values", size=len(data))
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "ernie_rt.json"])
@@ -75,7 +75,7 @@ def test_bombs_in_folders_that_are_verified(name: str, untrained: Path, tmp_path
         quantize_model(untrained, read_config(untrained), tmp_path / "out", Quantization(4))
     for data, _ in BOMBS.values():
         put(name, data)(tmp_path / "out")
-        refused(lambda: DOORS["verify"](tmp_path / "out"), "InputError", f"/{name}", size=len(data), home=tmp_path)
+        refused(DOORS["verify"], tmp_path / "out", "InputError", f"/{name}", size=len(data), home=tmp_path)
 
 
 UNUSABLE = b'{"x": NaN, "y": [Infinity, -Infinity], "z": 1e999, "v": %b, "w": 1, "w": 2, "s": "\\ud800"}' % (
@@ -91,9 +91,9 @@ def test_what_nobody_reads_may_be_what_json_libraries_write(name: str, untrained
     fields = path.read_bytes().strip()[1:] if path.exists() else b"}"
     put(name, UNUSABLE[:-1] + (b"," if fields != b"}" else b"") + fields)(folder)
     if name == "added_tokens.json":  # of which all are asked for
-        refused(lambda: DOORS["encode"](folder), "TokenizerError", "an impossible added token", home=folder)
+        refused(DOORS["encode"], folder, "TokenizerError", "an impossible added token")
         return
-    fate = attempt(lambda: DOORS["encode"](folder))
+    fate = attempt(DOORS["encode"], folder)
     assert fate.kinds == () and fate.strays(folder) == []
 
 
@@ -104,7 +104,7 @@ def test_bombs_of_a_model_that_sees(name: str, tmp_path: Path) -> None:
     folder = copied(Path(ernie_rt.__file__).parent / "demo-vl", tmp_path / "model")
     for data, words in BOMBS.values():
         put(name, data)(folder)
-        refused(lambda: DOORS["encode"](folder), "JsonError", f"/{name}", words, size=len(data), home=folder)
+        refused(DOORS["encode"], folder, "JsonError", f"/{name}", words, size=len(data))
 
 
 def test_an_adapter_that_is_a_bomb_is_an_adapter(tmp_path: Path, untrained: Path) -> None:
@@ -112,6 +112,6 @@ def test_an_adapter_that_is_a_bomb_is_an_adapter(tmp_path: Path, untrained: Path
     folder = copied(untrained, tmp_path / "model")
     both(put("adapter_config.json", b"[" * DEEP), put("adapter_model.safetensors", b""))(folder)
     (folder / "config.json").unlink()
-    refused(lambda: DOORS["encode"](folder), "ModelNotFoundError", "an adapter (LoRA), not a whole model", home=folder)
-    put("adapter_config.json", dict(base_model_name_or_path="\x1b]52;c;eA==\x07" * 50))(folder)
-    refused(lambda: DOORS["encode"](folder), "ModelNotFoundError", r"\x1b]52", home=folder)
+    refused(DOORS["encode"], folder, "ModelNotFoundError", "an adapter (LoRA), not a whole model")
+    put("adapter_config.json", {"base_model_name_or_path": "\x1b]52;c;eA==\x07" * 50})(folder)
+    refused(DOORS["encode"], folder, "ModelNotFoundError", r"\x1b]52")

@@ -20,7 +20,7 @@ from ernie_rt.errors import OptionError
 from ernie_rt_serve.app import make_app
 from ernie_rt_serve.grammars import Grammars
 from ernie_rt_serve.settings import Settings
-from ernie_rt_serve.structured import LOOKING_SECONDS, constraint, format_constraint
+from ernie_rt_serve.structured import LOOKING_SECONDS, constraint
 from ernie_rt_serve.task import Format, Task
 from support.serving import Served, ask, run
 from support.wire import told
@@ -218,16 +218,19 @@ def test_impossible_formats_in_every_protocol(demo: Model) -> None:
 
 
 class Slow:
-    """Grammars of which none compiles, each after a while, as it may take a second; all have faults of their own."""
+    """Grammars that take a while to compile, as they may take a second; each has a fault of its own, or all together
+    have one that none has alone."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, together: bool = False) -> None:
         self.tried = 0
         self._seconds = seconds
+        self._together = together
 
     def compiled(self, lark: str) -> Any:
         self.tried += 1
         time.sleep(self._seconds)
-        raise OptionError("the format cannot be used", found=str(self.tried))
+        if " | " in lark or not self._together:
+            raise OptionError("the format cannot be used", found=str(self.tried))
 
 
 TOOLS = tuple({"name": f"t{n}", "parameters": {"type": "object", "title": str(n)}} for n in range(64))
@@ -236,14 +239,12 @@ TOOLS = tuple({"name": f"t{n}", "parameters": {"type": "object", "title": str(n)
 def test_what_is_wrong_with_a_format_is_not_looked_for_forever() -> None:
     """Each schema within it may have been made to take a second, and each tool's."""
     schema = {"type": "object", "properties": {f"a{n}": {"type": "integer", "multipleOf": n} for n in range(64)}}
-    for asked in (
-        lambda grammars: format_constraint(Format("json_schema", schema), grammars),
-        lambda grammars: constraint(Task((), tools=TOOLS, tool_choice="required"), grammars),
-    ):
-        slow: Any = Slow(0.3)
+    called = Task((), tools=TOOLS, tool_choice="required")
+    for together in (False, True):
+        slow: Any = Slow(0.3, together)
         began = time.monotonic()
         with pytest.raises(OptionError):
-            asked(slow)
+            constraint(called if together else Task((), format=Format("json_schema", schema)), slow)
         assert time.monotonic() - began < LOOKING_SECONDS + 2 and 1 < slow.tried < 10
 
 
@@ -295,15 +296,16 @@ def test_what_the_context_could_never_hold_is_not_encoded(
 
 
 def test_what_a_context_may_hold_is_encoded(demo: Model) -> None:
-    """White space goes by the longest pieces that there are."""
+    """The longest pieces that there are, as many as have room."""
+    tokenizer = demo.tokenizer
+    pieces = [piece.decode("utf-8", "replace") for piece in tokenizer.pieces]
+    longest = max((piece for piece in pieces if len(tokenizer.encode(piece * 8)) == 8), key=len)
+    asked = {"messages": [{"role": "user", "content": longest * (demo.capacity - 60)}], "max_tokens": 1}
 
     async def body() -> None:
         async with AsyncModel(demo) as served:
-            app = make_app(served, Settings("demo"))
-            spaces = next(n for n in range(200, 0, -1) if len(demo.tokenizer.encode("a" + " " * n + "a")) <= 3)
-            text = ("a" + " " * spaces) * (demo.capacity // 2 - 30)
-            asked = {"messages": [{"role": "user", "content": text}], "max_tokens": 1}
-            assert (await ask(app, "POST", CHAT, asked)).status == 200
+            reply = await ask(make_app(served, Settings("demo")), "POST", CHAT, asked)
+            assert reply.status == 200 and reply.json["usage"]["prompt_tokens"] > demo.capacity - 60
 
     run(body)
 

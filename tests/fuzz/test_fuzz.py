@@ -14,7 +14,7 @@ import pytest
 from fuzz.sites import ROOT
 from fuzz.target import known
 
-MOST = 0.8
+MOST = 0.5
 """The share of a target's checks that its few inputs here reach at least; the long mode is to reach all."""
 
 

@@ -142,6 +142,13 @@ def test_a_folder_that_others_may_write_is_refused(tmp_path: Path, mode: int) ->
         RowStore(tmp_path, 1 << 20)
 
 
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = tmp_path.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(UnsafePathError, match=f"found a folder of user {owner}"):
+        RowStore(tmp_path, 1 << 20)
+
+
 def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for given in (tmp_path / "file", tmp_path / "file" / "x", Path("/proc/nothing"), Path("nul\0")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 from pathlib import Path
@@ -67,6 +68,29 @@ def test_told_to_end_it_ends_what_runs_and_turns_away_what_waits(sequences: int,
     options = ("--max-sequences", str(sequences), "--max-queue", str(sequences), "--max-context", "512")
     with server_process(*EXACT, *options) as server:
         run(body, 120)
+        assert server.process.wait(10) == 0 and server.alone
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seconds", [12])
+def test_stopped_for_a_while_it_goes_on_where_it_was(seconds: float) -> None:
+    """As a laptop that sleeps, for longer than headers and bodies may take: clocks have gone on meanwhile."""
+
+    async def body() -> None:
+        wishes = [wish(f"How many grams are in {number} kilograms?", 400) for number in range(2)]
+        alone = [await told(server, each) for each in wishes]
+        asked = [asyncio.create_task(told(server, each)) for each in wishes]
+        await asyncio.sleep(0.05)
+        os.kill(server.process.pid, signal.SIGSTOP)
+        assert not any(task.done() for task in asked)
+        late = asyncio.create_task(told(server, wishes[0]))
+        await asyncio.sleep(seconds)
+        os.kill(server.process.pid, signal.SIGCONT)
+        assert await asyncio.gather(*asked) == alone and await late == alone[0]
+
+    with server_process("--threads", "1", "--quiet", "--max-context", "512") as server:
+        run(body, 60)
+        server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(10) == 0 and server.alone
 
 

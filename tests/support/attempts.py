@@ -27,10 +27,8 @@ ACTS: Final = frozenset(
      "socket.connect", "socket.getaddrinfo"}
 )  # fmt: skip
 """What no file of a model leads to, as Python's audit events call it."""
-OURS: Final = tuple(
-    os.path.realpath(path)
-    for path in (sys.prefix, sys.base_prefix, *site.getsitepackages(), Path(__file__).parents[2], "/proc", "/sys")
-) + (os.devnull,)
+ROOTS: Final = (sys.prefix, sys.base_prefix, *site.getsitepackages(), Path(__file__).parents[2])
+OURS: Final = (*map(os.path.realpath, ROOTS), "/proc", "/sys", "/usr/lib/os-release", os.devnull)
 """Where Python, its packages and the system's own figures lie."""
 
 
@@ -52,8 +50,8 @@ class Fate:
         return [path for path in self.opened if not any(path == home or path.startswith(home + "/") for home in homes)]
 
 
-def attempt(call: Callable[[], object]) -> Fate:
-    """Call in a fork of this process. A call that crashes it, or hangs, fails the test."""
+def attempt(call: Callable[[Path], object], path: Path, patience: int = PATIENCE) -> Fate:
+    """Call with a path in a fork of this process. A call that crashes it, or hangs, fails the test."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads, none of which the child needs
@@ -61,7 +59,7 @@ def attempt(call: Callable[[], object]) -> Fate:
     if child == 0:
         try:
             os.close(reading)
-            told = _watched(call)
+            told = _watched(call, path, patience)
             with os.fdopen(writing, "wb") as pipe:
                 pipe.write(json.dumps(told).encode())
             os._exit(0)
@@ -76,10 +74,12 @@ def attempt(call: Callable[[], object]) -> Fate:
     return Fate(tuple(told.pop("kinds")), opened=tuple(told.pop("opened")), acts=tuple(told.pop("acts")), **told)
 
 
-def refused(call: Callable[[], object], kind: str, *words: str, size: int = 0, home: Path) -> Fate:
-    """Assert that a call is refused by an error of this kind with these words: at once, with no more memory than the
-    `size` of what it was given allows, and with no file opened outside of the folder `home`."""
-    fate = attempt(call)
+def refused(
+    call: Callable[[Path], object], path: Path, kind: str, *words: str, size: int = 0, home: Path | None = None
+) -> Fate:
+    """Assert that a call with a path is refused by an error of this kind with these words: at once, with no more memory
+    than the `size` of what it was given allows, and with no file opened outside of `home` (None: the path)."""
+    fate = attempt(call, path)
     assert "ErnieRtError" in fate.kinds, fate
     assert kind in fate.kinds, fate
     for word in words:
@@ -87,21 +87,21 @@ def refused(call: Callable[[], object], kind: str, *words: str, size: int = 0, h
     assert fate.message.isprintable() and len(fate.message) < 2000, fate.message
     assert fate.seconds < SECONDS, fate.seconds
     assert fate.grown < size + BYTES, fate.grown
-    assert fate.strays(home) == [] and not fate.acts, (fate.strays(home), fate.acts)
+    assert not fate.strays(home or path) and not fate.acts, (fate.strays(home or path), fate.acts)
     return fate
 
 
-def accepted(call: Callable[[], object], home: Path) -> Fate:
-    """Assert that a call does its work, and opens no file outside of the folder."""
-    fate = attempt(call)
+def accepted(call: Callable[[Path], object], path: Path, home: Path | None = None) -> Fate:
+    """Assert that a call does its work, and opens no file outside of `home` (None: the path)."""
+    fate = attempt(call, path)
     assert not fate.kinds, fate
-    assert fate.strays(home) == [] and not fate.acts, (fate.strays(home), fate.acts)
+    assert not fate.strays(home or path) and not fate.acts, (fate.strays(home or path), fate.acts)
     return fate
 
 
-def _watched(call: Callable[[], object]) -> dict[str, Any]:
+def _watched(call: Callable[[Path], object], path: Path, patience: int) -> dict[str, Any]:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(PATIENCE)
+    signal.alarm(patience)
     resource.setrlimit(resource.RLIMIT_DATA, (_memory("VmData") + ROOM, resource.RLIM_INFINITY))
     opened: dict[str, None] = {}
     acts: dict[str, None] = {}
@@ -119,7 +119,7 @@ def _watched(call: Callable[[], object]) -> dict[str, Any]:
     kinds: list[str] = []
     message = ""
     try:
-        call()
+        call(path)
     except BaseException as error:
         kinds = [each.__name__ for each in type(error).__mro__]
         message = str(error)

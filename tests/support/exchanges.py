@@ -21,7 +21,7 @@ RESET: Final = struct.pack("ii", 1, 0)
 def message(path: str, body: object, method: str = "POST") -> bytes:
     """A request, after which the connection ends."""
     data = b"" if body is None else json.dumps(body).encode()
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
 
 

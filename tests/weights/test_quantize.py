@@ -376,6 +376,18 @@ def test_what_is_no_number(moe: Path, tmp_path: Path, number: float) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("number", [np.nan, -np.inf])
+@pytest.mark.parametrize("name", ["model.norm.weight", "model.embed_tokens.weight"])
+def test_what_is_no_number_is_not_kept_either(name: str, number: float, dense: Path, tmp_path: Path) -> None:
+    shutil.copytree(dense, tmp_path / "m")
+    tensors = load_file(dense / "model.safetensors")
+    tensors[name].reshape(-1)[-1] = ml_dtypes.bfloat16(number)
+    save_file(tensors, tmp_path / "m" / "model.safetensors")
+    with pytest.raises(CheckpointError, match="NaN or infinite") as caught:
+        run(tmp_path / "m", tmp_path / "out")
+    assert caught.value.where is not None and not (tmp_path / "out").exists()
+
+
 def test_models_that_cannot_be(dense: Path, tmp_path: Path) -> None:
     config = read_config(dense)
     with pytest.raises(OptionError, match=r"layers.0.mlp.down \[64, 96\] cannot be stored as int4/64: blocks of 64"):

@@ -23,11 +23,12 @@ class Client:
     """A server by its address, at `/v1` where that says no path, and the connections to it that are open and idle."""
 
     def __init__(self, base_url: str, key: str | None = None) -> None:
-        url = urlsplit(base_url)
-        try:
-            port = url.port
-        except ValueError:
-            port = -1
+        url = urlsplit("")
+        port: int | None = -1
+        with suppress(ValueError):  # brackets without end, a name that none can have, a port beyond all
+            url = urlsplit(base_url)
+            (url.hostname or "").encode("idna")
+            port = url.port if base_url.isascii() and base_url.isprintable() and " " not in base_url else -1
         if url.scheme not in ("http", "https") or not url.hostname or port == -1 or url.query or url.username:
             raise OptionError(
                 "--base-url is no address", expected="such as http://127.0.0.1:8000/v1", found=shown(base_url)

@@ -211,7 +211,7 @@ TARGET = Target(
     "checkpoint",
     ("ernie_rt.weights.checkpoint", "ernie_rt.weights.recipes", "ernie_rt.files"),
     start,
-    share=1_500,
+    share=1_200,
     excused={
         "a link that leaves its folder": "what is read here may be a link; `quantized` asks for own files",
         "WriteError(": "nothing is written",

@@ -217,5 +217,5 @@ TARGET = Target(
         "ernie_rt.modeling.vision_language",
     ),
     start,
-    share=10_000,
+    share=8_000,
 )

@@ -34,5 +34,5 @@ TARGET = Target(
     "messages",
     ("ernie_rt.text.messages", "ernie_rt.text.native", "ernie_rt.text.media"),
     start,
-    share=5_000,
+    share=4_000,
 )

@@ -221,6 +221,8 @@ class Folder:
             case 4 | 5:
                 facts = sorted(said.keys() - {"files", "graph", "format", "minimum_onnxruntime"})
                 said[rng.choice(facts)] = value(rng)
+            case 6:
+                said[rng.choice(("format", "graph"))] = rng.choice((2, "x", "0" * 63, "G" * 64))
             case _:
                 said = changed(rng, said)
         if rng.random() < 0.9:

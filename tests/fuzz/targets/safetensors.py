@@ -131,4 +131,4 @@ def fed(path: Path, drawn: Callable[[Random], bytes], read: Callable[[Path], obj
     return attempt
 
 
-TARGET = Target("safetensors", ("ernie_rt.weights.safetensors",), start, share=10_000)
+TARGET = Target("safetensors", ("ernie_rt.weights.safetensors",), start, share=9_000)

@@ -112,4 +112,4 @@ def start(scratch: Path) -> Attempt:
     return attempt
 
 
-TARGET = Target("tokenizer_model", ("ernie_rt.text.sentencepiece_model",), start, share=3_000)
+TARGET = Target("tokenizer_model", ("ernie_rt.text.sentencepiece_model",), start, share=2_500)
