@@ -9,16 +9,18 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar, cast
 
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import FileFormatError, InputError, JsonError, UnsafePathError, WriteError
 from ernie_rt.temporary import NOFOLLOW, NOTHING, READ, close, temporary_beside
 from ernie_rt.untrusted_json import MOST_SIGNS, parse_json
+
+if TYPE_CHECKING:
+    import tempfile
 
 MIB: Final = 1 << 20
 
@@ -291,11 +293,15 @@ def partial_of(path: Path) -> Path:
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
     """A folder of this process alone, gone when a `with` block ends; WriteError where none can be made."""
+    import tempfile  # which few commands need
+
     return _made(lambda: tempfile.TemporaryDirectory(prefix="ernie-rt-"))
 
 
 def temporary_file() -> BinaryIO:
     """A file without a name, gone when it is closed; WriteError where none can be made."""
+    import tempfile
+
     return cast(BinaryIO, _made(tempfile.TemporaryFile))
 
 
@@ -308,6 +314,8 @@ def _made(make: Callable[[], T]) -> T:
 
 def unkept(reason: str | None) -> WriteError:
     """What is kept for the time being, in the folder for temporary files, could not be."""
+    import tempfile
+
     return WriteError(
         "nothing can be kept in the folder for temporary files",
         where=tempfile.tempdir,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 # Before anything imports them: `python -O` would leave their asserts out, and with them what tests hold.
-pytest.register_assert_rewrite("fuzz", "support")
+pytest.register_assert_rewrite("faults", "fuzz", "support")
 
 from safetensors.numpy import load_file, save_file
 

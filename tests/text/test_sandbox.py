@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -183,7 +184,7 @@ def test_nothing_is_left_to_the_next(renderer: Renderer) -> None:
 def test_a_process_that_a_template_has_taken_over_is_not_believed(
     answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox.Worker, "ask", lambda self, request, seconds, most: (True, answer))
-    monkeypatch.setattr(sandbox.Worker, "end", lambda self, end=sandbox.Worker.end: (end(self), (False, 0))[1])
+    taken = SimpleNamespace(ask=lambda request, seconds, most: (True, answer), end=lambda: (False, 0))
+    monkeypatch.setattr(sandbox, "Worker", lambda *_: taken)
     with pytest.raises(TemplateError, match="the chat template's process gave no answer"):
         Renderer().render("{{ 1 }}", [CONTEXT], "x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import time
 import zlib
+from types import SimpleNamespace
 
 import pytest
 
@@ -108,6 +109,7 @@ def test_nonsense_beside_a_picture_is_no_matter(exif: bytes) -> None:
 def test_a_process_that_a_picture_has_taken_over_is_not_believed(
     answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding.Worker, "ask", lambda self, request, seconds, most: (True, answer))
+    taken = SimpleNamespace(ask=lambda request, seconds, most: (True, answer), end=lambda: (False, 0))
+    monkeypatch.setattr(decoding, "Worker", lambda *_: taken)
     with pytest.raises(MediaError, match="the process that decodes the picture answers nonsense"):
         load_image(picture(SOUND), min_pixels=28 * 28, max_pixels=28 * 28)

@@ -13,6 +13,7 @@ from ernie_rt_serve.bench.connection import Client, Response
 from ernie_rt_serve.bench.record import Record
 from ernie_rt_serve.structs import decode
 
+LONGEST_EVENT: Final = 1 << 20
 LONGEST_ERROR: Final = 2000
 """Bytes of a refusal that are kept."""
 
@@ -99,6 +100,8 @@ class Asker:
         while (piece := await response.piece())[0]:
             data, at = piece
             *lines, rest = (rest + data).split(b"\n")
+            if len(rest) > LONGEST_EVENT:
+                raise msgspec.DecodeError(f"it is longer than {LONGEST_EVENT} bytes")
             for line in lines:
                 if not line.startswith(b"data:"):
                     continue

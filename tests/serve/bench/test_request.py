@@ -119,6 +119,7 @@ CASES = {
     "no JSON": Case(chunks(b"data: hello\n\n"), "malformed", "none of OpenAI's"),
     "nested": Case(chunks(b'data: {"error": ' + b"[" * 99_999 + b"\n\n"), "malformed", "none of OpenAI's"),
     "not UTF-8": Case(chunks(b'data: {"error": "\xff"}\n\n'), "malformed", "none of OpenAI's"),
+    "no end of a line": Case(chunks(*[b"data: " + b"a" * 65_000] * 17), "malformed", "it is longer than 1048576 bytes"),
     "another shape": Case(chunks(b'data: {"choices": 7}\n\n'), "malformed", "none of OpenAI's"),
     "an error": Case(
         chunks(b'data: {"error": {"message": "out of memory"}}\n\n'), "error in the stream", "out of memory"
