@@ -15,7 +15,7 @@ import numpy as np
 from ernie_rt.export import verify
 from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.integrity import BESIDE_LIMIT
-from ernie_rt.weights.manifest import MANIFEST, read_manifest
+from ernie_rt.weights.manifest import ALIGNMENT, MANIFEST, read_manifest
 from ernie_rt.weights.quantize import Quantization, quantize_model
 from ernie_rt.weights.quantized import QuantizedSource
 from fuzz.mutations import NUMBERS, TEXTS, changed, damaged, json_bytes, value
@@ -82,7 +82,7 @@ def change(rng: Random, folder: Path, whole: dict[str, bytes]) -> None:
     path = folder / name
     match rng.randrange(11):
         case 9:
-            place = rng.randrange(4096, len(whole[name])) if len(whole[name]) > 4096 else 0
+            place = ALIGNMENT * rng.randrange(1 + len(whole[name]) // ALIGNMENT)
             data = whole[name][:place] + b"\xff" * 64 + whole[name][place + 64 :]
             put(path, data[: len(whole[name])])
             reseal(folder, name, data[: len(whole[name])], whole)
@@ -150,7 +150,7 @@ def start(scratch: Path) -> Attempt:
             if all((folder / name).is_file() for name in whole):
                 change(rng, folder, whole)
         match rng.randrange(4):
-            case 0:
+            case 0 | 3:
                 verify(folder, numbers=rng.random() < 0.05)
             case 1:
                 read_manifest(folder / MANIFEST)
