@@ -22,11 +22,13 @@ KNOWN = (
     CUTTING,
     VISION_LANGUAGE,
     "{%- set before, image, video = 1, 2, 3 -%}" + PARTS + TURNS,
+    PLAIN + "<|image@placeholder|>",
+    PLAIN + "<|video@placeholder|>",
 )
 NAMES = (
     "messages", "tools", "bos_token", "add_generation_prompt", "m", "m.role", "m.content", "m['content']", "loop", "ns",
     "loop.index0", "loop.last", "messages[0]", "messages[-1].content", "m.tool_calls", "m.reasoning_content", "x",
-    "none",     "documents", "enable_thinking", "options", "namespace", "range(3)", "dict(a=1)", "self", "m.name",
+    "none", "documents", "enable_thinking", "options", "namespace", "range(3)", "dict(a=1)", "self", "m.name",
     "strftime_now('%Y')",
 )  # fmt: skip
 FILTERS = (
@@ -165,6 +167,9 @@ def start(scratch: Path) -> Attempt:
         elif rng.random() < 0.008:
             asked[0]["content"] = "x" * (MAX_BYTES + 1)
         tools = talks.tools(rng) if rng.random() < 0.3 else None
+        if rng.random() < 0.03:
+            asked = [{"role": "user", "content": ["a", {"type": "image", "image": b"x"}]}]
+            template.prompt(asked, tokenizer, tools)
         try:
             spans = template.spans(asked, tokenizer, tools, rng.random() < 0.7)
             for span in spans:

@@ -33,8 +33,8 @@ def start(scratch: Path) -> Attempt:
     def attempt(rng: Random) -> None:
         data = drawn(rng)
         recognise(data)
-        strict = rng.random() < 0.5
-        tree = parse_json(data, where="x", depth=rng.choice((4, 16, 64)), strict=strict)
+        strict, depth, signs = rng.random() < 0.5, rng.choice((4, 16, 64)), rng.choice((None, None, 16, 64))
+        tree = parse_json(data, where="x", depth=depth, strict=strict, signs=signs)
         assert not strict or tree == json.loads(data.decode("utf-8-sig")), "not what Python's own parser says"
         if not isinstance(tree, Unusable):
             json.dumps(usable(tree))
