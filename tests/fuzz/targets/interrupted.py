@@ -107,4 +107,5 @@ TARGET = Target(
     ("ernie_rt.weights.folder",),
     start,
     share=300,
+    excused={"numbers that are NaN or infinite": "the checkpoint is whole; tests/weights has others"},
 )

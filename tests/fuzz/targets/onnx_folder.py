@@ -76,13 +76,19 @@ def evil_edit(rng: Random) -> Callable[[onnx.ModelProto], Any]:
             case _:
                 stored.raw_data = b"\0\0\0\0"
 
+    def deep(model: onnx.ModelProto) -> None:
+        inner = graph()
+        for _ in range(rng.choice((5, 20, 40))):
+            inner = graph(node(g=inner))
+        model.graph.node.append(node(g=inner))
+
     def foreign_node(model: onnx.ModelProto) -> None:
         kind = rng.choice(("EPContext", "PyOp", "MatMul", "If", "Loop", text))
         domain = rng.choice(("", "com.microsoft", "ai.onnx.contrib", "ernie_rt", text))
         model.graph.node.add(op_type=kind, domain=domain, output=["x"])
 
     return rng.choice((
-        external, external, external, external, external, foreign_node, foreign_node,
+        external, external, external, external, external, foreign_node, foreign_node, deep,
         lambda model: model.graph.node.append(node(t=tensor)),
         lambda model: model.graph.node.append(node(g=graph(node(t=tensor), initializer=[tensor]))),
         lambda model: model.graph.sparse_initializer.add(),

@@ -14,7 +14,8 @@ import numpy as np
 
 from ernie_rt.export import verify
 from ernie_rt.modeling.config import read_config
-from ernie_rt.weights.manifest import MANIFEST, read_manifest
+from ernie_rt.weights.integrity import BESIDE_LIMIT
+from ernie_rt.weights.manifest import ALIGNMENT, MANIFEST, read_manifest
 from ernie_rt.weights.quantize import Quantization, quantize_model
 from ernie_rt.weights.quantized import QuantizedSource
 from fuzz.mutations import NUMBERS, TEXTS, changed, damaged, json_bytes, value
@@ -79,7 +80,14 @@ def change(rng: Random, folder: Path, whole: dict[str, bytes]) -> None:
     """One thing of a folder becomes another, now and then with its digest put right."""
     name = rng.choice(sorted(whole))
     path = folder / name
-    match rng.randrange(9):
+    match rng.randrange(11):
+        case 9:
+            place = ALIGNMENT * rng.randrange(1 + len(whole[name]) // ALIGNMENT)
+            data = whole[name][:place] + b"\xff" * 64 + whole[name][place + 64 :]
+            put(path, data[: len(whole[name])])
+            reseal(folder, name, data[: len(whole[name])], whole)
+        case 10 if rng.random() < 0.1:
+            os.truncate(folder / rng.choice(("config.json", "generation_config.json")), BESIDE_LIMIT + 1)
         case 8:
             data = whole[name].replace(b"F32", b"I32").replace(b"BF16", b"F16 ")
             put(path, data)
@@ -142,7 +150,7 @@ def start(scratch: Path) -> Attempt:
             if all((folder / name).is_file() for name in whole):
                 change(rng, folder, whole)
         match rng.randrange(4):
-            case 0:
+            case 0 | 3:
                 verify(folder, numbers=rng.random() < 0.05)
             case 1:
                 read_manifest(folder / MANIFEST)
@@ -164,6 +172,7 @@ TARGET = Target(
     start,
     share=1_000,
     excused={
+        'raise IntegrityError("cannot be read"': "a disk that fails, which tests/faults has",
         "raise GraphError(": "what asks for a weight is the graph that the folder was held to",
     },
 )

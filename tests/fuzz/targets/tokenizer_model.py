@@ -9,7 +9,7 @@ from random import Random
 
 import sentencepiece
 
-from ernie_rt.text.sentencepiece_model import MAX_MODEL_BYTES, read_merges, read_sentencepiece
+from ernie_rt.text.sentencepiece_model import MAX_MODEL_BYTES, MOST_FIELDS, read_merges, read_sentencepiece
 from ernie_rt.text.tokenizer import Tokenizer
 from fuzz.mutations import TEXTS, changed_message, damaged, fields, foreign, message
 from fuzz.target import Attempt, Target
@@ -82,8 +82,8 @@ def drawn(rng: Random, seeds: list[bytes]) -> bytes:
             return rng.choice(seeds) + (inside + bytes([len(GROUP)]) + GROUP if inside else GROUP)
         case 9 if rng.random() < 0.2:
             return few(rng).replace("新".encode(), b"\xff\xfe\xfd")
-        case 10 if rng.random() < 0.01:
-            return seeds[0] + b"\x0a\x00" * (MAX_MODEL_BYTES // 2)
+        case 10 if rng.random() < 0.03:
+            return seeds[0] + b"\x0a\x00" * rng.choice((MAX_MODEL_BYTES // 2, MOST_FIELDS, MOST_FIELDS))
     data = rng.choice(seeds)
     for _ in range(rng.choice((1, 1, 2))):
         data = changed_message(rng, data)

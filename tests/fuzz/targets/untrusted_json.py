@@ -33,7 +33,8 @@ def start(scratch: Path) -> Attempt:
     def attempt(rng: Random) -> None:
         data = drawn(rng)
         recognise(data)
-        tree = parse_json(data, where="x", depth=rng.choice((4, 16, 64)), strict=rng.random() < 0.5)
+        depth, signs = rng.choice((4, 16, 64)), rng.choice((None, None, 16, 64))
+        tree = parse_json(data, where="x", depth=depth, strict=rng.random() < 0.5, signs=signs)
         if not isinstance(tree, Unusable):
             json.dumps(usable(tree))
         if isinstance(tree, dict):
