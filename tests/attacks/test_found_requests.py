@@ -167,9 +167,12 @@ def test_a_body_that_breaks_beside_its_answer_is_no_failure_of_the_server(
         ("/v1/responses", {"input": [{"type": "function_call", "name": "f"}]}, "input"),
         ("/v1/chat/completions", {"messages": [{"role": "user"}]}, "messages"),
         ("/v1/completions", {"prompt": [2**31]}, "prompt"),
+        ("/v1/completions", {"prompt": "x", "min_tokens": 2**31}, "min_tokens"),
+        ("/v1/completions", {"prompt": "x", "stop_token_ids": [2**31]}, "stop_token_ids[0]"),
+        ("/v1/completions", {"prompt": "x", "logit_bias": {"9999999999": 1}}, "logit_bias"),
     ],
 )
-def test_a_prompt_that_cannot_be_is_named_by_its_field(server: Server, path: str, body: object, param: str) -> None:
+def test_what_cannot_be_is_named_by_its_field(server: Server, path: str, body: object, param: str) -> None:
     reply = server.run(ask(server.apps[1], "POST", path, body, {"authorization": f"Bearer {KEY}"}))
     assert reply.status == 400 and reply.error["param"] == param, reply.body
 

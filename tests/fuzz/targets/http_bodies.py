@@ -209,14 +209,12 @@ TARGET = Target(
         "ernie_rt_serve.protocols.openai_responses",
         "ernie_rt_serve.protocols.tokens",
         "ernie_rt_serve.protocols.tools",
-        "ernie_rt.untrusted_json",
     ),
     start,
     share=2500,
     excused={
         "body_timeout": "nobody waits for a slow body here",
         "ClientGone": "nobody leaves here",
-        "raise JsonError(self.what": "bodies are read strictly",
         "given[most].fault": "its models see nothing",
     },
 )
