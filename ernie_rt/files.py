@@ -7,7 +7,6 @@ import errno
 import mmap
 import os
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -195,7 +194,7 @@ def write_atomic(path: Path, *, overwrite: bool = True, mode: int = 0o666) -> It
     `overwrite=False` refuses a path that exists, even one that appears meanwhile. A folder, a device or a pipe is never
     replaced. `mode` is subject to the umask.
     """
-    temporary = _beside(path, f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = _beside(path, f".{path.name}.{os.urandom(8).hex()}.tmp")
     check_target(path)
     try:
         if not overwrite and os.path.lexists(path):
@@ -223,7 +222,7 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
 
     A path that exists is refused, an empty folder included.
     """
-    temporary = _beside(path, f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = _beside(path, f".{path.name}.{os.urandom(8).hex()}.tmp")
     try:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))

@@ -1,4 +1,4 @@
-"""The command line. Each command is a module; what it needs is imported when it runs, so `--help` stays quick."""
+"""The command line. Each command is a module, imported when it runs or its help is wanted, and so is what it needs."""
 
 from __future__ import annotations
 
@@ -8,28 +8,6 @@ from typing import Annotated
 import typer
 
 from ernie_rt import __version__
-from ernie_rt.cli import (
-    backends,
-    cache,
-    chat,
-    conform,
-    convert,
-    diff,
-    doctor,
-    evaluate,
-    explain,
-    export,
-    graph,
-    models,
-    plan,
-    plugins,
-    quantize,
-    replay,
-    routing,
-    run,
-    tokenize,
-    verify,
-)
 from ernie_rt.cli.group import Commands
 from ernie_rt.cli.output import abandon, say, settle_streams
 from ernie_rt.display import printable
@@ -45,15 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    run.run, chat.chat, plan.plan, explain.explain, tokenize.tokenize, graph.graph, models.models,
-    routing.routing, plugins.plugins, doctor.doctor, replay.replay, diff.diff, conform.conform, quantize.quantize,
-    convert.convert, export.export, verify.verify,
-):  # fmt: skip
-    app.command()(command)
-app.command("eval")(evaluate.evaluate)
-app.add_typer(backends.app, name="backends")
-app.add_typer(cache.app, name="cache")
 
 
 def _leave_out(plugins: list[str] | None) -> list[str] | None:

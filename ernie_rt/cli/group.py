@@ -15,6 +15,20 @@ from ernie_rt.errors import PluginError
 if TYPE_CHECKING:
     from ernie_rt.discovery.installed import Plugin
 
+OURS: Final = {
+    **{
+        name: f"ernie_rt.cli.{name}:{name}"
+        for name in (
+            "run", "chat", "plan", "explain", "tokenize", "graph", "models", "routing", "plugins", "doctor", "replay",
+            "diff", "conform", "quantize", "convert", "export", "verify",
+        )
+    },
+    "eval": "ernie_rt.cli.evaluate:evaluate",
+    "backends": "ernie_rt.cli.backends:app",
+    "cache": "ernie_rt.cli.cache:app",
+}  # fmt: skip
+"""The core's commands, in the order of the help, and what each is, as entry points say it."""
+
 LISTS: Final = "`ernie-rt models` lists the known models, `ernie-rt cache` the quantised ones that are kept"
 FETCHES: Final = "A model is downloaded when it is first used: ernie-rt run MODEL"
 ELSEWHERE: Final = {
@@ -29,7 +43,7 @@ ELSEWHERE: Final = {
 
 
 class Commands(TyperGroup):
-    """The commands of ernie-rt, and those of plugins.
+    """The commands of ernie-rt, and those of plugins. None is made before it is run or its help is wanted.
 
     `help` and `version` work as the options do; commands of other programs lead to those of this one.
     """
@@ -40,16 +54,16 @@ class Commands(TyperGroup):
         from ernie_rt.hooks import COMMANDS
 
         if COMMANDS not in ctx.meta:  # read once, for all who ask within one call
-            ctx.meta[COMMANDS] = discover(COMMANDS, {*self.commands, "help", "version"})
+            ctx.meta[COMMANDS] = discover(COMMANDS, {*OURS, "help", "version"})
         found: tuple[Plugin, ...] = ctx.meta[COMMANDS]
         return found
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*self.commands, *(plugin.name for plugin in self.plugins(ctx) if plugin.status == "found")]
+        return [*OURS, *(plugin.name for plugin in self.plugins(ctx) if plugin.status == "found")]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in self.commands:
-            return self.commands[cmd_name]
+        if cmd_name in OURS:
+            return Lazy.of_core(cmd_name, OURS[cmd_name])
         found = self._plugin(ctx, cmd_name)
         return Lazy(found) if found is not None and found.status == "found" else None
 
@@ -79,8 +93,8 @@ class Commands(TyperGroup):
             error.message = error.message.removeprefix("Value error, ")  # as pydantic begins them
             raise
         except ImportError as error:
-            plugin = self._plugin(ctx, ctx.invoked_subcommand)
-            if ctx.invoked_subcommand in self.commands or plugin is None:
+            plugin = None if ctx.invoked_subcommand in OURS else self._plugin(ctx, ctx.invoked_subcommand)
+            if plugin is None:
                 raise
             raise failure(plugin, error) from error
         except KeyboardInterrupt:

@@ -1,9 +1,11 @@
-"""Commands of plugins: named by metadata, imported when one is run or asked for its help."""
+"""Commands that are imported when one is run or asked for its help: the core's, and those that metadata name."""
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,18 +20,27 @@ if TYPE_CHECKING:
 
 
 class Lazy(TyperCommand):
-    """A plugin's command that is not imported yet: it has a name, and a line in the help of its group."""
+    """A command that is not made yet: it has a name, and a line in the help of its group."""
 
     def __init__(self, plugin: Plugin) -> None:
         super().__init__(plugin.name)
         self._plugin = plugin
 
+    @classmethod
+    def of_core(cls, name: str, module: str) -> Lazy:
+        """One that no plugin brings."""
+        from ernie_rt.discovery.installed import OWN, Plugin
+
+        return cls(Plugin(name, module, OWN, built_in=True))
+
     def get_short_help_str(self, limit: int = 45) -> str:
         if self._plugin.built_in:
             try:
-                return str(load(self._plugin).get_short_help_str(limit))
+                self.help = _about(self._plugin)
             except PluginError:
                 pass  # its cause is told when the command is run
+            else:
+                return super().get_short_help_str(limit)
         return f"From {self._plugin.distribution}."
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
@@ -44,10 +55,20 @@ class Lazy(TyperCommand):
 
 
 def load(plugin: Plugin) -> Any:
-    """Import a plugin's command; PluginError when it cannot be used. What it prints goes to standard error."""
+    """Import a command and make it; PluginError when it cannot be used. What it prints goes to standard error."""
+    return _guarded(plugin, _made)
+
+
+def _about(plugin: Plugin) -> str | None:
+    """What a command says of itself; its parameters, which take most of the time, are not read for that."""
+    target = _guarded(plugin, _imported)
+    return inspect.getdoc(target) if inspect.isfunction(target) else load(plugin).help
+
+
+def _guarded(plugin: Plugin, work: Callable[[str, str], Any]) -> Any:
     try:
         with redirect_stdout(sys.stderr):
-            return _imported(plugin.name, plugin.module)
+            return work(plugin.name, plugin.module)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may raise SystemExit at import
@@ -101,7 +122,7 @@ def tell(name: str, module: str, distribution: str) -> dict[str, Any]:
     began = time.perf_counter()
     cause = fix = None
     try:
-        _imported(name, module)
+        _made(name, module)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -110,11 +131,16 @@ def tell(name: str, module: str, distribution: str) -> dict[str, Any]:
 
 
 def _imported(name: str, module: str) -> Any:
+    """What the entry point of a command leads to."""
     from importlib.metadata import EntryPoint
 
     from ernie_rt.hooks import COMMANDS
 
-    target = EntryPoint(name, module, COMMANDS).load()
+    return EntryPoint(name, module, COMMANDS).load()
+
+
+def _made(name: str, module: str) -> Any:
+    target = _imported(name, module)
     app = typer.Typer(rich_markup_mode=None)
     if isinstance(target, typer.Typer):
         app.add_typer(target, name=name)

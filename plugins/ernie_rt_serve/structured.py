@@ -13,6 +13,7 @@ import llguidance
 from ernie_rt.errors import OptionError
 from ernie_rt.generation.constrained import ToolCalls
 from ernie_rt.sampling.constraint import Constraint
+from ernie_rt.untrusted_json import is_text
 from ernie_rt_serve.grammars import Grammars
 from ernie_rt_serve.task import Format, Task
 
@@ -56,6 +57,8 @@ def constraint(task: Task, grammars: Grammars) -> Constraint | ToolCalls | None:
 
 def format_constraint(format: Format, grammars: Grammars) -> Constraint:
     """A constraint of a text."""
+    if isinstance(format.source, str) and not is_text(format.source):
+        raise OptionError("the format is not Unicode text", where=format.kind, found="a lone surrogate")
     match format.kind, format.source:
         case "json", _:
             return grammars.compiled(f"start: {_json(OBJECT)}")

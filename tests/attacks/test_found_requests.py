@@ -109,9 +109,18 @@ def test_what_is_wrong_is_looked_for_no_longer_than_a_second(task: Task, monkeyp
     assert slow.asked <= 4
 
 
-def test_a_format_that_is_no_unicode_text_is_none() -> None:
+@pytest.mark.parametrize(
+    "task",
+    [
+        Task((), format=Format("regex", "\ud800")),
+        Task((), format=Format("grammar", 'start: "\ud800"')),
+        Task((), tools=({"name": "\ud800"},), tool_choice="required"),
+    ],
+    ids=["regex", "grammar", "tool"],
+)
+def test_a_format_that_is_no_unicode_text_is_none(task: Task) -> None:
     with Grammars(locate("demo").tokenizer) as grammars, pytest.raises(OptionError, match="lone surrogate"):
-        grammars.compiled('start: "\ud800"')
+        constraint(task, grammars)
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +166,12 @@ def test_a_body_that_breaks_beside_its_answer_is_no_failure_of_the_server(
         ("/v1/responses", {"input": [{"type": "function_call", "name": "f"}]}, "input"),
         ("/v1/chat/completions", {"messages": [{"role": "user"}]}, "messages"),
         ("/v1/completions", {"prompt": [2**31]}, "prompt"),
+        ("/v1/completions", {"prompt": "x", "min_tokens": 2**31}, "min_tokens"),
+        ("/v1/completions", {"prompt": "x", "stop_token_ids": [2**31]}, "stop_token_ids[0]"),
+        ("/v1/completions", {"prompt": "x", "logit_bias": {"9999999999": 1}}, "logit_bias"),
     ],
 )
-def test_a_prompt_that_cannot_be_is_named_by_its_field(server: Server, path: str, body: object, param: str) -> None:
+def test_what_cannot_be_is_named_by_its_field(server: Server, path: str, body: object, param: str) -> None:
     reply = server.run(ask(server.apps[1], "POST", path, body, {"authorization": f"Bearer {KEY}"}))
     assert reply.status == 400 and reply.error["param"] == param, reply.body
 

@@ -81,7 +81,7 @@ class Life:
     def live(self) -> None:
         happenings = [self.ask, self.advance, self.cancel, self.fail_once, self.fail_all, self.damage, self.go_on]
         happenings += [self.break_sketch, self.ask_wrongly]
-        weights = [45, 35, 10, 4, 1, 2, 3, 1, 1]
+        weights = [45, 35, 10, 4, 1, 2, 3, 1, 4]
         for _ in range(self.chance.randrange(10, 60)):
             (happens,) = self.chance.choices(happenings, weights)
             happens()

@@ -46,6 +46,8 @@ UNDONE: Final = {
 Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)]
 Positive = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+"""Of tokens, or a token's id: as large as the sampler takes them, so that what is larger is named by its field here."""
 
 
 class StreamOptions(Struct, kw_only=True):
@@ -119,8 +121,8 @@ class Body(Struct, kw_only=True):
     min_p: float | None = None
     top_k: Annotated[int, Meta(ge=-1)] | None = None
     repetition_penalty: float | None = None
-    min_tokens: Annotated[int, Meta(ge=0)] | None = None
-    stop_token_ids: Annotated[list[int], Meta(max_length=MAX_BIASES)] | None = None
+    min_tokens: Count | None = None
+    stop_token_ids: Annotated[list[Count], Meta(max_length=MAX_BIASES)] | None = None
     ignore_eos: bool | None = None
     structured_outputs: StructuredOutputs | None = None
     priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
@@ -163,7 +165,7 @@ class Body(Struct, kw_only=True):
 
 def _biases(given: Mapping[str, float]) -> dict[int, float]:
     for id in given:
-        if not id.isdecimal() or not id.isascii() or len(id) > 10:
+        if not id.isdecimal() or not id.isascii() or len(id) > 9:
             raise Fault(400, "logit_bias has a key that is no token id", "logit_bias")
     return {int(id): bias for id, bias in given.items()}
 

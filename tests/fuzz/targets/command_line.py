@@ -93,7 +93,7 @@ LIKELY: Final = tuple(
         "run demo x --receipt-text", "run demo x -n 99999", "run demo x --max-context 0", "run demo x --raw --system y",
         "run demo --raw --file empty.txt", "run demo x --file text.txt", "run demo --file wide.txt",
         "run demo --file zeros.txt",
-        "run demo --file binary.txt", "cache remove x --older-than 5y", "cache remove", "cache remove x",
+        "run demo --file binary.txt", "cache remove --older-than 5y", "cache remove", "cache remove x",
         "backends new onnx",
         "backends new -x", "backends new auto", "tokenize demo --ids x", "serve demo --host 0.0.0.0 --port 0",
         "serve demo --port 0 --cors-origin x", "serve demo --port 0 --api-key-file keys", "bench demo --plot x.txt",
@@ -154,9 +154,9 @@ def tree() -> dict[tuple[str, ...], list[Any]]:
 
 
 def drawn(commands: dict[tuple[str, ...], list[Any]], rng: Random) -> list[str]:
-    if rng.random() < 0.4:
+    if rng.random() < 0.75:
         likely = list(rng.choice(LIKELY))
-        if rng.random() < 0.3:
+        if rng.random() < 0.15:
             likely.insert(rng.randrange(1, len(likely) + 1), rng.choice((*UNKNOWN, argument("", rng))))
         return likely
     words = rng.choice(list(commands))
@@ -268,7 +268,7 @@ TARGET = Target(
         "ernie_rt_bench.cli",
     ),
     start,
-    share=120,
+    share=160,
     excused={
         "standard input is too long": "64 MiB are much for an input; tests/cli/test_run.py has it",
         '"no prompt"': "standard input is always there; tests/cli/test_run.py has it",

@@ -82,7 +82,20 @@ def walk(grammars: Grammars, task: Task, rng: Random) -> None:
         state.accept(int(rng.choice(allowed)))
 
 
+BIG: Final = tuple({"name": f"f{n}", "parameters": {"description": "x" * 20_000}} for n in range(4))
+WRONG: Final = (
+    Task((), format=Format("grammar", 'start: "\ud800"')), Task((), format=Format("regex", "x" * (MAX_BYTES + 1))),
+    Task((), ({"name": "\ud800"},), "required"),
+    Task((), tool_choice="required"), Task((), ({"name": ""},), "required"), Task((), BIG, "required"),
+    Task((), ({"name": "f", "parameters": {"type": "string"}},), "required"), Task((), BIG, ("g",)),
+    Task((), format=Format("regex")), Task((), format=Format("json_schema", {"type": "objct"})),
+)  # fmt: skip
+"""What cannot be, each in a way of its own."""
+
+
 def drawn(rng: Random) -> Task:
+    if rng.random() < 0.3:
+        return rng.choice(WRONG)
     match rng.randrange(10):
         case 0 | 1 | 2:
             return Task((), format=Format("json_schema", schema(rng)))
@@ -100,10 +113,6 @@ def drawn(rng: Random) -> Task:
         case 7:
             kind = rng.choice(("json_schema", "regex", "grammar"))
             return Task((), format=Format(kind, rng.choice((value(rng), {}, "", []))))  # type: ignore[arg-type]
-    if rng.random() < 0.1:
-        return Task(
-            (), tuple({"name": f"f{n}", "parameters": {"description": "x" * 20_000}} for n in range(4)), "required"
-        )
     tools = tuple(tool(rng) for _ in range(rng.choice((0, 1, 1, 2, 5))))
     return Task((), tools, rng.choice(("required", "required", "auto", "none", ("f",), ("g",))), rng.random() < 0.5)
 

@@ -63,4 +63,4 @@ def check(keys: Keys, data: bytes, rng: Random) -> None:
         assert brought & lines - {""} and tenant in {hashlib.sha256(key.encode()).hexdigest()[:8] for key in lines}
 
 
-TARGET = Target("keys", ("ernie_rt_serve.access",), start, share=2000)
+TARGET = Target("keys", ("ernie_rt_serve.access",), start, share=1500)

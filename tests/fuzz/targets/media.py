@@ -48,6 +48,15 @@ ODD: Final = (
 NUMBERS: Final = (*BORDERS, -1, 0.5, 2.0, 784, 1e308, float("nan"), True, None, "1", np.int32(5), 10**5000)
 
 
+PIXELS: Final = np.zeros((2, 30, 30, 3), np.uint8)
+WRONG: Final[tuple[tuple[Kind, Any, dict[str, Any]], ...]] = (
+    ("picture", "large", {}), ("video", "large", {}), ("video", Path("nowhere"), {}), ("video", None, {}),
+    ("video", PIXELS, {"fps": float("nan")}), ("video", PIXELS, {"max_frames": 10**5000}), ("picture", PIXELS, {}),
+    ("picture", "~nobody-at-all/x", {}), ("picture", PIXELS[0], {"max_pixels": 0}), ("picture", noise(1, 300), {}),
+)  # fmt: skip
+"""What cannot be, each in a way of its own."""
+
+
 def start(folder: Path) -> Attempt:
     decoding.Worker = KeptWorkers()  # type: ignore[assignment, misc]
     os.chdir(folder)
@@ -59,12 +68,14 @@ def start(folder: Path) -> Attempt:
 
     def attempt(rng: Random) -> None:
         kind: Kind = "video" if rng.random() < 0.08 else "picture"
-        source = drawn(rng, kind)
+        source, given = drawn(rng, kind), limits(rng, kind)
+        if rng.random() < 0.15:
+            kind, source, given = rng.choice(WRONG)
         if isinstance(source, bytes) and rng.random() < 0.2:
             Path("file").write_bytes(source)
             source = rng.choice(("file", Path("file")))
         try:
-            item = load(rng, kind, source, limits(rng, kind))
+            item = load(rng, kind, source, given)
         except MediaError as error:
             assert "ends the process" not in str(error), "the decoder died"
             raise one_of(error, rng) or error from None
