@@ -123,7 +123,7 @@ def drawn(rng: Random, canary: Path) -> str:
             return changed_text(rng, rng.choice(KNOWN))
         case 4:
             return rng.choice(CODE).replace("CANARY", str(canary)) + (statement(rng) if rng.random() < 0.5 else "")
-        case 5 if rng.random() < 0.06:
+        case 5 if rng.random() < 0.15:
             return "x" * (sandbox.TEMPLATE_BYTES + 1)
         case 6 if rng.random() < 0.045:  # seldom: it takes a second and another process
             return rng.choice(BOMBS)
@@ -137,7 +137,7 @@ def load(rng: Random, source: str, folder: Path) -> ChatTemplate | None:
         (folder / other).unlink(missing_ok=True)
     if name.endswith("jinja"):
         data = source.encode(errors="surrogatepass")
-        (folder / name).write_bytes(b"\xff" + data if rng.random() < 0.1 else data)
+        (folder / name).write_bytes(b"\xff" + data if rng.random() < 0.3 else data)
     else:
         several = [{"name": rng.choice(("default", "tool_use", 3)), "template": source}, value(rng)]
         held = rng.choice((source, source, several, {"default": source}, {"x": source}, value(rng)))
