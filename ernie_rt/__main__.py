@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import sys
 import threading
 from typing import Final
@@ -23,9 +24,17 @@ def main() -> None:
 def _unraisable(told: sys.UnraisableHookArgs) -> None:
     """Ctrl-C that came where nothing can be raised, as within an import: it comes once more in a moment."""
     if isinstance(told.exc_value, KeyboardInterrupt):
-        threading.Timer(AGAIN_SECONDS, _thread.interrupt_main).start()
+        threading.Timer(AGAIN_SECONDS, _interrupt).start()
     else:
         sys.__unraisablehook__(told)
+
+
+def _interrupt() -> None:
+    main_thread = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main_thread is not None:
+        signal.pthread_kill(main_thread, signal.SIGINT)  # which also wakes it
+    else:
+        _thread.interrupt_main()
 
 
 if __name__ == "__main__":

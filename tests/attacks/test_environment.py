@@ -116,6 +116,7 @@ COMMANDS = (["run", "no/such", "Hello."], ["cache"], TOKENIZE)
 
 
 ALIKE = {
+    "a home beyond all paths",
     "a home of nobody", "an overlong home", "a home that is a device", "a home of no text", "no width", "no path",
     "a home that cannot be written", "an address of another kind", "a port that is none", "another time that is none",
     "a proxy of another kind", "certificates that are not there", "cards that are none",
