@@ -17,8 +17,8 @@ import ernie_rt
 from ernie_rt.errors import ConfigError, ErnieRtError
 from ernie_rt.modeling import spellings, vision_language
 from ernie_rt.modeling.config import parse_config
-from support.attempts import accepted, attempt, refused
-from support.hostile import DOORS, Break, changed, copied, put
+from support.attempts import accepted, accepted_each, attempt, refused, refused_each
+from support.hostile import DOORS, Break, both, changed, copied, put
 from support.untrained import CONFIG
 
 VALUES: tuple[Any, ...] = (
@@ -175,17 +175,15 @@ GENERATION: dict[str, tuple[dict[str, Any], str]] = {
 
 def test_generation_configs(untrained: Path, tmp_path: Path) -> None:
     folder = copied(untrained, tmp_path / "model")
-    for fields, words in GENERATION.values():
-        put("generation_config.json", fields)(folder)
-        refused(DOORS["encode"], folder, "ConfigError", "/generation_config.json", words)
+    cases = [(put("generation_config.json", fields), "ConfigError", words) for fields, words in GENERATION.values()]
+    refused_each(DOORS["encode"], folder, cases, "/generation_config.json")
 
 
 def test_values_of_a_generation_config_that_nobody_reads(untrained: Path, tmp_path: Path) -> None:
     folder = copied(untrained, tmp_path / "model")
-    for value in VALUES:
-        fields = {"max_length": value, "num_beams": value, "stop_strings": value, "bad_words_ids": value}
-        put("generation_config.json", fields | {"\x1b[2J": value, "x" * 1000: value})(folder)
-        accepted(DOORS["encode"], folder)
+    unread = ("max_length", "num_beams", "stop_strings", "bad_words_ids", "\x1b[2J", "x" * 1000)
+    changes = [put("generation_config.json", dict.fromkeys(unread, value)) for value in VALUES]
+    accepted_each(DOORS["encode"], folder, changes)
 
 
 PICTURES: dict[str, tuple[Break, str, str]] = {
@@ -211,8 +209,6 @@ PICTURES: dict[str, tuple[Break, str, str]] = {
 
 def test_configs_of_what_prepares_pictures(tmp_path: Path) -> None:
     folder = copied(Path(ernie_rt.__file__).parent / "demo-vl", tmp_path / "model")
-    for damage, kind, words in PICTURES.values():
-        before = (folder / "preprocessor_config.json").read_bytes()
-        damage(folder)
-        refused(DOORS["encode"], folder, kind, "preprocessor_config.json", words)
-        put("preprocessor_config.json", before)(folder)
+    before = put("preprocessor_config.json", (folder / "preprocessor_config.json").read_bytes())
+    cases = [(both(before, damage), kind, words) for damage, kind, words in PICTURES.values()]
+    refused_each(DOORS["encode"], folder, cases, "preprocessor_config.json")

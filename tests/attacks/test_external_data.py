@@ -18,7 +18,7 @@ from onnx import TensorProto
 from ernie_rt.export import ExportOptions, export
 from ernie_rt.weights.quantize import Quantization
 from ernie_rt_onnx.portable import MODEL
-from support.attempts import refused
+from support.attempts import refused, refused_each
 from support.drawn import MOE, write_drawn
 from support.exports import WEIGHTS, node
 from support.hostile import DOORS
@@ -117,10 +117,15 @@ def test_places(place: str, folder: Path) -> None:
     location, plant = LOCATIONS[place]
     plant(folder)
     good = (folder / MODEL).read_bytes()
-    for kind, hide in KINDS.items():
-        edit(folder, partial(hide, tensor=external(location)), good)
-        words = "external data: " if kind == "an initializer" else "a sparse tensor"
-        refused(DOORS["verify"], folder, "IntegrityError", words)
+    cases = [
+        (
+            partial(edit, hide=partial(hide, tensor=external(location)), good=good),
+            "IntegrityError",
+            "external data: " if hide is initializer else "a sparse tensor",
+        )
+        for hide in KINDS.values()
+    ]
+    refused_each(DOORS["verify"], folder, cases)
 
 
 SAID: dict[str, dict[str, str]] = {
@@ -136,9 +141,12 @@ SAID: dict[str, dict[str, str]] = {
 @pytest.mark.parametrize("key", ["offset", "length"])
 def test_lengths_and_offsets(key: str, folder: Path) -> None:
     good = (folder / MODEL).read_bytes()
-    for said in (said for said in SAID.values() if key in said):
-        edit(folder, partial(initializer, tensor=external(WEIGHTS, **said)), good)
-        refused(DOORS["verify"], folder, "IntegrityError", "model.onnx, graph.initializer", "place")
+    tensors = [external(WEIGHTS, **said) for said in SAID.values() if key in said]
+    cases = [
+        (partial(edit, hide=partial(initializer, tensor=tensor), good=good), "IntegrityError", "place")
+        for tensor in tensors
+    ]
+    refused_each(DOORS["verify"], folder, cases, "model.onnx, graph.initializer")
 
 
 DIMS: tuple[tuple[list[int], int], ...] = (

@@ -16,7 +16,7 @@ import pytest
 from ernie_rt import files
 from ernie_rt.errors import ErnieRtError
 from ernie_rt.weights.checkpoint import Checkpoint
-from support.attempts import accepted, refused
+from support.attempts import accepted, accepted_each, refused, refused_each
 from support.hostile import DOORS, INDEX, SINGLE, Break, changed, copied, linked, put
 
 SHARD = "model-00001-of-00002.safetensors"
@@ -48,10 +48,9 @@ NAMES = (
 
 
 @pytest.mark.parametrize("door", READERS)
-def test_names_that_are_paths(door: str, folder: Path, tmp_path: Path) -> None:
-    for name in NAMES if door == "plan" else NAMES[:6]:
-        with_index({"x": name})(folder)
-        refused(DOORS[door], folder, "UnsafePathError", "could lead out of its folder", home=tmp_path / "model")
+def test_names_that_are_paths(door: str, folder: Path) -> None:
+    cases = [(with_index({"x": name}), "UnsafePathError", "") for name in (NAMES if door == "plan" else NAMES[:6])]
+    refused_each(DOORS[door], folder, cases, "could lead out of its folder")
 
 
 @pytest.mark.parametrize("value", [None, 1, 1.5, True, [], {}, [SHARD], {"file": SHARD}])
@@ -160,9 +159,8 @@ def test_a_shard_under_two_names(folder: Path) -> None:
 
 
 def test_sizes_that_are_none(folder: Path) -> None:
-    for total in (-1, 0, 1.5, 10**300, True, None, "2,447,500", [], {}, 2**64):
-        with_index({}, metadata={"total_size": total})(folder)
-        accepted(DOORS["plan"], folder)
+    totals = (-1, 0, 1.5, 10**300, True, None, "2,447,500", [], {}, 2**64)
+    accepted_each(DOORS["plan"], folder, [with_index({}, metadata={"total_size": total}) for total in totals])
 
 
 @pytest.mark.parametrize("first", ["file", "link"])

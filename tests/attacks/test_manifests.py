@@ -14,7 +14,7 @@ import pytest
 
 from ernie_rt.modeling.config import read_config
 from ernie_rt.weights.quantize import Quantization, quantize_model
-from support.attempts import accepted, refused
+from support.attempts import accepted, refused, refused_each
 from support.hostile import DOORS, put, vast
 
 MANIFEST = "ernie_rt.json"
@@ -100,9 +100,8 @@ def said(quantized: Path, change: Callable[[dict[str, Any]], object]) -> dict[st
 
 
 def test_manifests(quantized: Path, folder: Path) -> None:
-    for change, words in CASES.values():
-        put(MANIFEST, said(quantized, change))(folder)
-        refused(DOORS["plan"], folder, "InputError", words)
+    cases = [(put(MANIFEST, said(quantized, change)), "InputError", words) for change, words in CASES.values()]
+    refused_each(DOORS["plan"], folder, cases)
 
 
 @pytest.mark.parametrize("door", ["run", "verify"])

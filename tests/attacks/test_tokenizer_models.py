@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.attempts import accepted, refused
+from support.attempts import accepted_each, refused
 from support.hostile import DOORS, copied, put
 
 
@@ -86,9 +86,8 @@ def test_models(name: str, untrained: Path, tmp_path: Path) -> None:
 
 def test_what_does_no_harm(untrained: Path, tmp_path: Path) -> None:
     folder = copied(untrained, tmp_path / "model")
-    for added in HARMLESS.values():
-        put("tokenizer.model", serialized(untrained) + added)(folder)
-        accepted(DOORS["encode"], folder)
+    changes = [put("tokenizer.model", serialized(untrained) + added) for added in HARMLESS.values()]
+    accepted_each(DOORS["encode"], folder, changes)
 
 
 ENTRIES: dict[str, tuple[str, str]] = {

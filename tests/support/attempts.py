@@ -10,7 +10,7 @@ import site
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,11 @@ OURS: Final = (*map(os.path.realpath, ROOTS), "/proc", "/sys", "/usr/lib/os-rele
 """Where Python, its packages and the system's own figures lie."""
 
 
+Call = Callable[[Path], object]
+_heard: list[Callable[[str, tuple[Any, ...]], None]] = []
+"""In a child, where each call's events go: a hook stays for ever."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fate:
     """What became of a call: the error it raised, by its classes from the innermost to the outermost; CPU seconds; the
@@ -50,8 +55,13 @@ class Fate:
         return [path for path in self.opened if not any(path == home or path.startswith(home + "/") for home in homes)]
 
 
-def attempt(call: Callable[[Path], object], path: Path, patience: int = PATIENCE) -> Fate:
+def attempt(call: Call, path: Path, patience: int = PATIENCE) -> Fate:
     """Call with a path in a fork of this process. A call that crashes it, or hangs, fails the test."""
+    return attempt_each(call, path, [lambda path: None], patience)[0]
+
+
+def attempt_each(call: Call, path: Path, changes: Sequence[Call], patience: int = PATIENCE) -> list[Fate]:
+    """The same after each of some changes of what lies there, one after the other, in one fork."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads, none of which the child needs
@@ -59,27 +69,55 @@ def attempt(call: Callable[[Path], object], path: Path, patience: int = PATIENCE
     if child == 0:
         try:
             os.close(reading)
-            told = _watched(call, path, patience)
             with os.fdopen(writing, "wb") as pipe:
-                pipe.write(json.dumps(told).encode())
+                for change in changes:
+                    change(path)
+                    pipe.write(json.dumps(_watched(call, path, patience)).encode() + b"\n")
+                    pipe.flush()
             os._exit(0)
         finally:
             os._exit(1)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        said = pipe.read()
+        lines = pipe.read().splitlines()
     _, status = os.waitpid(child, 0)
-    assert status == 0, f"signal {os.WTERMSIG(status)}, exit code {os.waitstatus_to_exitcode(status)}"
-    told = json.loads(said)
-    return Fate(tuple(told.pop("kinds")), opened=tuple(told.pop("opened")), acts=tuple(told.pop("acts")), **told)
+    assert status == 0, f"after {len(lines)} of {len(changes)}: status {status}"
+    return [
+        Fate(**{key: tuple(it) if isinstance(it, list) else it for key, it in json.loads(x).items()}) for x in lines
+    ]
 
 
-def refused(
-    call: Callable[[Path], object], path: Path, kind: str, *words: str, size: int = 0, home: Path | None = None
-) -> Fate:
+def refused(call: Call, path: Path, kind: str, *words: str, size: int = 0, home: Path | None = None) -> None:
     """Assert that a call with a path is refused by an error of this kind with these words: at once, with no more memory
     than the `size` of what it was given allows, and with no file opened outside of `home` (None: the path)."""
-    fate = attempt(call, path)
+    _check_refused(attempt(call, path), kind, words, size, home or path)
+
+
+def refused_each(
+    call: Call, path: Path, cases: Iterable[tuple[Call, str, str]], *words: str, size: int = 0, home: Path | None = None
+) -> None:
+    """The same after each of some changes, with the kind of error and some words of it; `words` are those of all."""
+    cases = list(cases)
+    fates = attempt_each(call, path, [change for change, *_ in cases])
+    for fate, (_, kind, own) in zip(fates, cases, strict=True):
+        _check_refused(fate, kind, (*words, own), size, home or path)
+
+
+def accepted(call: Call, path: Path, home: Path | None = None) -> Fate:
+    """Assert that a call does its work, and opens no file outside of `home` (None: the path)."""
+    return accepted_each(call, path, [lambda path: None], home)[0]
+
+
+def accepted_each(call: Call, path: Path, changes: Sequence[Call], home: Path | None = None) -> list[Fate]:
+    """The same after each of some changes."""
+    fates = attempt_each(call, path, changes)
+    for fate in fates:
+        assert not fate.kinds, fate
+        assert not fate.strays(home or path) and not fate.acts, (fate.strays(home or path), fate.acts)
+    return fates
+
+
+def _check_refused(fate: Fate, kind: str, words: Sequence[str], size: int, home: Path) -> None:
     assert "ErnieRtError" in fate.kinds, fate
     assert kind in fate.kinds, fate
     for word in words:
@@ -87,22 +125,14 @@ def refused(
     assert fate.message.isprintable() and len(fate.message) < 2000, fate.message
     assert fate.seconds < SECONDS, fate.seconds
     assert fate.grown < size + BYTES, fate.grown
-    assert not fate.strays(home or path) and not fate.acts, (fate.strays(home or path), fate.acts)
-    return fate
+    assert not fate.strays(home) and not fate.acts, (fate.strays(home), fate.acts)
 
 
-def accepted(call: Callable[[Path], object], path: Path, home: Path | None = None) -> Fate:
-    """Assert that a call does its work, and opens no file outside of `home` (None: the path)."""
-    fate = attempt(call, path)
-    assert not fate.kinds, fate
-    assert not fate.strays(home or path) and not fate.acts, (fate.strays(home or path), fate.acts)
-    return fate
-
-
-def _watched(call: Callable[[Path], object], path: Path, patience: int) -> dict[str, Any]:
+def _watched(call: Call, path: Path, patience: int) -> dict[str, Any]:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(patience)
-    resource.setrlimit(resource.RLIMIT_DATA, (_memory("VmData") + ROOM, resource.RLIM_INFINITY))
+    if not _heard:
+        resource.setrlimit(resource.RLIMIT_DATA, (_memory("VmData") + ROOM, resource.RLIM_INFINITY))
     opened: dict[str, None] = {}
     acts: dict[str, None] = {}
 
@@ -114,7 +144,9 @@ def _watched(call: Callable[[Path], object], path: Path, patience: int) -> dict[
 
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark is that of now
     before = _memory("VmHWM")
-    sys.addaudithook(hear)
+    _heard.append(hear)
+    if len(_heard) == 1:
+        sys.addaudithook(lambda *event: _heard[-1](*event))
     began = time.process_time()
     kinds: list[str] = []
     message = ""
