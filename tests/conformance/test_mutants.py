@@ -684,7 +684,13 @@ def test_not_all_is_excused_when_every_choice_is_close(monkeypatch: pytest.Monke
     test_is_seen_without_taps("correction bias dropped")
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+REPEATED = {f"{name}, in a model" for name in ("128 rows", "a window of 512", "narrow heads", "32 experts")}
+"""What the check of an operator sees; that a large model shows it as well, like others of this table, takes longer."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name in REPEATED else ()) for name in MUTANTS]
+)
 def test_is_seen(name: str, record_property: Callable[[str, object], None]) -> None:
     mutant = MUTANTS[name]
     suite = Suite("mutant", host_of(mutant.backend()), dtype=mutant.dtype, storage=mutant.storage)
