@@ -185,11 +185,20 @@ def worked() -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
+def busy() -> bool:
+    """Whether a process here runs, waits for a disk, or would run if a processor were free."""
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if place.parent.name != "1" and place.read_text().rpartition(")")[2].split()[0] in "RD":
+                return True
+    return False
+
+
 def watched(tests: list[str], left_out: list[str], patience: float, budget: float, orders: IO[bytes]) -> dict[str, Any]:
-    """Run tests until one fails, nothing has happened for `patience` seconds, or the budget of work is spent: what
-    became of it."""
+    """Run tests until one fails, the budget of work is spent, or nothing has happened for `patience` seconds, in which
+    they worked for as long or sleep: who waits for a processor does not hang. What became of it."""
     running, failed = "", None
-    heard, work = time.monotonic(), 0.0
+    heard, work, then = time.monotonic(), 0.0, 0.0
     end, out = os.pipe()
     said = os.memfd_create("said")
     if not os.fork():
@@ -204,14 +213,14 @@ def watched(tests: list[str], left_out: list[str], patience: float, budget: floa
             sys.exit(PARENT_DIED)
         work = max(work, worked())
         if not ready:
-            if time.monotonic() - heard > patience:
+            if time.monotonic() - heard > patience and (work - then > patience or not busy()):
                 told = {"outcome": "hang", "test": running}
                 break
             continue
         if work > budget:
             told = {"outcome": "over budget", "test": ""}
             break
-        heard = time.monotonic()
+        heard, then = time.monotonic(), work
         data = os.read(end, 65536)
         if not data:
             break
