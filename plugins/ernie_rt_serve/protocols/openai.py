@@ -45,9 +45,9 @@ UNDONE: Final = {
 
 Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)]
-Positive = Annotated[int, Meta(ge=1)]
+Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-"""Of tokens, or a token's id: as large as the sampler takes them, so that what is larger is named by its field here."""
+"""Of tokens, or a token's id: as large as they are taken within, so that what is larger is named by its field here."""
 
 
 class StreamOptions(Struct, kw_only=True):
