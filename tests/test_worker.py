@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -238,6 +239,23 @@ def test_no_other_program_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert Renderer().render(GREETING, [CONTEXT], "x") == ["hello"]
     assert not (tmp_path / "started").exists()
     assert str(application) not in worker.interpreters()
+
+
+def test_it_is_looked_for_beside_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where Python is embedded and its build is silent about programs; what cannot be run is none."""
+    for name in ("executable", "_base_executable"):
+        monkeypatch.setattr(sys, name, str(tmp_path / "application"), raising=False)
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: None)
+    monkeypatch.setattr(os, "__file__", str(tmp_path / "lib" / "python3.11" / "os.py"))
+    monkeypatch.setattr(sys, "base_exec_prefix", str(tmp_path / "elsewhere"))
+    assert worker.interpreters() == []
+    expected = [tmp_path / "elsewhere" / "bin" / "python3", tmp_path / "bin" / "python", tmp_path / "python.exe"]
+    for path in (*expected, tmp_path / "bin" / "python3"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(0o755)
+    (tmp_path / "bin" / "python3").chmod(0o644)
+    (tmp_path / "lib" / "python").mkdir(parents=True)
+    assert worker.interpreters() == [str(path) for path in expected]
 
 
 @pytest.mark.parametrize(

@@ -140,9 +140,10 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     judged(trial, files, [mutant for _, mutant in chosen], asked.jobs, tell)
     print(report.table((package_of[verdict.mutant], verdict) for verdict in verdicts), end="\n\n")
     print(report.table((verdict.mutant.operator, verdict) for verdict in verdicts))
-    survived = [verdict.mutant for verdict in verdicts if not verdict.killed]
-    for mutant in survived:
-        print(f"\n{mutant.operator}\n{report.diff(mutant, sources[mutant.path])}", end="")
+    survived = [verdict for verdict in verdicts if not verdict.killed]
+    for verdict in survived:
+        mutant, spent = verdict.mutant, verdict.said and f" ({verdict.said}: not all of the nearest tests have run)"
+        print(f"\n{mutant.operator}{spent}\n{report.diff(mutant, sources[mutant.path])}", end="")
     if knowledge.left_out:
         print("\nThese fail without a mutant, and were left out: " + ", ".join(sorted(knowledge.left_out)))
     return 1 if survived else 0

@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,13 +80,8 @@ def parsed(fields: Mapping[str, Any]) -> None:
 @pytest.mark.parametrize("kind", ["text", "vision"])
 def test_each_field_is_each_value(kind: str) -> None:
     fields = base(kind)
-    tracemalloc.start()
-    try:
-        for name, value in itertools.product(names(), VALUES):
-            parsed(fields | {name: value})
-        assert tracemalloc.get_traced_memory()[1] < 8 << 20
-    finally:
-        tracemalloc.stop()
+    for name, value in itertools.product(names(), VALUES):
+        parsed(fields | {name: value})
 
 
 @pytest.mark.parametrize("section", ["vision_config", "text_config", "rope_scaling", "rope_parameters"])

@@ -19,7 +19,7 @@ from ernie_rt.export import ExportOptions, export, verify
 from ernie_rt.weights.quantize import Quantization
 from ernie_rt_onnx.portable import MODEL
 from ernie_rt_onnx.static import DEEPEST, LIMIT, MOST_MESSAGES, walk
-from support.attempts import attempt, refused
+from support.attempts import attempt, refused, refused_each
 from support.drawn import MOE, write_drawn
 from support.exports import forge, graph, node, read
 from support.hostile import DOORS, put
@@ -87,11 +87,9 @@ FILES: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_files(name: str, folder: Path) -> None:
-    data, words = FILES[name]
-    put(MODEL, data)(folder)
-    refused(DOORS["verify"], folder, "InputError", MODEL, words, size=len(data))
+def test_files(folder: Path) -> None:
+    cases = [(put(MODEL, data), "InputError", words) for data, words in FILES.values()]
+    refused_each(DOORS["verify"], folder, cases, MODEL, size=LIMIT)
 
 
 def test_an_exported_model_is_far_from_the_limits(exported: Path) -> None:

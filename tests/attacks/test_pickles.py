@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from support.attempts import attempt, refused
-from support.hostile import DOORS, INDEX, SINGLE, Break, copied, put
+from support.attempts import attempt, refused, refused_each
+from support.hostile import DOORS, INDEX, SINGLE, Break, both, copied, put
 
 
 class Canary:
@@ -61,9 +62,10 @@ WRAPS = {
     "behind a header": lambda it: (2).to_bytes(8, "little") + b"{}" + pickle.dumps(it),
 }
 WEIGHTS = ("pytorch_model.bin", "model_state.pdparams", "model.pt", "model.pth", "model.ckpt", "weights.pkl")
-OTHERS = (
-    SINGLE, INDEX, "config.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "added_tokens.json",
-    "generation_config.json", "special_tokens_map.json", "ernie_rt.json",
+WEIGHED = (SINGLE, INDEX, "ernie_rt.json")
+SPOKEN = (
+    "config.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "added_tokens.json",
+    "generation_config.json", "special_tokens_map.json",
 )  # fmt: skip
 
 
@@ -87,17 +89,27 @@ def test_weights_that_are_pickles(name: str, canary: Path, untrained: Path, tmp_
     assert not canary.exists()
 
 
+def anew(untrained: Path) -> Break:
+    """The good folder once more."""
+
+    def copy(folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        copied(untrained, folder)
+
+    return copy
+
+
 @pytest.mark.parametrize("wrap", WRAPS)
 def test_pickles_under_any_name(wrap: str, canary: Path, untrained: Path, tmp_path: Path) -> None:
     payload = WRAPS[wrap](Canary(canary))
-    for name in OTHERS:
-        folder = copied(untrained, tmp_path / f"{name}.folder")
-        if name == INDEX:
-            (folder / SINGLE).unlink()
-        put(name, payload)(folder)
-        door = "plan" if name in (SINGLE, INDEX, "ernie_rt.json") else "encode"
-        kind = "UnsafeCheckpointError" if (name, wrap[:4]) in ((SINGLE, "an a"),) else "InputError"
-        refused(DOORS[door], folder, kind, f"/{name}")
+    for door, names in (("plan", WEIGHED), ("encode", SPOKEN)):
+        cases = []
+        for name in names:
+            alone = (lambda folder: (folder / SINGLE).unlink()) if name == INDEX else (lambda folder: None)
+            told = wrap.startswith("an archive") and name == SINGLE
+            kind = "UnsafeCheckpointError" if told else "InputError"
+            cases.append((both(anew(untrained), alone, put(name, payload)), kind, f"/{name}"))
+        refused_each(DOORS[door], tmp_path / "model", cases)
     assert not canary.exists()
 
 

@@ -6,9 +6,7 @@ import json
 import struct
 from pathlib import Path
 
-import pytest
-
-from support.attempts import accepted_each, refused
+from support.attempts import accepted_each, refused_each
 from support.hostile import DOORS, copied, put
 
 
@@ -55,7 +53,7 @@ ADDED: dict[str, tuple[bytes, str]] = {
     "rules that claim four gigabytes": (field(NORMALIZER, field(2, b"\xff\xff\xff\xff" + bytes(1000))), UNUSABLE),
     "rules that end early": (field(NORMALIZER, field(2, b"\0\4\0\0" + bytes(10))), UNUSABLE),
     "rules for output that are junk": (field(DENORMALIZER, field(2, b"\xff" * 1000)), UNUSABLE),
-    "a number that never ends": (b"\x80" * 1_000_000, UNUSABLE),
+    "a number that never ends": (b"\xff" * 1_000_000, UNUSABLE),
     "a number of 70 bits": (b"\x98\x01" + b"\x80" * 10 + b"\x01", UNUSABLE),
     "a length beyond the file": (b"\x0a" + varint(1 << 62), UNUSABLE),
     "a group that never ends": (b"\x0b" * 1000, UNUSABLE),
@@ -75,13 +73,11 @@ def serialized(untrained: Path) -> bytes:
     return (untrained / "tokenizer.model").read_bytes()
 
 
-@pytest.mark.parametrize("name", ADDED)
-def test_models(name: str, untrained: Path, tmp_path: Path) -> None:
-    added, words = ADDED[name]
+def test_models(untrained: Path, tmp_path: Path) -> None:
     folder = copied(untrained, tmp_path / "model")
-    data = serialized(untrained) + added
-    put("tokenizer.model", data)(folder)
-    refused(DOORS["encode"], folder, "TokenizerError", "tokenizer.model", words, size=len(data))
+    good = serialized(untrained)
+    cases = [(put("tokenizer.model", good + added), "TokenizerError", words) for added, words in ADDED.values()]
+    refused_each(DOORS["encode"], folder, cases, "tokenizer.model", size=8 << 20)
 
 
 def test_what_does_no_harm(untrained: Path, tmp_path: Path) -> None:
@@ -107,9 +103,7 @@ ENTRIES: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ENTRIES)
-def test_added_tokens(name: str, untrained: Path, tmp_path: Path) -> None:
-    content, words = ENTRIES[name]
+def test_added_tokens(untrained: Path, tmp_path: Path) -> None:
     folder = copied(untrained, tmp_path / "model")
-    put("added_tokens.json", content)(folder)
-    refused(DOORS["encode"], folder, "TokenizerError", "added_tokens.json", words, size=len(content))
+    cases = [(put("added_tokens.json", content), "TokenizerError", words) for content, words in ENTRIES.values()]
+    refused_each(DOORS["encode"], folder, cases, "added_tokens.json", size=2 << 20)

@@ -136,6 +136,12 @@ def test_without_care_rows_depend_on_one_another() -> None:
     assert differing(FUNCTIONS["swiglu"], halves)
 
 
+def test_gates_are_those_of_the_usual_mode() -> None:
+    halves, x = normal(ROWS, 48, 2), normal(ROWS, 48)
+    for name, function in (("swiglu", lambda of: of["swiglu"](halves)), ("gelu", lambda of: of["gelu"](x, form="erf"))):
+        torch.testing.assert_close(function(FUNCTIONS_ALONE), function(FUNCTIONS), msg=name)
+
+
 def test_what_is_refused() -> None:
     """Attention in order without a cache, which cannot tell a part from the whole; and devices whose kernels nobody has
     examined."""

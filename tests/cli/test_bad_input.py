@@ -22,13 +22,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from support.commands import command
+from support.hostile import INDEX, SINGLE, Break, copied, entry, image
 
 SECONDS = 1.0
 BYTES = 8 << 20
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
-
-Break = Callable[[Path], object]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,8 +40,7 @@ def warm(untrained: Path) -> Iterator[None]:
 
 @pytest.fixture
 def folder(untrained: Path, tmp_path: Path) -> Path:
-    """A copy by hard links: a file in it is replaced, never written to."""
-    return shutil.copytree(untrained, tmp_path / "model", copy_function=os.link)
+    return copied(untrained, tmp_path / "model")
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -265,15 +262,6 @@ def test_impossible_fields(fields: dict[str, Any], message: str, folder: Path) -
         fields = fields | {"architectures": None}
     change(folder, **fields)
     check(folder, "ernie-rt: config.json: ", message)
-
-
-def image(header: object, data: bytes = b"") -> bytes:
-    encoded = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(encoded).to_bytes(8, "little") + encoded + data
-
-
-def entry(begin: int, end: int, shape: list[int], dtype: str = "F32") -> dict[str, object]:
-    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
 def rewritten(change: Callable[[dict[str, np.ndarray[Any, Any]]], object]) -> Break:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +54,16 @@ def test_buckets_hold_any_number_of_sequences_with_little_to_spare() -> None:
         sizes = buckets(most)
         assert sizes[-1] >= min(most, 512) and sizes == tuple(sorted(set(sizes)))
         assert all(next(size for size in sizes if size >= n) <= max(2 * n, 4) for n in range(1, min(most, 512) + 1))
+
+
+def test_a_step_that_cannot_be_recorded_is_a_named_error() -> None:
+    class Failing(Recorder):
+        def record(self, *_: object) -> Any:
+            raise RuntimeError("no memory")
+
+    with pytest.raises(BackendError, match="3 sequences: a step could not be recorded") as caught:
+        load("moe", Failing())
+    assert "RuntimeError: no memory" in str(caught.value) and "--no-graphs" in str(caught.value)
 
 
 def test_every_graph_while_sequences_come_and_go_and_pages_move() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ernie_rt_serve.app import ENTRIES
-from support.uses import ROOT, modules, uses
+from support.uses import ROOT, all_uses
 
 POLICY = (ROOT / "SECURITY.md").read_text("utf-8")
 READERS = {
@@ -45,11 +45,7 @@ def test_every_route() -> None:
 
 
 def test_whatever_reads_files() -> None:
-    readers = {
-        path.relative_to(ROOT).as_posix()
-        for path in modules()
-        if any(name in READERS for _, name in uses(path.read_text("utf-8")))
-    }
+    readers = {module for module, used in all_uses().items() if any(name in READERS for _, name in used)}
     listed = [name for row in table("Files") for name in quoted(row[3])]
     assert sorted(listed) == sorted(readers - THEMSELVES)
 

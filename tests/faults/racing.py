@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,9 @@ def _read_while_written(bench: Bench, count: int, figures: dict[str, int], fault
             stopped = True
 
         signal.signal(signal.SIGTERM, stop)
-        while not stopped:
+        last = False
+        while not last:
+            last = stopped  # what was written until then is read once more
             for place in places:
                 if place.exists():
                     seen += 1
@@ -77,7 +78,6 @@ def _read_while_written(bench: Bench, count: int, figures: dict[str, int], fault
     for place in places:
         told(start(bench.writer, bench.given, bench.work, lambda: None, lambda: None))
         bench.out.rename(place)
-    time.sleep(0.1)
     os.kill(child, signal.SIGTERM)
     with os.fdopen(reading) as pipe:
         seen, whole = map(int, pipe.read().split())

@@ -125,7 +125,8 @@ def test_a_cpu_has_the_memory_that_is_said_with_it() -> None:
     for said in ("Ryzen 9 9950X 64GB", "9950x, 64 GiB", "AMD Ryzen 9 9950X 64gb"):
         device = find_device(said)
         assert (device.name, device.memory_bytes) == ("AMD Ryzen 9 9950X", 64 * GIB)
-    for said in ("9950X 0GB", "9950X 256GB"):
+    assert find_device("9950X 192GB").memory_bytes == 192 * GIB
+    for said in ("9950X 0GB", "9950X 193GB", "9950X 256GB"):
         with pytest.raises(OptionError, match=r"9950X does not take so much memory; expected 1 GiB to 192\.0 GiB"):
             find_device(said)
     with pytest.raises(OptionError, match="is known"):

@@ -26,6 +26,11 @@ def test_counts_tell_the_prompt_from_what_was_generated() -> None:
     assert dict(zip(ids.tolist(), counts.tolist(), strict=True)) == {7: 1, 1: 0, 4: 3}
 
 
+def test_without_a_constraint_the_text_may_end_and_go_on() -> None:
+    state = state_of(SamplingParams())
+    assert state.may_end and not state.complete and not state.constrained
+
+
 def test_a_state_knows_its_place() -> None:
     assert state_of(SamplingParams(), [5, 6, 7]).position == 3
     assert state_of(SamplingParams(), [5, 6, 7], [1, 2]).position == 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -144,9 +143,7 @@ def test_who_waits_too_long_is_told_so(demo: Model, monkeypatch: pytest.MonkeyPa
             asked = [asyncio.create_task(ask(app, "POST", PATH, talk(n, stream=True))) for n in range(PLACES + 2)]
             await until(lambda: served.stats().running + served.stats().waiting == len(asked))
             gate.once.release()
-            began = time.monotonic()
             await until(lambda: sum(task.done() for task in asked) >= 2)
-            assert time.monotonic() - began < 2
             gate.open.set()
             replies = await asyncio.gather(*asked)
         late = [reply for reply in replies if reply.status == 503]

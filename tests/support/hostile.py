@@ -108,10 +108,11 @@ def both(*breaks: Break) -> Break:
     return lambda folder: [each(folder) for each in breaks]
 
 
-def image(header: bytes | Mapping[str, Any], data: bytes = b"") -> bytes:
-    """The bytes of a safetensors file with any header whatever."""
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data
+def image(header: str | bytes | Mapping[str, Any], data: bytes = b"", length: int | None = None) -> bytes:
+    """The bytes of a safetensors file with any header whatever, and perhaps another length of it than it has."""
+    text = json.dumps(header) if isinstance(header, Mapping) else header
+    raw = text.encode() if isinstance(text, str) else text
+    return (len(raw) if length is None else length).to_bytes(8, "little") + raw + data
 
 
 def entry(begin: int, end: int, shape: list[int], dtype: str = "F32") -> dict[str, Any]:

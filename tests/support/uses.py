@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +17,12 @@ def modules() -> Iterator[Path]:
     """Every module of the core, the backends and the plugins."""
     for folder in PRODUCT:
         yield from sorted((ROOT / folder).rglob("*.py"))
+
+
+@cache
+def all_uses() -> Mapping[str, Sequence[tuple[int, str]]]:
+    """What each of them uses, by its path from the root."""
+    return {path.relative_to(ROOT).as_posix(): list(uses(path.read_text("utf-8"))) for path in modules()}
 
 
 def uses(source: str) -> Iterator[tuple[int, str]]:

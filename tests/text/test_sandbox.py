@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,10 +32,8 @@ def test_code_is_not_run(renderer: Renderer, template: str, tmp_path: Path) -> N
     canary = tmp_path / "canary"
     assert renderer.render(GREETING, [CONTEXT], "x") == ["hello"]
     before = process(renderer)
-    began = time.monotonic()
     with pytest.raises(TemplateError) as caught:
         renderer.render(template.replace("CANARY", str(canary)), [CONTEXT], "chat_template")
-    assert time.monotonic() - began < 2
     assert not isinstance(caught.value, TemplateLimitError)
     assert not canary.exists()
     assert process(renderer) == before

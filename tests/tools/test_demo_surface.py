@@ -235,7 +235,7 @@ def test_training_never_writes_in_held_out_ways() -> None:
 def test_documents_of_training_hold_no_held_out_way(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
     encoder = Encoder(tmp_path, demo_config())
-    for step in range(12):
+    for step in range(5):
         batch = training_batch(encoder, 0, step, 24)
         for ids in batch.ids.tolist():
             text = encoder.tokenizer.decode(ids)

@@ -104,6 +104,11 @@ def test_a_claimed_rate_is_not_believed() -> None:
     assert "from 24 s" in load_video(data, max_frames=4, min_pixels=0).note
 
 
+def test_four_hours_are_not_too_long() -> None:
+    """One of more is refused (`test_hostile_videos`)."""
+    assert len(load_video(video(4, rate=Fraction(1, 3600)), min_pixels=0, max_frames=4).frames) == 4
+
+
 def test_one_frame_is_there_twice() -> None:
     item = load_video(video(1), min_pixels=0)
     assert item.grid[0] == 2 and (item.frames[0] == item.frames[1]).all()

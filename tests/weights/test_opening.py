@@ -173,10 +173,10 @@ def test_a_checkpoint_that_is_reread_believes_no_stamp(checkpoint: Path, monkeyp
         right = source.fingerprint()
     monkeypatch.setattr("ernie_rt.weights.stamps.Stamps.recall", lambda *_: "0" * 64)
     found = []
-    for reread in (False, True):
-        with closing(open_weights(checkpoint, config, reread=reread)) as source:
+    for given in ({}, {"reread": False}, {"reread": True}):
+        with closing(open_weights(checkpoint, config, **given)) as source:
             found.append(source.fingerprint() == right)
-    assert found == [False, True]
+    assert found == [False, False, True]
 
 
 def test_a_folder_of_no_kind(checkpoint: Path) -> None:

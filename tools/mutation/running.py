@@ -102,7 +102,7 @@ class Trial:
                 told = apart.run(tests, self.known.left_out, self.patience, left, **change)
                 left -= told["work"]
                 if told["outcome"] == "over budget":
-                    return Verdict(mutant, "survived", "", time.monotonic() - begun, ran)
+                    return Verdict(mutant, "survived", "", time.monotonic() - begun, ran, told["outcome"])
                 if told["outcome"] == "passed":
                     self.known.seconds.update(told["files"])
                     break

@@ -47,8 +47,9 @@ def test_closed_loop_runs_so_many_at_once() -> None:
 
 def test_a_phase_of_so_many_seconds_ends_with_what_runs() -> None:
     records = drive(Script(first=0.05), Load(concurrency=2), Extent(seconds=0.12))
-    assert max(record.sent for record in records) < 0.12 < max(record.ended for record in records)
-    assert len(records) == 6
+    late = sorted(record.ended for record in records if record.ended >= 0.12)
+    assert len(late) == 2, "each of both went on until then, and what ran ended well"
+    assert max(record.sent for record in records) < late[0], "and nothing began when it was over"
 
 
 def test_open_loop_waits_for_no_answer_and_counts_from_when_a_request_was_due() -> None:

@@ -37,13 +37,16 @@ def ask(url: str, tokens: int = 3, *, times: int = 1, endpoint: str = "chat", ti
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
 def test_known_latencies_come_out(endpoint: str) -> None:
     with served(Script(first=0.1, each=0.02, cached=3).app()) as url:
-        first, second = ask(url, 6, times=2, endpoint=endpoint)
+        first, *others = ask(url, 6, times=5, endpoint=endpoint)
     assert first.ok and (first.prompt_tokens, first.output_tokens, first.cached_tokens) == (11, 6, 3)
-    assert first.finish == "length" and len(second.arrivals) == 6
-    # The event that names the role alone is no token. What else runs may hold us up: lower bounds alone are tight.
-    assert second.ttft is not None and 0.1 <= second.ttft < 0.15
-    assert second.tpot is not None and 0.02 <= second.tpot < 0.03
-    assert 0.2 <= second.e2e < 0.3 and second.sent >= first.ended
+    assert first.finish == "length" and len(others[0].arrivals) == 6 and others[0].sent >= first.ended
+    # The event that names the role alone is no token. What else runs may hold us up, but not each time.
+    for seconds, least, most in (
+        ([each.ttft for each in others], 0.1, 0.15),
+        ([each.tpot for each in others], 0.02, 0.03),
+        ([each.e2e for each in others], 0.2, 0.3),
+    ):
+        assert least <= min(took for took in seconds if took is not None) < most, seconds
 
 
 def test_connections_are_kept() -> None:
@@ -65,9 +68,9 @@ def test_what_goes_wrong_is_part_of_the_record() -> None:
 
 
 def test_a_request_may_take_too_long() -> None:
-    with served(Script(first=0.02, each=0.5).app()) as url:
-        (late,) = ask(url, timeout=0.2)
-    assert (late.status, len(late.arrivals)) == ("timeout", 1) and 0.2 <= late.e2e < 0.4
+    with served(Script(first=0.02, each=30).app()) as url:
+        (late,) = ask(url, timeout=0.5)
+    assert (late.status, len(late.arrivals)) == ("timeout", 1) and 0.5 <= late.e2e < 10
 
 
 @contextmanager
