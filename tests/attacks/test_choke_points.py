@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from support.uses import ROOT, all_uses, uses
+from support.uses import ROOT, all_uses, modules, uses
 
 
 @dataclass(frozen=True, eq=False)
