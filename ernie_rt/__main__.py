@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # the folder it was started in, which may be a stranger's model with a torch.py in it
+
 import _thread
 import signal
-import sys
 import threading
 from typing import Final
 

@@ -122,6 +122,7 @@ def test_the_example_for_compose() -> None:
         assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert [mount.partition(":")[0] for mount in service["tmpfs"]] == ["/tmp"]
+        assert service["mem_limit"] == "${MEMORY:-0}" and service["pids_limit"] > 0
         volumes = [mount.split(":") for mount in service["volumes"]]
         assert [mount[1] for mount in volumes] == parse(TEXT)[-1].all("VOLUME")[0].arguments
         assert volumes[0][2:] == ["ro"] and volumes[1][0] in COMPOSE["volumes"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from ernie_rt.display import printable, shown
+from ernie_rt.errors import OptionError
 from ernie_rt_serve.access import NO_KEYS, Keys
 
 TEXT_BODY_BYTES: Final = 4 << 20
@@ -52,6 +54,14 @@ class Settings:
     """How long a client may take next to nothing of its answer before its connection is closed."""
     drain_seconds: float = 30
     """How long answers that are under way may take when the server is told to end."""
+
+    def __post_init__(self) -> None:
+        """OptionError for a name that no answer can hold, or that steers the terminal of who asks for it."""
+        if self.model != printable(self.model):
+            raise OptionError(
+                "a name that cannot be served", expected="letters, digits and other signs", found=shown(self.model),
+                hint="Give another with --served-model-name",
+            )  # fmt: skip
 
     def longest_body(self, sees: bool) -> int:
         """In bytes, for a model that takes in pictures or does not."""

@@ -6,6 +6,7 @@ The core, the backends and the plugins are read as text. What none of them may u
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from support.uses import ROOT, all_uses, uses
+from support.uses import ROOT, all_uses, modules, uses
 
 
 @dataclass(frozen=True, eq=False)
@@ -370,6 +371,13 @@ def test_each_bypass_is_seen(what: str) -> None:
     for line in KINDS[what].bypasses.splitlines():
         assert any(what in kinds_of(name) for _, name in uses(f"def f():\n    {line}\n")), line
     assert not any(what in kinds_of(name) for _, name in uses(HARMLESS))
+
+
+def test_no_interpreter_is_started_that_imports_from_the_folder_it_runs_in() -> None:
+    """That folder may be a stranger's model, with a torch.py in it."""
+    started = [line for path in modules() for line in re.findall(r"sys\.executable, .*", path.read_text("utf-8"))]
+    interpreters = [line for line in started if line.startswith('sys.executable, "-')]
+    assert len(interpreters) >= 3 and all(line.startswith('sys.executable, "-P"') for line in interpreters)
 
 
 BANNED = """\

@@ -310,3 +310,16 @@ main()
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "ernie-rt: interrupted\n")
+
+
+def test_what_lies_in_the_folder_is_not_imported(tmp_path: Path) -> None:
+    """A model's folder may hold modules with names of ours and of Python's: `cd` there, and nothing of it is run.
+
+    A `python -m ernie_rt` with an `ernie_rt.py` beside it is lost: Python itself looks there first.
+    """
+    for name in ("torch", "numpy", "typer", "json", "signal", "threading", "sitecustomize", "usercustomize", "onnx"):
+        (tmp_path / f"{name}.py").write_text("from pathlib import Path\nPath('ran').touch()\nraise SystemExit(77)\n")
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    for start in ([str(Path(sys.executable).with_name("ernie-rt"))], [sys.executable, "-m", "ernie_rt"]):
+        ran = subprocess.run([*start, "tokenize", "demo", "Hello."], cwd=tmp_path, env=variables, capture_output=True)
+        assert ran.returncode == 0 and ran.stdout and not (tmp_path / "ran").exists(), ran.stderr.decode()

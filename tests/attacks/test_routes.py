@@ -140,6 +140,8 @@ KEYS: dict[str, tuple[list[bytes], int]] = {
     "two schemes": ([b"Authorization: Bearer Bearer " + KEY], 401),
     "several at once": ([b"Authorization: Bearer " + KEY + b"," + KEY], 401),
     "wrong before right": ([b"Authorization: Bearer x", b"Authorization: Bearer " + KEY], 401),
+    "right before wrong": ([b"Authorization: Bearer " + KEY, b"Authorization: Bearer x"], 401),
+    "right before wrong, by itself": ([b"x-api-key: " + KEY, b"X-API-Key: x"], 401),
     "bearer counts": ([b"Authorization: Bearer x", b"x-api-key: " + KEY], 401),
     "its digest": ([b"Authorization: Bearer " + Keys.of([KEY.decode()]).digests[0].hex().encode()], 401),
     "every byte": ([b"Authorization: Bearer " + bytes(range(0x80, 0x100))], 401),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import ernie_rt
 from ernie_rt.errors import ErnieRtError, OptionError
 from ernie_rt.vision import decoding
 from ernie_rt_serve import running
@@ -47,6 +50,27 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, dict[str, Any]]
     monkeypatch.setattr(running, "run", note)
     monkeypatch.delenv("ERNIE_RT_API_KEY", raising=False)
     return seen
+
+
+NAMES = {b"mine": "mine", b"mod\xffel": r"mod\udcffel", b"a\x1b]0;b\x07\n": r"a\x1b]0;b\x07\n"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text there")
+@pytest.mark.parametrize("folder", NAMES)
+def test_a_folder_is_served_by_its_name_as_answers_can_hold_it(
+    ran: list[tuple[Settings, dict[str, Any]]], tmp_path: Path, folder: bytes
+) -> None:
+    model = tmp_path / os.fsdecode(folder)
+    shutil.copytree(Path(ernie_rt.__file__).parent / "demo", model)
+    invoke(str(model), "--port", "0")
+    assert ran[0][0].model == NAMES[folder]
+
+
+@pytest.mark.parametrize("name", ["\udcff", "a\x1b[2J", "a\nb", "a\u202eb"])
+def test_names_that_no_answer_can_hold_are_refused(ran: list[tuple[Settings, dict[str, Any]]], name: str) -> None:
+    with pytest.raises(OptionError, match="a name that cannot be served"):
+        invoke("demo", "--port", "0", "--served-model-name", name)
+    assert not ran
 
 
 def test_what_is_said_on_the_command_line_is_set(ran: list[tuple[Settings, dict[str, Any]]], tmp_path: Path) -> None:

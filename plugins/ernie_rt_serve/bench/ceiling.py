@@ -42,8 +42,9 @@ class Ceiling(msgspec.Struct, frozen=True):
 async def measure(events: int, concurrency: int, seconds: float = SECONDS) -> Ceiling:
     """Answers of so many events, from a process of its own on this machine."""
     server = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, str(events), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
+        sys.executable, "-P", "-m", __name__, str(events),  # -P: the folder it runs in may be anybody's
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
     assert server.stdin is not None and server.stdout is not None
     records: list[Record] = []
     try:

@@ -164,8 +164,13 @@ def _origins(given: Iterable[str]) -> tuple[str, ...]:
 
 
 def _name(model: str) -> str:
-    """What clients call a model that nobody has named: a folder's own name, whatever it lies in."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
+    """What clients call a model that nobody has named: a folder's own name, whatever it lies in.
+
+    Whatever is in that name, too: it need not be UTF-8, as answers are, and may hold what steers a terminal.
+    """
+    from ernie_rt.display import printable
+
+    return printable(Path(model).resolve().name) if Path(model).is_dir() else model
 
 
 def _greeting(address: tuple[Any, ...], keys: bool, chats: bool) -> list[str]:
