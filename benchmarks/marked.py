@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from ernie_rt.errors import OptionError
-from ernie_rt.files import write_atomic
+from ernie_rt.writing import write_atomic
 
 
 def marks(script: str) -> re.Pattern[str]:

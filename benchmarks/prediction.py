@@ -31,7 +31,6 @@ import numpy as np
 
 from ernie_rt.cli.output import say
 from ernie_rt.contract import Device, Rate, Rates
-from ernie_rt.files import write_atomic
 from ernie_rt.graph.cost import composites, graph_cost, weights_read
 from ernie_rt.graph.graph import Graph
 from ernie_rt.graph.types import Plain
@@ -40,6 +39,7 @@ from ernie_rt.planning.limits import BATCH_TOKENS
 from ernie_rt.planning.machine import this_machine, usable_cores
 from ernie_rt.planning.speed import Predictor
 from ernie_rt.weights.quantize import Quantization
+from ernie_rt.writing import write_atomic
 from ernie_rt_bench.contenders import Given, ours
 from ernie_rt_bench.models import find_model
 from ernie_rt_bench.report import DISTURBED

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from ernie_rt import files
+from ernie_rt import writing
 
 STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --paper: #fff; --raised: #f5f5f7; --faint: #d8d8dc; --dim: #63636a;
@@ -66,7 +66,7 @@ meter { width: 100%; height: .6rem; }
 
 def write_page(path: Path, title: str, *sections: str, style: str = "", script: str = "", images: bool = False) -> None:
     """Write sections of HTML as one page; WriteError when that fails, and then `path` is as it was."""
-    with files.write_atomic(path) as file:
+    with writing.write_atomic(path) as file:
         text = page(title, *sections, style=style, script=script, images=images)
         file.write(text.encode("utf-8", "replace"))
 

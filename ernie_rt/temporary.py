@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-NOTHING: Final = -1
-"""In place of a descriptor."""
+from ernie_rt.files import READ, close
 
-# Not on every system, and zero where absent.
-NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-READ: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | NOFOLLOW
+NOTHING: Final = -1
+"""In place of a descriptor: to close it does nothing."""
 
 
 @contextlib.contextmanager
@@ -88,10 +86,3 @@ def _remove(temporary: Path) -> None:
         temporary.unlink()
     except OSError:  # a folder
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def close(descriptor: int) -> None:
-    """Close what nothing was written to, so that nothing is lost where that fails."""
-    if descriptor != NOTHING:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)

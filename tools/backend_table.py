@@ -21,9 +21,9 @@ from ernie_rt.choice import AUTOMATIC
 from ernie_rt.conformance import Suite
 from ernie_rt.contract import BlockQuantized, Target
 from ernie_rt.discovery.installed import discover
-from ernie_rt.files import write_atomic
 from ernie_rt.host import PluginHost
 from ernie_rt.weights.quantize import Layout
+from ernie_rt.writing import write_atomic
 
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = ("docs/backends.md",)

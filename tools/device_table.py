@@ -11,8 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from ernie_rt.files import write_atomic
 from ernie_rt.planning.device import GIB, Device, known_devices
+from ernie_rt.writing import write_atomic
 
 PAGE: Final = Path(__file__).parents[1] / "docs/devices.md"
 BEGIN: Final = "<!-- from ernie_rt/planning/devices.json, by tools/device_table.py -->"

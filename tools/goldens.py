@@ -27,11 +27,11 @@ from ernie_rt.conformance.oracle import Walk
 from ernie_rt.conformance.rounding import rows_rms
 from ernie_rt.conformance.subject import Subject
 from ernie_rt.contract.step import Step
-from ernie_rt.files import write_atomic
 from ernie_rt.graph.types import Weight
 from ernie_rt.host import PluginHost
 from ernie_rt.location import Located, locate
 from ernie_rt.modeling.ernie45 import build_graph
+from ernie_rt.writing import write_atomic
 
 Array = npt.NDArray[Any]
 

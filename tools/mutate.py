@@ -39,7 +39,13 @@ ROOTS: Final = ("backends", "plugins")
 """Folders whose packages are imported without the folder's name."""
 PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "runtime": ("ernie_rt/runtime/",),
-    "files": ("ernie_rt/files.py", "ernie_rt/untrusted_json.py", "ernie_rt/worker.py"),
+    "files": (
+        "ernie_rt/files.py",
+        "ernie_rt/writing.py",
+        "ernie_rt/temporary.py",
+        "ernie_rt/untrusted_json.py",
+        "ernie_rt/worker.py",
+    ),
     "weights": ("ernie_rt/weights/",),
     "receipts": ("ernie_rt/receipts/",),
     "vision": ("ernie_rt/vision/",),

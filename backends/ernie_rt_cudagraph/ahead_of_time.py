@@ -23,10 +23,10 @@ from triton.compiler import ASTSource
 from ernie_rt.build import build
 from ernie_rt.contract import Interpreter, Target
 from ernie_rt.display import columns
-from ernie_rt.files import temporary_folder, write_atomic
 from ernie_rt.graph.types import DType
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.families import find
+from ernie_rt.writing import temporary_folder, write_atomic
 from ernie_rt_cudagraph.backend import PROGRAMMATIC, CudaGraphBackend
 from ernie_rt_cudagraph.blocks import functions
 from ernie_rt_cudagraph.blocks.head import HeadOutput

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
 
-from ernie_rt import files
+from ernie_rt import files, writing
 from ernie_rt.errors import BackendError, IntegrityError, TokenizerError
 from ernie_rt.location import Located
 from ernie_rt.text.added_files import TOKENIZER_CONFIG
@@ -102,11 +102,11 @@ def write_beside(located: Located, folder: Path) -> tuple[str, ...]:
     config = files.read_json(folder / CONFIG)
     if CODE in config:
         kept = usable({name: value for name, value in config.items() if name != CODE})
-        with files.write_atomic(folder / CONFIG) as file:
+        with writing.write_atomic(folder / CONFIG) as file:
             file.write(json.dumps(kept, ensure_ascii=False, indent=2).encode())
     template = Located(located.config, folder).template
     if template is not None:  # it may lie in the settings, which are about to be replaced
-        with files.write_atomic(folder / TEMPLATE) as file:
+        with writing.write_atomic(folder / TEMPLATE) as file:
             file.write(template.source.encode())
     left_out: tuple[str, ...] = ()
     for _ in range(PASSES):
@@ -148,7 +148,7 @@ def check_beside(located: Located, names: Collection[str], hint: str) -> None:
                 where=str(folder / name),
                 hint=hint,
             )
-    with files.temporary_folder() as place:
+    with writing.temporary_folder() as place:
         made = Path(place)
         try:
             write_genai_files(located, made, MODEL)

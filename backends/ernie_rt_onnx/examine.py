@@ -17,7 +17,7 @@ from ernie_rt.contract import Executed, Finding
 from ernie_rt.contract.drivers import nvidia_gpus
 from ernie_rt.discovery.installed import OWN
 from ernie_rt.discovery.requirements import reinstall
-from ernie_rt.files import temporary_folder
+from ernie_rt.writing import temporary_folder
 from ernie_rt_onnx import cuda
 from ernie_rt_onnx.functions import DOMAIN
 from ernie_rt_onnx.library import KERNELS, kernels, library_path

@@ -35,7 +35,7 @@ from ernie_rt.contract import (
     check_memory,
     graphs_of,
 )
-from ernie_rt.files import temporary_folder
+from ernie_rt.writing import temporary_folder
 from ernie_rt_onnx.attention import BATCHED, LAST, TOTAL, past_name, present_name
 from ernie_rt_onnx.emitter import Emitter
 from ernie_rt_onnx.examine import Profiles

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from ernie_rt import files
+from ernie_rt import writing
 from ernie_rt.contract import DType, Plain, Storage, Weight
 from ernie_rt.errors import BackendError, OptionError
 from ernie_rt.export import Exported, ExportOptions
@@ -109,8 +109,8 @@ class _Rest:
     def seal(self, folder: Path, manifest: Manifest) -> None:
         """Add the graph; BackendError when the model is not valid, and what verifying raises where that is wanted."""
         portable = build(self._located, self._dtype, manifest, folder)
-        files.check_room(folder, portable.table_bytes, folder, LESS)
-        with files.write_atomic(folder / TABLES) as data:
+        writing.check_room(folder, portable.table_bytes, folder, LESS)
+        with writing.write_atomic(folder / TABLES) as data:
             for table in portable.tables:
                 for piece in table.pieces():
                     data.write(piece.tobytes())
@@ -118,9 +118,9 @@ class _Rest:
         known = manifest.digests
         digests = known | {MANIFEST: digest_of(folder / PROGRESS), TABLES: digest_of(folder / TABLES)}
         seal(portable.model, manifest, dict(sorted(digests.items())))
-        with files.write_atomic(folder / MODEL) as file:
+        with writing.write_atomic(folder / MODEL) as file:
             file.write(portable.model.SerializeToString(deterministic=True))
-        with files.write_atomic(folder / README) as file:
+        with writing.write_atomic(folder / README) as file:
             file.write(readme(self._dtype).encode())
         try:
             onnx.checker.check_model(str(folder / MODEL))

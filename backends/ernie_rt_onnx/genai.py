@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ernie_rt.files import write_atomic
 from ernie_rt.generation.defaults import Defaults
 from ernie_rt.location import Located
 from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.text.added_files import DECODER, TOKENIZER_CONFIG, read_optional
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.untrusted_json import usable
+from ernie_rt.writing import write_atomic
 from ernie_rt_onnx.tokenizer_json import UNKNOWN, tokenizer_json
 
 INPUT_IDS: Final = "input_ids"

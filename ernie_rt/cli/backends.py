@@ -72,7 +72,7 @@ def new(name: Annotated[str, typer.Argument(help="What the backend will be calle
     """
     from ernie_rt.cli.output import say, write
     from ernie_rt.cli.skeleton import render
-    from ernie_rt.files import write_folder
+    from ernie_rt.writing import write_folder
 
     distribution, contents = render(name)
     write_folder(Path(distribution), contents)

@@ -69,7 +69,7 @@ def conform(
     failed, or passed that was declared to fail.
     """
     from ernie_rt.conformance.suite import Suite
-    from ernie_rt.files import check_target
+    from ernie_rt.writing import check_target
 
     if html is not None:
         check_target(html)

@@ -61,9 +61,9 @@ def diff(
     from ernie_rt.conformance.plot import drift_text
     from ernie_rt.conformance.trace import most_tokens
     from ernie_rt.contract.protocols import MAX_PATCHES
-    from ernie_rt.files import check_target
     from ernie_rt.location import locate
     from ernie_rt.text.chat import ChatPrompt, encode_parts
+    from ernie_rt.writing import check_target
 
     if html is not None:
         check_target(html)

@@ -68,7 +68,6 @@ def plan(
     """
     from ernie_rt.cli.output import status, table, write
     from ernie_rt.errors import OptionError
-    from ernie_rt.files import check_target
     from ernie_rt.graph.types import FLOATS
     from ernie_rt.host import PluginHost
     from ernie_rt.planning.described import describe
@@ -76,6 +75,7 @@ def plan(
     from ernie_rt.planning.plan import make_plan
     from ernie_rt.planning.seeing import Shown
     from ernie_rt.vision.grid import usual_pixels
+    from ernie_rt.writing import check_target
 
     if dtype != "auto" and dtype not in FLOATS:
         raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(FLOATS)}")

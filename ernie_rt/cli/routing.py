@@ -12,7 +12,7 @@ from ernie_rt.cli import options as opt
 from ernie_rt.cli.output import colourful, heat, screen_width, write
 from ernie_rt.cli.prompts import read_prompt
 from ernie_rt.errors import ContextError, OptionError, PromptError
-from ernie_rt.files import check_target
+from ernie_rt.writing import check_target
 
 if TYPE_CHECKING:
     from ernie_rt.location import Located

@@ -17,12 +17,12 @@ from ernie_rt.conformance.sampler import ROWS, Watched
 from ernie_rt.conformance.subject import Around, Outcome, Skip, Subject
 from ernie_rt.contract.bases import BackendBase, ExecutableBase
 from ernie_rt.contract.protocols import CacheShape, Executable
-from ernie_rt.files import temporary_folder
 from ernie_rt.runtime.engine import Engine
 from ernie_rt.runtime.kept_rows import KeptRows, bytes_of_row
 from ernie_rt.runtime.row_store import RowStore
 from ernie_rt.runtime.sequence import Request, SequenceState
 from ernie_rt.sampling.params import GREEDY, SamplingParams
+from ernie_rt.writing import temporary_folder
 
 STEPS_BEFORE_CANCEL: Final = 4
 PREEMPTED: Final = 3

@@ -15,7 +15,7 @@ from typing import IO, Any, Final
 
 from ernie_rt.display import printable
 from ernie_rt.errors import ErnieRtError, PluginError
-from ernie_rt.files import temporary_file
+from ernie_rt.writing import temporary_file
 
 ANSWER_BYTES: Final = 1 << 20
 NOISE_BYTES: Final = 200

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ernie_rt import files
+from ernie_rt import writing
 from ernie_rt.errors import WriteError
 from ernie_rt.generation.options import GenerateOptions
 from ernie_rt.graph.types import DType
@@ -26,7 +26,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
     That is said before anything is computed for it.
     """
-    files.check_target(path)
+    writing.check_target(path)
     if not overwrite and os.path.lexists(path):
         raise WriteError(
             "cannot be written", where=str(path), found="something is there", hint="Choose another path, or --overwrite"
@@ -133,5 +133,5 @@ class Receipt:
         data = self.to_json()
         tokens = ",\n  ".join(json.dumps(each) for each in data.pop("answer"))
         head = ",\n ".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in data.items())
-        with files.write_atomic(Path(path), overwrite=overwrite) as file:
+        with writing.write_atomic(Path(path), overwrite=overwrite) as file:
             file.write(f'{{{head},\n "answer": [\n  {tokens}\n ]}}\n'.encode())

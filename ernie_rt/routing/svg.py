@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from ernie_rt import files
+from ernie_rt import writing
 from ernie_rt.routing.data import ExpertLoad
 from ernie_rt.routing.report import Report
 
@@ -78,7 +78,7 @@ def level_of(share: float, largest: float) -> int:
 
 def write_svg(path: Path, report: Report) -> None:
     """Write the map as a picture by itself; WriteError when that fails, and then `path` is as it was."""
-    with files.write_atomic(path) as file:
+    with writing.write_atomic(path) as file:
         file.write(svg(report).encode("utf-8", "replace"))
 
 

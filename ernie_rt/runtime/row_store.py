@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from ernie_rt import files
+from ernie_rt import files, writing
 from ernie_rt.errors import ErnieRtError, UnsafePathError, WriteError
 from ernie_rt.home import is_private
 
@@ -80,7 +80,7 @@ class RowStore:
         digest.update(rows)
         try:
             self._make_room(size)
-            with files.write_atomic(self._path(name), mode=0o600) as file:
+            with writing.write_atomic(self._path(name), mode=0o600) as file:
                 file.write(head)
                 file.write(rows)
                 file.write(digest.digest())
@@ -158,7 +158,7 @@ def _secret(path: Path) -> bytes:
             if len(found) == SECRET_BYTES and stat.S_ISREG(status.st_mode) and _known_to_me_alone(status):
                 return found
         try:
-            with files.write_atomic(path, overwrite=overwrite, mode=0o600) as file:
+            with writing.write_atomic(path, overwrite=overwrite, mode=0o600) as file:
                 file.write(secrets.token_bytes(SECRET_BYTES))
         except WriteError as error:
             if not isinstance(error.__cause__, FileExistsError):  # another process was faster

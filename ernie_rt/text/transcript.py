@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ernie_rt.errors import FileFormatError, PromptError
-from ernie_rt.files import MIB, read_json, write_atomic
+from ernie_rt.files import MIB, read_json
 from ernie_rt.text.media import OPTIONS
 from ernie_rt.text.messages import Message, message_context, parse_messages
+from ernie_rt.writing import write_atomic
 
 FORMAT: Final = "ernie-rt chat 1"
 MAX_BYTES: Final = 64 * MIB

@@ -23,7 +23,7 @@ from typing import Final
 
 import numpy as np
 
-from ernie_rt import files
+from ernie_rt import writing
 from ernie_rt.display import listed
 from ernie_rt.errors import CheckpointError, InputError, OptionError, UnsafePathError, WriteError
 from ernie_rt.files import Progress
@@ -66,7 +66,7 @@ class CachedSource(QuantizedSource):
         for one that others can write to, and what opening a quantised folder does."""
         self._id = folder.name[:12]
         with contextlib.ExitStack() as held:
-            held.enter_context(files.locked(folder, shared=True))
+            held.enter_context(writing.locked(folder, shared=True))
             for path in (folder.parent, folder, *folder.iterdir()):
                 if found := shared_with(path):
                     raise UnsafePathError(
@@ -195,9 +195,9 @@ def _make(
 
 def _is_being_made(twin: Path) -> bool:
     """Whether another process is writing it now, rather than was interrupted."""
-    partial = files.partial_of(twin)
+    partial = writing.partial_of(twin)
     try:
-        with files.locked(partial):
+        with writing.locked(partial):
             return False
     except WriteError:
         return True
@@ -207,7 +207,7 @@ def _is_being_made(twin: Path) -> bool:
 
 def _wait(twin: Path) -> None:
     """Until whoever writes it has ended."""
-    with contextlib.suppress(OSError), files.locked(files.partial_of(twin), shared=True):
+    with contextlib.suppress(OSError), writing.locked(writing.partial_of(twin), shared=True):
         pass
 
 
@@ -276,7 +276,7 @@ def remove(entry: Entry) -> None:
     """Remove an entry. WriteError when a process uses it, something else lies in it, or the system refuses."""
     path = entry.path
     try:
-        with files.locked(path):
+        with writing.locked(path):
             strange = [each.name for each in path.iterdir() if not _belongs(each)]
             if strange:
                 raise WriteError(

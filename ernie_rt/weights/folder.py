@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from ernie_rt import files
+from ernie_rt import files, writing
 from ernie_rt.errors import CheckpointError, WriteError
 from ernie_rt.files import Progress
 from ernie_rt.graph.json import Storages
@@ -88,7 +88,7 @@ def write_quantized(
     taken = [] if beside is None else _beside(beside, links)
     groups = shard_weights(weights)
     sizes = {name: file_bytes(group) for name, group in groups.items()}
-    with files.build_folder(out) as folder:
+    with writing.build_folder(out) as folder:
         begun = _begun(folder, plan, {**STORAGES, **{w.storage.kind: type(w.storage) for w in weights}})
         _clear(folder, {*groups, PROGRESS}, () if added is None else added.names)
         planned = {name: {weight.name: weight.storage for weight in group} for name, group in groups.items()}
@@ -97,7 +97,7 @@ def write_quantized(
             for name, shard in begun.items()
             if planned.get(name) == shard.storages and _whole(folder / name, shard)
         }
-        files.check_room(folder, sum(sizes[name] for name in groups if name not in shards), out, LESS)
+        writing.check_room(folder, sum(sizes[name] for name in groups if name not in shards), out, LESS)
         done = 0
         for name, group in groups.items():
             if name not in shards:
@@ -204,7 +204,7 @@ class _Writer:
 
     def write(self, path: Path) -> Shard:
         errors: dict[str, float] = {}
-        with files.write_atomic(path) as self._file:
+        with writing.write_atomic(path) as self._file:
             self._write(header_of(self._weights))
             for weight in self._weights:
                 self._weight = weight
@@ -247,5 +247,5 @@ def _beside(source: Path, links: bool) -> list[Path]:
 def _take_along(paths: Sequence[Path], folder: Path) -> None:
     for path in paths:
         data = files.read_bytes(path, BESIDE_LIMIT)
-        with files.write_atomic(folder / path.name) as file:
+        with writing.write_atomic(folder / path.name) as file:
             file.write(data)

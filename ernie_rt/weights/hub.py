@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ernie_rt import files
+from ernie_rt import files, writing
 from ernie_rt.display import did_you_mean, human_bytes
 from ernie_rt.errors import ErnieRtError, FileFormatError, InputError, ModelNotFoundError, OptionError, WriteError
 from ernie_rt.modeling.config import read_config
@@ -243,7 +243,7 @@ def _download(repo: str, revision: str | None) -> Path:
     wanted = [file for file in listing if any(fnmatch(file.filename, pattern) for pattern in FILES)]
     needed, cache = sum(file.file_size or 0 for file in wanted if file.will_download), Path(hub.constants.HF_HUB_CACHE)
     existing = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
-    files.check_room(existing, needed, cache, "Set HF_HOME to a folder with more")
+    writing.check_room(existing, needed, cache, "Set HF_HOME to a folder with more")
     sys.stderr.write(f"fetching {name}, {human_bytes(needed)}, into {cache}\n")
     with _named(name):
         return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))

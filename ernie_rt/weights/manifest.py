@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ernie_rt import files
+from ernie_rt import files, writing
 from ernie_rt.errors import ErnieRtError, IntegrityError, JsonError
 from ernie_rt.graph.json import Storages, storage_from_json
 from ernie_rt.graph.types import DTYPES, Plain, Storage, TensorType, Weight
@@ -96,7 +96,7 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         content = self.to_json()
-        with files.write_atomic(path) as file:
+        with writing.write_atomic(path) as file:
             file.write(json.dumps(content | {OWN: _own_digest(content)}, indent=1).encode() + b"\n")
 
 

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from ernie_rt import files
+from ernie_rt import files, writing
 from ernie_rt.errors import ErnieRtError, WriteError
 from ernie_rt.home import is_private, user_cache
 
@@ -101,7 +101,7 @@ class Stamps:
                 entry = self._entry(path)
                 if entry.exists() and not entry.is_file():
                     entry.unlink()  # such as a pipe, which nobody but its owner can have put there
-                with files.write_atomic(entry, mode=0o600) as file:
+                with writing.write_atomic(entry, mode=0o600) as file:
                     file.write(json.dumps(asdict(stamp) | {"sha256": sha256}).encode())
 
     def _entry(self, path: Path) -> Path:

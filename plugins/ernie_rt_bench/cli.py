@@ -96,7 +96,7 @@ def bench(
     if ctx.invoked_subcommand is not None:
         return
 
-    from ernie_rt import files
+    from ernie_rt import writing
     from ernie_rt.cli.output import write
     from ernie_rt.errors import OptionError
     from ernie_rt.planning.machine import usable_cores
@@ -119,7 +119,7 @@ def bench(
         raise OptionError("--plot has no known ending", expected="a .svg file", found=plot.name)
     for path in (markdown, plot):
         if path is not None:
-            files.check_target(path)
+            writing.check_target(path)
     contexts = (prompt,) if depth is None else tuple(dict.fromkeys((prompt, depth)))
     if image is not None and vs:
         raise OptionError("--image measures ernie-rt alone", hint="Leave --vs out")
@@ -128,7 +128,7 @@ def bench(
         _, rows, columns = Shown.of("image", image).grid
         size = columns * PATCH, rows * PATCH
     workload = Workload(contexts, new, rounds, threads or usable_cores(), size)
-    with files.temporary_folder() as scratch:
+    with writing.temporary_folder() as scratch:
         given = Given(
             ref, layers, weights, work or Path(scratch), {"device": device, "dtype": dtype, "threads": threads},
             llama_bench, gguf or (), exported,
@@ -141,7 +141,7 @@ def bench(
     write(report_json(report) if json_out else report_text(report))
     for path, text in ((markdown, report_markdown), (plot, report_svg)):
         if path is not None:
-            with files.write_atomic(path) as file:
+            with writing.write_atomic(path) as file:
                 file.write(text(report).encode())
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ernie_rt.cli import options as opt
-from ernie_rt.files import temporary_folder, write_atomic
+from ernie_rt.writing import temporary_folder, write_atomic
 
 
 def lm_eval(

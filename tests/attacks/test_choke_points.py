@@ -119,8 +119,9 @@ KINDS: Mapping[str, Kind] = {
         "import os; os.open(path, os.O_WRONLY)\nimport numpy as np; np.save(path, x)\narray.tofile(path)\n"
         "from shutil import copytree\nimport io; io.open(path)\npath.open(mode='w')",
         {
-            "ernie_rt/files.py": "the one writer",
-            "ernie_rt/temporary.py": "what an interrupted writer has left, to lock it",
+            "ernie_rt/writing.py": "the one writer",
+            "ernie_rt/files.py": "opens for reading",
+            "ernie_rt/temporary.py": "locks what is being written",
             "ernie_rt/cli/keyboard.py": "the terminal",
             "ernie_rt/cli/output.py": "/dev/null, in place of a stream that is closed",
             "ernie_rt/discovery/child.py": "/dev/null, in place of a stranger's output",
@@ -141,7 +142,8 @@ KINDS: Mapping[str, Kind] = {
         "path.mkdir()\npath.unlink()\nfrom shutil import rmtree\nimport os; os.rename(a, b)\npath.replace(target)\n"
         "from os import remove",
         {
-            "ernie_rt/files.py": "the one writer",
+            "ernie_rt/writing.py": "the one writer",
+            "ernie_rt/temporary.py": "what was begun and did not get to its place, or was left by one that was killed",
             "ernie_rt/cli/keyboard.py": "the history of what is typed, for its owner alone",
             "ernie_rt/cli/store.py": "the folder of conversations, for its owner alone",
             "ernie_rt/runtime/row_store.py": "records of the prefix cache, by names that it made",
@@ -187,7 +189,7 @@ KINDS: Mapping[str, Kind] = {
         ("tempfile.",),
         "import tempfile\nfrom tempfile import TemporaryDirectory as T",
         {
-            "ernie_rt/files.py": "where there is no place for one, it says what helps",
+            "ernie_rt/writing.py": "where there is no place for one, it says what helps",
             "ernie_rt/doctor/folders.py": "tries whether there is a place for one",
         },
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import ernie_rt_template
 from ernie_rt.cli.skeleton import WORD, render
 from ernie_rt.errors import OptionError, WriteError
-from ernie_rt.files import write_folder
+from ernie_rt.writing import write_folder
 from support.commands import command
 
 SKELETON = Path(ernie_rt_template.__file__).parent / "skeleton"
@@ -89,10 +90,10 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         write_folder(tmp_path / "new", {"a": b"1", "a/b": b"2"})  # a file cannot be a folder too
     assert list(tmp_path.iterdir()) == []
 
-    def interrupted(self: Path, data: bytes) -> int:
+    def interrupted(descriptor: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_folder(tmp_path / "new", {"a": b"1"})
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ernie_rt import files
+from ernie_rt import writing
 from ernie_rt.modeling.config import read_config
 from ernie_rt.runtime.row_store import RowStore
 from ernie_rt.text.messages import Message
@@ -91,8 +91,8 @@ def _new(given: Path, work: Path) -> object:
 
 def _file(overwrite: bool) -> Callable[[Path, Path], object]:
     def run(given: Path, work: Path) -> None:
-        with files.write_atomic(work / "out", overwrite=overwrite) as file:
-            file.write(b"new" * (files.WRITTEN_AT_ONCE // 2))
+        with writing.write_atomic(work / "out", overwrite=overwrite) as file:
+            file.write(b"new" * (writing.WRITTEN_AT_ONCE // 2))
             file.write(b"and more")
 
     return run

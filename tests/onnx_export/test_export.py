@@ -229,7 +229,7 @@ def test_what_is_refused(checkpoint: Callable[[str], Path], tmp_path: Path, monk
         export(folder, tmp_path / "out", "eager")
     with pytest.raises(OptionError, match="ONNX Runtime reads the layout raw alone"):
         export(folder, tmp_path / "out", options=ExportOptions(Quantization(4, layout="tiled")))
-    monkeypatch.setattr("ernie_rt.files.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("ernie_rt.writing.free_bytes", lambda path: 1000)
     with pytest.raises(WriteError, match="the disk has too little room"):
         export(folder, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]

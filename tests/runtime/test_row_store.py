@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_rt import files
+from ernie_rt import writing
 from ernie_rt.errors import UnsafePathError, WriteError
 from ernie_rt.runtime.row_store import RowStore
 
@@ -101,13 +101,13 @@ def test_what_was_used_longest_ago_gives_way(store: RowStore) -> None:
 
 
 def test_room_is_made_before_it_is_taken(store: RowStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = files.write_atomic
+    write = writing.write_atomic
 
     def watched(path: Path, **options: int) -> object:
         assert sum(each.stat().st_size for each in store.folder.glob("*.rows")) <= store.nbytes - RECORD
         return write(path, **options)
 
-    monkeypatch.setattr(files, "write_atomic", watched)
+    monkeypatch.setattr(writing, "write_atomic", watched)
     for time, name in enumerate(NAMES):
         store.write(name, KEY, ROWS, time)
     assert not store.has(NAMES[1]) and store.has(NAMES[2])
@@ -177,7 +177,7 @@ def test_a_disk_without_room(store: RowStore, monkeypatch: pytest.MonkeyPatch) -
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(WriteError, match="No space left"):
         store.write(NAMES[0], KEY, ROWS, 0)
     assert [each.name for each in store.folder.iterdir()] == ["secret"]

@@ -18,8 +18,8 @@ import numpy as np
 import sentencepiece
 from safetensors.numpy import save
 
-from ernie_rt.files import write_atomic
 from ernie_rt.modeling.config import ModelConfig, parse_config
+from ernie_rt.writing import write_atomic
 
 SEED: Final = 45
 CONFIG: Final[dict[str, object]] = {

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ernie_rt import files
+from ernie_rt import writing
 from ernie_rt.errors import CheckpointError, OptionError, UnsafePathError, WriteError
 from ernie_rt.location import locate
 from ernie_rt.weights import cache, stamps
@@ -208,11 +208,11 @@ def test_a_cache_that_cannot_be_written(checkpoint: Path, tmp_path: Path, monkey
 
 def test_a_cache_that_is_full(checkpoint: Path, own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(files, "free_bytes", lambda folder: 1000)
+        patch.setattr(writing, "free_bytes", lambda folder: 1000)
         with pytest.raises(WriteError, match=r"too little room; .* Make room with `ernie-rt cache remove`, or set XDG"):
             twin(checkpoint)
     with monkeypatch.context() as patch:
-        patch.setattr(files, "write_atomic", full)
+        patch.setattr(writing, "write_atomic", full)
         with pytest.raises(WriteError, match=r"cannot be written; found No space left on device\. Make room with"):
             twin(checkpoint)
     twin(checkpoint)
@@ -260,11 +260,11 @@ def test_another_process_is_making_it(checkpoint: Path) -> None:
     first = twin(checkpoint)
     for ends_well in (True, False):
         moved = first.rename(first.with_name("moved"))
-        partial = files.partial_of(first)
+        partial = writing.partial_of(first)
         partial.mkdir()
         told, waits = [], threading.Event()
         with ThreadPoolExecutor() as pool:
-            with files.locked(partial):
+            with writing.locked(partial):
                 found = pool.submit(lambda: twin(checkpoint, told=told, waiting=waits.set))  # noqa: B023
                 assert waits.wait(30) and not found.done()
                 if ends_well:
@@ -359,7 +359,7 @@ def test_one_in_use_by_another_process_stays(checkpoint: Path, entry: Entry) -> 
 
 def test_one_being_written_stays(checkpoint: Path, entry: Entry) -> None:
     entry.path.rename(entry.path.with_name(f"{entry.path.name}.partial"))
-    with files.build_folder(entry.path) as partial:
+    with writing.build_folder(entry.path) as partial:
         (unfinished,) = entries()
         assert unfinished.path == partial and not unfinished.whole
         with pytest.raises(WriteError, match="another process is writing it"):
@@ -414,14 +414,14 @@ def test_a_removal_that_is_killed(checkpoint: Path, entry: Entry, monkeypatch: p
 def test_what_is_removed_while_it_is_opened_is_made_again(
     checkpoint: Path, entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    locked, told = files.locked, []
+    locked, told = writing.locked, []
 
     def late(folder: Path, *, shared: bool = False) -> Any:
         if shared and not told:
             shutil.rmtree(folder)
         return locked(folder, shared=shared)
 
-    monkeypatch.setattr(files, "locked", late)
+    monkeypatch.setattr(writing, "locked", late)
     assert twin(checkpoint, 4, told) == entry.path and len(told) == 1
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ernie_rt import files
+from ernie_rt import writing
 from ernie_rt.display import human_bytes
 from ernie_rt.errors import CheckpointError, ErnieRtError, OptionError, WriteError
 from ernie_rt.graph.types import Plain, Storage
@@ -329,7 +329,7 @@ def test_a_place_that_cannot_be(dense: Path, tmp_path: Path) -> None:
 
 
 def test_two_at_once(dense: Path, tmp_path: Path) -> None:
-    with pytest.raises(WriteError, match="another process is writing it"), files.build_folder(tmp_path / "out"):
+    with pytest.raises(WriteError, match="another process is writing it"), writing.build_folder(tmp_path / "out"):
         run(dense, tmp_path / "out")
     assert not any(tmp_path.iterdir())
 
@@ -337,11 +337,11 @@ def test_two_at_once(dense: Path, tmp_path: Path) -> None:
 def test_too_little_room_is_said_first(dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = shard_weights(Quantization(4).weights(read_config(dense)))
     needed = sum(map(file_bytes, shards.values()))
-    monkeypatch.setattr(files, "free_bytes", lambda folder: needed - 1)
+    monkeypatch.setattr(writing, "free_bytes", lambda folder: needed - 1)
     with pytest.raises(WriteError, match=f"too little room; expected {human_bytes(needed)}; found "):
         run(dense, tmp_path / "out")
     assert not any(tmp_path.iterdir())
-    monkeypatch.setattr(files, "free_bytes", lambda folder: needed)
+    monkeypatch.setattr(writing, "free_bytes", lambda folder: needed)
     run(dense, tmp_path / "out")
     assert sum(path.stat().st_size for path in (tmp_path / "out").glob("*.safetensors")) == needed
 

@@ -9,8 +9,8 @@ from typing import Final
 from safetensors.torch import load_file, save
 
 from demo.model import CONFIG, Ernie, demo_config, load_tensors, stored_tensors
-from ernie_rt.files import write_atomic
 from ernie_rt.modeling.config import read_config
+from ernie_rt.writing import write_atomic
 
 MAX_BYTES: Final = 16_000_000
 """What the files of the folder may hold together."""

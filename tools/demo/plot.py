@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Final
 
-from ernie_rt.files import write_atomic
+from ernie_rt.writing import write_atomic
 
 WIDTH: Final = 720
 HEIGHT: Final = 200

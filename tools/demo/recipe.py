@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ernie_rt.errors import FileFormatError, OptionError
-from ernie_rt.files import write_atomic
+from ernie_rt.writing import write_atomic
 
 WARMUP: Final = 50
 """Steps over which the learning rate rises."""

@@ -15,7 +15,7 @@ from demo.curriculum import LANGUAGES, draw
 from demo.surface import written
 from demo.tasks import TASKS
 from demo.words import DICTIONARY, SPELLING
-from ernie_rt.files import write_atomic
+from ernie_rt.writing import write_atomic
 
 PIECES: Final = 4000
 MAX_LETTERS: Final = 3

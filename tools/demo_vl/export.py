@@ -15,9 +15,9 @@ from torch import Tensor
 from demo.export import GENERATION
 from demo_vl.batches import MAX_PIXELS, MIN_PIXELS
 from demo_vl.model import CONFIG, ErnieVL, TwoPools, demo_config
-from ernie_rt.files import write_atomic
 from ernie_rt.modeling.config import read_config
 from ernie_rt.vision.patches import MEAN, STD
+from ernie_rt.writing import write_atomic
 
 MAX_BYTES: Final = 8_000_000
 """What the files of the folder may hold together."""

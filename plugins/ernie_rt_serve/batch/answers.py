@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from ernie_rt import files
+from ernie_rt import writing
 from ernie_rt.display import shown
 from ernie_rt.errors import FileFormatError, WriteError
 from ernie_rt.files import MIB
@@ -87,7 +87,7 @@ class AnswerFile:
         try:
             with ExitStack() as opened:
                 self._file = opened.enter_context(self._path.open("ab"))
-                opened.enter_context(files.locked(self._path))
+                opened.enter_context(writing.locked(self._path))
                 self._file.truncate(self._recover())
                 self._opened = opened.pop_all()
         except (OSError, ValueError) as error:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from ernie_rt import files
+from ernie_rt import files, writing
 from ernie_rt.errors import OptionError
 from ernie_rt_serve.batch.answers import Answer, AnswerFile
 from ernie_rt_serve.batch.requests import Ledger, check, waiting
@@ -110,10 +110,10 @@ def _opened(path: Path) -> BinaryIO:
         return files.open_readonly(path)
     try:
         with ExitStack() as opened:
-            kept = opened.enter_context(files.temporary_file())
+            kept = opened.enter_context(writing.temporary_file())
             shutil.copyfileobj(sys.stdin.buffer, kept)
             kept.flush()
             opened.pop_all()
             return kept
     except OSError as error:
-        raise files.unkept(error.strerror) from error
+        raise writing.unkept(error.strerror) from error

@@ -9,7 +9,7 @@ from typing import BinaryIO, Final, Literal
 
 import msgspec
 
-from ernie_rt import files
+from ernie_rt import writing
 from ernie_rt.display import human_bytes, listed, shown
 from ernie_rt.errors import FileFormatError, OptionError
 from ernie_rt_serve.invalid import explain
@@ -77,7 +77,7 @@ class Ledger:
         try:
             return self._db.execute(sql, values)
         except sqlite3.Error as error:
-            raise files.unkept(str(error)) from error
+            raise writing.unkept(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

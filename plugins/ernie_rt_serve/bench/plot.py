@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from ernie_rt import files
+from ernie_rt import writing
 from ernie_rt.errors import OptionError
 from ernie_rt.html import STYLE, write_page
 from ernie_rt_serve.bench.report import duration, report_text
@@ -32,7 +32,7 @@ def check_plot(path: Path) -> None:
     """OptionError for a file that is to be neither SVG nor a page, WriteError for one that cannot be written."""
     if path.suffix not in (".svg", ".html"):
         raise OptionError("--plot has no known ending", expected="a .svg or .html file", found=path.name)
-    files.check_target(path)
+    writing.check_target(path)
 
 
 def write_plot(path: Path, report: Report) -> None:
@@ -40,7 +40,7 @@ def write_plot(path: Path, report: Report) -> None:
     if path.suffix == ".html":
         write_page(path, f"{report.settings.model} under load", svg, f"<pre>{escape(report_text(report))}</pre>")
         return
-    with files.write_atomic(path) as file:
+    with writing.write_atomic(path) as file:
         file.write(svg.encode("utf-8", "replace"))
 
 

@@ -80,7 +80,7 @@ def serve(
 
     import msgspec
 
-    from ernie_rt import files
+    from ernie_rt import writing
     from ernie_rt.cli.output import status, write
     from ernie_rt_serve.bench.connection import Client
     from ernie_rt_serve.bench.figures import parse_limits
@@ -93,7 +93,7 @@ def serve(
     if plot is not None:
         check_plot(plot)
     if json_file is not None:
-        files.check_target(json_file)
+        writing.check_target(json_file)
     if seconds is None and requests is None:
         seconds = 30.0
     loads = parse_loads(concurrency, rate)
@@ -121,7 +121,7 @@ def serve(
         report = asyncio.run(measured())
     write(report_text(report))
     if json_file is not None:
-        with files.write_atomic(json_file) as file:
+        with writing.write_atomic(json_file) as file:
             file.write(msgspec.json.encode(report))
     if plot is not None:
         write_plot(plot, report)

@@ -214,7 +214,5 @@ TARGET = Target(
     share=1_200,
     excused={
         "a link that leaves its folder": "what is read here may be a link; `quantized` asks for own files",
-        "WriteError(": "nothing is written",
-        "_unwritable(": "nothing is written",
     },
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from ernie_rt.files import write_atomic
 from ernie_rt.runtime.row_store import MAGIC, SECRET, SECRET_BYTES, RowStore
+from ernie_rt.writing import write_atomic
 from fuzz.mutations import TEXTS, damaged
 from fuzz.target import Attempt, Target
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ernie_rt import files
+from ernie_rt import writing
 from ernie_rt.errors import CapacityError, FileFormatError, OptionError, WriteError
 from ernie_rt_serve.batch import answers
 from ernie_rt_serve.batch.answers import BEGINNING
@@ -218,7 +218,7 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path: Path, monkeyp
 
 def test_standard_input_that_cannot_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"{}")))
-    monkeypatch.setattr(files, "temporary_file", lambda: open("/dev/full", "w+b"))  # noqa: PTH123, SIM115
+    monkeypatch.setattr(writing, "temporary_file", lambda: open("/dev/full", "w+b"))  # noqa: PTH123, SIM115
     with pytest.raises(WriteError, match="nothing can be kept in the folder for temporary files; found No space left"):
         run(Job(requests=STREAM, answers=STREAM))
 
