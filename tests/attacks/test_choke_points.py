@@ -150,7 +150,6 @@ KINDS: Mapping[str, Kind] = {
             "ernie_rt/weights/cache.py": "quantised weights, by names that it made",
             "ernie_rt/weights/folder.py": "files of a folder that is being written, by names that it made",
             "ernie_rt/weights/quantize.py": "files of a folder that is being written, by names that it made",
-            "ernie_rt/temporary.py": "what an interrupted writer has left, by names that it made",
             "ernie_rt/weights/stamps.py": "remembered digests, by names that it made",
         },
     ),
