@@ -222,7 +222,7 @@ def test_defaults_of_a_checkpoint(
     [
         ({"temperature": -1}, r"generation_config.json: temperature is out of range; .*Correct the file"),
         ({"do_sample": True, "top_p": "high"}, "top_p is out of range"),
-        ({"eos_token_id": "</s>"}, "stop_ids"),
+        ({"eos_token_id": "</s>"}, "a token id in eos_token_id is out of range"),
         ({"max_new_tokens": 8.5}, "max_new_tokens must be a whole number above 0"),
         ({"temperature": float("nan")}, "temperature is out of range.*found NaN is not a JSON number"),
         ({"temperature": 10**400}, "temperature is out of range"),

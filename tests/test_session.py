@@ -348,7 +348,7 @@ def test_too_little_memory_is_said_before_a_weight_is_read(backend: str) -> None
 def test_a_cache_beyond_the_machine_is_refused() -> None:
     source = Counting()
     with pytest.raises(CapacityError, match="does not fit into the memory that is free"):
-        synthetic(max_sequences=1 << 40, weights=source)
+        synthetic(max_sequences=1 << 20, weights=source)
     assert source.filled == []
 
 

@@ -75,7 +75,7 @@ RIGHT: Final[dict[str, Any]] = {
         "logit_bias": {"5": -1},
         "stop_token_ids": [7],
         "min_tokens": 0,
-        "priority": -1,
+        "priority": 2,
         "response_format": {"type": "text"},
     },
     "/tokenize": {"prompt": "Once", "return_token_strs": True},
