@@ -184,7 +184,7 @@ class Quantizer:
 
     def __call__(self, weight: Weight, put: Put) -> float | None:
         if not weight.storage.packed:
-            put(_finite(_numbers(self._source, weight), weight))
+            put(_numbers(self._source, weight))
             return None
         error = energy = 0.0
 
@@ -225,7 +225,7 @@ class Converter:
     def __call__(self, weight: Weight, put: Put) -> float | None:
         name, stored = weight.name, weight.storage
         if not stored.packed:
-            put(_finite(_numbers(self._source, weight), weight))
+            put(_numbers(self._source, weight))
             return None
         total, step = math.prod(weight.type.shape()) // math.prod(weight.row), _rows_at_once(weight)
         starts = range(0, total, step)
@@ -239,18 +239,6 @@ def _numbers(source: WeightSource, weight: Weight, index: tuple[int, ...] = ()) 
     out = np.empty(weight.type.shape()[len(index) :], weight.parts["data"].dtype)
     source.fill(weight, "data", out, index)
     return out
-
-
-def _finite(numbers: Array, weight: Weight) -> Array:
-    """The numbers of a weight that is kept as it is; CheckpointError where there are any that nothing computes with."""
-    flat = numbers.reshape(-1)
-    if not all(np.isfinite(flat[start : start + PIECE]).all() for start in range(0, flat.size, PIECE)):
-        raise CheckpointError(
-            f"numbers that are NaN or infinite, or beyond {weight.type.dtype}",
-            where=weight.name,
-            hint="Fetch the checkpoint again; if it is float16 that has no room for them, choose another dtype",
-        )
-    return numbers
 
 
 def _put_parts(pieces: Iterable[Parts], put: Put) -> None:
