@@ -1,7 +1,7 @@
 # `make demo` and `make test` set up .venv first, when it is missing or older than what it is made from.
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-optimized test-hashes test-long fuzz faults check audit sbom bench docs wheels dist clean
 
