@@ -30,7 +30,7 @@ test-long: .venv/.ready  ## what takes minutes
 	$(PYTEST) -m long
 
 INPUTS ?= 4000000
-fuzz: .venv/.ready  ## hostile inputs for every reader: an hour of two cores, or as many as INPUTS says
+fuzz: .venv/.ready  ## hostile inputs for every reader, as many as INPUTS says: the whole takes long
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --jobs 2 --inputs $(INPUTS) --json build/fuzz.json
 
 faults: .venv/.ready  ## kills, calls that fail, full disks, losses of power: all of it, and the figures as JSON
