@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 import pytest
@@ -14,16 +13,6 @@ from ernie_rt_serve.settings import Settings
 from support.serving import Served, serving
 
 KEY = "sk-first"
-
-
-@pytest.fixture(autouse=True)
-def log() -> Iterator[None]:
-    """What a command has set up of the log is gone after a test."""
-    log = logging.getLogger("ernie_rt_serve")
-    before = log.handlers, log.propagate, log.level
-    yield
-    log.handlers, log.propagate = before[:2]
-    log.setLevel(before[2])
 
 
 @pytest.fixture(scope="session")
