@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-SECONDS: Final = 2.0
-"""Of the processor: twice what any takes where no other program shares the core."""
+SECONDS: Final = 3.0
+"""Of the processor: three times what any takes, since a core is shared with other programs."""
 BYTES: Final = 100 << 20
 """What a hostile file may cost in memory beyond its own size."""
 PATIENCE: Final = 20
