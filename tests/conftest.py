@@ -37,13 +37,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def log() -> Iterator[None]:
-    """What `ernie-rt serve` has set up of the log, called in this process, is gone after a test."""
-    log = logging.getLogger("ernie_rt_serve")
-    before = log.handlers, log.propagate, log.level
-    yield
-    log.handlers, log.propagate = before[:2]
-    log.setLevel(before[2])
+def log() -> None:
+    """The log begins each test as it is imported: `ernie-rt serve` in this process sets it up, and so do libraries."""
+    for name, each in list(logging.root.manager.loggerDict.items()):
+        if isinstance(each, logging.Logger) and name.startswith(("ernie_rt", "uvicorn")):
+            each.handlers, each.propagate, each.disabled = [], True, False
+            each.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
