@@ -19,6 +19,7 @@ pytest.register_assert_rewrite("faults", "fuzz", "support")
 from safetensors.numpy import load_file, save_file
 
 from browser import Browser, browser, chromium
+from ernie_rt.planning.machine import this_machine
 from ernie_rt.text import sandbox
 from support.figures import worst
 from support.untrained import write_untrained
@@ -43,6 +44,14 @@ def log() -> None:
         if isinstance(each, logging.Logger) and name.startswith(("ernie_rt", "uvicorn")):
             each.handlers, each.propagate, each.disabled = [], True, False
             each.setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def unmeasured() -> Iterator[None]:
+    """This machine is measured again, and what a test lets be measured is forgotten after it."""
+    this_machine.cache_clear()
+    yield
+    this_machine.cache_clear()
 
 
 @pytest.fixture(scope="session")

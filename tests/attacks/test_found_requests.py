@@ -68,6 +68,7 @@ def test_an_answer_that_is_no_json_is_written_as_text() -> None:
     assert answer_of("a", "b", (200, b"[" * 5000)).response is not None
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_command_without_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(*_: object) -> float:
         raise MemoryError("Unable to allocate 256. MiB")

@@ -114,6 +114,7 @@ def test_a_cache_that_cores_share_counts_once(tmp_path: Path, monkeypatch: pytes
     assert cache_bytes() == 64 * MIB
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_this_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(measuring, "product_flops", lambda: 1e11)
@@ -122,12 +123,8 @@ def test_this_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cache_bytes", lambda: 384 * MIB)
     features = frozenset({"avx512_vnni", "avx512_bf16", "amx", "avx2"})
     monkeypatch.setattr(machine, "this_cpu", lambda: machine.Cpu("A CPU", 96, features, 32 * GIB))
-    this_machine.cache_clear()
-    try:
-        device = this_machine()
-        assert this_machine() is device
-    finally:
-        this_machine.cache_clear()
+    device = this_machine()
+    assert this_machine() is device
     assert asked == [(64, 1152 * MIB)]
     assert (device.name, device.kind, device.memory_bytes, device.bandwidth) == ("A CPU", "cpu", 16 * GIB, 5e10)
     assert device.flops == {"float32": 1e11, "bfloat16": 16e11, "int8": 32e11}
@@ -135,14 +132,11 @@ def test_this_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "64 threads" in device.source
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_little_memory_is_not_filled_to_measure_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(measuring, "product_flops", lambda: 1e11)
     monkeypatch.setattr(measuring, "read_bandwidth", lambda threads, nbytes: asked.append(nbytes) or 5e10)
     monkeypatch.setattr(machine, "available_memory", lambda: 512 * MIB)
-    this_machine.cache_clear()
-    try:
-        this_machine()
-    finally:
-        this_machine.cache_clear()
+    this_machine()
     assert asked == [64 * MIB]
