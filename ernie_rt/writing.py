@@ -33,11 +33,17 @@ _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOFOLLOW
 T = TypeVar("T")
 
 
-def check_target(path: Path) -> None:
+def check_targets(*paths: Path | None) -> None:
     """WriteError where no file could be written: what is no folder is above it, or what is no file is there already.
 
-    For whoever wants to say so before the work whose outcome is written.
+    For whoever wants to say so before the work whose outcome is written. None is an option that was not given.
     """
+    for path in paths:
+        if path is not None:
+            _check_target(path)
+
+
+def _check_target(path: Path) -> None:
     if "\0" in str(path):
         raise WriteError("cannot be written", where=ascii(str(path)), found="a null character in the path")
     try:
@@ -73,7 +79,7 @@ def write_atomic(path: Path, *, overwrite: bool = True, mode: int = 0o666) -> It
     that was killed goes.
     """
     _check_name(path)
-    check_target(path)
+    _check_target(path)
     try:
         if not overwrite:
             _check_free(path)

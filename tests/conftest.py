@@ -18,10 +18,15 @@ pytest.register_assert_rewrite("faults", "fuzz", "support")
 
 from safetensors.numpy import load_file, save_file
 
+import ernie_rt
 from browser import Browser, browser, chromium
+from ernie_rt import Model
 from ernie_rt.planning.machine import this_machine
 from ernie_rt.text import sandbox
+from ernie_rt_serve.access import Keys
+from ernie_rt_serve.settings import Settings
 from support.figures import worst
+from support.serving import KEY, Served, serving
 from support.untrained import write_untrained
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for the tests that import onnxruntime themselves
@@ -61,6 +66,20 @@ def program() -> Iterator[Browser]:
     assert path is not None
     with browser(path) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[Model]:
+    """The demo model, for servers."""
+    with ernie_rt.load("demo", backend="onnx", max_sequences=4, max_context=512, threads=1) as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def locked(demo: Model) -> Iterator[Served]:
+    """A server of the demo model, for who has one of two keys."""
+    with serving(demo, Settings("demo", keys=Keys.of([KEY, "sk-second"]))) as served:
+        yield served
 
 
 @pytest.fixture(scope="session")

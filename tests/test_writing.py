@@ -171,7 +171,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, overwrite: bool) -> Non
 def test_a_folder_that_one_may_not_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (tmp_path, os.W_OK))  # root always may
     with pytest.raises(WriteError, match=r"a folder that you may not write to\. Name a file elsewhere"):
-        writing.check_target(tmp_path / "out")
+        writing.check_targets(None, tmp_path / "out")
 
 
 def test_a_path_that_no_system_has(tmp_path: Path) -> None:

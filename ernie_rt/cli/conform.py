@@ -69,10 +69,9 @@ def conform(
     failed, or passed that was declared to fail.
     """
     from ernie_rt.conformance.suite import Suite
-    from ernie_rt.writing import check_target
+    from ernie_rt.writing import check_targets
 
-    if html is not None:
-        check_target(html)
+    check_targets(html)
     suite = Suite(backend, None, device, dtype, storage, full, expect, model)
     levels = tuple(level or suite.levels)
     suite.checks(levels)

@@ -63,10 +63,9 @@ def diff(
     from ernie_rt.contract.protocols import MAX_PATCHES
     from ernie_rt.location import locate
     from ernie_rt.text.chat import ChatPrompt, encode_parts
-    from ernie_rt.writing import check_target
+    from ernie_rt.writing import check_targets
 
-    if html is not None:
-        check_target(html)
+    check_targets(html)
     contenders = Contender.parse(a), Contender.parse(b)
     media = Sight(max_pixels, fps, max_frames).media(images, videos)
     text = read_prompt(prompt, file)

@@ -75,15 +75,14 @@ def plan(
     from ernie_rt.planning.plan import make_plan
     from ernie_rt.planning.seeing import Shown
     from ernie_rt.vision.grid import usual_pixels
-    from ernie_rt.writing import check_target
+    from ernie_rt.writing import check_targets
 
     if dtype != "auto" and dtype not in FLOATS:
         raise OptionError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(FLOATS)}")
     if device == "list":
         table([["DEVICE", "KIND", "MEMORY", "BANDWIDTH", "FIGURES FROM"], *map(_device_row, known_devices())])
         return
-    if html is not None:
-        check_target(html)
+    check_targets(html)
     described, host = describe(model), PluginHost()
     config = described.config.text_alone if text_only else described.config
     with status() as tell:

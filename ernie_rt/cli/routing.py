@@ -12,7 +12,7 @@ from ernie_rt.cli import options as opt
 from ernie_rt.cli.output import colourful, heat, screen_width, write
 from ernie_rt.cli.prompts import read_prompt
 from ernie_rt.errors import ContextError, OptionError, PromptError
-from ernie_rt.writing import check_target
+from ernie_rt.writing import check_targets
 
 if TYPE_CHECKING:
     from ernie_rt.location import Located
@@ -63,9 +63,7 @@ def routing(
     from ernie_rt.cli.pictures import Sight, most_patches
     from ernie_rt.location import locate
 
-    for drawing in (html, svg):
-        if drawing is not None:
-            check_target(drawing)
+    check_targets(html, svg)
     media = Sight(max_pixels, fps, max_frames).media(images, videos)
     if media and lines:
         raise OptionError("--lines are texts, and pictures belong to one", hint="Leave one out")

@@ -26,7 +26,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
     That is said before anything is computed for it.
     """
-    writing.check_target(path)
+    writing.check_targets(path)
     if not overwrite and os.path.lexists(path):
         raise WriteError(
             "cannot be written", where=str(path), found="something is there", hint="Choose another path, or --overwrite"

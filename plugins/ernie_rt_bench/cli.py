@@ -117,9 +117,7 @@ def bench(
         )
     if plot is not None and plot.suffix != ".svg":
         raise OptionError("--plot has no known ending", expected="a .svg file", found=plot.name)
-    for path in (markdown, plot):
-        if path is not None:
-            writing.check_target(path)
+    writing.check_targets(markdown, plot)
     contexts = (prompt,) if depth is None else tuple(dict.fromkeys((prompt, depth)))
     if image is not None and vs:
         raise OptionError("--image measures ernie-rt alone", hint="Leave --vs out")

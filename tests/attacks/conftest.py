@@ -1,4 +1,4 @@
-"""The demo model, and servers of it."""
+"""A server of the demo model, as a command starts it."""
 
 from __future__ import annotations
 
@@ -6,30 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-import ernie_rt
 from ernie_rt import Model
-from ernie_rt_serve.access import Keys
 from ernie_rt_serve.settings import Settings
 from support.serving import Served, serving
-
-KEY = "sk-first"
-
-
-@pytest.fixture(scope="session")
-def demo() -> Iterator[Model]:
-    with ernie_rt.load("demo", backend="onnx", max_sequences=4, max_context=512, threads=1) as model:
-        yield model
 
 
 @pytest.fixture(scope="session")
 def server(demo: Model) -> Iterator[Served]:
     """Serves it to everybody on this machine, as `ernie-rt serve demo` does."""
     with serving(demo, Settings("demo", own_hosts=True)) as served:
-        yield served
-
-
-@pytest.fixture(scope="session")
-def locked(demo: Model) -> Iterator[Served]:
-    """Serves it to who has one of two keys."""
-    with serving(demo, Settings("demo", keys=Keys.of([KEY, "sk-second"]))) as served:
         yield served

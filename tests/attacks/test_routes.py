@@ -10,10 +10,11 @@ import pytest
 from ernie_rt_serve.access import Keys
 from ernie_rt_serve.app import ENTRIES
 from ernie_rt_serve.routing import Entry
+from support import serving
 from support.serving import Served
 from support.wire import head, statuses, told
 
-KEY = b"sk-first"
+KEY = serving.KEY.encode()
 CLOSE = b"Connection: close"
 READ = [entry for entry in ENTRIES if entry.method == "POST"]
 

@@ -12,9 +12,8 @@ from ernie_rt.errors import OptionError
 from ernie_rt_serve.access import NO_KEYS, Keys
 from ernie_rt_serve.app import ENTRIES, make_app
 from ernie_rt_serve.settings import Settings
-from support.serving import Served, ask, run
+from support.serving import KEY, Served, ask, run
 
-KEY = "sk-first"
 PUBLIC = {"/health", "/ready", "/"}
 LOCKED = [entry for entry in ENTRIES if entry.path not in PUBLIC and not entry.path.startswith("/page/")]
 

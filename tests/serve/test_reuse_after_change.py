@@ -14,9 +14,7 @@ import openai
 import pytest
 
 import ernie_rt
-from support.serving import Served, serving
-
-from .conftest import KEY
+from support.serving import KEY, Served, serving
 
 PAGE = (Path(__file__).parents[2] / "docs" / "prefix-cache.md").read_text("utf-8")
 OTHER_KEY = "sk-second"

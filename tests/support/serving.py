@@ -23,6 +23,8 @@ from ernie_rt_serve.service import Service
 from ernie_rt_serve.settings import Settings
 
 SETTINGS = Settings("demo")
+KEY = "sk-first"
+"""What the server asks for that the fixture `locked` starts."""
 
 
 def run(body: Callable[[], Awaitable[None]], seconds: float = 60) -> None:

@@ -32,7 +32,7 @@ def check_plot(path: Path) -> None:
     """OptionError for a file that is to be neither SVG nor a page, WriteError for one that cannot be written."""
     if path.suffix not in (".svg", ".html"):
         raise OptionError("--plot has no known ending", expected="a .svg or .html file", found=path.name)
-    writing.check_target(path)
+    writing.check_targets(path)
 
 
 def write_plot(path: Path, report: Report) -> None:

@@ -92,8 +92,7 @@ def serve(
 
     if plot is not None:
         check_plot(plot)
-    if json_file is not None:
-        writing.check_target(json_file)
+    writing.check_targets(json_file)
     if seconds is None and requests is None:
         seconds = 30.0
     loads = parse_loads(concurrency, rate)
