@@ -23,6 +23,7 @@ from support.attempts import attempt, refused, refused_each
 from support.drawn import MOE, write_drawn
 from support.exports import forge, graph, node, read
 from support.hostile import DOORS, put
+from support.protobuf import field, varint
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +36,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "folder"))
-
-
-def varint(value: int) -> bytes:
-    groups = bytearray()
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*groups, value])
-
-
-def field(number: int, payload: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(payload)) + payload
 
 
 def nested(levels: int, inner: bytes = b"") -> bytes:

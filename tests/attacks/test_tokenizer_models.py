@@ -8,18 +8,7 @@ from pathlib import Path
 
 from support.attempts import accepted_each, refused_each
 from support.hostile import DOORS, copied, put
-
-
-def varint(value: int) -> bytes:
-    groups = bytearray()
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*groups, value])
-
-
-def field(number: int, payload: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(payload)) + payload
+from support.protobuf import field, varint
 
 
 def piece(name: bytes, score: float = 0.0, kind: int = 1) -> bytes:
@@ -27,7 +16,8 @@ def piece(name: bytes, score: float = 0.0, kind: int = 1) -> bytes:
 
 
 def pieces(count: int, kind: bytes = b"") -> bytes:
-    return b"".join(field(1, field(1, b"%07x" % number) + kind) for number in range(count))
+    before, after = field(1, field(1, b"%07x" % 0) + kind).split(b"%07x" % 0)  # all are as long
+    return b"".join(before + b"%07x" % number + after for number in range(count))
 
 
 UNUSABLE, MANY, OTHERS = "not a usable SentencePiece model", "of too many pieces", "more tokens than the model has"

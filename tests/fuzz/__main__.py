@@ -14,6 +14,9 @@ from pathlib import Path
 from fuzz.running import OFTEN, Fault, Outcome, Run, reached
 from fuzz.target import known, named
 
+EVERY = 30
+"""Seconds from one line about how far it is to the next."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
@@ -36,7 +39,17 @@ def main() -> int:
     if inputs is None and asked.seconds is None:
         inputs = sum(target.share for target in targets)
     started = time.monotonic()
-    outcomes = Run(targets, jobs=asked.jobs, first=asked.first).until(inputs=inputs, seconds=asked.seconds)
+    run = Run(targets, jobs=asked.jobs, first=asked.first)
+    shown = started
+
+    def progress() -> None:
+        nonlocal shown
+        if time.monotonic() - shown > EVERY:
+            shown = time.monotonic()
+            done, faults = (sum(each) for each in zip(*((o.inputs, len(o.faults)) for o in run.outcomes), strict=True))
+            print(f"after {shown - started:.0f} s: {done:,} inputs, {faults} faults", file=sys.stderr)
+
+    outcomes = run.until(inputs=inputs, seconds=asked.seconds, progress=progress)
     checks = reached(outcomes)
     for outcome in outcomes:
         show(outcome, checks)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Final
 
+from support.protobuf import varint
+
 BORDERS: Final = (
     0, 1, 2, 7, 8, 127, 128, 255, 256, 1023, 1024, 4096, 32767, 32768, 65535, 65536, (1 << 24) - 1, 1 << 24,
     (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, (1 << 53) + 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1,
@@ -184,17 +186,6 @@ def damaged(rng: Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
             case _:
                 changing[at : at + size] = bytes(size)
     return bytes(changing)
-
-
-def varint(number: int) -> bytes:
-    """A number as protobuf writes it."""
-    number %= 1 << 64
-    data = bytearray()
-    while number > 127:
-        data.append(number & 127 | 128)
-        number >>= 7
-    data.append(number)
-    return bytes(data)
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -111,8 +111,11 @@ class Run:
         self._again: list[_Batch] = []
         self._running: dict[int, _Child] = {}
 
-    def until(self, *, inputs: int | None = None, seconds: float | None = None) -> list[Outcome]:
-        """Until so many inputs of all targets, in proportion to their shares, or for so many seconds."""
+    def until(
+        self, *, inputs: int | None = None, seconds: float | None = None, progress: Callable[[], None] | None = None
+    ) -> list[Outcome]:
+        """Until so many inputs of all targets, in proportion to their shares, or for so many seconds; `progress` is
+        told of each batch's end."""
         end = None if seconds is None else time.monotonic() + seconds
         shares = sum(outcome.target.share for outcome in self.outcomes)
         wanted = {
@@ -127,6 +130,8 @@ class Run:
             if not self._running:
                 return self.outcomes
             self._reap()
+            if progress is not None:
+                progress()
 
     def _take(self, wanted: dict[str, int | None], end: float | None) -> _Batch | None:
         while self._again:
