@@ -20,6 +20,10 @@ from ernie_rt.worker import Worker, folders_of
 CPU_SECONDS: Final = 1.0
 MEMORY_BYTES: Final = 256 * MIB
 OUTPUT_BYTES: Final = 4 * MIB
+OWN_BYTES: Final = MIB // 4
+REPEATS: Final = 4
+"""A template writes at most so much of its own, and so often what it is given; else a few words would become millions
+of characters, and to make tokens of each takes a hundred times its memory."""
 WALL_SECONDS: Final = 5.0
 """The last resort, for a child that waits instead of working; generous, since the machine may be busy."""
 TEMPLATE_BYTES: Final = MIB
@@ -49,7 +53,8 @@ class Renderer:
         return Renderer, ()
 
     def render(self, template: str, contexts: Sequence[Mapping[str, Any]], where: str) -> list[str | None]:
-        """Render `template` with each of `contexts` (JSON values), within 1 s, 256 MB and 4 MB of output for all.
+        """Render `template` with each of `contexts` (JSON values), within 1 s, 256 MiB, and for all 4 MiB of output, or
+        256 KiB and four times what they hold where that is less.
 
         The first must succeed, or TemplateError says why not; others may fail, which gives None. TemplateLimitError
         when a limit is exceeded. ErnieRtError where no process can be started. It has none of this one's open files,
@@ -62,12 +67,9 @@ class Renderer:
             raise TemplateLimitError(
                 "the chat template is too large", where=where, expected=f"at most {TEMPLATE_BYTES} bytes"
             )
-        request = {
-            "template": template,
-            "contexts": list(contexts),
-            "cpu_seconds": CPU_SECONDS,
-            "output_bytes": OUTPUT_BYTES,
-        }
+        request = {"template": template, "contexts": list(contexts), "cpu_seconds": CPU_SECONDS}
+        given = len(json.dumps(request["contexts"]))
+        request["output_bytes"] = min(OUTPUT_BYTES, OWN_BYTES + REPEATS * given)
         answer = self._ask(json.dumps(request).encode(), where)
         match answer:  # of a process that the template may have taken over
             case {"texts": [str(), *others] as texts} if all(text is None or isinstance(text, str) for text in others):
@@ -99,7 +101,7 @@ class Renderer:
             found = f"its process was ended by signal {-code}"
         else:
             raise TemplateError("the chat template's process gave no answer", where=where, hint=HINT)
-        limits = f"{CPU_SECONDS:g} s, {MEMORY_BYTES // MIB} MiB and {OUTPUT_BYTES // MIB} MiB of output"
+        limits = f"{CPU_SECONDS:g} s, {MEMORY_BYTES // MIB} MiB and a few times what it is given"
         raise TemplateLimitError(
             "the chat template was stopped", where=where, expected=f"{limits} to be enough", found=found, hint=HINT
         )

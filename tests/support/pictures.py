@@ -80,24 +80,29 @@ def kept_workers() -> Iterator[None]:
         kept.end()
 
 
+MOST_FILES = 50
+"""That one process decodes: what it may compute is for one."""
+
+
 class KeptWorkers:
     def __init__(self) -> None:
-        self._idle: dict[str, list[Worker]] = {"picture": [], "video": []}
+        self._idle: dict[str, list[tuple[Worker, int]]] = {"picture": [], "video": []}
 
     def __call__(self, script: Any, arguments: Any, *words: Any) -> KeptWorker:
         idle = self._idle[arguments[0]]
-        return KeptWorker(idle.pop() if idle else Worker(script, arguments, *words), idle)
+        return KeptWorker(*(idle.pop() if idle else (Worker(script, arguments, *words), MOST_FILES)), idle)
 
     def end(self) -> None:
-        for worker in chain(*self._idle.values()):
+        for worker, _ in chain(*self._idle.values()):
             worker.end()
 
 
 class KeptWorker:
-    """One that is at a file; it comes back to those that are idle if it has answered all that it was asked."""
+    """One that is at a file; it comes back to those that are idle if it has answered all that it was asked, and may
+    have more files."""
 
-    def __init__(self, worker: Worker, idle: list[Worker]) -> None:
-        self._worker, self._idle = worker, idle
+    def __init__(self, worker: Worker, files: int, idle: list[tuple[Worker, int]]) -> None:
+        self._worker, self._files, self._idle = worker, files, idle
         self._well = True
 
     def ask(self, *asked: Any) -> tuple[bool, bytes | None]:
@@ -106,8 +111,8 @@ class KeptWorker:
         self._well = answer is not None
         return taken, answer
 
-    def end(self) -> tuple[bool, int]:
-        if not self._well:
+    def end(self, kept: bool = True) -> tuple[bool, int]:
+        if not (kept and self._well) or self._files == 1:
             return self._worker.end()
-        self._idle.append(self._worker)
+        self._idle.append((self._worker, self._files - 1))
         return False, 0

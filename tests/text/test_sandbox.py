@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,8 +68,9 @@ def test_what_a_template_raises_is_told(renderer: Renderer) -> None:
 
 def test_output_within_the_limits_arrives_whole(renderer: Renderer) -> None:
     """That of a context that fails, as `bos_token` is missing in the second one, is None."""
-    (text, other) = renderer.render("{{ bos_token * n }}\0\u2028é", [{**CONTEXT, "n": 1_000_000}, {"n": 1}], "x")
-    assert text == "<s>" * 1_000_000 + "\0\u2028é"
+    said = "<s>" * 300_000
+    (text, other) = renderer.render("{{ bos_token * 3 }}\0\u2028é", [{**CONTEXT, "bos_token": said}, {}], "x")
+    assert text == said * 3 + "\0\u2028é"
     assert other is None
 
 
@@ -108,13 +110,24 @@ def test_what_filters_load_is_there(renderer: Renderer, template: str) -> None:
     assert renderer.render(template, [CONTEXT], "x")
 
 
-def test_output_is_counted_in_bytes(renderer: Renderer) -> None:
-    count = sandbox.OUTPUT_BYTES // 2
-    assert renderer.render("{{ 'é' * n }}", [{"n": count}], "x") == ["é" * count]
+@pytest.mark.parametrize("given", ["", "x" * 1000, "x" * (1 << 20)])
+def test_output_is_counted_in_bytes(given: str, renderer: Renderer) -> None:
+    """At most four times what a template is given and 256 KiB, and never more than 4 MiB."""
+    context = {"given": given, "n": f"{0:07}"}
+    count = min(4 << 20, (256 << 10) + 4 * len(json.dumps([context]))) // 2
+    context["n"] = f"{count:07}"
+    assert renderer.render("{{ 'é' * (n | int) }}", [context], "x") == ["é" * count]
     with pytest.raises(TemplateLimitError, match="bytes of output"):
-        renderer.render("{{ 'é' * n }}", [{"n": count + 1}], "x")
+        renderer.render("{{ 'é' * (n | int + 1) }}", [context], "x")
     with pytest.raises(TemplateLimitError, match="bytes of output"):
-        renderer.render("{% for i in range(2) %}{{ 'é' * n }}{% endfor %}", [{"n": 9}, {"n": count // 2 - 4}], "x")
+        renderer.render("{% for i in range(2) %}{{ 'é' * (n | int) }}{% endfor %}", [context], "x")
+
+
+def test_output_of_all_contexts_counts(renderer: Renderer) -> None:
+    texts = [{"n": n} for n in (9, 65_600)]
+    assert renderer.render("{{ 'é' * n }}", texts, "x") == ["é" * 9, "é" * 65_600]
+    with pytest.raises(TemplateLimitError, match="bytes of output"):
+        renderer.render("{{ 'é' * n }}", [{"n": 65_600}, {"n": 65_600}], "x")
 
 
 def test_time_is_each_renderings_own(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:

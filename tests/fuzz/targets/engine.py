@@ -27,4 +27,4 @@ def start(folder: Path) -> Attempt:
     return attempt
 
 
-TARGET = Target("engine", ("ernie_rt.runtime.intake",), start, share=40)
+TARGET = Target("engine", ("ernie_rt.runtime.intake",), start, share=80)

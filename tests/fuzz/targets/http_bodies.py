@@ -47,7 +47,8 @@ def _given(*parts: object, role: str = "user") -> dict[str, Any]:
 
 
 EXTRA: Final[tuple[dict[str, Any], ...]] = (
-    {"n": 64}, {"best_of": 2}, {"functions": [{}]}, {"background": True}, {"container": "x"}, {"suffix": "x"},
+    {"priority": -1}, {"priority": -1}, {"n": 64},
+    {"best_of": 2}, {"functions": [{}]}, {"background": True}, {"container": "x"}, {"suffix": "x"},
     {"model": "gpt-4"}, {"tokens": [-1]}, {"cache_salt": ""}, {"stop_token_ids": [2**40]}, {"seed": 2**64},
     {"temperature": 1e-5}, {"stop": [""]}, {"logit_bias": {"999999": 1}}, {"logit_bias": {"x": 1}},
     {"max_tokens": 10**6}, {"top_p": 0},

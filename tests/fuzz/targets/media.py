@@ -6,6 +6,7 @@ Decoding is done by child processes, which stay for the next file here.
 from __future__ import annotations
 
 import io
+import json
 import os
 from pathlib import Path
 from random import Random
@@ -21,11 +22,11 @@ from ernie_rt.vision.image import load_image
 from ernie_rt.vision.item import Item
 from ernie_rt.vision.video import load_video
 from fuzz.chains import one_of
-from fuzz.mutations import BORDERS, TEXTS
+from fuzz.mutations import BORDERS, TEXTS, changed, damaged, json_bytes, value
 from fuzz.target import Attempt, Target
 from support.changed_media import mutated, pictures, sealed, videos
 from support.media import noise, png
-from support.pictures import KeptWorkers
+from support.pictures import KeptWorker, KeptWorkers
 
 WHOLE: Final[dict[Kind, list[tuple[str, bytes]]]] = {"picture": pictures(), "video": videos()[:3]}
 SIZES: Final = (
@@ -57,8 +58,52 @@ WRONG: Final[tuple[tuple[Kind, Any, dict[str, Any]], ...]] = (
 """What cannot be, each in a way of its own."""
 
 
+class Lying(KeptWorkers):
+    """Processes that answer as if what they decode had taken them over, while there is a `lie`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lie: Random | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        worker = super().__call__(*arguments)
+        return worker if self.lie is None else Liar(worker, self.lie)
+
+
+class Liar:
+    def __init__(self, worker: KeptWorker, rng: Random) -> None:
+        self._worker, self._rng = worker, rng
+        self._true = rng.choice((0, 1))
+        """How many answers are still true."""
+
+    def ask(self, *asked: Any) -> tuple[bool, bytes | None]:
+        taken, answer = self._worker.ask(*asked)
+        self._true -= 1
+        return taken, answer if answer is None or self._true >= 0 else self._lie(answer)
+
+    def _lie(self, answer: bytes) -> bytes:
+        line, _, data = bytes(answer).partition(b"\n")
+        rng = self._rng
+        match rng.randrange(5):
+            case 0:
+                line = json_bytes(rng, changed(rng, json.loads(line)))
+            case 1:
+                line = json_bytes(
+                    rng, {"size": rng.choice(([1, 1], [3, value(rng)])), rng.choice(("fps", "frames")): 1}
+                )
+            case 2:
+                line = damaged(rng, line)
+            case _:
+                data = rng.choice((data[:-1], data + b"x", b""))
+        return line + b"\n" + data
+
+    def end(self) -> tuple[bool, int]:
+        return self._worker.end(kept=False)  # it may be in the middle of something
+
+
 def start(folder: Path) -> Attempt:
-    decoding.Worker = KeptWorkers()  # type: ignore[assignment, misc]
+    workers = Lying()
+    decoding.Worker = workers  # type: ignore[assignment, misc]
     os.chdir(folder)
     os.mkfifo("pipe")
     Path("link").symlink_to("/etc/passwd")
@@ -74,6 +119,7 @@ def start(folder: Path) -> Attempt:
         if isinstance(source, bytes) and rng.random() < 0.2:
             Path("file").write_bytes(source)
             source = rng.choice(("file", Path("file")))
+        workers.lie = rng if rng.random() < 0.08 else None
         try:
             item = load(rng, kind, source, given)
         except MediaError as error:
@@ -133,7 +179,7 @@ TARGET = Target(
         "ernie_rt.vision.video",
     ),
     start,
-    share=300,
+    share=450,
     excused={
         "is not installed": "Pillow and PyAV are installed",
         "self._stopped": "no decoder dies or hangs, which is what is looked for",

@@ -78,7 +78,7 @@ def evil_edit(rng: Random) -> Callable[[onnx.ModelProto], Any]:
 
     def deep(model: onnx.ModelProto) -> None:
         inner = graph()
-        for _ in range(rng.choice((5, 20, 40))):
+        for _ in range(rng.choice((5, 20, 30))):  # of 34 protobuf would make none
             inner = graph(node(g=inner))
         model.graph.node.append(node(g=inner))
 
@@ -88,7 +88,7 @@ def evil_edit(rng: Random) -> Callable[[onnx.ModelProto], Any]:
         model.graph.node.add(op_type=kind, domain=domain, output=["x"])
 
     return rng.choice((
-        external, external, external, external, external, foreign_node, foreign_node, deep,
+        external, external, external, external, external, foreign_node, foreign_node, deep, deep,
         lambda model: model.graph.node.append(node(t=tensor)),
         lambda model: model.graph.node.append(node(g=graph(node(t=tensor), initializer=[tensor]))),
         lambda model: model.graph.sparse_initializer.add(),
@@ -223,7 +223,8 @@ class Folder:
             case 2:
                 said["files"][rng.choice((*PLACES, TABLES, MANIFEST))] = rng.choice(("0" * 64, value(rng)))
             case 3:
-                del said["files"][rng.choice([name for name in sorted(said["files"]) if name not in JSONS])]
+                weights = [name for name in sorted(said["files"]) if name.endswith(".safetensors")]
+                del said["files"][rng.choice((*weights, *weights, TABLES, MANIFEST))]
             case 4 | 5:
                 facts = sorted(said.keys() - {"files", "graph", "format", "minimum_onnxruntime"})
                 said[rng.choice(facts)] = value(rng)

@@ -170,7 +170,7 @@ FILES: dict[str, tuple[Json, Callable[[Random], Json]]] = {
 
 
 def start(scratch: Path) -> Attempt:
-    config = small(model_type="ernie4_5", vocab_size=400)
+    config, short = (small(model_type="ernie4_5", vocab_size=size) for size in (400, 280))
     model = toy_model()
 
     def attempt(rng: Random) -> None:
@@ -187,7 +187,7 @@ def start(scratch: Path) -> Attempt:
                 (scratch / name).write_bytes(json_bytes(rng, draw(rng)))
             elif name == "tokenizer.json" or rng.random() < 0.5:
                 (scratch / name).write_bytes(json_bytes(rng, good))
-        use(Tokenizer.load(scratch, config))
+        use(Tokenizer.load(scratch, short if rng.random() < 0.025 else config))
 
     return attempt
 
