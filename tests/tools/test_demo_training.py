@@ -8,8 +8,8 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer_files: Path) -> P
 @pytest.fixture(scope="module")
 def encoder(folder: Path) -> Encoder:
     return Encoder(folder, demo_config(**SMALL))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """Several trainings here are of the same batches, and to draw one takes longer than to learn from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("demo.train.training_batch", cache(training_batch))
+        yield
 
 
 def numbers(trainer: Trainer) -> dict[str, torch.Tensor]:
