@@ -79,7 +79,7 @@ def parse_json(data: bytes, *, where: str, depth: int = 64, strict: bool = True,
             below: list[Any] = []
             for container in level:
                 for key, value in list(container.items() if isinstance(container, dict) else enumerate(container)):
-                    if any(isinstance(text, str) and not text.isascii() and not is_text(text) for text in (key, value)):
+                    if (isinstance(key, str) and not is_text(key)) or (isinstance(value, str) and not is_text(value)):
                         value = container[key] = unusable(f"a lone surrogate in the text at {key!a:.80}")
                     if isinstance(value, Unusable) and isinstance(key, str):
                         value.where = f"{where}: {key[:80]}"

@@ -100,10 +100,17 @@ def with_own_head(untrained: Path, tmp_path: Path) -> Path:
     return folder
 
 
+class KeptRenderer(sandbox.Renderer):
+    """One that whoever has no more use for it leaves to others."""
+
+    def close(self) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
 def one_renderer() -> Iterator[None]:
     """One child process is asked about all templates: to start one is most of what loading a model costs."""
-    renderer = sandbox.Renderer()
+    renderer = KeptRenderer()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sandbox, "Renderer", lambda: renderer)
         yield

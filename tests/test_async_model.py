@@ -40,13 +40,13 @@ async def text(stream: AsyncStream) -> str:
 def test_answers_are_those_of_the_model_alone(model: Model) -> None:
     async def body() -> None:
         async with AsyncModel(model) as served:
-            streams = [served.chat(ask(number)) for number in range(20)]
+            streams = [served.chat(ask(number)) for number in range(9)]
             streams += [served.generate("1 km = ", max_new_tokens=9, seed=3, temperature=0.7)]
             before = served.stats()
             texts = await asyncio.gather(*map(text, streams))
             after = served.stats()
             assert (after.batched - before.batched) / (after.steps - before.steps) > 2 and free(model)
-            alone = [model.chat(ask(number)) for number in range(20)]
+            alone = [model.chat(ask(number)) for number in range(9)]
             alone += [model.generate("1 km = ", max_new_tokens=9, seed=3, temperature=0.7)]
             assert texts == [answer.text for answer in alone]
             for stream, answer in zip(streams, alone, strict=True):

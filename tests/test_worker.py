@@ -58,7 +58,7 @@ def test_one_process_serves_all(renderer: Renderer) -> None:
 
 
 def test_a_killed_process_is_replaced(renderer: Renderer) -> None:
-    for _ in range(10):
+    for _ in range(3):
         renderer.render(GREETING, [CONTEXT], "x")
         killed = process(renderer)
         os.kill(killed, signal.SIGKILL)

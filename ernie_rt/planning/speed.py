@@ -74,6 +74,7 @@ class Predictor:
         self._tower: Counter[Node] = Counter() if vision is None else alike(vision.with_weights(held))
         self._device = device
         self._rates = rates
+        self._known: dict[object, tuple[float, float, dict[str, float]]] = {}
 
     def speed(
         self,
@@ -138,7 +139,13 @@ class Predictor:
         return self._worked(self._nodes, {"N": new, "C": context, "P": context, "L": 1, "F": 1 + seen})
 
     def _worked(self, nodes: Counter[Node], bindings: Bindings) -> tuple[float, float, dict[str, float]]:
-        """Bytes of weights and of the cache, and FLOPs by what is multiplied, each over the share that is reached."""
+        """Bytes of weights and of the cache, and FLOPs by what is multiplied, each over the share that is reached.
+
+        Worked out once: a plan asks for the same prompt in one context after the other.
+        """
+        asked = nodes is self._tower, *bindings.items()
+        if asked in self._known:
+            return self._known[asked]
         weights = cache = 0.0
         flops: dict[str, float] = {}
         for node, times in nodes.items():
@@ -148,6 +155,7 @@ class Predictor:
             cache += times * cost.cache_bytes / self._rates.cache
             rate = self._rate(max(read, key=lambda each: each[1])[0] if read else None)
             flops[rate.products] = flops.get(rate.products, 0.0) + times * cost.flops / rate.flops
+        self._known[asked] = weights, cache, flops
         return weights, cache, flops
 
     def _overhead(self, nodes: Counter[Node]) -> float:

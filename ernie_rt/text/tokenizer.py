@@ -54,6 +54,9 @@ class Tokenizer:
         vocabulary = read_vocabulary(folder, config.vocab_size)
         pieces = vocabulary.pieces + (b"",) * (config.vocab_size - len(vocabulary.pieces))
         hidden = frozenset(t.id for t in vocabulary.reserved if t.special and t.content not in ANSWER_TAGS)
+        shown = list(pieces)
+        for id in hidden:
+            shown[id] = b""
         specials = {token.content: token for token in vocabulary.reserved}
         return cls(
             vocab_size=len(vocabulary.pieces),
@@ -63,7 +66,7 @@ class Tokenizer:
             added=vocabulary.matched,
             spacing=vocabulary.spacing,
             notes=vocabulary.notes,
-            _shown=tuple(b"" if id in hidden else piece for id, piece in enumerate(pieces)),
+            _shown=tuple(shown),
             _specials=specials,
             _finder=TokenFinder(specials),
             _cutter=Cutter(vocabulary.matched, vocabulary.spacing),

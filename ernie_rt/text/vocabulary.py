@@ -92,11 +92,14 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
     shown |= {t.id: (spacing.normalize(t.content) if t.normalized else t.content).encode() for t in matched}
     texts = {id: name.replace(SPACE.encode(), b" ") for id, name in shown.items()}
     texts |= {id: bytes([int(stored.names[id][3:5], 16)]) for id in stored.byte_ids}
+    pieces = [b""] * (max(texts, default=-1) + 1)
+    for id, text in texts.items():
+        pieces[id] = text
     taken = {*stored.byte_ids, *(token.id for token in reserved)}
     return Vocabulary(
         stored.encode,
         tuple(name for id, name in stored.names.items() if id not in taken),
-        tuple(texts.get(id, b"") for id in range(max(texts, default=-1) + 1)),
+        tuple(pieces),
         tuple(reserved),
         tuple(matched),
         spacing,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,19 +49,26 @@ def test_the_demo(tmp_path: Path) -> None:
     assert answers == {"5 kilograms = 5000 grams\n"}
 
 
-def test_json(tmp_path: Path) -> None:
-    ran = command("export", "onnx", resolve("demo"), tmp_path / "out", "--json", "--threads", 1)
-    found = json.loads(ran.out)
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The demo as it is, and what was said of it as JSON. Nobody writes into it."""
+    out = tmp_path_factory.mktemp("exported") / "out"
+    return out, command("export", "onnx", resolve("demo"), out, "--json", "--threads", 1).out
+
+
+def test_json(exported: tuple[Path, str]) -> None:
+    out, told = exported
+    found = json.loads(told)
     assert found["files"].keys() >= {"model.onnx", "genai_config.json", "tokenizer.json", "ernie_rt.json"}
     assert (found["figures"], found["notes"]) == ({}, [])
-    verified = json.loads(command("verify", tmp_path / "out", "--numbers", "--json").out)
+    verified = json.loads(command("verify", out, "--numbers", "--json").out)
     assert verified["sha256"].keys() == found["files"].keys() - {"README.md"}
     assert found["sha256"] == {"model.onnx": verified["sha256"]["model.onnx"]}
     assert verified["figures"]["logits"] < 1e-4 and verified["notes"] == []
 
 
-def test_what_is_not_whole(tmp_path: Path) -> None:
-    command("export", "onnx", "demo", tmp_path / "out", "--threads", 1)
+def test_what_is_not_whole(exported: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(exported[0], tmp_path / "out")
     config = tmp_path / "out" / "genai_config.json"
     config.write_text(config.read_text().replace("top_k", "top_j"))
     ran = command("verify", tmp_path / "out")

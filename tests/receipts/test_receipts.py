@@ -50,6 +50,16 @@ def coarse() -> Iterator[Model]:
         yield model
 
 
+@pytest.fixture(scope="module")
+def receipt(eager: Model) -> Receipt:
+    return make_receipt(eager, eager.chat(QUESTION, margins=True, logprobs=5))
+
+
+@pytest.fixture(scope="module")
+def story(coarse: Model) -> Receipt:
+    return make_receipt(coarse, coarse.chat(STORY, seed=10, max_new_tokens=20, **WILD))
+
+
 def ran_on(model: Model) -> Ran:
     return Ran(model.choice.backend, model.choice.device, model.choice.dtype)
 
@@ -92,9 +102,8 @@ def test_a_seed_that_nobody_gave_is_in_the_receipt(eager: Model) -> None:
     assert answer.asked is not None and eager.generate(answer.asked.ids, **answer.asked.options).ids == answer.ids
 
 
-def test_bfloat16_parts_where_rounding_decides(eager: Model, coarse: Model) -> None:
-    receipt = make_receipt(coarse, coarse.chat(STORY, seed=10, max_new_tokens=20, **WILD))
-    done = replay(receipt, eager, ran_on(eager), eager.open_weights)
+def test_bfloat16_parts_where_rounding_decides(eager: Model, story: Receipt) -> None:
+    done = replay(story, eager, ran_on(eager), eager.open_weights)
     assert done.verdict == "tie" and done.parting is not None and done.apart is not None
     first, second = done.parting.chosen
     assert second is not None and first.id != second.id and done.parting.near is not None
@@ -102,18 +111,16 @@ def test_bfloat16_parts_where_rounding_decides(eager: Model, coarse: Model) -> N
         assert mine.runner_up is not None and mine.runner_up[0] == theirs.id
         assert 0 < mine.runner_up[1] < done.parting.near[0]
     assert done.apart.tokens == 20 and 0 < done.apart.mean < 0.05
-    assert list(done.ids[: done.parting.place]) == list(receipt.ids[: done.parting.place])
+    assert list(done.ids[: done.parting.place]) == list(story.ids[: done.parting.place])
 
 
-def test_what_rounding_does_not_explain_is_different(eager: Model, coarse: Model) -> None:
+def test_what_rounding_does_not_explain_is_different(eager: Model, story: Receipt) -> None:
     """The receipt says float32, and the noise of that explains nothing of what bfloat16 did."""
-    honest = make_receipt(coarse, coarse.chat(STORY, seed=10, max_new_tokens=20, **WILD))
-    done = replay(replace(honest, ran=ran_on(eager)), eager, ran_on(eager), eager.open_weights)
+    done = replay(replace(story, ran=ran_on(eager)), eager, ran_on(eager), eager.open_weights)
     assert done.verdict == "different" and done.reason.startswith("the receipt's token is farther")
 
 
-def test_a_forged_token_is_different(eager: Model) -> None:
-    receipt = make_receipt(eager, eager.chat(QUESTION, margins=True, logprobs=5))
+def test_a_forged_token_is_different(eager: Model, receipt: Receipt) -> None:
     forged = list(receipt.answer)
     forged[3] = Chosen(500, forged[3].logprob, forged[3].top, forged[3].runner_up)
     done = replay(replace(receipt, answer=tuple(forged)), eager, ran_on(eager), eager.open_weights)
@@ -121,9 +128,10 @@ def test_a_forged_token_is_different(eager: Model) -> None:
     assert done.apart is not None and done.apart.place >= 3 and done.apart.largest > 3
 
 
-def test_a_receipt_of_a_backend_that_cannot_be_loaded_here(eager: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_receipt_of_a_backend_that_cannot_be_loaded_here(
+    eager: Model, receipt: Receipt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As one of a GPU is, where there is no PyTorch: it is judged by what is usual in its dtype."""
-    receipt = make_receipt(eager, eager.chat(QUESTION, margins=True, logprobs=5))
     forged = (*receipt.answer[:3], replace(receipt.answer[3], id=500), *receipt.answer[4:])
     host, load = PluginHost(), PluginHost.backend
 
@@ -139,13 +147,12 @@ def test_a_receipt_of_a_backend_that_cannot_be_loaded_here(eager: Model, monkeyp
     assert done.parting.near[0] > 100 * done.parting.near[1]
 
 
-def test_a_router_tie_excuses_no_forged_token(coarse: Model) -> None:
+def test_a_router_tie_excuses_no_forged_token(coarse: Model, story: Receipt) -> None:
     """In bfloat16 some choice of experts is always open; a token that no such choice brings about stays forged."""
-    receipt = make_receipt(coarse, coarse.chat(STORY, seed=10, max_new_tokens=20, **WILD))
     for place in (5, 15):
-        forged = list(receipt.answer)
+        forged = list(story.answer)
         forged[place] = replace(forged[place], id=700)
-        done = replay(replace(receipt, answer=tuple(forged)), coarse, ran_on(coarse), coarse.open_weights)
+        done = replay(replace(story, answer=tuple(forged)), coarse, ran_on(coarse), coarse.open_weights)
         assert (done.verdict, done.parting and done.parting.place) == ("different", place), done.reason
 
 
@@ -156,8 +163,7 @@ def test_a_router_tie_excuses_what_other_experts_bring_about(eager: Model, coars
     assert done.verdict == "tie" and done.reason.startswith("a router tie came before"), done.reason
 
 
-def test_an_answer_that_was_cut_or_ends_otherwise_is_different(eager: Model) -> None:
-    receipt = make_receipt(eager, eager.chat(QUESTION, margins=True, logprobs=5))
+def test_an_answer_that_was_cut_or_ends_otherwise_is_different(eager: Model, receipt: Receipt) -> None:
     assert receipt.finish == "stop"
     short = make_receipt(eager, eager.chat(QUESTION, margins=True, logprobs=5, max_new_tokens=4))
     assert short.finish == "length"
@@ -191,8 +197,7 @@ def test_what_no_receipt_can_say(eager: Model) -> None:
             make_receipt(eager, answer)
 
 
-def test_ids_of_another_vocabulary(eager: Model) -> None:
-    receipt = make_receipt(eager, eager.chat(QUESTION, margins=True, logprobs=5))
+def test_ids_of_another_vocabulary(eager: Model, receipt: Receipt) -> None:
     known, first = eager.tokenizer.vocab_size, receipt.answer[0]
     for forged, said in (
         (replace(receipt, prompt=(4032,)), "below 4032; found 4032"),
@@ -203,8 +208,7 @@ def test_ids_of_another_vocabulary(eager: Model) -> None:
             replay(forged, eager, ran_on(eager), eager.open_weights)
 
 
-def test_it_replaces_no_file(eager: Model, tmp_path: Path) -> None:
-    receipt = make_receipt(eager, eager.chat(QUESTION, margins=True, logprobs=5))
+def test_it_replaces_no_file(eager: Model, receipt: Receipt, tmp_path: Path) -> None:
     receipt.write(tmp_path / "r.json")
     with pytest.raises(WriteError, match="File exists"):
         receipt.write(tmp_path / "r.json")

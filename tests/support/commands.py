@@ -14,6 +14,7 @@ from unittest.mock import patch
 import typer.main
 
 from ernie_rt import cli
+from ernie_rt.cli import group, lazy
 
 # A shell that starts tests in the background has them ignore SIGINT, and children inherit that.
 PROGRAM = """
@@ -38,8 +39,22 @@ class Outcome:
 
 @cache
 def built() -> object:
-    """What typer makes of the commands, anew at each call: most of what a call costs."""
+    """What typer makes of the group, anew at each call."""
     return typer.main.get_command(cli.app)
+
+
+make = lazy._made
+
+
+@cache
+def kept(name: str, module: str) -> Any:
+    """What typer makes of a command of ours: most of what a short call costs."""
+    return make(name, module)
+
+
+def made(name: str, module: str) -> Any:
+    """A command of ours is made once; a stranger's, of which another test may have another, anew."""
+    return kept(name, module) if group.OURS.get(name) == module else make(name, module)
 
 
 def command(*arguments: object, stdin: bytes = b"", encoding: str = "utf-8", closed: str = "") -> Outcome:
@@ -52,6 +67,7 @@ def command(*arguments: object, stdin: bytes = b"", encoding: str = "utf-8", clo
     }
     with (
         patch.object(cli, "app", built()),
+        patch.object(lazy, "_made", made),
         patch.object(sys, "argv", ["ernie-rt", *map(str, arguments)]),
         patch.dict(os.environ),  # -p writes to it
         patch.multiple(sys, **streams | ({closed: None} if closed else {})),

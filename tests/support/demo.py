@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
 
 from demo.export import export
 from demo.model import Ernie, demo_config, experts_of
-from demo.tokenizer import write_tokenizer
 
 SMALL: dict[str, object] = {
     "hidden_size": 32,
@@ -21,9 +21,9 @@ SMALL: dict[str, object] = {
 }
 
 
-def write_untaught_demo(folder: Path) -> Path:
-    folder.mkdir()
-    write_tokenizer(folder)
+def write_untaught_demo(folder: Path, tokenizer: Path) -> Path:
+    """`tokenizer` is a folder with the files of the demo's, which are copied."""
+    shutil.copytree(tokenizer, folder)
     model = Ernie(demo_config(**SMALL), seed=1)
     for experts in experts_of(model):
         experts.correction_bias.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(1))

@@ -15,10 +15,13 @@ from ernie_rt.text import chat as chat_module
 from ernie_rt.text import sandbox
 from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.messages import Message, ToolCall, check_tools, message_context, parse_messages
+from ernie_rt.text.sandbox import Renderer
 from ernie_rt.text.spans import encode_spans, spans_text
 from ernie_rt.text.tokenizer import Tokenizer
 from support.templates import CHATML, CUTTING, PLAIN, THINKING, process
 from support.tokenizers import CHINESE, WORDS, ernie_config, ernie_tokenizer, mixed_text, write_ernie_tokenizer
+
+pytestmark = pytest.mark.usefixtures("one_renderer")
 
 TOKENS = {"cls_token": "<|begin_of_sentence|>", "sep_token": "<|end_of_sentence|>"}
 TOOLS = [
@@ -74,8 +77,8 @@ def conversation(rng: random.Random, tools: bool) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("source", "kind", "count", "tools"),
     [
-        (PLAIN, "ernie", 100, False),
-        (THINKING, "ernie-thinking", 100, True),
+        (PLAIN, "ernie", 50, False),
+        (THINKING, "ernie-thinking", 50, True),
         (CHATML, "foreign", 5, True),
         (CUTTING, "foreign", 5, False),
         (THINKING.replace("think_mode", "mode"), "foreign", 5, True),
@@ -103,7 +106,8 @@ def test_equal_to_transformers(
 
 
 @pytest.mark.parametrize(("source", "kind"), [(CHATML, "foreign"), (PLAIN, "ernie")])
-def test_a_process_stays_for_those_that_need_one(source: str, kind: str) -> None:
+def test_a_process_stays_for_those_that_need_one(source: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "Renderer", Renderer)  # one of its own
     ours = template(source)
     assert process(ours._renderer) == 0
     assert ours.kind == kind
@@ -280,7 +284,7 @@ def test_a_known_digest_needs_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(sandbox.Renderer, "render", never)
+    monkeypatch.setattr(Renderer, "render", never)
     monkeypatch.setattr(chat_module, "KNOWN", {hashlib.sha256(PLAIN.encode()).hexdigest(): "ernie"})
     assert template(PLAIN).kind == "ernie"
     with pytest.raises(AssertionError):

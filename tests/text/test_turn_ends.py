@@ -15,6 +15,8 @@ from ernie_rt.text.tokenizer import Tokenizer
 from support.templates import CHATML, CUTTING, PLAIN, THINKING
 from support.tokenizers import ernie_config, ernie_tokenizer, write_ernie_tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_renderer")
+
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"} | {
     "cls_token": "<|begin_of_sentence|>",
     "sep_token": "<|end_of_sentence|>",

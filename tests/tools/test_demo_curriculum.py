@@ -8,6 +8,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,6 @@ from demo.batches import COLUMNS, LONG, LONG_EVERY, LONG_FROM, Encoder, draw_doc
 from demo.curriculum import LANGUAGES, Item, draw, held_out_items
 from demo.model import demo_config
 from demo.tasks import MANNERS, POOLS, TASKS, UNITS, UNKNOWN, number_words
-from demo.tokenizer import write_tokenizer
 from demo.words import DICTIONARY, MONTHS, NAMES, SPELLING
 
 
@@ -253,10 +253,8 @@ def test_invented_words_are_no_held_out_words() -> None:
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    write_tokenizer(folder)
-    return Encoder(folder, demo_config())
+def encoder(tokenizer_files: Path) -> Encoder:
+    return Encoder(tokenizer_files, demo_config())
 
 
 def test_documents_of_training(encoder: Encoder) -> None:

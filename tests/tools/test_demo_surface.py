@@ -25,7 +25,6 @@ from demo.surface import (
     written_in_new_ways,
 )
 from demo.tasks import TASKS, UNKNOWN
-from demo.tokenizer import write_tokenizer
 
 HELD_OUT = {way.name for way in WAYS if way.held_out}
 EXAMPLES = {
@@ -232,9 +231,8 @@ def test_training_never_writes_in_held_out_ways() -> None:
         assert any(name in item.ways and re.search(mark, item.prompt) for item in examined), name
 
 
-def test_documents_of_training_hold_no_held_out_way(tmp_path: Path) -> None:
-    write_tokenizer(tmp_path)
-    encoder = Encoder(tmp_path, demo_config())
+def test_documents_of_training_hold_no_held_out_way(tokenizer_files: Path) -> None:
+    encoder = Encoder(tokenizer_files, demo_config())
     for step in range(5):
         batch = training_batch(encoder, 0, step, 24)
         for ids in batch.ids.tolist():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,28 +21,21 @@ from support.tokenizers import mixed_text
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    write_tokenizer(folder)
-    return folder
+def tokenizer(tokenizer_files: Path) -> Tokenizer:
+    return Tokenizer.load(tokenizer_files, demo_config())
 
 
-@pytest.fixture(scope="module")
-def tokenizer(folder: Path) -> Tokenizer:
-    return Tokenizer.load(folder, demo_config())
-
-
-def test_files(folder: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    assert {path.name for path in folder.iterdir()} == {
+def test_files(tokenizer_files: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    assert {path.name for path in tokenizer_files.iterdir()} == {
         "tokenizer.model",
         "added_tokens.json",
         "special_tokens_map.json",
         "tokenizer_config.json",
     }
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 100_000
+    assert sum(path.stat().st_size for path in tokenizer_files.iterdir()) < 100_000
     write_tokenizer(tmp_path)
-    assert (folder / "tokenizer.model").read_bytes() == (tmp_path / "tokenizer.model").read_bytes()
-    assert json.loads((folder / "added_tokens.json").read_text()) == {
+    assert (tokenizer_files / "tokenizer.model").read_bytes() == (tmp_path / "tokenizer.model").read_bytes()
+    assert json.loads((tokenizer_files / "added_tokens.json").read_text()) == {
         token: PIECES + number for number, token in enumerate(ADDED)
     }
     assert tokenizer.vocab_size == PIECES + len(ADDED) <= demo_config().vocab_size
@@ -80,8 +74,8 @@ def test_anything_comes_back(tokenizer: Tokenizer) -> None:
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_template_is_ernies(folder: Path, tokenizer: Tokenizer) -> None:
-    template = ChatTemplate.load(folder)
+def test_template_is_ernies(tokenizer_files: Path, tokenizer: Tokenizer) -> None:
+    template = ChatTemplate.load(tokenizer_files)
     assert template is not None and template.kind == "ernie"
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
     assert (
@@ -91,9 +85,10 @@ def test_template_is_ernies(folder: Path, tokenizer: Tokenizer) -> None:
     assert template.stop_ids(tokenizer) == (tokenizer.reserved["<|end_of_sentence|>"],)
 
 
-def test_transformers_gives_the_same_ids(folder: Path, tokenizer: Tokenizer) -> None:
+def test_transformers_gives_the_same_ids(tokenizer_files: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
+    folder = shutil.copytree(tokenizer_files, tmp_path / "model")
     (folder / "config.json").write_text(json.dumps({"model_type": "ernie4_5_moe"}))
     theirs = AutoTokenizer.from_pretrained(folder)
     rng = random.Random(3)

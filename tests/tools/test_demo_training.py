@@ -8,7 +8,8 @@ import itertools
 import json
 import math
 import shutil
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,22 @@ RECIPE = Recipe(steps=6, rows=2, changes=SMALL)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer_files: Path) -> Path:
     torch.set_num_threads(1)
-    return write_untaught_demo(tmp_path_factory.mktemp("demo") / "model")
+    return write_untaught_demo(tmp_path_factory.mktemp("demo") / "model", tokenizer_files)
 
 
 @pytest.fixture(scope="module")
 def encoder(folder: Path) -> Encoder:
     return Encoder(folder, demo_config(**SMALL))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """Several trainings here are of the same batches, and to draw one takes longer than to learn from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("demo.train.training_batch", cache(training_batch))
+        yield
 
 
 def numbers(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -78,7 +87,12 @@ def test_it_goes_on_where_it_stopped(encoder: Encoder) -> None:
     assert other.step()["loss"] != said[0]["loss"]
 
 
-def test_train_writes_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def copies(tokenizer: Path) -> Callable[[Path], None]:
+    """What writes a tokenizer, without training it."""
+    return partial(shutil.copytree, tokenizer, dirs_exist_ok=True)
+
+
+def test_train_writes_and_resumes(tmp_path: Path, tokenizer_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo.train.EXAM_ITEMS", 4)
     recipe = dataclasses.replace(RECIPE, steps=4)
     (tmp_path / "a" / "demo").mkdir(parents=True)
@@ -86,6 +100,7 @@ def test_train_writes_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not train(tmp_path / "a", recipe, "cpu", minutes=0.0, save_every=2)
     assert (tmp_path / "a" / "training.pt").exists()
     assert train(tmp_path / "a", recipe, "cpu", None, save_every=2)
+    monkeypatch.setattr("demo.train.write_tokenizer", copies(tokenizer_files))  # the same bytes
     assert train(tmp_path / "b", recipe, "cpu", None, save_every=3)
     assert sorted(path.name for path in (tmp_path / "a" / "demo").iterdir()) == sorted(FILES)
     for name in FILES:
@@ -99,7 +114,7 @@ def test_train_writes_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def begun(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("demo.train.EXAM_ITEMS", 4)
-    monkeypatch.setattr("demo.train.write_tokenizer", partial(shutil.copytree, folder, dirs_exist_ok=True))
+    monkeypatch.setattr("demo.train.write_tokenizer", copies(folder))
     train(tmp_path, RECIPE, "cpu", minutes=0.0, save_every=2)
     return tmp_path
 

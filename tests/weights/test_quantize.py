@@ -136,7 +136,7 @@ def dies(work: Callable[[], object], at: int) -> int:
         return int.from_bytes(pipe.read(), "little")
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.long)])
 def test_a_run_killed_anywhere_is_resumed(
     every: int, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
