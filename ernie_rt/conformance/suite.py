@@ -117,6 +117,7 @@ class Suite:
         self._judges: dict[str, Judge] = {}
         self._verdicts: dict[tuple[str, float], Verdict] = {}
         self._sources: dict[str, Quantized] = {}
+        self._models_made: dict[bool, list[Specimen]] = {}
 
     @cached_property
     def subject(self) -> Subject:
@@ -328,6 +329,12 @@ class Suite:
         return Trained.find()
 
     def _specimens(self, full: bool) -> list[Specimen]:
+        """The models, made once, so that their weights are drawn once."""
+        if full not in self._models_made:
+            self._models_made[full] = self._made(full)
+        return self._models_made[full]
+
+    def _made(self, full: bool) -> list[Specimen]:
         located = self._located
         if located is None:
             return [self._stored(Specimen.of_case(case, full)) for case in model_cases()]
@@ -355,8 +362,10 @@ class Suite:
     def _check_lowers(self, specimen: Specimen) -> None:
         """Raise Skip for a model that the backend refuses, when it runs others of each kind that it promises."""
         refusal = self._refusal(specimen)
+        if not refusal:
+            return
         promised = [other for other in self._specimens(False) if not self._lacking(other.needs)]
-        if refusal and all(
+        if all(
             any(kind in _kinds(other) and not self._refusal(other) for other in promised) for kind in _kinds(specimen)
         ):
             raise Skip(f"it does not run this model: {refusal}")

@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from ernie_rt.graph.graph import Graph, Node
 from ernie_rt.graph.legalize import decompose
@@ -74,13 +73,7 @@ def composites(node: Node) -> tuple[Node, ...]:
     """The nodes that a block, or a `moe`, consists of; of others the node itself."""
     if node.spec.level != "block" and node.op != "moe":
         return (node,)
-    return tuple(inner for child in _parts(node) for inner in composites(child))
-
-
-@lru_cache(maxsize=1024)
-def _parts(node: Node) -> tuple[Node, ...]:
-    """What a node decomposes into, worked out once: a plan asks for the cost of the same node again and again."""
-    return decompose(node)[0]
+    return tuple(inner for child in decompose(node)[0] for inner in composites(child))
 
 
 def live_bytes(graph: Graph, bindings: Bindings) -> int:
@@ -142,7 +135,7 @@ def flops(node: Node, bindings: Bindings) -> int:
         served = {"mask": _served(node, bindings), "vision_mask": _served(node, bindings, vision=True)}
         return sum(
             flops(child, bindings if mask is None else {**bindings, "N": served[mask]})
-            for child in _parts(node)
+            for child in decompose(node)[0]
             for mask in [next((name for name in served if node.operands[name] in child.inputs), None)]
         )
     if node.op == "moe_experts":
@@ -151,7 +144,7 @@ def flops(node: Node, bindings: Bindings) -> int:
         pairs = _operand_type(node, "ids").elements(bindings)
         return pairs * (2 * 3 * hidden * width + 4 * width + 2 * hidden)
     if node.spec.decompose is not None:
-        return sum(flops(child, bindings) for child in _parts(node))
+        return sum(flops(child, bindings) for child in decompose(node)[0])
     if node.op == "matmul":
         inner = _operand_type(node, "a").shape(bindings)[-1]
         return 2 * inner * node.outputs[0].type.elements(bindings)

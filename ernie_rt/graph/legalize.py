@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ernie_rt.errors import LoweringError, OptionError
 from ernie_rt.graph.builder import Builder
 from ernie_rt.graph.graph import Graph, Node
+from ernie_rt.graph.op import Op
 from ernie_rt.graph.types import Operand, Value
 
 
@@ -138,10 +140,16 @@ def decompose(node: Node) -> tuple[tuple[Node, ...], tuple[Value, ...]]:
 
     The new nodes read the node's own inputs; their values are named after its first output, `<name>.0`, `<name>.1`, ….
     """
-    assert node.spec.decompose is not None
+    return _decomposed(node, node.spec)
+
+
+@lru_cache(maxsize=1024)
+def _decomposed(node: Node, spec: Op) -> tuple[tuple[Node, ...], tuple[Value, ...]]:
+    """Worked out once: who lowers a graph, plans it and judges it asks for the same nodes again and again."""
+    assert spec.decompose is not None
     builder = Builder(prefix=f"{node.outputs[0].name}.")
     with builder.scope(node.scope):
-        result = node.spec.decompose(builder, *node.inputs, **node.attributes)
+        result = spec.decompose(builder, *node.inputs, **node.attributes)
     return tuple(builder.nodes), result if isinstance(result, tuple) else (result,)
 
 

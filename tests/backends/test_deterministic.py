@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -86,9 +86,8 @@ VISITS = st.lists(
 ).map(lambda visits: sorted(visits, key=lambda visit: visit.arrives))
 
 
-def crowd(model: Model, visits: list[Visit]) -> list[SequenceState]:
+def crowd(engine: Engine, visits: list[Visit]) -> list[SequenceState]:
     """Let all come and go, on one engine."""
-    engine = Engine(model._executable, CONTEXT)
     sequences: list[SequenceState] = []
     pages, number = free_pages(engine), 0
     while len(sequences) < len(visits) or any(sequence.finish is None for sequence in sequences):
@@ -104,9 +103,10 @@ def crowd(model: Model, visits: list[Visit]) -> list[SequenceState]:
     return sequences
 
 
-def alone(model: Model, visit: Visit) -> SequenceState:
+def alone(model: Model, visit: Visit, tokens: int) -> SequenceState:
+    """As far as it goes in so many tokens."""
     engine = Engine(model._executable, CONTEXT, reuse=False)
-    sequence = engine.submit(visit.request())
+    sequence = engine.submit(replace(visit.request(), max_new_tokens=max(tokens, 1)))
     while sequence.finish is None:
         engine.step()
     return sequence
@@ -117,8 +117,9 @@ def told(sequence: SequenceState) -> list[Any]:
     return [(event.token, event.logprobs) for event in sequence.events if event.token is not None]
 
 
-def same(sequence: SequenceState, by_itself: SequenceState) -> bool:
-    """Whether a sequence that may have been cancelled got the same bits, as far as it went."""
+def same(model: Model, visit: Visit, sequence: SequenceState) -> bool:
+    """Whether a sequence that may have been cancelled got the bits that it gets alone, as far as it went."""
+    by_itself = alone(model, visit, len(sequence.generated))
     numbers, logits = told(by_itself), np.concatenate([*by_itself.logits, np.empty((0, CONFIG.vocab_size), np.float32)])
     mine = np.concatenate([*sequence.logits, np.empty((0, CONFIG.vocab_size), np.float32)])
     return told(sequence) == numbers[: len(told(sequence))] and np.array_equal(mine, logits[: len(mine)])
@@ -127,29 +128,27 @@ def same(sequence: SequenceState, by_itself: SequenceState) -> bool:
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(visits=VISITS)
 def test_in_a_crowd_as_alone(model: Model, visits: list[Visit]) -> None:
-    for visit, sequence in zip(visits, crowd(model, visits), strict=True):
+    for visit, sequence in zip(visits, crowd(Engine(model._executable, CONTEXT), visits), strict=True):
         assert sequence.finish in ("length", "cancelled")
-        assert same(sequence, alone(model, visit))
+        assert same(model, visit, sequence)
 
 
-def rush(model: Model) -> tuple[list[Visit], list[SequenceState]]:
+def rush(engine: Engine) -> list[tuple[Visit, SequenceState]]:
     """Many at once, with beginnings in common and too few rows."""
-    visits = [Visit((*COMMON[place % 2], *range(place)), 16, place, None, None, False, 0.0) for place in range(8)]
-    return visits, crowd(model, visits)
+    visits = [Visit((*COMMON[place % 2], *range(place)), 12, place, None, None, False, 0.0) for place in range(8)]
+    return list(zip(visits, crowd(engine, visits), strict=True))
 
 
 def test_rows_are_given_up_and_found_again(model: Model) -> None:
     """What makes `test_in_a_crowd_as_alone` worth something does happen."""
-    visits, sequences = rush(model)
-    assert all(same(sequence, alone(model, visit)) for visit, sequence in zip(visits, sequences, strict=True))
-    assert any(sequence.cached for sequence in sequences)
     engine = Engine(model._executable, CONTEXT)
-    for _ in engine.run(*(engine.submit(visit.request()) for visit in visits)):
-        pass
-    assert admitted(engine) > len(visits)
+    found = rush(engine)
+    assert all(same(model, visit, sequence) for visit, sequence in found)
+    assert any(sequence.cached for _, sequence in found)
+    assert admitted(engine) > len(found)
 
 
 def test_without_the_mode_bits_differ() -> None:
     with loaded("float32", 1, deterministic=False) as model:
-        visits, sequences = rush(model)
-        assert not all(same(sequence, alone(model, visit)) for visit, sequence in zip(visits, sequences, strict=True))
+        found = rush(Engine(model._executable, CONTEXT))
+        assert not all(same(model, visit, sequence) for visit, sequence in found)

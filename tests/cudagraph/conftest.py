@@ -22,11 +22,12 @@ else:
 
 @pytest.fixture(scope="module", autouse=True)
 def interpreted() -> Iterator[None]:
-    from support.interpreted import replace_once_a_launch, watch_bounds
+    from support.interpreted import compute_nothing_in_vain, replace_once_a_launch, watch_bounds
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         replace_once_a_launch(patch)
+        compute_nothing_in_vain(patch)
         watch_bounds(patch)
         yield
 

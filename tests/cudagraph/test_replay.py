@@ -72,8 +72,8 @@ def test_every_graph_while_sequences_come_and_go_and_pages_move() -> None:
     _, executable = load("moe", recorder, cache_tokens=48)
     engine = Engine(executable, CONTEXT)
     visits = [
-        Visit(PROMPTS[i], arrives=i, max_new_tokens=most, leaves=leaves, ignore_eos=True)
-        for i, most, leaves in ((2, 16, None), (1, 18, None), (4, 8, None), (7, 6, 3))
+        Visit(PROMPTS[i], arrives=step, max_new_tokens=most, leaves=leaves, ignore_eos=True)
+        for step, (i, most, leaves) in enumerate(((6, 6, None), (10, 9, None), (4, 6, None), (7, 6, 3)))
     ]
     drive(engine, "moe", visits)
     assert admitted(engine) > len(visits), "none gave way"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import triton.language.core as language
 import triton.runtime.interpreter as interpreter
 
 
@@ -30,6 +31,33 @@ def replace_once_a_launch(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(interpreter, "_patch_lang", replaced_once)
     patch.setattr(interpreter.GridExecutor, "__call__", started)
+
+
+def compute_nothing_in_vain(patch: pytest.MonkeyPatch) -> None:
+    """Let the interpreter leave out sums in 64 bits, which tell of overflows with its option `debug` alone, and make
+    NumPy's dtypes and what it says of a shape once, not for each value."""
+    options, of, made = interpreter.InterpreterOptions(sanitize_overflow=False), interpreter._get_np_dtype, {}
+    assert not options.debug
+    block, shapes = language.block_type.__init__, dict[tuple[int, ...], tuple[Any, int, str]]()
+
+    def dtype(type: Any) -> Any:
+        name = type.scalar.name
+        if name not in made:
+            made[name] = of(type)
+        return made[name]
+
+    def of_known_shape(self: Any, element: Any, shape: Any) -> None:
+        sizes = tuple(getattr(size, "value", size) for size in shape)
+        if sizes not in shapes:
+            block(self, element, shape)
+            shapes[sizes] = self.shape, self.numel, str(self.shape)
+        self.element_ty = element
+        self.shape, self.numel, said = shapes[sizes]
+        self.name = f"<{said}, {element}>"
+
+    patch.setattr(interpreter.interpreter_builder, "options", options)
+    patch.setattr(interpreter, "_get_np_dtype", dtype)
+    patch.setattr(language.block_type, "__init__", of_known_shape)
 
 
 def watch_bounds(patch: pytest.MonkeyPatch) -> None:
