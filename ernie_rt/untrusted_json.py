@@ -14,6 +14,12 @@ MOST_SIGNS: Final = 1 << 18
 """Commas and opening brackets in a file of a model: each value takes one. The largest ERNIE's header, were it one file,
 would have 170,000; and what takes three bytes here, such as `[],`, takes two hundred in memory."""
 
+SURELY_FINITE: Final = 308
+"""Characters of an integer from which on it may be beyond float64."""
+
+NUMBERS: Final = frozenset({int, float, bool, type(None)})
+"""Types of values in which nothing is to be found."""
+
 
 class Unusable:
     """Stands for a value that JSON libraries write and that no reader takes.
@@ -57,6 +63,8 @@ def parse_json(data: bytes, *, where: str, depth: int = 64, strict: bool = True,
         return Unusable(what, where)
 
     def integer(text: str) -> int | Unusable:
+        if len(text) < SURELY_FINITE:
+            return int(text)
         number = real(text)
         return number if isinstance(number, Unusable) else int(text)
 
@@ -78,7 +86,9 @@ def parse_json(data: bytes, *, where: str, depth: int = 64, strict: bool = True,
         for _ in range(depth + 1):
             below: list[Any] = []
             for container in level:
-                for key, value in list(container.items() if isinstance(container, dict) else enumerate(container)):
+                if isinstance(container, list) and NUMBERS.issuperset(map(type, container)):
+                    continue
+                for key, value in container.items() if isinstance(container, dict) else enumerate(container):
                     if (isinstance(key, str) and not is_text(key)) or (isinstance(value, str) and not is_text(value)):
                         value = container[key] = unusable(f"a lone surrogate in the text at {key!a:.80}")
                     if isinstance(value, Unusable) and isinstance(key, str):

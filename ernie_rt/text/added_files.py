@@ -40,7 +40,8 @@ def read_added(
     added, mapped = read_optional(folder, ADDED), read_optional(folder, SPECIAL_TOKENS_MAP)
     decoder = settings.get(DECODER)
     if decoder is None:
-        listed = [_bare(content, id, str(folder / ADDED)) for content, id in added.items()]
+        where = str(folder / ADDED)
+        listed = [_bare(content, id, where) for content, id in added.items()]
     else:
         listed = list(_decoder(decoder, str(folder / TOKENIZER_CONFIG)))
         ids = {token.content: token.id for token in listed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -71,6 +72,7 @@ def attempt_each(call: Call, path: Path, changes: Sequence[Call], patience: int 
     if child == 0:
         try:
             os.close(reading)
+            gc.freeze()  # what the tests hold is not looked through, nor copied, while the call's own garbage is
             with os.fdopen(writing, "wb") as pipe:
                 for change in changes:
                     change(path)
