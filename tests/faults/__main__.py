@@ -33,6 +33,8 @@ APART: Final = ("unshare", "--mount", "--map-root-user")
 
 
 def main() -> None:
+    if not __debug__:
+        sys.exit("what is found here is told by assert statements: run it without -O")
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
     parser.add_argument("--part", action="append", choices=PARTS, help="may be given several times; all when not given")
     parser.add_argument("--writer", action="append", choices=[each.name for each in WRITERS], help="likewise")

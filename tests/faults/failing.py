@@ -108,7 +108,9 @@ def _judge(bench: Bench, told: Told, hit: tuple[str, str], figures: Counter[str]
             yield f"no error of one line: {told.said!r}"
         if bench.is_new():
             figures["in place, and said to have failed"] += 1
-            read = any(place in (path, *path.parents) for place in (bench.out, bench.given))
+            read = path in bench.out.parents or any(
+                place in (path, *path.parents) for place in (bench.out, bench.given)
+            )
             if not ("it is written, but" in told.said or writer.kept or read):
                 yield f"what is in place is said to have failed: {told.said!r}"
         elif not (bench.is_old() or writer.kept or writer.name == "batch"):

@@ -19,7 +19,7 @@ PARTS = ("killing", "racing", "bits", "full", "failing", "power")
 
 def run(place: Path, *options: str) -> dict[str, Any]:
     report = place / "report.json"
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "PYTHONOPTIMIZE": ""}
     command = [sys.executable, "-m", "faults", "--json", str(report), *options]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert report.exists(), ended.stderr

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
+import ernie_rt
 from ernie_rt.errors import ErnieRtError
 from ernie_rt.weights.stamps import SWITCH
 from faults.writers import OLD, Contents, Writer, contents
 from support.commands import Outcome
+
+PRODUCT: Final = Path(ernie_rt.__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,10 @@ def _outcome(writer: Writer, given: Path, work: Path) -> tuple[int, str, str]:
         return error.exit_code, f"ernie-rt: {error}", ""
     except OSError as error:  # as the command line says it
         return 1, f"ernie-rt: {error}", ""
-    except BaseException:
+    except BaseException as error:
+        where = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+        if isinstance(error, KeyboardInterrupt) and not any(path.is_relative_to(PRODUCT) for path in where):
+            return 130, "ernie-rt: interrupted\n", ""  # before the command or behind it, in what the tests do there
         return 1, "", traceback.format_exc()
     return (int(str(done.code)), done.err, "") if isinstance(done, Outcome) else (0, "", "")
 

@@ -19,6 +19,8 @@ EVERY = 30
 
 
 def main() -> int:
+    if not __debug__:
+        sys.exit("what is found here is told by assert statements: run it without -O")
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("--target", action="append", choices=known(), help="one of them, or several; else all")
     until = parser.add_mutually_exclusive_group()

@@ -22,10 +22,9 @@ MOST = 0.5
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     report = tmp_path_factory.mktemp("fuzz") / "report.json"
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
-    subprocess.run(
-        [sys.executable, "-m", "fuzz", "--inputs", INPUTS, "--json", str(report)], env=environment, timeout=900
-    )
+    command = [sys.executable, "-m", "fuzz", "--inputs", INPUTS, "--json", str(report)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "PYTHONOPTIMIZE": ""}
+    subprocess.run(command, env=environment, timeout=900)
     return {outcome["target"]: outcome for outcome in json.loads(Path(report).read_text())}
 
 

@@ -36,7 +36,7 @@ def wheel_environment(root: Path) -> dict[str, str]:
     settings = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     path = f"{root / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     # One thread, which waits for nobody: conformance/test_threads.py has as many as there are by default.
-    found = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "ERNIE_RT_PLUGINS")}
+    found = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONOPTIMIZE", "ERNIE_RT_PLUGINS")}
     found |= settings | {"VIRTUAL_ENV": str(root / "venv"), "PATH": path, "OMP_NUM_THREADS": "1"}
     # Nothing that is done there needs the library of operators, which takes most of the time: no compiler, no library.
     without = found | {"CC": "false", "CXX": "false"}
