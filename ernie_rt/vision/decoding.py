@@ -66,6 +66,8 @@ class Decoding:
             "give it as an array",
         )
         self.about: dict[str, Any] = self._ask({"open": given}, data, MIB)[0]
+        if kind == "video" and not self.about.keys() >= {"frames", "fps"}:
+            raise self._nonsense()
 
     def pixels(self, size: tuple[int, int], **asked: Any) -> npt.NDArray[np.uint8]:
         """`[height, width, 3]` of about this `size`, width and height, which a picture that lies on its side has

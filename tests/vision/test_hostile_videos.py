@@ -6,10 +6,12 @@ import json
 import struct
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ernie_rt.errors import MediaError
+from ernie_rt.vision import decoding
 from ernie_rt.vision import video as loading
 from ernie_rt.vision.decoding import PROGRAM, Decoding
 from ernie_rt.vision.video import load_video
@@ -103,6 +105,19 @@ def test_what_was_cut_off_shows_what_is_there() -> None:
     pixels = [noise(64, 64, seed=n) for n in range(24)]
     whole = video(pixels, "matroska", "mjpeg")
     assert 4 <= load_video(whole[: len(whole) // 2], fps=10, min_pixels=0).grid[0] < 16
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, {"frames": 9}, {"fps": 2.0}, {"frames": 9, "fps": 2}, {"frames": "9", "fps": 2.0}]
+)
+def test_a_process_that_a_video_has_taken_over_is_not_believed(
+    answer: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = json.dumps({"size": [28, 28], **answer}).encode() + b"\n"
+    taken = SimpleNamespace(ask=lambda request, seconds, most: (True, told), end=lambda: (False, 0))
+    monkeypatch.setattr(decoding, "Worker", lambda *_: taken)
+    with pytest.raises(MediaError, match="the process that decodes the video answers nonsense"):
+        load_video(video(4))
 
 
 def test_what_takes_too_long_is_stopped() -> None:

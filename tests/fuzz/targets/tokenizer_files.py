@@ -187,7 +187,7 @@ def start(scratch: Path) -> Attempt:
                 (scratch / name).write_bytes(json_bytes(rng, draw(rng)))
             elif name == "tokenizer.json" or rng.random() < 0.5:
                 (scratch / name).write_bytes(json_bytes(rng, good))
-        use(Tokenizer.load(scratch, short if rng.random() < 0.025 else config))
+        use(Tokenizer.load(scratch, short if rng.random() < 0.06 else config))
 
     return attempt
 
