@@ -29,6 +29,7 @@ BROKEN = {
 }
 UNUSABLE = {
     "long integer": (b'{"a": ' + b"9" * 5000 + b"}", "the number 9{40}… is beyond float64"),
+    "an integer of 309 digits": (b'{"a": 2' + b"0" * 308 + b"}", "the number 20{39}… is beyond float64"),
     "NaN": (b'{"a": NaN}', "NaN is not a JSON number"),
     "Infinity": (b'{"a": -Infinity}', "-Infinity is not a JSON number"),
     "overflow": (b'{"a": 1e999}', "the number 1e999 is beyond float64"),
@@ -40,6 +41,7 @@ ELSEWHERE = {
     "nested duplicate": (b'{"x": [{"a": 1, "a": 1}]}', "occurs twice"),
     "surrogate in a list": (b'{"x": ["\\udfff"]}', "surrogate"),
     "surrogate key": (b'{"\\udfff": 1}', "surrogate"),
+    "surrogate behind numbers": (b'{"x": [[1, 2], {"y": "\\ud800"}]}', "surrogate"),
 }
 
 

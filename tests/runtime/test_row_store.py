@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,12 @@ def test_a_disk_without_room(store: RowStore, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(WriteError, match="No space left"):
         store.write(NAMES[0], KEY, ROWS, 0)
     assert [each.name for each in store.folder.iterdir()] == ["secret"]
+
+
+def test_a_folder_that_has_gone(store: RowStore) -> None:
+    shutil.rmtree(store.folder)
+    with pytest.raises(WriteError, match="cannot be written; found No such file or directory"):
+        store.write(NAMES[0], KEY, ROWS, 0)
 
 
 WRITER = """

@@ -170,7 +170,7 @@ FILES: dict[str, tuple[Json, Callable[[Random], Json]]] = {
 
 
 def start(scratch: Path) -> Attempt:
-    config, short = (small(model_type="ernie4_5", vocab_size=size) for size in (400, 280))
+    config, short = (small(model_type="ernie4_5", vocab_size=size) for size in (400, 270))
     model = toy_model()
 
     def attempt(rng: Random) -> None:
