@@ -119,6 +119,17 @@ def test_a_folders_own_files_include_the_blobs_of_the_hub_cache_alone(tmp_path: 
         files.member(snapshot, "other.json", own=True)
 
 
+@pytest.mark.parametrize("home", ["mine/snapshots/x", "models--mine/other/x"])
+def test_a_folder_that_only_looks_like_the_hub_cache_has_no_blobs(home: str, tmp_path: Path) -> None:
+    folder = tmp_path / home
+    folder.mkdir(parents=True)
+    (tmp_path / home.partition("/")[0] / "blobs").mkdir()
+    (tmp_path / home.partition("/")[0] / "blobs" / "b10b").write_text("{}")
+    (folder / "config.json").symlink_to("../../blobs/b10b")
+    with pytest.raises(UnsafePathError, match="leaves its folder"):
+        files.member(folder, "config.json", own=True)
+
+
 def test_sizes_are_limited(tmp_path: Path) -> None:
     path = tmp_path / "big.json"
     with path.open("wb") as file:

@@ -125,17 +125,17 @@ class Predictor:
 
     def decode(self, sequences: Sequence[int]) -> Decode:
         """What `step` says of a new token, taken apart, and for several sequences that get one each."""
-        _, cache, flops = self._work(1, 1)
-        _, longer, more = self._work(1, 2)
+        _, cache, flops = self._work(1, 1, 0)
+        _, longer, more = self._work(1, 2, 0)
         row = longer - cache
         return Decode(
-            weight_bytes=tuple(self._work(count, 1)[0] + count * (cache - row) for count in sequences),
+            weight_bytes=tuple(self._work(count, 1, 0)[0] + count * (cache - row) for count in sequences),
             row_bytes=row,
             flops={products: (2 * work - more[products], more[products] - work) for products, work in flops.items()},
             seconds=self._overhead(self._nodes),
         )
 
-    def _work(self, new: int, context: int, seen: int = 0) -> tuple[float, float, dict[str, float]]:
+    def _work(self, new: int, context: int, seen: int) -> tuple[float, float, dict[str, float]]:
         return self._worked(self._nodes, {"N": new, "C": context, "P": context, "L": 1, "F": 1 + seen})
 
     def _worked(self, nodes: Counter[Node], bindings: Bindings) -> tuple[float, float, dict[str, float]]:

@@ -77,6 +77,7 @@ def test_what_is_taken_becomes_plain_and_fixed() -> None:
     with pytest.raises(OptionError, match="allowed_ids holds a token id outside the vocabulary; expected 0 to 8"):
         params.check_vocabulary(9)
     params.check_vocabulary(10)
+    assert len(SamplingParams(bad_words=[[1] * 64] * 1024).bad_words) == 1024  # type: ignore[arg-type]
 
 
 def test_what_a_device_can_do_by_itself() -> None:

@@ -35,6 +35,11 @@ def adapter(folder: Path) -> Path:
     return touch("adapter_model.safetensors", "tokenizer.json")(folder)
 
 
+def two_adapters(folder: Path) -> Path:
+    (folder / "lora_config.json").write_text(json.dumps({"base_model_name_or_path": "baidu/x"}))
+    return touch("adapter_config.json")(folder)
+
+
 def cached(part: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         touch("models--a--b/snapshots/c0ffee/config.json", "models--a--b/blobs/b10b", "models--a--b/refs/main")(folder)
@@ -46,6 +51,7 @@ def cached(part: str) -> Callable[[Path], Path]:
 STRANGERS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "adapter": (adapter, "an adapter (LoRA) of baidu/ERNIE-4.5-0.3B-PT, not a whole model", "Merge it into its model"),
     "adapter without its config": (touch("adapter_model.safetensors"), "an adapter (LoRA), not a whole model", "Merge"),
+    "a broken config and a good one": (two_adapters, "an adapter (LoRA) of baidu/x, not a whole", "Merge"),
     "Paddle's adapter": (touch("lora_config.json", "lora_model_state.pdparams"), "an adapter (LoRA)", "Merge it"),
     "GGUF": (touch("model-Q4_K_M.gguf"), "a GGUF model, for llama.cpp", "Take the checkpoint that it was made of"),
     "ONNX": (touch("model.onnx", "model.onnx.data"), "an ONNX model that ernie-rt did not write", "ernie-rt export"),
