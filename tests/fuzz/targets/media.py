@@ -84,11 +84,11 @@ class Liar:
     def _lie(self, answer: bytes) -> bytes:
         line, _, data = bytes(answer).partition(b"\n")
         rng = self._rng
-        match rng.choice((0, 1, 1, 2, 3, 3)):
+        match rng.choice((0, 1, 1, 1, 2, 3, 3)):
             case 0:
                 line = json_bytes(rng, changed(rng, json.loads(line)))
             case 1:
-                more = rng.choice(({}, {"frames": 1}, {"fps": 1.0}, {"fps": 1}, {"frames": value(rng)}))
+                more = rng.choice(({}, {}, {"frames": 1}, {"fps": 1.0}, {"fps": value(rng)}))
                 line = json_bytes(rng, {"size": rng.choice(([9, 9], [3, value(rng)])), **more})
             case 2:
                 line = damaged(rng, line)
@@ -111,7 +111,7 @@ def start(folder: Path) -> Attempt:
     load(Random(0), "picture", WHOLE["picture"][0][1], {})
 
     def attempt(rng: Random) -> None:
-        kind: Kind = "video" if rng.random() < 0.08 else "picture"
+        kind: Kind = "video" if rng.random() < 0.2 else "picture"
         source, given = drawn(rng, kind), limits(rng, kind)
         if rng.random() < 0.15:
             kind, source, given = rng.choice(WRONG)
