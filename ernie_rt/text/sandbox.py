@@ -22,8 +22,8 @@ MEMORY_BYTES: Final = 256 * MIB
 OUTPUT_BYTES: Final = 4 * MIB
 OWN_BYTES: Final = MIB // 4
 REPEATS: Final = 4
-"""A template writes at most so much of its own, and so often what it is given; else a few words would become millions
-of characters, and to make tokens of each takes a hundred times its memory."""
+"""A template writes at most so many bytes of its own, and what it is given at most so often. Else it could make
+millions of characters of a few words, and to encode them takes a hundred times as many bytes of memory."""
 WALL_SECONDS: Final = 5.0
 """The last resort, for a child that waits instead of working; generous, since the machine may be busy."""
 TEMPLATE_BYTES: Final = MIB
@@ -101,7 +101,8 @@ class Renderer:
             found = f"its process was ended by signal {-code}"
         else:
             raise TemplateError("the chat template's process gave no answer", where=where, hint=HINT)
-        limits = f"{CPU_SECONDS:g} s, {MEMORY_BYTES // MIB} MiB and a few times what it is given"
+        most = f"{REPEATS} times what it is given and {OWN_BYTES >> 10} KiB of output"
+        limits = f"{CPU_SECONDS:g} s, {MEMORY_BYTES // MIB} MiB of memory, {most}"
         raise TemplateLimitError(
             "the chat template was stopped", where=where, expected=f"{limits} to be enough", found=found, hint=HINT
         )

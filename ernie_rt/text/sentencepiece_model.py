@@ -247,8 +247,6 @@ def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, in
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    if data[position] < 0x80:  # as most are
-        return data[position], position + 1
     value = shift = 0
     while True:
         byte = data[position]

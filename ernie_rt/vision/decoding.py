@@ -18,6 +18,7 @@ from ernie_rt.errors import ErnieRtError, JsonError, MediaError
 from ernie_rt.files import MIB
 from ernie_rt.untrusted_json import parse_json
 from ernie_rt.vision.formats import Kind
+from ernie_rt.vision.limits import MAX_SECONDS
 from ernie_rt.worker import Worker, folders_of
 
 PROGRAM: Final = "import sys; sys.path += sys.argv[5:]; from ernie_rt.vision.decoder import main; main()"
@@ -66,7 +67,9 @@ class Decoding:
             "give it as an array",
         )
         self.about: dict[str, Any] = self._ask({"open": given}, data, MIB)[0]
-        if kind == "video" and not self.about.keys() >= {"frames", "fps"}:
+        if kind == "video" and not (
+            self.about.keys() >= {"frames", "fps"} and self.about["frames"] / self.about["fps"] <= MAX_SECONDS
+        ):
             raise self._nonsense()
 
     def pixels(self, size: tuple[int, int], **asked: Any) -> npt.NDArray[np.uint8]:

@@ -14,11 +14,11 @@ from PIL import Image
 
 from ernie_rt.vision.decoder import Refused, to_size
 from ernie_rt.vision.drawing import draw_timestamp
+from ernie_rt.vision.limits import MAX_SECONDS
 
 CODECS: Final = ("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "mpeg4", "mjpeg")
 MAX_NATIVE: Final = 4096 * 2304
 MAX_SIDE: Final = 4096
-MAX_SECONDS: Final = 4 * 3600
 MAX_FRAMES: Final = MAX_SECONDS * 120
 OPTIONS: Final = {
     "protocol_whitelist": "none",  # nothing else is opened, wherever it may lie

@@ -15,22 +15,12 @@ pytest.importorskip("onnxruntime")
 import onnx
 from onnx import TensorProto
 
-from ernie_rt.export import ExportOptions, export
-from ernie_rt.weights.quantize import Quantization
 from ernie_rt_onnx.portable import MODEL
 from support.attempts import refused, refused_each
-from support.drawn import MOE, write_drawn
 from support.exports import WEIGHTS, node
 from support.hostile import DOORS
 
 LENGTH = 64
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_drawn(tmp_path_factory.mktemp("external") / "checkpoint", MOE)
-    export(folder, folder.parent / "out", options=ExportOptions(Quantization(4)))
-    return folder.parent / "out"
 
 
 @pytest.fixture

@@ -15,22 +15,13 @@ import onnx
 from onnx import helper
 
 from ernie_rt.errors import InputError
-from ernie_rt.export import ExportOptions, export, verify
-from ernie_rt.weights.quantize import Quantization
+from ernie_rt.export import verify
 from ernie_rt_onnx.portable import MODEL
 from ernie_rt_onnx.static import DEEPEST, LIMIT, MOST_MESSAGES, walk
 from support.attempts import attempt, refused, refused_each
-from support.drawn import MOE, write_drawn
 from support.exports import forge, graph, node, read
 from support.hostile import DOORS, put
 from support.protobuf import field, varint
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_drawn(tmp_path_factory.mktemp("graphs") / "checkpoint", MOE)
-    export(folder, folder.parent / "out", options=ExportOptions(Quantization(4)))
-    return folder.parent / "out"
 
 
 @pytest.fixture

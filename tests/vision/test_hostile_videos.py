@@ -108,7 +108,16 @@ def test_what_was_cut_off_shows_what_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [{}, {"frames": 9}, {"fps": 2.0}, {"frames": 9, "fps": 2}, {"frames": "9", "fps": 2.0}]
+    "answer",
+    [
+        {},
+        {"frames": 9},
+        {"fps": 2.0},
+        {"frames": 9, "fps": 2},
+        {"frames": "9", "fps": 2.0},
+        {"frames": 3, "fps": 5e-324},
+        {"frames": 10**300, "fps": 2.0},
+    ],
 )
 def test_a_process_that_a_video_has_taken_over_is_not_believed(
     answer: dict[str, object], monkeypatch: pytest.MonkeyPatch

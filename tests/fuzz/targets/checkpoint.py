@@ -161,8 +161,8 @@ class Opened:
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self._watching and event in ("open", "os.listdir", "os.scandir"):
             path = os.path.realpath(os.fsdecode(arguments[0])) if isinstance(arguments[0], str | bytes | Path) else ""
-            lists = event != "open" and not Path(path).is_dir()  # which opens nothing but a folder
-            if path.startswith((self._root, "/etc", "/dev")) and not lists:
+            harmless = event != "open" and not Path(path).is_dir()  # which opens nothing but a folder
+            if path.startswith((self._root, "/etc", "/dev")) and not harmless:
                 self.paths.append(path)
 
     @contextmanager
