@@ -108,7 +108,12 @@ MaxPixels = Annotated[
     typer.Option(min=1, help="Make larger pictures smaller; on a CPU 802816 when not given, which is 1,024 tokens."),
 ]
 Fps = Annotated[float | None, typer.Option(help="Frames of a video to look at a second; 2 when not given.")]
-MaxFrames = Annotated[int | None, typer.Option(min=1, help="At most so many frames of a video; 180 when not given.")]
+MaxFrames = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="At most so many frames of a video (of one a little longer, one more); 180 when not given."
+    ),
+]
 Thinking = Annotated[
     bool | None,
     typer.Option("--thinking/--no-thinking", help="Let the answer begin with reasoning, where the template has both."),

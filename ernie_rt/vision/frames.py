@@ -14,6 +14,7 @@ MIN_FRAMES: Final = 16
 MAX_FRAMES: Final = 180
 HIGHEST_FPS: Final = 240
 HIGHEST_MAX_FRAMES: Final = 720
+"""Of a video up to 721 frames are taken then, and the last of them twice."""
 
 
 def chosen_frames(
@@ -21,8 +22,13 @@ def chosen_frames(
 ) -> list[int]:
     """The indices, ascending, of the frames to take from `count` of them at `rate` a second.
 
-    Those nearest to every 1 / `fps` seconds where that gives `min_frames` to `max_frames`; otherwise that many, or all
-    that there are, evenly from the first on. (transformers takes up to 180 by default, however short a video is.)
+    Those nearest to every 1 / `fps` seconds where `min_frames` to `max_frames` of these steps fit into the video;
+    otherwise that many, or all that there are, evenly from the first on. (transformers takes up to 180 by default,
+    however short a video is.)
+
+    The first one is at 0, so there is one more of them than steps where a frame comes behind the last step. At most
+    they are `max_frames` + 1, by default of a video between 90 and 90.5 seconds: Baidu's code cuts none off, and the
+    models were trained with it.
     """
     duration = count / rate
     wanted = int(duration * fps)
@@ -32,7 +38,7 @@ def chosen_frames(
             if (frame := round(index * step * rate)) < count:
                 chosen.append(frame)
             index += 1
-        return chosen[:max_frames]
+        return chosen
     wanted = min(min_frames if wanted < min_frames else max_frames, count)
     return [int(index * (count / wanted)) for index in range(wanted)]
 

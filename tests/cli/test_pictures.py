@@ -12,6 +12,7 @@ from PIL import Image
 from ernie_rt.cli.completion import files
 from ernie_rt.cli.pictures import typed_path
 from support.commands import Outcome, command
+from support.media import video
 from support.says import Says
 from support.scripted import write_chat_checkpoint
 from support.templates import PLAIN
@@ -75,6 +76,20 @@ def test_a_large_picture_is_made_smaller_on_a_cpu(sees: Path, pictures: Path, mo
     assert says.backend.prompts[0].count(100295) <= 1024 and "image 1: 1920x1080 pixels were made" in ran.err
     whole = run(sees, "x", "--image", pictures / "large.png", "--max-pixels", "3000000")
     assert says.backend.prompts[1].count(100295) == 2691 and "were made" not in whole.err
+
+
+def test_a_video_with_one_frame_more_than_its_limit(
+    sees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five are taken, the last of them twice: three pairs of 300 tokens."""
+    film = tmp_path / "a.mp4"
+    film.write_bytes(video(24, rate=10))
+    says = Says(sees, monkeypatch, "a</s>")
+    ran = run(sees, "x", "--video", film, "--max-frames", "4", "-v")
+    assert ran.code == 0 and "video 1: 6 frames of 560x420 pixels, 40x30 patches, 900 tokens" in ran.err
+    assert says.backend.prompts[0].count(100295) == 900
+    refused = run(sees, "x", "--video", film, "--max-frames", "4", "--max-context", "800")
+    assert refused.code == 2 and "of text, video 1 900" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from ernie_rt.errors import FileFormatError, OptionError
 from ernie_rt.receipts import shown
 from ernie_rt.receipts.shown import Shown, find_again, libraries
 from ernie_rt.vision.image import load_image
+from ernie_rt.vision.video import load_video
 from support import sighted
+from support.media import video
 
 SIZE = (75, 60)
 
@@ -51,6 +53,15 @@ def test_pictures_are_found_by_what_they_are(files: list[Path]) -> None:
     limited = Shown.of(1, load_image(files[0], max_pixels=784))
     ((_, again),) = find_again([limited], files)
     assert again.digest.hex() == limited.pixels and again.tokens == 1
+
+
+def test_a_video_with_one_frame_more_than_its_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(video(24, rate=10))
+    said = Shown.of(3, load_video(path, max_frames=4, max_pixels=784))
+    assert (said.frames, said.tokens, said.asked["max_frames"]) == (6, 3, 4)
+    ((start, again),) = find_again([said], [path])
+    assert start == 3 and again.digest.hex() == said.pixels and again.tokens == said.tokens
 
 
 def test_what_is_missing_is_named(files: list[Path]) -> None:

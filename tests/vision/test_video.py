@@ -93,6 +93,27 @@ def test_two_frames_a_second_of_a_longer_one() -> None:
     assert item.note == "16 frames were taken from 12 s: what is short may be missed"
 
 
+@pytest.mark.parametrize(
+    ("count", "rate", "rule", "taken"),
+    [
+        (21, 10, {"max_frames": 4}, 5),
+        (29, 10, {"max_frames": 5}, 6),
+        (451, 5, {}, 181),
+        pytest.param(901, 10, {"fps": 8, "max_frames": 720}, 721, marks=pytest.mark.long),
+    ],
+)
+def test_one_frame_more_than_the_limit(count: int, rate: int, rule: dict[str, Any], taken: int) -> None:
+    """Is decoded, and counted before; an odd one is there twice."""
+    announced: list[int] = []
+    data = video(count, rate=rate)
+    item = load_video(data, min_pixels=0, max_pixels=28**2, announce=announced.append, **rule)
+    assert len(item.frames) == taken + taken % 2 and item.note == ""
+    assert announced == [item.tokens] == [(taken + 1) // 2]
+    levels = [10 * round(index * rate / rule.get("fps", 2)) % 256 for index in range(taken)]
+    seen = item.frames[:taken, -8:].mean((1, 2, 3))
+    assert np.abs(seen - levels).max() < 5
+
+
 def test_frames_at_uneven_times() -> None:
     """The nth of them, whenever it is shown."""
     item = load_video(video(24, "matroska", times=[n * n for n in range(24)]), max_frames=6, min_pixels=0)
