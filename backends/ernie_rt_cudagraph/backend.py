@@ -27,7 +27,7 @@ class CudaGraphBackend(EagerBackend):
     planner: ClassVar[Planner] = CudaGraphPlanner()
     recorder: ClassVar[Recorder | None] = None
     """What records steps (None: CUDA graphs, if the target wants graphs and has them)."""
-    pdl: ClassVar[bool] = False
+    pdl: ClassVar[bool] = True
     """Whether a kernel may begin before the one in front of it has ended, on GPUs that can do that."""
 
     def devices(self) -> tuple[str, ...]:

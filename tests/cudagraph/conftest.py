@@ -50,8 +50,8 @@ def coarse() -> Iterator[None]:
         def enlarge(where: object, name: str, **sizes: int) -> None:
             of = getattr(where, name)
 
-            def enlarged(*shape: object) -> object:
-                found = of(*shape)
+            def enlarged(*shape: object, **options: object) -> object:
+                found = of(*shape, **options)
                 return found._replace(**{size: max(number, getattr(found, size)) for size, number in sizes.items()})
 
             patch.setattr(where, name, enlarged)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -128,12 +128,15 @@ def check_block(
 @given(st.data())
 def test_block(data: st.DataObject) -> None:
     past = data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=6))
+    share, kv_heads = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3))
+    head_dim = 2 * data.draw(st.integers(1, 9))
+    assume(share * kv_heads * head_dim >= 16)  # of few numbers eager's may be nearer by luck
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "MAX_SPLITS", 2)
         check_block(
-            past, data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3)), 2 * data.draw(st.integers(1, 9)),
-            data.draw(st.integers(1, 40)), data.draw(DTYPES), padding=data.draw(st.integers(0, 3)),
-            biased=data.draw(st.booleans()), rows_of_angles=data.draw(st.booleans()),
+            past, share, kv_heads, head_dim, data.draw(st.integers(1, 40)), data.draw(DTYPES),
+            padding=data.draw(st.integers(0, 3)), biased=data.draw(st.booleans()),
+            rows_of_angles=data.draw(st.booleans()),
         )  # fmt: skip
 
 

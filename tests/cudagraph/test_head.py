@@ -62,7 +62,7 @@ def test_nothing_is_looked_for_unasked() -> None:
     assert torch.equal(logits, head(x, norm, weight, None, rows, eps=EPS, output=HeadOutput()))
 
 
-@pytest.mark.parametrize(("rows", "count"), [(1, 1), (4, 1), (5, 2), (128, 2)])
+@pytest.mark.parametrize(("rows", "count"), [(1, 1), (2, 1), (3, 2), (128, 2)])
 def test_launches(rows: int, count: int) -> None:
     def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
         return torch.empty(*shape, dtype=dtype, device="meta")

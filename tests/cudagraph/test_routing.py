@@ -50,7 +50,7 @@ def test_begin(rows: int, shared: int, biased: bool, dtype: torch.dtype) -> None
 def test_choose(experts: int, top_k: int, norm_min: float, biased: bool) -> None:
     logits, bias = normal(11, experts, seed=0), normal(experts, seed=1, scale=0.05) if biased else None
     attrs = {"top_k": top_k, "norm_min": norm_min}
-    ids, weights = choose(logits, bias, dtype=torch.float32, live=EVERY, pdl=False, **attrs)
+    ids, weights = choose(logits, bias, dtype=torch.float32, live=EVERY, **attrs)
     exact_bias = None if bias is None else bias.double().numpy()
     expected_ids, expected = MEANINGS["moe_route"](logits.double().numpy(), np.eye(experts), exact_bias, **attrs)
     assert ids.tolist() == expected_ids.tolist()
@@ -58,7 +58,7 @@ def test_choose(experts: int, top_k: int, norm_min: float, biased: bool) -> None
 
 
 def test_weights_are_rounded_to_the_activations_dtype() -> None:
-    attrs = {"top_k": 3, "norm_min": 1e-12, "live": EVERY, "pdl": False}
+    attrs = {"top_k": 3, "norm_min": 1e-12, "live": EVERY}
     logits = normal(9, 8, seed=0)
     wide, narrow = (choose(logits, None, dtype=dtype, **attrs)[1] for dtype in (torch.float32, torch.bfloat16))
     assert torch.equal(narrow, wide.bfloat16())
@@ -67,7 +67,7 @@ def test_weights_are_rounded_to_the_activations_dtype() -> None:
 def test_ties_go_to_the_lowest_ids() -> None:
     logits = torch.zeros(2, 6)
     logits[1, 4:] = 1
-    ids, _ = choose(logits, None, top_k=3, norm_min=1e-12, dtype=torch.float32, live=EVERY, pdl=False)
+    ids, _ = choose(logits, None, top_k=3, norm_min=1e-12, dtype=torch.float32, live=EVERY)
     assert ids.tolist() == [[0, 1, 2], [4, 5, 0]]
 
 
@@ -75,7 +75,7 @@ def test_ties_go_to_the_lowest_ids() -> None:
 @pytest.mark.parametrize("places", [slice(None), slice(1, 2)])
 def test_a_row_of_no_numbers_chooses_and_stays_alone(value: float, places: slice) -> None:
     logits, bias = normal(3, 6, seed=0), normal(6, seed=1, scale=0.1)
-    attrs = {"top_k": 2, "norm_min": 1e-12, "dtype": torch.float32, "live": EVERY, "pdl": False}
+    attrs = {"top_k": 2, "norm_min": 1e-12, "dtype": torch.float32, "live": EVERY}
     ids, weights = choose(logits, bias, **attrs)
     spoilt = logits.clone()
     spoilt[1, places] = value
@@ -89,7 +89,7 @@ def test_a_row_of_no_numbers_chooses_and_stays_alone(value: float, places: slice
 
 def test_padding_chooses_nobody() -> None:
     live = torch.tensor([2], dtype=torch.int32)
-    ids, _ = choose(normal(4, 6, seed=0), None, top_k=3, norm_min=1e-12, dtype=torch.float32, live=live, pdl=False)
+    ids, _ = choose(normal(4, 6, seed=0), None, top_k=3, norm_min=1e-12, dtype=torch.float32, live=live)
     assert (ids[:2] >= 0).all()
     assert (ids[2:] == -1).all()
 
@@ -104,7 +104,7 @@ def test_group(data: st.DataObject) -> None:
     ).view(rows, top_k)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(routing, "group_block", lambda pairs: 16)  # several blocks, the last one in part
-        order, starts = group(ids, experts, pdl=False)
+        order, starts = group(ids, experts)
     expected = [np.flatnonzero(ids.flatten().numpy() == expert) for expert in range(experts)]
     assert starts.tolist() == [0, *np.cumsum([len(pairs) for pairs in expected])]
     assert order[: starts[-1]].tolist() == np.concatenate(expected).tolist()

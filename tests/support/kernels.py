@@ -28,12 +28,14 @@ def _exact(operand: Any) -> Any:
 
 
 def check_near(found: Tensor, rough: Tensor, exact: np.ndarray) -> None:
-    """A kernel's numbers are as near to the exact ones as those of eager's functions in the same dtype."""
+    """A kernel's numbers are as near to the exact ones as those of eager's functions in the same dtype; of a few, where
+    eager's may be near by luck, as near as numbers of the dtype are to one another."""
     assert found.dtype is rough.dtype
     assert found.shape == rough.shape == exact.shape
     size = np.sqrt(np.mean(exact**2))
     errors, usual = (np.abs(each.double().numpy() - exact) for each in (found, rough))
     assert np.sqrt(np.mean(usual**2)) <= 0.02 * size, "what it is compared with is itself wrong"
-    allowed = 1.5 * np.sqrt(np.mean(usual**2)) + 1e-6 * size
+    luck = torch.finfo(found.dtype).eps / 2 * size if exact.size < 16 else 0.0
+    allowed = 1.5 * max(np.sqrt(np.mean(usual**2)), luck) + 1e-6 * size
     assert np.sqrt(np.mean(errors**2)) <= allowed
-    assert errors.max() <= 2 * usual.max() + 1e-5 * size
+    assert errors.max() <= 2 * max(usual.max(), luck) + 1e-5 * size

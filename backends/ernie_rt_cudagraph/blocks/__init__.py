@@ -32,7 +32,7 @@ def functions(live: Tensor, output: head.HeadOutput, *, pdl: bool) -> Mapping[st
         "attention_block": partial(attention.attention_block, pdl=pdl),
         "mlp_block": partial(mlp.mlp_block, pdl=pdl),
         "moe_block": partial(moe.moe_block, live=live, pdl=pdl),
-        "moe_experts": partial(moe.moe_experts, pdl=pdl),
+        "moe_experts": moe.moe_experts,
         "rope_rows": partial(rope_rows, pdl=pdl),
         "head": partial(head.head, output=output, pdl=pdl),
     }

@@ -9,11 +9,14 @@ from torch import Tensor
 from ernie_rt.contract import Node
 from ernie_rt_cudagraph.blocks.mlp import mlp
 from ernie_rt_cudagraph.kernels.experts import few_rows
+from ernie_rt_cudagraph.kernels.linear import FEW_ROWS
 from ernie_rt_cudagraph.kernels.routing import MAX_EXPERTS, begin, choose
 from ernie_rt_cudagraph.kernels.tiles import many_rows
+from ernie_rt_eager import ops
 
-FEW_ROWS: Final = 4
-"""Up to so many tokens seldom choose the same expert, and reading one twice costs less than grouping them."""
+ONE_BY_ONE: Final = 1
+"""Up to so many tokens read their experts one by one; of two and more, grouping them costs less than what is read
+twice."""
 
 
 def moe_block(
@@ -70,29 +73,33 @@ def pool(
 ) -> Tensor:
     """residual + the chosen experts of rms_norm(x), for tokens of the mask, + the shared ones, for all `[N, H]`.
 
-    Rows from `live [1]` on are padding: no expert is read for them, and what stands in their output is nobody's.
+    Rows from `live [1]` on are padding: no expert is read for them, and what stands in their output is nobody's. With
+    `pdl` the kernels of tokens one by one begin early. Those of grouped ones do not: beside the tiles of an expert,
+    programs that wait are in the way.
     """
-    few = len(x) <= FEW_ROWS
-    with_router = (shared_gate_up, shared_gate_up_bias) if few else (None, None)
-    normed, logits, inner = begin(x, norm, gate, *with_router, eps=eps, pdl=pdl)
-    routing: dict[str, Any] = {"top_k": top_k, "norm_min": norm_min, "mask": mask, "live": live, "pdl": pdl}
-    if few:
+    routing: dict[str, Any] = {"top_k": top_k, "norm_min": norm_min, "mask": mask, "live": live}
+    if len(x) <= ONE_BY_ONE:
+        normed, logits, inner = begin(x, norm, gate, shared_gate_up, shared_gate_up_bias, eps=eps, pdl=pdl)
         return few_rows(
-            residual, normed, logits, correction_bias, gate_up, down, inner, shared_down, shared_down_bias, **routing
-        )
+            residual, normed, logits, correction_bias, gate_up, down, inner, shared_down, shared_down_bias, **routing,
+            pdl=pdl,
+        )  # fmt: skip
+    if len(x) <= FEW_ROWS:
+        normed, logits, _ = begin(x, norm, gate, None, None, eps=eps, pdl=False)
+    else:
+        normed = ops.rms_norm(x, norm, eps=eps)
+        logits = ops.linear(normed.float(), gate)
     ids, weights = choose(logits, correction_bias, dtype=x.dtype, **routing)
     if shared_gate_up is not None and shared_down is not None:
-        residual = mlp(
-            normed, shared_gate_up, shared_gate_up_bias, shared_down, shared_down_bias, residual=residual, pdl=pdl
-        )
-    return many_rows(normed, ids, weights, gate_up, down, residual, pdl=pdl)
+        residual = mlp(normed, shared_gate_up, shared_gate_up_bias, shared_down, shared_down_bias, residual=residual)
+    return many_rows(normed, ids, weights, gate_up, down, residual)
 
 
 def moe_experts(
-    x: Tensor, ids: Tensor, weights: Tensor, experts_gate_up: Tensor, experts_down: Tensor, *, top_k: int, pdl: bool
+    x: Tensor, ids: Tensor, weights: Tensor, experts_gate_up: Tensor, experts_down: Tensor, *, top_k: int
 ) -> Tensor:
     """The composite of that name, for graphs of which a tap splits the block."""
-    return many_rows(x, ids.contiguous(), weights, experts_gate_up, experts_down, pdl=pdl)
+    return many_rows(x, ids.contiguous(), weights, experts_gate_up, experts_down)
 
 
 def refusal(node: Node) -> str | None:

@@ -29,7 +29,8 @@ class Split(NamedTuple):
     """How attention is cut: SPLITS programs share a sequence, and read BLOCK of its tokens at a time.
 
     Their number follows from that of the rows alone, since a captured graph has it for all lengths. Tiles of K and V
-    are 16 KiB each at 16 bits and 128 numbers a head, and three are on their way.
+    are 16 KiB each at 16 bits and 128 numbers a head. A program that has a processor to itself has three on their way;
+    where several share one, each has one, so that more of them have room.
     """
 
     SPLITS: int
@@ -42,7 +43,8 @@ class Split(NamedTuple):
         """For n sequences and rows of `width` bytes a head, padded."""
         wanted = max(1, PROGRAMS // (n * kv_heads))
         splits = min(MAX_SPLITS, 1 << wanted.bit_length() - 1)
-        return cls(splits, max(16, min(64, (1 << 14) // width)), num_warps=4, num_stages=5)
+        stages = 5 if n * kv_heads * splits <= PROGRAMS else 3
+        return cls(splits, max(16, min(64, (1 << 14) // width)), num_warps=4, num_stages=stages)
 
 
 @triton.jit

@@ -25,15 +25,15 @@ class Sizes(NamedTuple):
 
 def gate_up_sizes(width: int) -> Sizes:
     """A tile of 8 KiB of 16-bit weights, so that several programs fit on a multiprocessor: together they keep memory
-    busy while single ones choose their expert or sum up."""
-    block = min(triton.next_power_of_2(width), 512)
-    return Sizes(ROWS=4096 // block, BLOCK_K=block, num_warps=4, num_stages=1)
+    busy while single ones choose their expert or sum up. It is of many rows, for few programs to choose."""
+    block = min(triton.next_power_of_2(width), 256)
+    return Sizes(ROWS=4096 // block, BLOCK_K=block, num_warps=8, num_stages=1)
 
 
 def down_sizes(width: int) -> Sizes:
     """Half of that: there are fewer programs, of which each reads from all experts, and none may come too late."""
     block = min(triton.next_power_of_2(width), 512)
-    return Sizes(ROWS=2048 // block, BLOCK_K=block, num_warps=4, num_stages=1)
+    return Sizes(ROWS=2048 // block, BLOCK_K=block, num_warps=8, num_stages=1)
 
 
 @triton.jit

@@ -18,14 +18,14 @@ def tiles(n: int, width: int, itemsize: int) -> Tiles:
 
     A vocabulary is long: programs take more of the weight's rows than those of other products, so that there are fewer
     results of theirs to choose the largest from, and tiles of many rows are not read over and over. Tiles that come
-    asynchronously take up to 64 KiB, which every GPU since Ampere has for a program.
+    asynchronously take up to 96 KiB, which every GPU since Ampere has for a program.
     """
     whole = max(16, triton.next_power_of_2(width))
     if n <= SIDE_BY_SIDE:
         return Tiles(1, 16, min(128, whole), num_warps=4, num_stages=1)
     m = min(128, max(16, triton.next_power_of_2(n)))
-    block = (128 if m <= 32 else 64) // itemsize
-    return Tiles(m, 128, min(block, whole), num_warps=4 if m <= 32 else 8, num_stages=4)
+    block = (256 if m <= 32 else 128) // itemsize
+    return Tiles(m, 64, min(block, whole), num_warps=8, num_stages=4)
 
 
 @triton.jit

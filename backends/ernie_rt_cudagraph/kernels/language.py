@@ -47,10 +47,10 @@ def rounded(x, dtype: tl.constexpr):
 
 
 @triton.jit
-def inverse_rms(inputs, held, eps, M: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr):
-    """1 / sqrt(mean(x²) + eps) `[M]` of M rows of K numbers, which begin at the pointers `inputs [M]`; 0 numbers where
-    `held [M]` is false."""
-    squares = tl.zeros((M, BLOCK_K), tl.float32)
+def inverse_rms(inputs, held, eps, K: tl.constexpr, BLOCK_K: tl.constexpr):
+    """1 / sqrt(mean(x²) + eps) `[1]` of a row of K numbers, which begins at the pointer `inputs [1]`; 0 numbers where
+    `held [1]` is false."""
+    squares = tl.zeros((1, BLOCK_K), tl.float32)
     places = tl.arange(0, BLOCK_K)
     for k in range(0, K, BLOCK_K):
         x = tl.load(inputs[:, None] + k + places, mask=held[:, None] & (k + places < K), other=0).to(tl.float32)
@@ -90,9 +90,9 @@ def products(
     """x @ weightᵀ `[M, ROWS]` in float32, of M rows of numbers and ROWS rows of a weight, K long each.
 
     Pointers `inputs [M]` and `rows [ROWS]` say where they begin; a row where `held` or `wanted` is false counts as 0.
-    With NORMED the numbers are first multiplied by `inverse [M]` and the weights from pointer `norm` on, and rounded to
-    the dtype that they had, which a router's float32 weight does not share. M is 1, or a multiple of 16 for the tensor
-    cores.
+    With NORMED, which wants M = 1, the numbers are first multiplied by `inverse [1]` and the weights from pointer
+    `norm` on, and rounded to the dtype that they had, which a router's float32 weight does not share. M is 1, or a
+    multiple of 16 for the tensor cores.
 
     With M = 1 the weight's next tile is asked for before the last one is used, and its `first` one, a `weight_tile`,
     perhaps before `wait`. There `inverse` may be None: it is found from `eps` on the way, so that x is read once and
@@ -131,10 +131,7 @@ def products(
             weight = weight_tile(rows, wanted, k, K, BLOCK_K)
             inside = k + places < K
             x = tl.load(inputs[:, None] + k + places, mask=held[:, None] & inside, other=0)  # [M, BLOCK_K]
-            if NORMED:
-                scale = tl.load(norm + k + places, mask=inside, other=0).to(tl.float32)
-                x = rounded(x.to(tl.float32) * inverse[:, None] * scale, x.dtype)
-            sums = dot(x.to(weight.dtype), tl.trans(weight), sums)
+            sums = dot(x, tl.trans(weight), sums)
     return sums
 
 

@@ -26,15 +26,10 @@ MAX_EXPERTS: Final = 256
 
 LOWEST: Final = tl.constexpr(-3e38)
 
-ALONE: Final = 64
-"""Up to so many rows the router reads its weight once for each, from the L2 cache, which takes less time than the norm
-of a whole tile of them would."""
-
 
 class Sizes(NamedTuple):
-    """How `begin` is cut: M rows of activations in a program, and GATES experts or PAIRS of shared gate and up."""
+    """How `begin` is cut: a program has GATES experts or PAIRS of shared gate and up."""
 
-    M: int
     PAIRS: int
     GATES: int
     BLOCK_K: int
@@ -42,21 +37,17 @@ class Sizes(NamedTuple):
     num_stages: int
 
 
-def begin_sizes(rows: int, width: int, shared: bool) -> Sizes:
+def begin_sizes(width: int, shared: bool) -> Sizes:
     """Shared experts are most of the work where they come along: they have tiles of 4 KiB of 16-bit weights, so that
-    many programs fit on a multiprocessor. The router alone has long ones: nobody waits for memory so often. Of many
-    rows, 16 share a tile of its weight."""
-    block = triton.next_power_of_2(width)
-    if rows > ALONE:
-        return Sizes(M=16, PAIRS=0, GATES=16, BLOCK_K=min(max(block, 16), 256), num_warps=4, num_stages=3)
-    block = min(block, 512 if shared else 1024)
-    return Sizes(M=1, PAIRS=1024 // block, GATES=2048 // block, BLOCK_K=block, num_warps=4, num_stages=1)
+    many programs fit on a multiprocessor. The router alone has long ones: nobody waits for memory so often."""
+    block = min(triton.next_power_of_2(width), 256 if shared else 1024)
+    return Sizes(PAIRS=1024 // block, GATES=1 if shared else 2048 // block, BLOCK_K=block, num_warps=4, num_stages=1)
 
 
 @triton.jit
 def _norm_row(x, norm, normed, row, eps, H: tl.constexpr, BLOCK_K: tl.constexpr):
     rows = row.to(tl.int64) + tl.arange(0, 1)
-    inverse = inverse_rms(x + rows * H, rows >= 0, eps, 1, H, BLOCK_K)
+    inverse = inverse_rms(x + rows * H, rows >= 0, eps, H, BLOCK_K)
     for k in range(0, H, BLOCK_K):
         place = k + tl.arange(0, BLOCK_K)
         at, inside = rows[:, None] * H + place, (place < H)[None, :]
@@ -68,13 +59,13 @@ def _norm_row(x, norm, normed, row, eps, H: tl.constexpr, BLOCK_K: tl.constexpr)
 @triton.jit
 def _router(
     x, norm, gate, logits, eps, row, held, tile,
-    E: tl.constexpr, M: tl.constexpr, GATES: tl.constexpr, H: tl.constexpr, BLOCK_K: tl.constexpr,
+    E: tl.constexpr, GATES: tl.constexpr, H: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """norm(x) @ gateᵀ of GATES experts: numbers rounded to the activations' dtype meet a gate in float32."""
     expert = tile * GATES + tl.arange(0, GATES)
     inputs, wanted = x + row * H, expert < E
-    inverse = inverse_rms(inputs, held, eps, M, H, BLOCK_K)
-    sums = products(inputs, held, norm, inverse, gate + expert * H, wanted, M, GATES, H, BLOCK_K, True)
+    inverse = inverse_rms(inputs, held, eps, H, BLOCK_K)
+    sums = products(inputs, held, norm, inverse, gate + expert * H, wanted, 1, GATES, H, BLOCK_K, True)
     tl.store(logits + row[:, None] * E + expert, sums, mask=held[:, None] & wanted)
 
 
@@ -98,14 +89,13 @@ def _begin(
     x, norm, gate, gate_up, gate_up_bias, normed, logits, inner,
     N, stride_row, stride_half, bias_stride_row, bias_stride_half, eps,
     H: tl.constexpr, E: tl.constexpr, S: tl.constexpr,
-    M: tl.constexpr, PAIRS: tl.constexpr, GATES: tl.constexpr, BLOCK_K: tl.constexpr, PDL: tl.constexpr,
+    PAIRS: tl.constexpr, GATES: tl.constexpr, BLOCK_K: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Programs are of three kinds: for each row one that writes its norm; for each M rows those of the router's
-    experts; and, with M = 1, those of the shared experts' gate and up."""
+    """Programs of a row are of three kinds: one that writes its norm, those of the router's experts, and those of the
+    shared experts' gate and up."""
     program = tl.program_id(0) - N
-    blocks = tl.cdiv(N, M)
-    tile = program // blocks  # blocks of one tile side by side: they read the same weights
-    row = program % blocks * M + tl.arange(0, M).to(tl.int64)
+    tile = program // N  # rows of one tile side by side: they read the same weights, from the L2 cache
+    row = program % N + tl.arange(0, 1).to(tl.int64)
     held = row < N
     shared_tile = tile - tl.cdiv(E, GATES)
     if gate_up is not None:
@@ -117,7 +107,7 @@ def _begin(
     if program < 0:
         _norm_row(x, norm, normed, program + N, eps, H, BLOCK_K)
     elif shared_tile < 0:
-        _router(x, norm, gate, logits, eps, row, held, tile, E, M, GATES, H, BLOCK_K)
+        _router(x, norm, gate, logits, eps, row, held, tile, E, GATES, H, BLOCK_K)
     elif gate_up is not None:
         _shared(
             x, norm, gate_up_bias, inner, bias_stride_row, bias_stride_half, eps, row, held, first, rows, wanted, ahead,
@@ -135,11 +125,11 @@ def begin(
     eps: float,
     pdl: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """All that waits for no choice: rms_norm(x) `[N, H]`, the router's float32 logits `[N, E]`, and, when their weights
-    are given, the shared experts' swiglu(gate_up) `[N, S]`, for no more than ALONE rows."""
+    """All that waits for no choice, of few rows: rms_norm(x) `[N, H]`, the router's float32 logits `[N, E]`, and, when
+    their weights are given, the shared experts' swiglu(gate_up) `[N, S]`."""
     count, width = x.shape
     experts = len(gate)
-    sizes = begin_sizes(count, width, shared_gate_up is not None)
+    sizes = begin_sizes(width, shared_gate_up is not None)
     tiles = triton.cdiv(experts, sizes.GATES)
     shared, inner = 0, None
     if shared_gate_up is not None:
@@ -150,7 +140,7 @@ def begin(
     row, half = (0, 0) if shared_gate_up is None else shared_gate_up.stride()[:2]
     bias_row, bias_half = (0, 0) if shared_gate_up_bias is None else shared_gate_up_bias.stride()
     launch(
-        _begin, (count + triton.cdiv(count, sizes.M) * tiles,),
+        _begin, (count * (1 + tiles),),
         x=x, norm=norm, gate=gate, gate_up=shared_gate_up, gate_up_bias=shared_gate_up_bias,
         normed=normed, logits=logits, inner=inner, N=count, stride_row=row, stride_half=half,
         bias_stride_row=bias_row, bias_stride_half=bias_half, eps=eps,
@@ -216,7 +206,6 @@ def choose(
     dtype: torch.dtype,
     mask: Tensor | None = None,
     live: Tensor,
-    pdl: bool,
 ) -> tuple[Tensor, Tensor]:
     """The chosen experts and their weights `[N, A]`, of the router's logits `[N, E]`; -1 for rows of padding, and where
     the mask `[N]` is false."""
@@ -227,7 +216,7 @@ def choose(
         _choose, (rows,), num_warps=4, num_stages=1,
         logits=logits, correction_bias=correction_bias, live=live, mask=mask, ids=ids, weights=weights,
         norm_min=norm_min,
-        A=top_k, E=experts, EXPERTS=triton.next_power_of_2(experts), PDL=pdl,
+        A=top_k, E=experts, EXPERTS=triton.next_power_of_2(experts), PDL=False,
     )  # fmt: skip
     return ids, weights
 
@@ -257,7 +246,7 @@ def _group(ids, order, starts, pairs, E: tl.constexpr, BLOCK: tl.constexpr, PDL:
         tl.store(starts + E, place)
 
 
-def group(ids: Tensor, experts: int, *, pdl: bool) -> tuple[Tensor, Tensor]:
+def group(ids: Tensor, experts: int) -> tuple[Tensor, Tensor]:
     """The pairs n · A + a by the expert `ids [N, A]` names, in their own order within it: `order [N * A]`, and where
     each expert's begin in it, `starts [E + 1]`. Pairs of expert -1 are in no group, and as many places left unwritten.
 
@@ -266,6 +255,6 @@ def group(ids: Tensor, experts: int, *, pdl: bool) -> tuple[Tensor, Tensor]:
     order, starts = (ids.new_empty(size, dtype=torch.int32) for size in (ids.numel(), experts + 1))
     launch(
         _group, (experts,), num_warps=4, num_stages=1,
-        ids=ids, order=order, starts=starts, pairs=ids.numel(), E=experts, BLOCK=group_block(ids.numel()), PDL=pdl,
+        ids=ids, order=order, starts=starts, pairs=ids.numel(), E=experts, BLOCK=group_block(ids.numel()), PDL=False,
     )  # fmt: skip
     return order, starts

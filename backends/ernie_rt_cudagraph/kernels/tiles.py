@@ -133,15 +133,13 @@ def many_rows(
     gate_up: Tensor,
     down: Tensor,
     beside: Tensor | None = None,
-    *,
-    pdl: bool,
 ) -> Tensor:
     """The sum over a of weights[n, a] · expert ids[n, a] of `x [N, H]`, an id of -1 being none, and of what is given
     `beside [N, H]`."""
     count, top_k = ids.shape
     experts, width, _, hidden = gate_up.shape
     pairs = count * top_k
-    order, starts = group(ids, experts, pdl=pdl)
+    order, starts = group(ids, experts)
     inner, each = x.new_empty(pairs, width), x.new_empty(pairs, hidden)
     stride_expert, stride_row, stride_half, _ = gate_up.stride()
     common = {"order": order, "starts": starts, "E": experts, "EXPERTS": triton.next_power_of_2(experts)}
@@ -150,18 +148,18 @@ def many_rows(
         _gate_up_tiles, (triton.cdiv(width, sizes.ROWS // 2), tiles(pairs, experts, sizes.M)),
         x=x, gate_up=gate_up, inner=inner,
         stride_expert=stride_expert, stride_row=stride_row, stride_half=stride_half,
-        A=top_k, H=hidden, WIDTH=width, PDL=pdl, **common, **sizes._asdict(),
+        A=top_k, H=hidden, WIDTH=width, PDL=False, **common, **sizes._asdict(),
     )  # fmt: skip
     sizes = tile_sizes(pairs / experts, width, x.element_size())
     launch(
         _down_tiles, (triton.cdiv(hidden, sizes.ROWS), tiles(pairs, experts, sizes.M)),
-        inner=inner, down=down, out=each, H=hidden, WIDTH=width, PDL=pdl, **common, **sizes._asdict(),
+        inner=inner, down=down, out=each, H=hidden, WIDTH=width, PDL=False, **common, **sizes._asdict(),
     )  # fmt: skip
     out, block = torch.empty_like(x), min(triton.next_power_of_2(hidden), COMBINED)
     launch(
         _combine, (count, triton.cdiv(hidden, block)), num_warps=4, num_stages=1,
         each=each, ids=ids, weights=weights, beside=beside, out=out,
-        A=top_k, H=hidden, BLOCK=block, PDL=pdl,
+        A=top_k, H=hidden, BLOCK=block, PDL=False,
     )  # fmt: skip
     return out
 
