@@ -27,7 +27,7 @@ from gpu_parts.traffic import decode_bytes, moe_nodes, num_experts
 from gpu_parts.weights import published
 
 MODELS: Final = ("0.3B", "21B-A3B")
-BATCHES: Final = (1, 4, 8, 32, 128)
+BATCHES: Final = (1, 2, 4, 8, 32, 128)
 LOOKED_INTO: Final = (1, 32)
 CONTEXT: Final = 512
 STEPS: Final = 100

@@ -41,9 +41,11 @@ class Loaded:
         graphs: bool = True,
         pdl: bool | None = None,
         cache: float | None = None,
+        drawn: torch.dtype | None = None,
     ) -> None:
-        """`pdl` None is what the card can do; `cache` fills the cache, None with random numbers."""
-        self.card, self.source = card, Drawn()
+        """`pdl` None is what the card can do; `cache` fills the cache, None with random numbers; weights are drawn in
+        the dtype `drawn`, None in their own."""
+        self.card, self.source = card, Drawn(drawn=drawn)
         target = Target((str(card.device),), dtype, graphs=graphs)
         backend = CudaGraphBackend()
         self.build: Build = build(config, backend, target)

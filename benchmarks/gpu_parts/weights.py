@@ -19,19 +19,23 @@ from gpu_parts.card import Card
 class Drawn(Synthetic):
     """Synthetic weights of the same distributions and other numbers: a GPU draws 20 billion of them in seconds.
 
-    They depend on the seed, each weight's name, and the kind of device.
+    They depend on the seed, each weight's name, and the kind of device, and on the dtype that they are drawn in: their
+    own, or `drawn`.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, *, drawn: torch.dtype | None = None) -> None:
         super().__init__(seed)
-        self._number = seed
+        self._number, self._drawn = seed, drawn
         self.weights: dict[int, Weight] = {}
         """Those that were filled, by the address where their memory begins."""
 
     def fill_tensor(self, weight: Weight, out: Tensor) -> None:
         mean, std = distribution(weight)
         seed = zlib.crc32(f"{self._number}:{weight.name}".encode())
-        out.normal_(mean, std, generator=torch.Generator(out.device).manual_seed(seed))
+        numbers = out if self._drawn in (None, out.dtype) else torch.empty_like(out, dtype=self._drawn)
+        numbers.normal_(mean, std, generator=torch.Generator(out.device).manual_seed(seed))
+        if numbers is not out:
+            out.copy_(numbers)
         self.weights[out.untyped_storage().data_ptr()] = weight
 
 
