@@ -154,7 +154,7 @@ def test_the_order_of_our_backends(
     monkeypatch.setattr("ernie_rt.planning.usual.this_cpu", lambda: Cpu("", 2, frozenset(features), 1 << 34))
     storages = FORMS[f"int{bits}"].storages(config) if bits else None
     assert by_prediction(PluginHost(), "cpu", model=config, storages=storages) == order
-    assert by_prediction(PluginHost(), "cuda", model=config, storages=storages) == ["eager", "cudagraph", "onnx"]
+    assert by_prediction(PluginHost(), "cuda", model=config, storages=storages) == ["cudagraph", "eager", "onnx"]
 
 
 def test_a_gpu_that_no_backend_can_use(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,10 @@ from ernie_rt.build import accepted
 from ernie_rt.contract import Device, Target
 from ernie_rt.graph.types import DType
 from ernie_rt.host import PluginHost
+from ernie_rt.modeling.config import ModelConfig
 from ernie_rt.modeling.families import DENSE_0_3B, MOE_21B_A3B
 from ernie_rt.planning.candidates import Planned
+from ernie_rt.planning.device import find_device
 from ernie_rt.planning.forms import FORMS
 from ernie_rt.planning.speed import Predictor
 
@@ -48,6 +50,25 @@ def test_tokens_a_second(
     graph = accepted(Planned(config).in_form(FORMS[form], dtype)["main"], planner, target)
     predicted = 1 / Predictor(graph, device, planner.rates(target, device)).step(1, CONTEXT)
     assert measured * (1 - WITHIN) < predicted < measured * (1 + WITHIN), predicted
+
+
+@pytest.mark.parametrize(
+    ("config", "new", "context", "milliseconds"),
+    [
+        (DENSE_0_3B, 1, 560, 0.486),
+        (MOE_21B_A3B, 1, 560, 2.51),
+        (MOE_21B_A3B, 4096, 4096, 72.5),
+        (MOE_21B_A3B, 32768, 32768, 748),
+    ],
+)
+def test_steps_of_cudagraph(config: ModelConfig, new: int, context: int, milliseconds: float) -> None:
+    """On an H200, in bfloat16."""
+    device, target = find_device("H200 SXM"), Target(("cuda:0",), "bfloat16")
+    planner = PluginHost().planner("cudagraph")
+    assert planner is not None
+    graph = accepted(Planned(config).in_form(FORMS["bfloat16"], "bfloat16")["main"], planner, target)
+    predicted = 1e3 * Predictor(graph, device, planner.rates(target, device)).step(new, context)
+    assert milliseconds * (1 - WITHIN) < predicted < milliseconds * (1 + WITHIN), predicted
 
 
 @pytest.mark.parametrize(

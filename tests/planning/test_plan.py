@@ -11,6 +11,7 @@ from ernie_rt.contract import Device
 from ernie_rt.host import PluginHost
 from ernie_rt.modeling.families import find
 from ernie_rt.planning.plan import Plan, make_plan
+from ernie_rt_cudagraph.planner import CudaGraphPlanner
 
 GIB = 1 << 30
 CPU = Device(
@@ -121,7 +122,9 @@ def test_the_widest_form_is_chosen_in_whatever_order_they_are_named(host: Plugin
     assert [each.form for each in made.candidates].count("int4") == 3
 
 
-def test_a_backend_that_has_not_run_on_a_card_comes_last(host: PluginHost) -> None:
+def test_a_backend_that_has_not_run_on_a_card_comes_last(host: PluginHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = CudaGraphPlanner.rates
+    monkeypatch.setattr(CudaGraphPlanner, "rates", lambda *given: replace(rates(*given), has_run=False))
     card = Device("a card", "cuda", 80 * GIB, 2e12, {"bfloat16": 4e14, "float32": 6e13}, "made up")
     made = plan(host, "21B-A3B", 79, device=card)
     assert chosen(made) == ("bfloat16", "eager", "yes")
