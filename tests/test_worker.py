@@ -316,9 +316,9 @@ def test_a_python_that_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     waits = tmp_path / "waits.py"
     waits.write_text("import time; time.sleep(60)")
     monkeypatch.setattr(sandbox, "SCRIPT", waits)
-    monkeypatch.setattr(worker, "interpreters", lambda: [sys.executable])
+    monkeypatch.setattr(worker, "interpreters", lambda: [sys.executable, "/bin/false"])
     monkeypatch.setattr(worker, "START_SECONDS", 0.5)
-    with pytest.raises(ErnieRtError, match=r": nothing for 0.5 s"):
+    with pytest.raises(ErnieRtError, match=r": nothing for 0.5 s; /bin/false: exit code 1"):
         Renderer().render(GREETING, [CONTEXT], "x")
 
 
