@@ -44,7 +44,7 @@ def test_begin(rows: int, shared: int, biased: bool, dtype: torch.dtype) -> None
 
 
 def test_tiles_of_a_router_fit_into_shared_memory() -> None:
-    """Where many rows meet it: as many as are under way at once, of float32, into the 96 KiB of any GPU since Ampere."""
+    """Where many rows meet it: as many as are under way at once, of float32; every GPU since Ampere has 96 KiB."""
     for width in (1, 37, 256, 2560, 8192):
         sizes = routing.begin_sizes(routing.ALONE + 1, width, shared=False)
         assert sizes.num_stages * (sizes.M + sizes.GATES) * sizes.BLOCK_K * 4 <= 96 << 10
