@@ -64,7 +64,6 @@ class Worker:
 
         `script` is a path, or `-c` and a program; `job` and `instead` are what it is for, and what does without it.
         """
-        self._expired = False
         self._job, self._instead = job, instead
         command = ["-s", "-P", "-S", "-B", *script, *arguments]
         causes = []
@@ -83,6 +82,7 @@ class Worker:
 
     def _start(self, command: Sequence[str]) -> str | None:
         """None once it is ready; else why it is not."""
+        self._expired = False
         try:
             self._child = subprocess.Popen(
                 command,
@@ -156,13 +156,12 @@ class Worker:
             pipe.close()
 
     def _last_words(self) -> str:
-        """Why it has ended before it was ready, in one line; it may be started anew."""
+        """Why it has ended before it was ready, in one line."""
         try:
             _, said = self._child.communicate(timeout=1)
         except subprocess.TimeoutExpired:  # it lives on, or a child of its own has the pipe
             said = b""
         expired, code = self.end()
-        self._expired = False
         if expired:
             return f"nothing for {START_SECONDS:g} s"
         lines = [line for line in map(str.strip, said.decode(errors="replace").split("\n")) if line]

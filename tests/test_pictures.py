@@ -125,6 +125,8 @@ def test_pictures_in_a_text_to_continue(loader: Loader) -> None:
     shown = model.tokenizer.decode([id for id in prompt if id != PATCH], skip_special=False)
     assert shown == "A cat: Picture 1:<|IMAGE_START|><|IMAGE_END|> and" and prompt.count(PATCH) == 4
     assert answer.ids == (400, 401)
+    model.generate(["A cat: ", picture(noise(56, 56)), " and"], max_new_tokens=2)
+    assert told(model).prompts[-1] == prompt
     with pytest.raises(PromptError, match="the prompt, part 1"):
         model.generate([{"type": "image"}])
 

@@ -17,6 +17,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,6 +91,19 @@ def test_a_process_that_waits_or_is_killed_at_work(
     assert process(renderer) == 0
     monkeypatch.undo()
     assert renderer.render(GREETING, [CONTEXT], "x") == ["hello"]
+
+
+def test_a_pipe_that_takes_a_part_at_a_time(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a signal comes while it is full."""
+    renderer.render(GREETING, [CONTEXT], "x")
+    assert renderer._worker is not None
+    child = renderer._worker._child
+    pipe = child.stdin
+    assert pipe is not None
+    first = process(renderer)
+    monkeypatch.setattr(child, "stdin", SimpleNamespace(write=lambda data: pipe.write(data[:7]), close=pipe.close))
+    assert renderer.render("{{ n }}", [{"n": 12}], "x") == ["12"]
+    assert process(renderer) == first
 
 
 def test_an_answer_that_comes_as_time_is_up(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,9 +330,9 @@ def test_a_python_that_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     waits = tmp_path / "waits.py"
     waits.write_text("import time; time.sleep(60)")
     monkeypatch.setattr(sandbox, "SCRIPT", waits)
-    monkeypatch.setattr(worker, "interpreters", lambda: [sys.executable])
+    monkeypatch.setattr(worker, "interpreters", lambda: [sys.executable, "/bin/false"])
     monkeypatch.setattr(worker, "START_SECONDS", 0.5)
-    with pytest.raises(ErnieRtError, match=r": nothing for 0.5 s"):
+    with pytest.raises(ErnieRtError, match=r": nothing for 0.5 s; /bin/false: exit code 1"):
         Renderer().render(GREETING, [CONTEXT], "x")
 
 

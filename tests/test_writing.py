@@ -267,3 +267,8 @@ def test_where_nothing_can_be_written_for_the_time_being(make, tmp_path: Path, m
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
     with pytest.raises(WriteError, match=r"absent: nothing can be kept in .*; found No such file .* set TMPDIR"):
         make()
+
+
+def test_what_a_killed_run_leaves_among_others_files_says_whose_it_is() -> None:
+    with writing.temporary_folder() as folder:
+        assert Path(folder).name.startswith("ernie-rt-")

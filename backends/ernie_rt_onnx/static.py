@@ -45,6 +45,8 @@ def read_model(folder: Path) -> tuple[onnx.ModelProto, str]:
     try:
         model.ParseFromString(data)
     except DecodeError as error:
+        if "alloc failed" in str(error):  # as protobuf tells of memory that it could not have
+            raise MemoryError(str(error)) from None
         raise IntegrityError("not an ONNX model", where=MODEL, found=str(error)[:200], hint=AGAIN) from None
     messages = list(_bounded(model))
     functions = {function.name for function in model.functions}

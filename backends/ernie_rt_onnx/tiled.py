@@ -27,7 +27,7 @@ MATRICES: Final[Mapping[str, tuple[str, ...]]] = {
 def is_in_tiles(node: Node) -> bool:
     """Whether the matrices of a block, or of experts, are all in tiles, and in blocks of one size."""
     weights = [node.operands[name] for name in MATRICES.get(node.op, ())]
-    blocks = {w.storage.activation_block for w in weights if isinstance(w, Weight) and is_tiled(w)}
+    blocks = {w.storage.activation_block for w in weights if isinstance(w, Weight)}
     return len(blocks) == 1 and all(w is None or is_tiled(w) for w in weights)
 
 

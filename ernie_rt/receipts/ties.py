@@ -61,8 +61,8 @@ class Noise:
     logits: Array
     rms: float
     near: float
-    router: str = ""
-    far: float = 0.0
+    router: str
+    far: float
 
     @property
     def behind_router(self) -> Noise:

@@ -134,6 +134,12 @@ def test_logits_are_left_as_they_are() -> None:
     assert (row == 1).all() and (rows == 1).all()
 
 
+def test_penalties_are_where_the_logits_are() -> None:
+    """On a device that can only tell where its numbers lie, and mixes them with no others."""
+    params = SamplingParams(repetition_penalty=1.3, frequency_penalty=0.3, logit_bias={3: 2.0}, allowed_ids=range(1, 9))
+    ours.penalise(torch.empty(VOCAB, device="meta"), state_of(params, [1, 2, 3], [4]))
+
+
 def test_top_p_on_its_very_border() -> None:
     """Equal weights: a share of exactly top-p is enough."""
     for count in (1, 3, 4):

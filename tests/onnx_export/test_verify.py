@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import shutil
 import tracemalloc
 from collections.abc import Callable
@@ -25,7 +26,8 @@ from ernie_rt.location import locate
 from ernie_rt.weights.manifest import MANIFEST
 from ernie_rt.weights.stamps import Stamps
 from ernie_rt_onnx.portable import CARD, MODEL, TABLES
-from ernie_rt_onnx.static import LIMIT
+from ernie_rt_onnx.static import LIMIT, read_model
+from support.attempts import attempt
 from support.exports import WEIGHTS, Edit, card, forge, graph, node, read
 from support.templates import PLAIN
 
@@ -431,6 +433,21 @@ def test_numbers_have_limits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("ernie_rt_onnx.apart.SECONDS", 0.01)
     with pytest.raises(BackendError, match=r"could not be compared; expected at most 0 s .* takes longer than 0\."):
         verify(folder, numbers=True)
+
+
+def test_a_graph_for_which_there_is_no_memory_is_not_called_broken(tmp_path: Path) -> None:
+    model = onnx.ModelProto(graph=graph(*[onnx.NodeProto()] * (LIMIT // 3)))  # each of many times its bytes in memory
+    (tmp_path / MODEL).write_bytes(model.SerializeToString())
+
+    def read_in_little(folder: Path) -> None:
+        status = Path("/proc/self/status").read_text()
+        used = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData"))
+        resource.setrlimit(resource.RLIMIT_DATA, (used + (1 << 20), resource.getrlimit(resource.RLIMIT_DATA)[1]))
+        read_model(folder)
+
+    assert "MemoryError" in attempt(read_in_little, tmp_path).kinds
+    with pytest.raises(IntegrityError, match="larger, or deeper"):
+        read_model(tmp_path)
 
 
 def test_numbers_where_they_cannot_be_had(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,11 @@ from safetensors.numpy import load_file, save_file
 
 import ernie_rt
 from ernie_rt import Generation, Model
+from ernie_rt.conformance.metrics import choice_noise
 from ernie_rt.contract import Backend
 from ernie_rt.errors import BackendError, FileFormatError, OptionError, WriteError
 from ernie_rt.host import PluginHost
+from ernie_rt.receipts import ties
 from ernie_rt.receipts.making import identify, make_receipt
 from ernie_rt.receipts.reading import read_receipt
 from ernie_rt.receipts.receipt import Chosen, Ran, Receipt
@@ -118,6 +120,22 @@ def test_what_rounding_does_not_explain_is_different(eager: Model, story: Receip
     """The receipt says float32, and the noise of that explains nothing of what bfloat16 did."""
     done = replay(replace(story, ran=ran_on(eager)), eager, ran_on(eager), eager.open_weights)
     assert done.verdict == "different" and done.reason.startswith("the receipt's token is farther")
+
+
+def test_noise_is_no_less_than_usual_in_the_last_rows(eager: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, judged = eager.open_weights(), []
+
+    def noted(exact: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+        judged.append(choice_noise(exact, noisy))
+        return judged[-1]
+
+    monkeypatch.setattr(ties, "choice_noise", noted)
+    monkeypatch.setattr(ties, "ROWS", 3)
+    for ids in ((5, 90), (5, 90, 700, 41, 8)):
+        noises = ties.noise_after(eager.config, source, [ran_on(eager)], ids, PluginHost())
+        assert noises is not None and len(judged[-1]) == min(len(ids), 3)
+        assert noises[0].rms == max(judged[-1][-1], np.median(judged[-1]))
+    source.close()
 
 
 def test_a_forged_token_is_different(eager: Model, receipt: Receipt) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +85,17 @@ def test_what_was_no_file_is_found_by_its_pixels(files: list[Path]) -> None:
         find_again([said], files)
     with pytest.raises(OptionError, match="nothing is known of but its pixels; found one of 6 tokens"):
         Shown.of(0, sighted.picture())
+
+
+def test_libraries_are_those_that_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(absent: str, name: str) -> str:
+        if name == absent:
+            raise PackageNotFoundError(name)
+        return "9"
+
+    for absent, here in (("pillow", ("av 9",)), ("av", ("pillow 9",)), ("", ("pillow 9", "av 9"))):
+        monkeypatch.setattr(shown, "version", partial(without, absent))
+        assert libraries("video") == here
 
 
 def test_other_pixels_are_an_error_that_names_the_libraries(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,6 +184,16 @@ def test_no_more_are_put_aside_than_there_are_seats() -> None:
     list(engine.run(first, *others))
 
 
+def test_who_gives_up_makes_room_beside_the_seats() -> None:
+    engine = engine_of(toy(sequences=1))
+    film, picture = engine.submit(shown(FILM)), engine.submit(shown(CAT))
+    engine.step()
+    engine.cancel(film)
+    for _ in range(20):
+        engine.step()
+    assert picture.generated == said(picture.request, picture.request.max_new_tokens)
+
+
 @pytest.mark.parametrize("where", ["submit", "result", "pieces"])
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_what_goes_wrong_with_a_picture_ends_who_shows_it(ahead: int, where: str) -> None:

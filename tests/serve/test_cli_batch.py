@@ -87,6 +87,15 @@ def test_from_standard_input_to_standard_output() -> None:
     assert body["choices"][0]["message"]["content"] == "5 kilograms = 5000 grams" and body["model"] == "other"
 
 
+def test_another_model_than_that_of_the_requests_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    said = "the requests ask for other: demo answers them"
+    for number, (name, options) in enumerate((("other", ["-m", "demo"]), ("demo", ["-m", "demo"]), ("demo", []))):
+        path.write_text(asked(0, GRAMS, model=name, max_tokens=1))
+        result = run(path, "-o", tmp_path / f"{number}.jsonl", *options)
+        assert result.exit_code == 0 and ("answers them" in result.stderr) == (said in result.stderr) == (number == 0)
+
+
 def test_what_is_wrong_is_said_before_a_model_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("{")

@@ -20,6 +20,7 @@ from support.tokenizers import (
     ROWS,
     VISIBLE,
     ernie_config,
+    ernie_model,
     ernie_tokenizer,
     mixed_text,
     write_ernie_tokenizer,
@@ -118,6 +119,16 @@ def test_both_files(converted: Json, tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "tokenizer.model").write_bytes(b"garbage")
     with pytest.raises(TokenizerError, match="not a usable SentencePiece model"):
         read(data, tmp_path)
+
+
+def test_both_files_where_no_token_was_added(converted: Json, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    (tmp_path / "tokenizer.model").write_bytes(ernie_model())
+    data = copy.deepcopy(converted) | {"added_tokens": []}
+    for name in (*ADDED, *VISIBLE):
+        del data["model"]["vocab"][name]
+    both = read(data, tmp_path)
+    assert both.notes == () and both.decode(both.encode("to the end")) == "to the end"
 
 
 def test_a_tokenizer_model_with_other_pieces(converted: Json, tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from ernie_rt.text.chat import ChatTemplate
 from ernie_rt.text.sandbox import Renderer
 from ernie_rt.text.stops import TextStream
 from ernie_rt.text.tokenizer import Tokenizer
+from ernie_rt.text.turn_ends import ANSWER
 from support.templates import CHATML, CUTTING, PLAIN, THINKING
 from support.tokenizers import ernie_config, ernie_tokenizer, write_ernie_tokenizer
 
@@ -132,8 +133,10 @@ def test_a_template_that_never_renders_puts_nothing(tokenizer: Tokenizer, source
         template.prompt([{"role": "user", "content": "u"}], tokenizer)
 
 
-def test_a_template_that_exceeds_its_limits_says_so(tokenizer: Tokenizer) -> None:
-    endless = "{% for m in messages %}{% if m.tool_calls %}{{ 'x' * 9999999 }}{% endif %}{% endfor %}"
+@pytest.mark.parametrize("at", ["m.tool_calls", f"m.content == '{ANSWER}'"])
+def test_a_template_that_exceeds_its_limits_says_so(tokenizer: Tokenizer, at: str) -> None:
+    """Whether the conversations that tell its kind bring that about, or those with an answer alone."""
+    endless = each("{% if " + at + " %}{{ 'x' * 9999999 }}{% endif %}")
     with pytest.raises(TemplateLimitError):
         ChatTemplate(endless, TOKENS, "chat_template").stop_ids(tokenizer)
 

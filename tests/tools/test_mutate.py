@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+import resource
 import subprocess
+import tempfile
 from pathlib import Path
 
 import mutate
@@ -107,8 +109,8 @@ from wait import wait
 def test_wait():
     assert wait(True)
 """,
-    "tests/test_safe.py": """
-import os
+    "tests/test_safe.py": f"""
+import os, resource
 from safe import end
 
 def test_end():
@@ -117,6 +119,14 @@ def test_end():
 
 def test_in_the_tree():
     open("left", "x").close()
+
+def test_limits_of_its_own():
+    resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, {resource.getrlimit(resource.RLIMIT_DATA)[1]}))
+
+def test_folders_that_others_may_enter(tmp_path):
+    while str(tmp_path) != {tempfile.gettempdir()!r}:
+        tmp_path.chmod(0o755)
+        tmp_path = tmp_path.parent
 
 def test_wrong():
     assert False

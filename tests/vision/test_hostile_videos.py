@@ -142,3 +142,6 @@ def test_too_large_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     for source in (video(9), tmp_path / "a.mp4"):
         with pytest.raises(MediaError, match="the video is too large; expected at most 1000 B"):
             load_video(source)
+    monkeypatch.setattr(loading, "MAX_BYTES", len(video(9)))
+    for source in (video(9), tmp_path / "a.mp4"):
+        load_video(source)

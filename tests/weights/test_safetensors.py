@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import mmap
 import os
 import pickle
 import time
@@ -252,6 +253,17 @@ def test_opening_and_releasing_keep_memory_free(tmp_path: Path) -> None:
     opened.release("a")
     assert touched - before > 56 << 20
     assert resident() - before < 16 << 20
+
+
+def test_what_fills_no_page_of_its_own_stays(tmp_path: Path) -> None:
+    """Least of all beyond the last page, where there is nothing to drop."""
+    path = tmp_path / "model.safetensors"
+    header = json.dumps({"a": entry(0, 4, [1])})
+    path.write_bytes(image(header + " " * (mmap.PAGESIZE - 12 - len(header)), np.float32(3).tobytes()))
+    assert path.stat().st_size == mmap.PAGESIZE
+    opened = SafetensorsFile(path)
+    opened.release("a")
+    assert opened.array("a") == 3
 
 
 def resident() -> int:

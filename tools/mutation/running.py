@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,10 +52,9 @@ class Knowledge:
 
 
 class Apart:
-    """A process that runs tests in its own copy of the tree."""
+    """A process that runs tests in its own copy of the tree, which it mounts on the folder `scratch`."""
 
     def __init__(self, root: Path, files: list[str], scratch: Path, warm: Sequence[str] = WARM) -> None:
-        scratch.mkdir()
         program = Path(__file__).with_name("apart.py")
         self._process = subprocess.Popen(
             [*ALONE, sys.executable, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -157,8 +157,10 @@ def judged(
             done.put(error)
 
     verdicts: list[Verdict] = []
-    with TemporaryDirectory(prefix="mutants-") as scratch:
-        threads = [threading.Thread(target=work, args=(Path(scratch) / str(i),), daemon=True) for i in range(jobs)]
+    with ExitStack() as stack:
+        # None within another's: what is above the tests' own folders cannot be changed by them.
+        scratches = [stack.enter_context(TemporaryDirectory(prefix="mutants-")) for _ in range(jobs)]
+        threads = [threading.Thread(target=work, args=(Path(scratch),), daemon=True) for scratch in scratches]
         for thread in threads:
             thread.start()
         working = jobs

@@ -114,7 +114,8 @@ async def mixed(path: str, body: bytes, id: str) -> tuple[int, bytes]:
 
 def test_errors_are_answers(tmp_path: Path) -> None:
     write_requests(tmp_path / "asked.jsonl", 4)
-    assert run(job(tmp_path), mixed).failed == 3
+    batch = run(job(tmp_path), mixed)
+    assert batch.failed == 3 and (batch.tally.prompt_tokens, batch.tally.output_tokens) == (0, 0)
     told = {answer["custom_id"]: answer for answer in read(tmp_path / "answers.jsonl")}
     assert told["r0"]["response"] is None and told["r0"]["error"] == {"code": "failed", "message": "too long"}
     assert told["r1"]["response"]["status_code"] == 400
