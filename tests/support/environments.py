@@ -67,7 +67,9 @@ def environment(root: Path) -> Environment:
     venv.create(root / "venv", with_pip=False)
     site = next((root / "venv" / "lib").glob("python*")) / "site-packages"
     installed = Path(sysconfig.get_path("purelib"))
-    shutil.copytree(installed, site, copy_function=_link, ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
+    shutil.copytree(
+        installed, site, copy_function=link_or_copy, ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True
+    )
     python = root / "venv" / "bin" / "python"
     for name, module in SCRIPTS.items():
         script = python.parent / name
@@ -130,7 +132,7 @@ def _digest(content: bytes) -> str:
     return f"sha256={urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip('=')}"
 
 
-def _link(source: str, destination: str) -> None:
+def link_or_copy(source: str, destination: str) -> None:
     """Another name for the same file, or, on another file system, a copy."""
     try:
         os.link(source, destination)

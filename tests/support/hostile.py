@@ -15,6 +15,7 @@ from ernie_rt.location import locate
 from ernie_rt.modeling.config import read_config
 from ernie_rt.planning.described import describe
 from ernie_rt.weights.quantize import Quantization, quantize_model
+from support.environments import link_or_copy
 
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
@@ -56,8 +57,8 @@ DOORS: Final[Mapping[str, Break]] = {
 
 
 def copied(folder: Path, to: Path) -> Path:
-    """A copy by hard links: a file in it is replaced, never written to."""
-    return shutil.copytree(folder, to, copy_function=os.link)
+    """A copy by hard links where that can be: a file in it is replaced, never written to."""
+    return shutil.copytree(folder, to, copy_function=link_or_copy)
 
 
 def put(name: str, content: bytes | str | Mapping[str, Any]) -> Break:
