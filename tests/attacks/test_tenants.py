@@ -196,14 +196,17 @@ def test_rows_that_others_had_are_never_read(monkeypatch: pytest.MonkeyPatch, re
     with load() as model:
         executable: Any = model.engine._executable
         size = executable.read_rows(np.zeros(0, np.int32)).shape[1]
-        rows = model.engine._scheduler.rows._size  # type: ignore[attr-defined]
+        rows: Any = model.engine._scheduler.rows
         take, taken = PagePool.take, []
 
         def poisoned(pool: PagePool, after: int | None = None) -> int:
             page = take(pool, after)
             taken.append(page)
-            place = np.arange(page * rows, (page + 1) * rows, dtype=np.int32)
-            executable.write_rows(place, np.full((rows, size), 255, np.uint8))
+            for copy in rows.copies:  # before anything is computed, and this page may be what they read
+                executable.copy(copy.source, copy.destination, copy.length)
+            rows.copies.clear()
+            place = np.arange(page * rows._size, (page + 1) * rows._size, dtype=np.int32)
+            executable.write_rows(place, np.full((rows._size, size), 255, np.uint8))
             return page
 
         monkeypatch.setattr(PagePool, "take", poisoned)

@@ -119,12 +119,17 @@ def attending(
                 out[:, head] = np.nan_to_num(e / e.sum(axis, keepdims=True)) @ values[:, group]
         return out.reshape(len(q), -1)
 
-    def roped(qkv: Any, cos: Any, sin: Any, state: Any, positions: Any, *rest: Any, **attrs: Any) -> Any:
-        q, k, v = split(qkv, **attrs)
-        c, s = (cos, sin) if positions is None else (cos[positions[:, 0]], sin[positions[:, 0]])
-        return attention(adjacent(q, c, s), adjacent(k, c, s), v, state, *rest, scale=attrs["scale"])
+    def mutated(function: Function) -> Function:
+        def roped(qkv: Any, cos: Any, sin: Any, state: Any, positions: Any, *rest: Any, **attrs: Any) -> Any:
+            if state is None:  # of tokens that have no other context than one another
+                return function(qkv, cos, sin, state, positions, *rest, **attrs)
+            q, k, v = split(qkv, **attrs)
+            c, s = (cos, sin) if positions is None else (cos[positions[:, 0]], sin[positions[:, 0]])
+            return attention(adjacent(q, c, s), adjacent(k, c, s), v, state, *rest, scale=attrs["scale"])
 
-    return instead(roped)
+        return roped
+
+    return mutated
 
 
 def split(qkv: Any, *, num_heads: int, num_kv_heads: int, head_dim: int, scale: float) -> list[Any]:
