@@ -79,6 +79,7 @@ class Bench:
         return sorted({str(path.relative_to(self.work)) for path in self.work.rglob("*")} - self.files)
 
 
+INTERRUPTED: Final = (130, "ernie-rt: interrupted\n", "")
 Running = tuple[int, int]
 """A child process, and the pipe in which it says how it ended."""
 
@@ -92,9 +93,11 @@ def start(
         os.close(reading)
         answer: tuple[int, str, str] = (1, "", "no answer")
         try:
-            with patch.dict(os.environ, homes(work)):
-                before()
-                answer = _outcome(writer, given, work)
+            os.environ.update(homes(work))
+            before()
+            answer = _outcome(writer, given, work)
+        except KeyboardInterrupt:  # before the command or behind it
+            answer = INTERRUPTED
         except BaseException:
             answer = (1, "", traceback.format_exc())
         finally:
@@ -130,7 +133,7 @@ def _outcome(writer: Writer, given: Path, work: Path) -> tuple[int, str, str]:
     except BaseException as error:
         where = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
         if isinstance(error, KeyboardInterrupt) and not any(path.is_relative_to(PRODUCT) for path in where):
-            return 130, "ernie-rt: interrupted\n", ""  # before the command or behind it, in what the tests do there
+            return INTERRUPTED  # in what the tests do before the command or behind it
         return 1, "", traceback.format_exc()
     return (int(str(done.code)), done.err, "") if isinstance(done, Outcome) else (0, "", "")
 
