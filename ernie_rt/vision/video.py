@@ -45,9 +45,9 @@ def load_video(
 
     `source` is the path of a file or its bytes (MP4, MOV, Matroska, WebM or AVI), or frames that somebody has chosen,
     an array of bytes `[frames, height, width, 3]` at `fps` frames a second. `min_pixels` and `max_pixels` are those of
-    a frame; the latter outranks the former, as `max_frames` does `min_frames`. A video that is longer
-    than `max_frames` steps of 1 / `fps` seconds by less than another has one frame more. Of an odd number of frames the
-    last is there twice. `announce` is told how many tokens it will have before a frame is decoded, and may raise.
+    a frame; the latter outranks the former, as `max_frames` does `min_frames`. A video that is less
+    than one step of 1 / `fps` seconds longer than `max_frames` of them has one frame more. Of an odd number of frames
+    the last is there twice. `announce` is told how many tokens it will have before a frame is decoded, and may raise.
 
     Files and bytes are decoded in a child process. MediaError where the source is no video that is read here, is
     broken, or over a limit: 512 MiB, 4 hours, frames of 4096x2304 pixels, `seconds` to decode.

@@ -74,8 +74,7 @@ def pool(
     """residual + the chosen experts of rms_norm(x), for tokens of the mask, + the shared ones, for all `[N, H]`.
 
     Rows from `live [1]` on are padding: no expert is read for them, and what stands in their output is nobody's. With
-    `pdl` the kernels of tokens one by one begin early. Those of grouped ones do not: beside the tiles of an expert,
-    programs that wait are in the way.
+    `pdl` the kernels of tokens one by one begin early. Those of grouped ones do not: steps took longer with it.
     """
     routing: dict[str, Any] = {"top_k": top_k, "norm_min": norm_min, "mask": mask, "live": live}
     if len(x) <= ONE_BY_ONE:

@@ -41,8 +41,8 @@ class Tiles(NamedTuple):
 
     @classmethod
     def of(cls, n: int, width: int, itemsize: int, *, paired: bool) -> Tiles:
-        """For n rows of activations of `width` numbers, of so many bytes each. The shapes are the fastest of some 40
-        for each product of the 0.3B and the 21B, seen on an H200.
+        """For n rows of activations of `width` numbers, of so many bytes each. The shapes were chosen among some 40 for
+        each product of the 0.3B and the 21B, by what they took on an H200.
 
         One row has no use for tensor cores: each program multiplies few rows of the weight, so that there are several
         programs on each processor, and together they have enough of the weight on its way. Products that are taken
